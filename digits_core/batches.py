@@ -1,0 +1,87 @@
+"""Which images make up each batch of each epoch: a function of seed and epoch alone."""
+
+import hashlib
+import math
+
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from digits_core.cache import Split
+from digits_core.detect import to_tensor
+
+Target = dict[str, Tensor]
+
+SORTED_BATCHES = 16
+"""Batches that are sorted by aspect ratio together: little padding, still well mixed."""
+
+
+def images_per_epoch(num_images: int, asked: int) -> int:
+    """Images of one epoch: all of them when 0 is asked, or more than there are."""
+    return min(asked, num_images) if asked else num_images
+
+
+def steps_per_epoch(num_images: int, asked: int, batch_size: int) -> int:
+    """Optimiser steps of one epoch."""
+    return math.ceil(images_per_epoch(num_images, asked) / batch_size)
+
+
+def derived_seed(*parts: int | str) -> int:
+    """A 63-bit seed from a few numbers or words; other words give an unrelated seed."""
+    digest = hashlib.blake2b(":".join(map(str, parts)).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little") >> 1
+
+
+def epoch_batches(split: Split, *, seed: int, epoch: int, batch_size: int, asked: int) -> list[list[int]]:
+    """The batches of one epoch, as image indices.
+
+    Epochs of a part of the data walk through one shuffle of all of it after another, so that no image
+    is seen twice before each has been seen once.
+
+    Args:
+        split: the training images.
+        seed: of the trial.
+        epoch: from 1.
+        batch_size: images per batch; the last one may hold fewer.
+        asked: `data.images_per_epoch`.
+    """
+    total, count = len(split), images_per_epoch(len(split), asked)
+    first = (epoch - 1) * count
+    rounds = range(first // total, (first + count - 1) // total + 1)
+    shuffles = [np.random.default_rng(derived_seed("order", seed, number)).permutation(total) for number in rounds]
+    begin = first - rounds[0] * total
+    order = np.concatenate(shuffles)[begin : begin + count]
+    aspect = split.table.sizes[:, 0] / split.table.sizes[:, 1]
+    batches: list[list[int]] = []
+    for start in range(0, count, batch_size * SORTED_BATCHES):
+        some = order[start : start + batch_size * SORTED_BATCHES]
+        some = some[np.argsort(aspect[some], kind="stable")]
+        batches += [some[at : at + batch_size].tolist() for at in range(0, len(some), batch_size)]
+    np.random.default_rng(derived_seed("batches", seed, epoch)).shuffle(batches)  # type: ignore[arg-type]
+    return batches
+
+
+def load_batch(split: Split, indices: list[int], device: torch.device) -> tuple[list[Tensor], list[Target]]:
+    """Images and torchvision targets of one batch; crowds and boxes without area are left out.
+
+    Returns:
+        Images float32 [3, height, width] in [0, 1]; targets with `boxes` float32 [num, 4] xyxy in
+        pixels and `labels` int64 [num].
+    """
+    images, targets = [], []
+    for index in indices:
+        table = split.table
+        mine = slice(int(table.box_start[index]), int(table.box_start[index + 1]))
+        boxes, labels = table.boxes[mine], table.labels[mine]
+        solid = ~table.crowds[mine] & (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
+        images.append(to_tensor(split.image(index)).to(device))
+        targets.append(
+            {
+                "boxes": torch.from_numpy(boxes[solid]).to(device),
+                "labels": torch.from_numpy(labels[solid]).to(device),
+            }
+        )
+    return images, targets
+
+

@@ -1,0 +1,142 @@
+"""Checkpoints: safetensors and JSON in a folder; loading one runs no code from it.
+
+A folder holds `model.safetensors` and `config.json`; one that training can go on from also holds
+`training.safetensors` (optimiser state) and `state.json` (epoch, history).
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from digits_core.config import TrainConfig
+from digits_core.errors import WeightsError
+
+MODEL_FILE, CONFIG_FILE = "model.safetensors", "config.json"
+TRAINING_FILE, STATE_FILE = "training.safetensors", "state.json"
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingState:
+    """What is needed to go on beside weights and optimiser; random states follow from seed and epoch.
+
+    Attributes:
+        epoch: epochs done.
+        step: optimiser steps done.
+        best_epoch: epoch of the best val_map so far, 0 before the first.
+        best_value: that val_map; None before the first.
+    """
+
+    epoch: int
+    step: int
+    best_epoch: int
+    best_value: float | None
+
+
+def save_model(folder: Path, model: nn.Module, config: TrainConfig, *, half: bool = False) -> None:
+    """Write weights and config into `folder` (made if missing).
+
+    Args:
+        folder: a new folder; a reader must not look before the caller has finished.
+        model: any module; its state is copied to the CPU.
+        config: written beside the weights.
+        half: store floating-point tensors as float16.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = {
+        name: (tensor.half() if half and tensor.is_floating_point() else tensor).detach().cpu().contiguous()
+        for name, tensor in model.state_dict().items()
+    }
+    save_file(tensors, folder / MODEL_FILE)
+    (folder / CONFIG_FILE).write_text(config.to_json(), encoding="utf-8")
+
+
+def save_training(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, state: TrainingState) -> None:
+    """Write what training needs to go on, beside the model in `folder`."""
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    tensors: dict[str, Tensor] = {}
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            for key, value in optimizer.state.get(parameter, {}).items():
+                if value is not None:
+                    tensors[f"{names[id(parameter)]}:{key}"] = torch.as_tensor(value).detach().cpu().contiguous()
+    save_file(tensors, folder / TRAINING_FILE)
+    values = {name: getattr(state, name) for name in ("epoch", "step", "best_epoch", "best_value")}
+    (folder / STATE_FILE).write_text(json.dumps(values), encoding="utf-8")
+
+
+def load_tensors(folder: Path, file: str = MODEL_FILE) -> dict[str, Tensor]:
+    """The tensors of a checkpoint folder.
+
+    Raises:
+        WeightsError: no such file, or one that is no safetensors file.
+    """
+    path = folder / file
+    if not path.is_file():
+        raise WeightsError(f"{path}: no such file; a checkpoint is a folder with {MODEL_FILE} and {CONFIG_FILE}")
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise WeightsError(f"{path} is damaged or no safetensors file: {error}") from None
+
+
+def load_config(folder: Path) -> TrainConfig:
+    """The config beside a checkpoint's weights.
+
+    Raises:
+        WeightsError: no such file.
+        ConfigError: it holds no valid config.
+    """
+    path = folder / CONFIG_FILE
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        raise WeightsError(f"{path} cannot be read; a checkpoint is a folder with {MODEL_FILE} and {CONFIG_FILE}") from None
+    return TrainConfig.from_json(text, str(path))
+
+
+def load_model(folder: Path, model: nn.Module) -> None:
+    """Load a checkpoint into a model of the very same shape.
+
+    Raises:
+        WeightsError: the checkpoint is missing, damaged or of another shape.
+    """
+    tensors = load_tensors(folder)
+    own = model.state_dict()
+    cast = {name: tensor.to(own[name].dtype) if name in own else tensor for name, tensor in tensors.items()}
+    try:
+        model.load_state_dict(cast)
+    except RuntimeError as error:
+        raise WeightsError(f"{folder / MODEL_FILE} does not fit its config: {str(error).splitlines()[-1].strip()}") from None
+
+
+def load_training(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> TrainingState:
+    """Load weights and optimiser state, and return where training stood.
+
+    Raises:
+        WeightsError: the checkpoint is missing, damaged or of another shape.
+    """
+    load_model(folder, model)
+    parameters = dict(model.named_parameters())
+    for key, tensor in load_tensors(folder, TRAINING_FILE).items():
+        name, _, slot = key.rpartition(":")
+        if name not in parameters:
+            raise WeightsError(f"{folder / TRAINING_FILE} does not fit its model: unknown parameter {name}")
+        parameter = parameters[name]
+        # AdamW counts steps on the CPU, in one number.
+        optimizer.state[parameter][slot] = tensor if tensor.ndim == 0 else tensor.to(parameter.device)
+    try:
+        values: dict[str, Any] = json.loads((folder / STATE_FILE).read_text(encoding="utf-8"))
+        return TrainingState(
+            epoch=int(values["epoch"]),
+            step=int(values["step"]),
+            best_epoch=int(values["best_epoch"]),
+            best_value=None if values["best_value"] is None else float(values["best_value"]),
+        )
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise WeightsError(f"{folder / STATE_FILE} is damaged: {error}") from None

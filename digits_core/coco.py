@@ -1,0 +1,282 @@
+"""COCO annotations of digits: what is read, what is checked, what is written."""
+
+import json
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from digits_core.errors import DataError, printable
+from digits_core.labels import NUM_DIGITS, coco_categories
+
+MAX_OVERHANG_PX = 2.0
+MAX_OVERHANG_SHARE = 0.1
+"""A box may leave its image by the larger of the two: it is clipped and counted, not refused."""
+
+MAX_IMAGE_PIXELS = 64_000_000
+"""Larger pictures are refused before they are decoded (decompression bombs)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing wrong with the data, and where."""
+
+    file: str
+    text: str
+    image_id: int | None = None
+    annotation_id: int | None = None
+
+    def __str__(self) -> str:
+        where = [self.file]
+        if self.image_id is not None:
+            where.append(f"image {self.image_id}")
+        if self.annotation_id is not None:
+            where.append(f"annotation {self.annotation_id}")
+        return printable(f"{', '.join(where)}: {self.text}")
+
+
+@dataclass(slots=True)
+class Part:
+    """The annotations of one split, checked against themselves, before any image is opened.
+
+    Attributes:
+        name: `train` or `valid`.
+        source: the annotation file, as messages name it.
+        images: image id to (file name, width, height).
+        boxes: image id to rows of (annotation id, x_min, y_min, x_max, y_max, category id, crowd).
+        problems: all that is wrong so far.
+        clipped: boxes that hung over the edge a little and were clipped.
+    """
+
+    name: str
+    source: str
+    images: dict[int, tuple[str, int, int]] = field(default_factory=dict)
+    boxes: dict[int, list[tuple[int, float, float, float, float, int, bool]]] = field(default_factory=dict)
+    problems: list[Problem] = field(default_factory=list)
+    clipped: int = 0
+
+    def blame(self, text: str, image_id: int | None = None, annotation_id: int | None = None) -> None:
+        """Note a problem."""
+        self.problems.append(Problem(self.source, text, image_id, annotation_id))
+
+    def drop_image(self, image_id: int) -> None:
+        """Forget an image and its boxes."""
+        del self.images[image_id]
+        self.boxes.pop(image_id, None)
+
+
+def read_part(name: str, path: Path, content: bytes) -> Part:
+    """Read and check the annotations of one split.
+
+    Args:
+        name: `train` or `valid`.
+        path: where `content` was read from, for the messages.
+        content: the bytes of a COCO annotation file.
+
+    Returns:
+        The usable images and boxes, with every problem found beside them.
+    """
+    part = Part(name, path.name)
+    try:
+        tree = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        part.blame(f"broken JSON: {error}")
+        return part
+    if not isinstance(tree, dict):
+        part.blame("must hold one JSON object with the lists images, annotations and categories")
+        return part
+    for key in ("images", "annotations"):
+        if not isinstance(tree.get(key), list):
+            part.blame(f"has no list '{key}'")
+            return part
+    _check_categories(part, tree.get("categories"))
+    for image in tree["images"]:
+        _read_image(part, image)
+    seen: set[int] = set()
+    for annotation in tree["annotations"]:
+        _read_box(part, annotation, seen)
+    if not part.images:
+        part.blame("an empty split: no usable image")
+    elif not seen:
+        part.blame("no annotations")
+    return part
+
+
+def write_annotations(path: Path, images: list[dict[str, Any]], annotations: list[dict[str, Any]]) -> None:
+    """Write a COCO annotation file of digits."""
+    tree = {"images": images, "annotations": annotations, "categories": coco_categories()}
+    path.write_text(json.dumps(tree), encoding="utf-8")
+
+
+def refuse(problems: list[Problem], *, limit: int = 20) -> None:
+    """Raise what was found, all together.
+
+    Raises:
+        DataError: `problems` is not empty.
+    """
+    if not problems:
+        return
+    lines = [f"\n  {problem}" for problem in problems[:limit]]
+    if len(problems) > limit:
+        lines.append(f"\n  and {len(problems) - limit} more")
+    raise DataListError(
+        f"{len(problems)} problem{'s' * (len(problems) > 1)} in the data; mend them, or leave the images and "
+        "boxes concerned out with --skip-bad:",
+        lines,
+    )
+
+
+class DataListError(DataError):
+    """A DataError whose details are one line each."""
+
+    def __init__(self, sentence: str, lines: Iterable[str]) -> None:
+        super().__init__(sentence)
+        self.lines = [line.strip() for line in lines]
+
+
+def _whole(value: object) -> int | None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or value != value:
+        return None
+    return int(value) if abs(value) < 2**53 and float(value).is_integer() else None
+
+
+def _check_categories(part: Part, categories: object) -> None:
+    """Names, where given, must be the digits of their ids: 1 is "0", 10 is "9"."""
+    if not isinstance(categories, list):
+        return
+    expected = {entry["id"]: entry["name"] for entry in coco_categories()}
+    for entry in categories:
+        if not isinstance(entry, Mapping):
+            continue
+        number, text = _whole(entry.get("id")), str(entry.get("name", ""))
+        if number in expected and text.isdigit() and text != expected[number]:
+            part.blame(f"category {number} is named '{text}', but id {number} must be the digit '{expected[number]}'")
+
+
+def _read_image(part: Part, image: object) -> None:
+    if not isinstance(image, Mapping):
+        part.blame("an entry of 'images' is no object")
+        return
+    image_id, width, height = (_whole(image.get(key)) for key in ("id", "width", "height"))
+    name = image.get("file_name")
+    if image_id is None:
+        part.blame(f"an image's id must be a whole number, got {image.get('id')!r}")
+    elif image_id in part.images:
+        part.blame("two images bear this id", image_id)
+    elif not isinstance(name, str) or not name or PurePosixPath(name).is_absolute() or ".." in Path(name).parts:
+        part.blame(f"file_name must be a path inside the image folder, got {name!r}", image_id)
+    elif width is None or height is None or width < 1 or height < 1:
+        part.blame(f"width and height must be whole numbers above 0, got {image.get('width')!r} x "
+                   f"{image.get('height')!r}", image_id)
+    else:
+        part.images[image_id] = (name, width, height)
+
+
+def _read_box(part: Part, annotation: object, seen: set[int]) -> None:
+    if not isinstance(annotation, Mapping):
+        part.blame("an entry of 'annotations' is no object")
+        return
+    number, image_id, category = (_whole(annotation.get(key)) for key in ("id", "image_id", "category_id"))
+    if number is None:
+        part.blame(f"an annotation's id must be a whole number, got {annotation.get('id')!r}", image_id)
+        return
+    if number in seen:
+        part.blame("two annotations bear this id", image_id, number)
+        return
+    seen.add(number)
+    if image_id is None or image_id not in part.images:
+        part.blame(f"image_id {annotation.get('image_id')!r} names no image", None, number)
+        return
+    if category is None or not 1 <= category <= NUM_DIGITS:
+        part.blame(f"category_id must lie in 1..{NUM_DIGITS} (1 is the digit '0'), got "
+                   f"{annotation.get('category_id')!r}", image_id, number)
+        return
+    crowd = annotation.get("iscrowd", 0)
+    if crowd not in (0, 1):
+        part.blame(f"iscrowd must be 0 or 1, got {crowd!r}", image_id, number)
+        return
+    box = _inside(part, annotation.get("bbox"), image_id, number)
+    if box is not None:
+        part.boxes.setdefault(image_id, []).append((number, *box, category, bool(crowd)))
+
+
+def _inside(part: Part, bbox: object, image_id: int, number: int) -> tuple[float, float, float, float] | None:
+    """The xyxy box, clipped when it hangs over the edge a little; None (with a problem noted) otherwise."""
+    usable = isinstance(bbox, list) and len(bbox) == 4
+    if not usable or not all(isinstance(side, int | float) and math.isfinite(side) for side in bbox):  # type: ignore[union-attr]
+        part.blame(f"bbox must be [x_min, y_min, width, height] in pixels, got {bbox!r}"[:200], image_id, number)
+        return None
+    x_min, y_min, wide, tall = (float(side) for side in bbox)  # type: ignore[union-attr]
+    if wide <= 0 or tall <= 0:
+        part.blame(f"an empty box: {wide:g} x {tall:g} px", image_id, number)
+        return None
+    _, width, height = part.images[image_id]
+    box = np.array([x_min, y_min, x_min + wide, y_min + tall])
+    inside = np.clip(box, 0, [width, height, width, height])
+    allowed = np.maximum(MAX_OVERHANG_PX, MAX_OVERHANG_SHARE * np.array([wide, tall, wide, tall]))
+    overhang = np.abs(box - inside)
+    if (overhang > allowed).any() or (inside[2:] - inside[:2] <= 0).any():
+        part.blame(
+            f"box [{x_min:g}, {y_min:g}, {wide:g}, {tall:g}] leaves its {width} x {height} image", image_id, number
+        )
+        return None
+    part.clipped += bool(overhang.any())
+    return tuple(inside.tolist())  # type: ignore[return-value]
+
+
+def describe(parts: Mapping[str, "Table"]) -> list[str]:
+    """A few lines on what a data set holds, for people."""
+    lines = []
+    for name, table in parts.items():
+        if not len(table.image_ids):
+            continue
+        sides = table.boxes[:, 2:] - table.boxes[:, :2]
+        counts = Counter(np.diff(table.box_start).tolist())
+        lines.append(
+            f"{name}: {len(table.image_ids)} images, {table.sizes[:, 0].min()} to {table.sizes[:, 0].max()} px wide; "
+            f"{len(table.boxes)} digits, median {np.median(sides[:, 0]):.0f} x {np.median(sides[:, 1]):.0f} px; "
+            "digits per image "
+            + ", ".join(f"{number}: {count}" for number, count in sorted(counts.items()))
+        )
+    return lines
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """The annotations of one split as arrays; image i owns boxes box_start[i] to box_start[i + 1].
+
+    Attributes:
+        image_ids: int64 [num_images], ascending.
+        sizes: int32 [num_images, 2], width and height in pixels.
+        box_start: int64 [num_images + 1].
+        boxes: float32 [num_boxes, 4], xyxy, pixels of the original image.
+        labels: int64 [num_boxes], category ids 1..10.
+        crowds: bool [num_boxes]; crowds train nothing and cost nothing in the evaluation.
+    """
+
+    image_ids: NDArray[np.int64]
+    sizes: NDArray[np.int32]
+    box_start: NDArray[np.int64]
+    boxes: NDArray[np.float32]
+    labels: NDArray[np.int64]
+    crowds: NDArray[np.bool_]
+
+    @classmethod
+    def from_part(cls, part: Part) -> "Table":
+        """The arrays of a checked part, images in the order of their ids."""
+        ids = sorted(part.images)
+        rows = [part.boxes.get(image_id, []) for image_id in ids]
+        flat = [row for some in rows for row in some]
+        return cls(
+            image_ids=np.array(ids, dtype=np.int64),
+            sizes=np.array([part.images[number][1:] for number in ids], dtype=np.int32).reshape(-1, 2),
+            box_start=np.concatenate([[0], np.cumsum([len(some) for some in rows])]).astype(np.int64),
+            boxes=np.array([row[1:5] for row in flat], dtype=np.float32).reshape(-1, 4),
+            labels=np.array([row[5] for row in flat], dtype=np.int64),
+            crowds=np.array([row[6] for row in flat], dtype=bool),
+        )

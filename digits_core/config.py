@@ -1,0 +1,470 @@
+"""Every knob of one training: its name, type, unit, limits and default.
+
+A knob's flat name is its path with dots (`model.anchor_sizes`, `detect.task1.nms`). Spaces, `--set`
+and `--config` all speak in flat names, and all of them end in `TrainConfig.from_flat`.
+"""
+
+import dataclasses
+import hashlib
+import json
+import math
+import tomllib
+import types
+import typing
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+from digits_core.errors import ConfigError, did_you_mean, printable
+
+Scalar = bool | int | float | str | None
+Flat = dict[str, Scalar]
+
+NUM_LEVELS = 5
+"""Pyramid levels of every backbone: 0, 1, 2, 3 and pool."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Knob:
+    """What one field accepts: its type (None allowed or not), its limits and what it means."""
+
+    name: str
+    kind: type
+    optional: bool
+    default: Scalar
+    help: str
+    low: float | None
+    high: float | None
+    choices: tuple[str, ...] | None
+
+    @property
+    def limits(self) -> str:
+        """The limits in words, as error messages and the reference print them."""
+        if self.choices:
+            return " | ".join(self.choices)
+        if self.kind is bool:
+            return "true | false"
+        if self.low is None and self.high is None:
+            return {str: "text", int: "a whole number", float: "a number"}[self.kind]
+        noun = "a whole number" if self.kind is int else "a number"
+        if self.high is None:
+            return f"{noun} of at least {self.low:g}"
+        return f"{noun} from {self.low:g} to {self.high:g}"
+
+    def check(self, value: object) -> Scalar:
+        """Return `value` in the knob's own type.
+
+        Raises:
+            ConfigError: wrong type, not finite, outside the limits or not among the choices.
+        """
+        if value is None and self.optional:
+            return None
+        if self.kind is float and isinstance(value, int) and not isinstance(value, bool):
+            value = float(value)
+        if not isinstance(value, self.kind) or (isinstance(value, bool) and self.kind is not bool):
+            raise ConfigError(f"{self.name} must be {self.limits}, got {printable(repr(value))}")
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ConfigError(f"{self.name} must be {self.limits}, got {value}")
+        if self.choices and value not in self.choices:
+            hint = did_you_mean(str(value), self.choices)
+            raise ConfigError(f"{self.name} must be one of {self.limits}, got {printable(repr(value))}{hint}")
+        too_low = self.low is not None and isinstance(value, int | float) and value < self.low
+        too_high = self.high is not None and isinstance(value, int | float) and value > self.high
+        if too_low or too_high:
+            raise ConfigError(f"{self.name} must be {self.limits}, got {value}")
+        return typing.cast(Scalar, value)
+
+    def parse(self, text: str) -> Scalar:
+        """Read a value typed by hand (`--set NAME=VALUE`).
+
+        Raises:
+            ConfigError: the text is no value of this knob.
+        """
+        text = text.strip()
+        if self.optional and text.lower() in ("none", "null", "auto", ""):
+            return None
+        value: object = text
+        try:
+            if self.kind is bool:
+                value = {"true": True, "false": False}[text.lower()]
+            elif self.kind is not str:
+                value = self.kind(text)
+        except (KeyError, ValueError):
+            raise ConfigError(f"{self.name} must be {self.limits}, got '{printable(text)}'") from None
+        return self.check(value)
+
+
+def _knob(
+    default: Scalar,
+    help: str,
+    *,
+    low: float | None = None,
+    high: float | None = None,
+    choices: tuple[str, ...] | None = None,
+) -> Any:
+    """A dataclass field that knows its limits and its meaning."""
+    return field(default=default, metadata={"help": help, "low": low, "high": high, "choices": choices})
+
+
+def parse_numbers(text: str, name: str) -> tuple[float, ...]:
+    """Positive numbers written as text, `"4,8,12,24,48"`.
+
+    Raises:
+        ConfigError: an item is no finite number above 0.
+    """
+    try:
+        numbers = tuple(float(item) for item in text.split(","))
+    except ValueError:
+        numbers = ()
+    if not numbers or not all(0 < number < 1e6 for number in numbers):
+        raise ConfigError(f"{name} must be positive numbers with commas, like '4,8,16', got '{printable(text)}'")
+    return numbers
+
+
+def format_numbers(numbers: typing.Iterable[float]) -> str:
+    """The one spelling of a list of numbers: no spaces, no `.0`."""
+    return ",".join(f"{number:.6g}" for number in numbers)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DataConfig:
+    """How much of the data an epoch takes."""
+
+    images_per_epoch: int = _knob(
+        0, "training images between two evaluations; 0 takes all of them", low=0, high=10_000_000
+    )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModelConfig:
+    """The detector: backbone, initial weights, anchors, RPN and RoI heads."""
+
+    backbone: str = _knob("tiny", "feature extractor under the pyramid", choices=("tiny", "resnet50"))
+    weights: str = _knob(
+        "drawn",
+        "initial weights: none | drawn (shipped, tiny only) | imagenet | coco | path of a checkpoint folder",
+    )
+    fresh_rpn: bool = _knob(
+        False, "start the RPN head anew, since a pretrained one is fitted to its own anchors"
+    )
+    trainable_layers: int | None = _knob(
+        None, "resnet stages that train, from the top; none: 3 with weights, all 5 without", low=0, high=5
+    )
+    anchor_sizes: str = _knob(
+        "18,26,38,55,80", "one anchor side per pyramid level (0 1 2 3 pool), pixels after the resize"
+    )
+    aspect_ratios: str = _knob("1.4,2,2.8", "height / width of the anchors, on every level")
+    min_size: int = _knob(64, "shortest image side after the resize, pixels", low=32, high=4096)
+    max_size: int = _knob(224, "longest image side after the resize, pixels", low=32, high=8192)
+    rpn_pre_nms_top_n_train: int = _knob(400, "proposals per level before NMS, training", low=1, high=20_000)
+    rpn_pre_nms_top_n_test: int = _knob(200, "proposals per level before NMS, testing", low=1, high=20_000)
+    rpn_post_nms_top_n_train: int = _knob(200, "proposals per image after NMS, training", low=1, high=20_000)
+    rpn_post_nms_top_n_test: int = _knob(60, "proposals per image after NMS, testing", low=1, high=20_000)
+    rpn_nms: float = _knob(0.7, "IoU above which the RPN drops the weaker proposal", low=0.0, high=1.0)
+    rpn_fg_iou: float = _knob(0.7, "IoU from which an anchor counts as foreground", low=0.0, high=1.0)
+    rpn_bg_iou: float = _knob(0.3, "IoU under which an anchor counts as background", low=0.0, high=1.0)
+    rpn_batch_size: int = _knob(128, "anchors per image in the RPN loss", low=1, high=4096)
+    rpn_positive_fraction: float = _knob(0.5, "largest share of foreground anchors", low=0.0, high=1.0)
+    roi_fg_iou: float = _knob(0.5, "IoU from which a proposal counts as foreground", low=0.0, high=1.0)
+    roi_batch_size: int = _knob(64, "proposals per image in the RoI loss", low=1, high=4096)
+    roi_positive_fraction: float = _knob(0.25, "largest share of foreground proposals", low=0.0, high=1.0)
+    roi_levels: int = _knob(4, "pyramid levels that RoIAlign reads: 4 is 0-3, 2 is 0-1", low=1, high=4)
+    roi_output_size: int = _knob(5, "side of the pooled RoI features", low=1, high=28)
+    roi_sampling_ratio: int = _knob(2, "RoIAlign samples per bin and axis", low=1, high=8)
+
+    def __post_init__(self) -> None:
+        """Check each knob and what they say together."""
+        _check_section("model", self)
+        if not self.weights.strip():
+            raise ConfigError("model.weights must be none, drawn, imagenet, coco or a path, got nothing")
+        sizes = parse_numbers(self.anchor_sizes, "model.anchor_sizes")
+        ratios = parse_numbers(self.aspect_ratios, "model.aspect_ratios")
+        if len(sizes) != NUM_LEVELS:
+            raise ConfigError(
+                f"model.anchor_sizes must hold {NUM_LEVELS} sizes, one per pyramid level, got {len(sizes)}"
+            )
+        if min(round(size * min(ratio**0.5, ratio**-0.5) / 2) for size in sizes for ratio in ratios) < 1:
+            raise ConfigError(
+                f"model.anchor_sizes {self.anchor_sizes} with ratios {self.aspect_ratios} gives an anchor "
+                "that rounds to no width or height; make the smallest size larger"
+            )
+        # Two spellings of one setting are one setting.
+        object.__setattr__(self, "anchor_sizes", format_numbers(sizes))
+        object.__setattr__(self, "aspect_ratios", format_numbers(ratios))
+        if self.max_size < self.min_size:
+            raise ConfigError(
+                f"model.max_size must be at least model.min_size ({self.min_size}), got {self.max_size}"
+            )
+        if self.rpn_bg_iou > self.rpn_fg_iou:
+            raise ConfigError(
+                f"model.rpn_bg_iou must not exceed model.rpn_fg_iou ({self.rpn_fg_iou}), got {self.rpn_bg_iou}"
+            )
+        if self.weights == "drawn" and self.backbone != "tiny":
+            raise ConfigError(
+                f"model.weights=drawn fits model.backbone=tiny alone; for {self.backbone} use none, imagenet, "
+                "coco or a path"
+            )
+        if self.weights in ("imagenet", "coco") and self.backbone == "tiny":
+            raise ConfigError(
+                f"model.weights={self.weights} does not exist for model.backbone=tiny; use drawn or none"
+            )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class OptimConfig:
+    """Optimiser, learning-rate schedule and length of the training."""
+
+    optimizer: str = _knob("adamw", "torch.optim optimiser", choices=("adamw", "sgd"))
+    lr: float = _knob(1.5e-3, "peak learning rate, for one step of batch_size images", low=1e-8, high=10.0)
+    weight_decay: float = _knob(1e-4, "weight decay", low=0.0, high=1.0)
+    momentum: float = _knob(0.9, "momentum of sgd", low=0.0, high=0.9999)
+    schedule: str = _knob(
+        "onecycle", "learning rate over the epochs", choices=("onecycle", "cosine", "step", "constant")
+    )
+    step_epochs: int = _knob(3, "epochs between two cuts of schedule=step", low=1, high=10_000)
+    step_gamma: float = _knob(0.1, "factor of each cut of schedule=step", low=0.0, high=1.0)
+    eta_min: float = _knob(0.0, "learning rate at the end of schedule=cosine", low=0.0, high=10.0)
+    onecycle_peak: float = _knob(0.3, "share of the training before the peak of onecycle", low=0.01, high=0.99)
+    warmup_epochs: float = _knob(0.0, "epochs of linear warm-up from a hundredth", low=0.0, high=1000.0)
+    batch_size: int = _knob(8, "images per optimiser step", low=1, high=4096)
+    epochs: int = _knob(5, "epochs of the full schedule; early stopping never shortens it", low=1, high=10_000)
+    max_grad_norm: float = _knob(5.0, "gradients are clipped to this norm; 0 leaves them", low=0.0, high=1e6)
+    early_stop_epochs: int = _knob(
+        0, "stop after so many epochs without a better val_map; 0 never", low=0, high=10_000
+    )
+
+    def __post_init__(self) -> None:
+        """Check each knob and what they say together."""
+        _check_section("optim", self)
+        if self.schedule == "cosine" and self.eta_min >= self.lr:
+            raise ConfigError(f"optim.eta_min must lie below optim.lr ({self.lr}), got {self.eta_min}")
+        if self.warmup_epochs and self.warmup_epochs >= self.epochs:
+            raise ConfigError(
+                f"optim.warmup_epochs must be less than optim.epochs ({self.epochs}), got {self.warmup_epochs}"
+            )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TaskConfig:
+    """What is kept of a model's raw detections, for one task. Acts after training only."""
+
+    nms: float = _knob(0.5, "IoU above which the weaker detection is dropped", low=0.0, high=1.0)
+    score: float = _knob(0.01, "detections are kept strictly above this score", low=0.0, high=1.0)
+    max_detections: int = _knob(100, "best detections kept per image", low=1, high=1000)
+    class_agnostic: bool = _knob(False, "NMS over all classes together instead of within each")
+
+    def __post_init__(self) -> None:
+        """Check each knob."""
+        _check_section("detect.task", self)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DetectConfig:
+    """Task 1 (boxes, COCO AP) and Task 2 (the whole number) read one model at two settings."""
+
+    task1: TaskConfig = field(default_factory=TaskConfig)
+    task2: TaskConfig = field(
+        default_factory=lambda: TaskConfig(nms=0.5, score=0.5, max_detections=100, class_agnostic=True)
+    )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RuntimeConfig:
+    """What changes neither the setting nor, on one device, its meaning."""
+
+    seed: int = _knob(0, "seed of weights, data order and sampling", low=0, high=2**31 - 1)
+    precision: str = _knob(
+        "auto",
+        "arithmetic: auto is bfloat16 on a GPU that has it, float32 elsewhere",
+        choices=("auto", "float32", "bfloat16"),
+    )
+    eval_batch_size: int = _knob(32, "images per batch of an evaluation", low=1, high=4096)
+
+    def __post_init__(self) -> None:
+        """Check each knob."""
+        _check_section("runtime", self)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainConfig:
+    """One training, whole."""
+
+    data: DataConfig = field(default_factory=DataConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    detect: DetectConfig = field(default_factory=DetectConfig)
+    runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
+
+    @classmethod
+    def from_flat(cls, flat: Mapping[str, object], base: Self | None = None) -> Self:
+        """Build a config from flat names; what is not named keeps the value of `base` (or the default).
+
+        Raises:
+            ConfigError: an unknown name, a wrong type or a value outside its limits.
+        """
+        values: dict[str, Scalar] = dict((base or cls()).to_flat())
+        for name, value in flat.items():
+            values[name] = knob_named(name).check(value)
+        return typing.cast(Self, _build(cls, values, ""))
+
+    def to_flat(self) -> Flat:
+        """Every knob by its flat name, in the order of this file."""
+        return dict(_leaves(self, ""))
+
+    def to_json(self) -> str:
+        """The config as one JSON object of flat names."""
+        return json.dumps(self.to_flat())
+
+    @classmethod
+    def from_json(cls, text: str, source: str = "config") -> Self:
+        """Read what `to_json` wrote.
+
+        Raises:
+            ConfigError: no JSON object, or one that `from_flat` refuses.
+        """
+        try:
+            flat = json.loads(text)
+        except ValueError as error:
+            raise ConfigError(f"{source} is not JSON: {error}") from None
+        if not isinstance(flat, dict):
+            raise ConfigError(f"{source} must hold one JSON object of flat names")
+        return cls.from_flat(flat)
+
+    def to_toml(self) -> str:
+        """The config as a TOML file that `--config` takes. Knobs at None are left out."""
+        lines: list[str] = []
+        section = None
+        for name, value in self.to_flat().items():
+            table, _, key = name.rpartition(".")
+            if table != section:
+                lines += [*([""] if lines else []), f"[{table}]"]
+                section = table
+            if value is not None:
+                # JSON's numbers, booleans and escaped strings are TOML's as well.
+                lines.append(f"{key} = {json.dumps(value, ensure_ascii=False)}")
+        return "\n".join(lines) + "\n"
+
+    def digest(self) -> str:
+        """Sixteen hex digits that name the setting: all knobs but `runtime`, so seeds share it."""
+        return flat_digest(self.to_flat())
+
+
+def flat_digest(flat: Mapping[str, Scalar]) -> str:
+    """Sixteen hex digits of flat knobs, `runtime` left out."""
+    kept = {name: value for name, value in flat.items() if not name.startswith("runtime.")}
+    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def read_toml(path: Path) -> Flat:
+    """Flat knobs of a TOML file; tables are the parts of a flat name.
+
+    Raises:
+        ConfigError: no such file, broken TOML, an unknown knob or a value it does not take.
+    """
+    try:
+        tree = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise ConfigError(f"--config {path}: cannot be read: {reason}") from None
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"--config {path}: broken TOML: {error}") from None
+    flat: Flat = {}
+    for name, value in _flatten(tree, ""):
+        try:
+            flat[name] = knob_named(name).check(value)
+        except ConfigError as error:
+            raise ConfigError(f"--config {path}: {error}") from None
+    return flat
+
+
+def parse_assignment(text: str) -> tuple[str, Scalar]:
+    """One `--set NAME=VALUE`, typed and checked.
+
+    Raises:
+        ConfigError: no `=`, an unknown knob or a value it does not take.
+    """
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise ConfigError(f"--set takes NAME=VALUE, like model.min_size=96, got '{printable(text)}'")
+    return name.strip(), knob_named(name.strip()).parse(value)
+
+
+def knobs() -> dict[str, Knob]:
+    """All knobs by flat name, in the order of this file."""
+    return dict(_ALL_KNOBS)
+
+
+def knob_named(name: str) -> Knob:
+    """The knob of a flat name.
+
+    Raises:
+        ConfigError: there is none; the message names the nearest ones.
+    """
+    try:
+        return _ALL_KNOBS[name]
+    except KeyError:
+        hint = did_you_mean(str(name), _ALL_KNOBS) or "; --list-knobs prints them all"
+        raise ConfigError(f"unknown knob '{printable(str(name))}'{hint}") from None
+
+
+def _flatten(tree: Mapping[str, object], prefix: str) -> Iterator[tuple[str, object]]:
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from _flatten(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _leaves(section: Any, prefix: str) -> Iterator[tuple[str, Scalar]]:
+    for item in dataclasses.fields(section):
+        value = getattr(section, item.name)
+        if dataclasses.is_dataclass(value):
+            yield from _leaves(value, f"{prefix}{item.name}.")
+        else:
+            yield f"{prefix}{item.name}", value
+
+
+def _build(cls: type, values: Mapping[str, Scalar], prefix: str) -> Any:
+    hints = typing.get_type_hints(cls)
+    arguments = {
+        item.name: _build(hints[item.name], values, f"{prefix}{item.name}.")
+        if dataclasses.is_dataclass(hints[item.name])
+        else values[f"{prefix}{item.name}"]
+        for item in dataclasses.fields(cls)
+    }
+    return cls(**arguments)
+
+
+def _section_knobs(cls: type, prefix: str, section: Any) -> Iterator[Knob]:
+    hints = typing.get_type_hints(cls)
+    for item in dataclasses.fields(cls):
+        hint = hints[item.name]
+        if dataclasses.is_dataclass(hint):
+            yield from _section_knobs(typing.cast(type, hint), f"{prefix}{item.name}.", getattr(section, item.name))
+            continue
+        optional = isinstance(hint, types.UnionType)
+        kind = next(part for part in typing.get_args(hint) if part is not type(None)) if optional else hint
+        yield Knob(
+            name=f"{prefix}{item.name}",
+            kind=kind,
+            optional=optional,
+            default=getattr(section, item.name),
+            **item.metadata,
+        )
+
+
+_SECTION_KNOBS: dict[type, tuple[Knob, ...]] = {}
+
+
+def _check_section(name: str, section: Any) -> None:
+    cls = type(section)
+    if cls not in _SECTION_KNOBS:
+        defaults = types.SimpleNamespace(**{item.name: item.default for item in dataclasses.fields(cls)})
+        _SECTION_KNOBS[cls] = tuple(_section_knobs(cls, f"{name}.", defaults))
+    for knob in _SECTION_KNOBS[cls]:
+        attribute = knob.name.rpartition(".")[2]
+        object.__setattr__(section, attribute, knob.check(getattr(section, attribute)))
+
+
+_ALL_KNOBS: dict[str, Knob] = {knob.name: knob for knob in _section_knobs(TrainConfig, "", TrainConfig())}

@@ -1,0 +1,85 @@
+"""What a user can get wrong, by name, and how a command says it."""
+
+import errno
+import sys
+from collections.abc import Callable, Iterable
+from difflib import get_close_matches
+
+
+class UserError(Exception):
+    """A mistake that the user can mend: the message is one sentence that says how."""
+
+
+class ConfigError(UserError):
+    """A knob of TrainConfig has an unknown name, a wrong type or a value outside its limits."""
+
+
+class DataError(UserError):
+    """Images or annotations cannot be used as they are."""
+
+
+class WeightsError(UserError):
+    """Initial weights or a checkpoint are missing, damaged or of another shape."""
+
+
+class DeviceError(UserError):
+    """The device asked for is not there or cannot be used by the installed torch."""
+
+
+class SpaceError(UserError):
+    """A search space is unknown, broken or at odds with another one."""
+
+
+class RunError(UserError):
+    """A run folder is missing, damaged, in use or of another schema version."""
+
+
+class UsageError(UserError):
+    """Flags that are each well-formed do not go together, or ask for what is not there."""
+
+
+class DivergedError(Exception):
+    """Training produced a loss that is not finite; the message names the step and the losses."""
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """A closing clause that names the nearest known names, or lists them all when few.
+
+    Returns:
+        For example `; did you mean 'anchors'?` or `; known: a, b`. Empty when nothing is near.
+    """
+    names = sorted(known)
+    near = get_close_matches(name, names, n=2, cutoff=0.6)
+    if near:
+        return "; did you mean " + " or ".join(f"'{match}'" for match in near) + "?"
+    return f"; known: {', '.join(names)}" if 0 < len(names) <= 12 else ""
+
+
+def printable(text: str) -> str:
+    """`text` with control characters (terminal escapes among them) shown, not obeyed."""
+    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
+
+
+def run_command(program: str, body: Callable[[], int]) -> int:
+    """Run a command's body and turn what a user can cause into one sentence and an exit code.
+
+    Returns:
+        What `body` returns; 2 after a UserError, a full disk or a missing permission; 130 after Ctrl-C.
+    """
+    try:
+        return body()
+    except UserError as error:
+        sentence = str(error)
+    except KeyboardInterrupt:
+        print(f"{program}: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader of our output went away, as `| head` does
+        sys.stderr.close()
+        return 0
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS):
+            raise
+        place = f" {error.filename}" if error.filename else ""
+        sentence = f"cannot write{place}: {error.strerror}"
+    print(f"{program}: {printable(sentence)}", file=sys.stderr)
+    return 2

@@ -1,0 +1,241 @@
+"""build_model(config): a torchvision Faster R-CNN whose every setting comes from TrainConfig."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.error import URLError
+
+import torch
+from torch import Tensor, nn
+from torchvision.models import ResNet50_Weights
+from torchvision.models.detection import FasterRCNN, FasterRCNN_ResNet50_FPN_Weights
+from torchvision.models.detection.anchor_utils import AnchorGenerator
+from torchvision.models.detection.backbone_utils import BackboneWithFPN, resnet_fpn_backbone
+from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
+from torchvision.ops import MultiScaleRoIAlign
+
+from digits_core.anchors import realised_anchors
+from digits_core.checkpoint import load_config, load_tensors
+from digits_core.config import NUM_LEVELS, ModelConfig, TrainConfig, parse_numbers
+from digits_core.errors import ConfigError, WeightsError
+from digits_core.labels import NUM_CLASSES
+
+DRAWN_WEIGHTS = Path(__file__).parent / "weights" / "tiny_drawn"
+"""Folder of the shipped weights: a checkpoint like any other, in half precision."""
+
+TINY_WIDTHS = (16, 32, 64, 128, 128)
+TINY_FPN_WIDTH = 64
+TINY_HEAD_WIDTH = 256
+RESNET_HEAD_WIDTH = 1024
+RESNET_LAYERS_WITH_WEIGHTS = 3
+"""Trained resnet stages when weights are given and `trainable_layers` is not: torchvision's default."""
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """What loading initial weights did.
+
+    Attributes:
+        source: `none`, or what was loaded.
+        left_out: parameters that the weights hold in another shape, or that were to start anew.
+    """
+
+    source: str
+    left_out: tuple[str, ...] = ()
+
+
+def build_model(config: TrainConfig, *, num_classes: int = NUM_CLASSES) -> tuple[FasterRCNN, Loaded]:
+    """Build the detector and load its initial weights.
+
+    The thresholds of `detect.task1` are set on the model, so that it detects as configured when used
+    as plain torchvision. Random numbers come from torch's global generator: seed it before.
+
+    Returns:
+        The model, in training mode on the CPU, and what was loaded.
+
+    Raises:
+        ConfigError: the drawn weights are asked to keep an RPN head that other anchors trained.
+        WeightsError: weights are missing, damaged, fit nothing or cannot be downloaded.
+    """
+    model = config.model
+    task1 = config.detect.task1
+    backbone, head_width = _build_backbone(model)
+    levels = [str(level) for level in range(model.roi_levels)]
+    pool = MultiScaleRoIAlign(levels, model.roi_output_size, model.roi_sampling_ratio)
+    detector = FasterRCNN(
+        backbone,
+        min_size=model.min_size,
+        max_size=model.max_size,
+        rpn_anchor_generator=_anchor_generator(model),
+        rpn_pre_nms_top_n_train=model.rpn_pre_nms_top_n_train,
+        rpn_pre_nms_top_n_test=model.rpn_pre_nms_top_n_test,
+        rpn_post_nms_top_n_train=model.rpn_post_nms_top_n_train,
+        rpn_post_nms_top_n_test=model.rpn_post_nms_top_n_test,
+        rpn_nms_thresh=model.rpn_nms,
+        rpn_fg_iou_thresh=model.rpn_fg_iou,
+        rpn_bg_iou_thresh=model.rpn_bg_iou,
+        rpn_batch_size_per_image=model.rpn_batch_size,
+        rpn_positive_fraction=model.rpn_positive_fraction,
+        box_roi_pool=pool,
+        box_head=TwoMLPHead(backbone.out_channels * model.roi_output_size**2, head_width),
+        box_predictor=FastRCNNPredictor(head_width, num_classes),
+        box_score_thresh=task1.score,
+        box_nms_thresh=task1.nms,
+        box_detections_per_img=task1.max_detections,
+        box_fg_iou_thresh=model.roi_fg_iou,
+        box_bg_iou_thresh=model.roi_fg_iou,
+        box_batch_size_per_image=model.roi_batch_size,
+        box_positive_fraction=model.roi_positive_fraction,
+    )
+    return detector, _load_initial(detector, model)
+
+
+def read_back(model: FasterRCNN) -> dict[str, Any]:
+    """What the built model really has, read from the objects that torchvision reads.
+
+    Returns:
+        Plain values: parameter counts, anchors per level (width, height), sizes and thresholds in force.
+    """
+    generator = model.rpn.anchor_generator
+    anchors = [
+        [[int(x_max - x_min), int(y_max - y_min)] for x_min, y_min, x_max, y_max in level.tolist()]
+        for level in generator.cell_anchors
+    ]
+    heads, rpn = model.roi_heads, model.rpn
+    return {
+        "num_parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "num_trained_parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
+        "anchors": anchors,
+        "min_size": model.transform.min_size[0],
+        "max_size": model.transform.max_size,
+        "nms": heads.nms_thresh,
+        "score": heads.score_thresh,
+        "max_detections": heads.detections_per_img,
+        "roi_batch_size": heads.fg_bg_sampler.batch_size_per_image,
+        "roi_positive_fraction": heads.fg_bg_sampler.positive_fraction,
+        "roi_levels": len(heads.box_roi_pool.featmap_names),
+        "rpn_nms": rpn.nms_thresh,
+        "rpn_batch_size": rpn.fg_bg_sampler.batch_size_per_image,
+    }
+
+
+class _Residual(nn.Module):
+    """Two 3x3 convolutions around a shortcut (He et al. 2015, basic block without striding)."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.first = _conv(width, width, stride=1)
+        self.second = nn.Sequential(nn.Conv2d(width, width, 3, padding=1, bias=False), nn.BatchNorm2d(width))
+
+    def forward(self, features: Tensor) -> Tensor:
+        return torch.relu(features + self.second(self.first(features)))
+
+
+def _conv(inputs: int, outputs: int, *, stride: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1, bias=False),
+        nn.BatchNorm2d(outputs),
+        nn.ReLU(inplace=True),
+    )
+
+
+def _tiny_backbone() -> BackboneWithFPN:
+    """A stem and four stages at strides 4, 8, 16 and 32 under a pyramid of 64 channels."""
+    body = nn.Sequential()
+    body.add_module("stem", _conv(3, TINY_WIDTHS[0], stride=2))
+    for stage, (inputs, outputs) in enumerate(zip(TINY_WIDTHS[:-1], TINY_WIDTHS[1:], strict=True)):
+        down = _conv(inputs, outputs, stride=2)
+        body.add_module(f"stage{stage}", down if stage == 3 else nn.Sequential(down, _Residual(outputs)))
+    for module in body.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+    returned = {f"stage{stage}": str(stage) for stage in range(4)}
+    return BackboneWithFPN(body, returned, list(TINY_WIDTHS[1:]), TINY_FPN_WIDTH)
+
+
+def _build_backbone(model: ModelConfig) -> tuple[BackboneWithFPN, int]:
+    if model.backbone == "tiny":
+        return _tiny_backbone(), TINY_HEAD_WIDTH
+    weights = ResNet50_Weights.IMAGENET1K_V1 if model.weights == "imagenet" else None
+    layers = model.trainable_layers
+    if layers is None:
+        layers = 5 if model.weights == "none" else RESNET_LAYERS_WITH_WEIGHTS
+    build = lambda: resnet_fpn_backbone(  # noqa: E731
+        backbone_name="resnet50", weights=weights, trainable_layers=layers
+    )
+    return _download(build, f"the ImageNet weights of {model.backbone}"), RESNET_HEAD_WIDTH
+
+
+def _anchor_generator(model: ModelConfig) -> AnchorGenerator:
+    sizes = parse_numbers(model.anchor_sizes, "model.anchor_sizes")
+    ratios = parse_numbers(model.aspect_ratios, "model.aspect_ratios")
+    return AnchorGenerator(tuple((size,) for size in sizes), (ratios,) * NUM_LEVELS)
+
+
+def _download(call: Callable[[], Any], what: str) -> Any:
+    """Run what may download a file; no network is a sentence, not a traceback."""
+    try:
+        return call()
+    except (URLError, OSError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "invalid hash" not in str(error):
+            raise
+        folder = Path(torch.hub.get_dir()) / "checkpoints"
+        raise WeightsError(
+            f"{what} cannot be downloaded ({error}); lay the file into {folder}, give a checkpoint folder with "
+            "--set model.weights=PATH, or start from nothing with --set model.weights=none"
+        ) from None
+
+
+def _load_initial(detector: FasterRCNN, model: ModelConfig) -> Loaded:
+    match model.weights:
+        case "none":
+            return Loaded("none")
+        case "imagenet":
+            return Loaded("imagenet")
+        case "coco":
+            weights = FasterRCNN_ResNet50_FPN_Weights.COCO_V1
+            state = _download(
+                lambda: weights.get_state_dict(progress=False, check_hash=True), "the COCO weights of resnet50"
+            )
+        case "drawn":
+            state = load_tensors(DRAWN_WEIGHTS)
+            _refuse_other_anchors(model)
+        case path:
+            state = load_tensors(Path(path))
+    return Loaded(model.weights, _load_fitting(detector, state, model))
+
+
+def _refuse_other_anchors(model: ModelConfig) -> None:
+    """The drawn RPN head means something with its own anchors alone."""
+    trained = load_config(DRAWN_WEIGHTS).model
+
+    def boxes(some: ModelConfig) -> list[Any]:
+        sizes = parse_numbers(some.anchor_sizes, "model.anchor_sizes")
+        return list(realised_anchors(sizes, parse_numbers(some.aspect_ratios, "model.aspect_ratios")).tolist())
+
+    if not model.fresh_rpn and boxes(trained) != boxes(model):
+        raise ConfigError(
+            f"model.weights=drawn was trained with anchors {trained.anchor_sizes} and ratios "
+            f"{trained.aspect_ratios}; for others set model.fresh_rpn=true"
+        )
+
+
+def _load_fitting(detector: nn.Module, state: dict[str, Tensor], model: ModelConfig) -> tuple[str, ...]:
+    """Load all that fits; the rest keeps its fresh values and is named.
+
+    Raises:
+        WeightsError: not one tensor of the backbone fits.
+    """
+    own = detector.state_dict()
+    fitting, left_out = {}, []
+    for name, tensor in state.items():
+        anew = model.fresh_rpn and name.startswith("rpn.head.")
+        if name in own and own[name].shape == tensor.shape and not anew:
+            fitting[name] = tensor.to(own[name].dtype)
+        else:
+            left_out.append(name)
+    if not any(name.startswith("backbone.") for name in fitting):
+        raise WeightsError(f"model.weights={model.weights} holds no weights that fit model.backbone={model.backbone}")
+    detector.load_state_dict(fitting, strict=False)
+    return tuple(left_out)

@@ -1,0 +1,283 @@
+"""train(config, data, report): the core training function, free of Ray."""
+
+import dataclasses
+import math
+import resource
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn.utils import clip_grad_norm_
+from torchvision.models.detection import FasterRCNN
+
+from digits_core.batches import derived_seed, epoch_batches, load_batch, steps_per_epoch
+from digits_core.cache import DigitData
+from digits_core.checkpoint import TrainingState, load_training, save_model, save_training
+from digits_core.config import TrainConfig
+from digits_core.detect import RawDetections
+from digits_core.errors import DeviceError, DivergedError
+from digits_core.evaluate import detect_split, score_split
+from digits_core.model import build_model, read_back
+from digits_core.optim import build_optimizer, lr_at, set_lr
+
+LOSSES = ("loss_classifier", "loss_box_reg", "loss_objectness", "loss_rpn_box_reg")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EpochMetrics:
+    """What one epoch gave: one row of epochs.parquet.
+
+    Attributes:
+        epoch: from 1.
+        train_loss: mean over the epoch's images of the four losses' sum.
+        loss_classifier, loss_box_reg, loss_objectness, loss_rpn_box_reg: the four, likewise.
+        lr: learning rate of the epoch's last step.
+        val_map, val_map_50, val_map_75: COCO AP on valid at `detect.task1`; None when not measurable.
+        val_number_accuracy: share of valid images whose number is read right at `detect.task2`.
+        images_per_second: training images over training seconds.
+        peak_memory_bytes: largest so far: of the GPU, or of the process on a CPU.
+        epoch_seconds: training, evaluation and saving; train_seconds and eval_seconds are parts of it.
+        early_stopped: `optim.early_stop_epochs` ended the training here.
+    """
+
+    epoch: int
+    train_loss: float
+    loss_classifier: float
+    loss_box_reg: float
+    loss_objectness: float
+    loss_rpn_box_reg: float
+    lr: float
+    val_map: float | None
+    val_map_50: float | None
+    val_map_75: float | None
+    val_number_accuracy: float | None
+    images_per_second: float
+    peak_memory_bytes: int
+    epoch_seconds: float
+    train_seconds: float
+    eval_seconds: float
+    early_stopped: bool
+
+
+@dataclass(frozen=True, slots=True)
+class EpochReport:
+    """One epoch as `train` reports it.
+
+    Attributes:
+        metrics: the numbers.
+        improved: whether val_map is the best so far.
+        checkpoint: a folder to go on from; its owner may move it. None when none was asked for.
+        raw: raw detections on valid, for whatever acts after training.
+        model: what the built model really has (`model.read_back`).
+    """
+
+    metrics: EpochMetrics
+    improved: bool
+    checkpoint: Path | None
+    raw: list[RawDetections]
+    model: dict[str, object]
+
+
+Report = Callable[[EpochReport], None]
+
+
+@dataclass(slots=True)
+class Run:
+    """The moving parts of one training."""
+
+    config: TrainConfig
+    data: DigitData
+    model: FasterRCNN
+    optimizer: torch.optim.Optimizer
+    device: torch.device
+    dtype: torch.dtype
+    state: TrainingState
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Optimiser steps of one epoch."""
+        asked = self.config.data.images_per_epoch
+        return steps_per_epoch(len(self.data.train), asked, self.config.optim.batch_size)
+
+
+def train(
+    config: TrainConfig,
+    data: DigitData,
+    report: Report,
+    *,
+    workdir: Path | None = None,
+    resume_from: Path | None = None,
+    device: str = "auto",
+) -> None:
+    """Train one config and report every epoch.
+
+    Stopping after epoch k and going on from its checkpoint equals running through; on one CPU thread
+    bit for bit: every random draw of an epoch follows from the seed and the epoch's number.
+
+    Args:
+        config: every knob.
+        data: from `open_data`.
+        report: called once per epoch; may raise to stop.
+        workdir: where checkpoints are written, one new folder per epoch; None writes none.
+        resume_from: a checkpoint folder of this config to go on from.
+        device: `auto` (a GPU if there is one), `cpu`, `cuda` or `cuda:N`.
+
+    Raises:
+        DivergedError: a loss was not finite.
+        DeviceError: the device is not there.
+        WeightsError: initial weights or `resume_from` cannot be loaded.
+    """
+    run = open_run(config, data, resume_from=resume_from, device=device)
+    facts = read_back(run.model)
+    if run.device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(run.device)
+    for epoch in range(run.state.epoch + 1, config.optim.epochs + 1):
+        started = time.perf_counter()
+        losses, num_images = train_one_epoch(run, epoch)
+        trained = time.perf_counter()
+        raw = detect_split(
+            run.model,
+            data.valid,
+            config.detect,
+            batch_size=config.runtime.eval_batch_size,
+            device=run.device,
+            dtype=run.dtype,
+        )
+        scores = score_split(raw, data.valid, config.detect)
+        evaluated = time.perf_counter()
+        improved = scores.map is not None and (run.state.best_value is None or scores.map > run.state.best_value)
+        run.state = dataclasses.replace(
+            run.state,
+            epoch=epoch,
+            best_epoch=epoch if improved else run.state.best_epoch,
+            best_value=scores.map if improved else run.state.best_value,
+        )
+        checkpoint = None if workdir is None else _save(run, workdir)
+        patience = config.optim.early_stop_epochs
+        early = bool(patience) and epoch - run.state.best_epoch >= patience and epoch < config.optim.epochs
+        metrics = EpochMetrics(
+            epoch=epoch,
+            train_loss=sum(losses.values()),
+            **losses,
+            lr=run.optimizer.param_groups[0]["lr"],
+            val_map=scores.map,
+            val_map_50=scores.map_50,
+            val_map_75=scores.map_75,
+            val_number_accuracy=scores.number_accuracy,
+            images_per_second=num_images / (trained - started),
+            peak_memory_bytes=_peak_memory(run.device),
+            epoch_seconds=time.perf_counter() - started,
+            train_seconds=trained - started,
+            eval_seconds=evaluated - trained,
+            early_stopped=early,
+        )
+        report(EpochReport(metrics, improved, checkpoint, raw, facts))
+        if early:
+            return
+
+
+def open_run(config: TrainConfig, data: DigitData, *, resume_from: Path | None = None, device: str = "auto") -> Run:
+    """Build the model and optimiser, or bring them back from a checkpoint."""
+    chosen = choose_device(device)
+    torch.manual_seed(derived_seed("weights", config.runtime.seed))
+    model, _ = build_model(config)
+    model.to(chosen).train()
+    optimizer = build_optimizer(model.parameters(), config.optim)
+    state = TrainingState(epoch=0, step=0, best_epoch=0, best_value=None)
+    if resume_from is not None:
+        state = load_training(resume_from, model, optimizer)
+    return Run(config, data, model, optimizer, chosen, choose_dtype(config.runtime.precision, chosen), state)
+
+
+def train_one_epoch(run: Run, epoch: int) -> tuple[dict[str, float], int]:
+    """Train through the batches of one epoch.
+
+    Returns:
+        The four losses, mean over the epoch's images, and how many images there were.
+    """
+    optim = run.config.optim
+    seed = run.config.runtime.seed
+    torch.manual_seed(derived_seed("epoch", seed, epoch))
+    sums = torch.zeros(len(LOSSES), device=run.device)
+    num_images = 0
+    asked = run.config.data.images_per_epoch
+    for indices in epoch_batches(run.data.train, seed=seed, epoch=epoch, batch_size=optim.batch_size, asked=asked):
+        images, targets = load_batch(run.data.train, indices, run.device)
+        set_lr(run.optimizer, lr_at(optim, run.state.step, run.steps_per_epoch))
+        sums += train_step(run, images, targets) * len(indices)
+        run.state = dataclasses.replace(run.state, step=run.state.step + 1)
+        num_images += len(indices)
+    means = (sums / num_images).tolist()
+    return dict(zip(LOSSES, means, strict=True)), num_images
+
+
+def train_step(run: Run, images: list[Tensor], targets: list[dict[str, Tensor]]) -> Tensor:
+    """One optimiser step.
+
+    Returns:
+        The four losses in the order of `LOSSES`, float32 [4], on the run's device.
+
+    Raises:
+        DivergedError: the loss is not finite; names the step and the losses.
+    """
+    with torch.autocast(run.device.type, run.dtype, enabled=run.dtype != torch.float32):
+        loss_dict = run.model(images, targets)
+    losses = torch.stack([loss_dict[name].float() for name in LOSSES])
+    total = losses.sum()
+    if not torch.isfinite(total):
+        named = ", ".join(f"{name}={value:.3g}" for name, value in zip(LOSSES, losses.tolist(), strict=True))
+        raise DivergedError(f"step {run.state.step}: the loss is not finite: {named}")
+    run.optimizer.zero_grad(set_to_none=True)
+    total.backward()  # type: ignore[no-untyped-call]
+    if run.config.optim.max_grad_norm:
+        clip_grad_norm_(run.model.parameters(), run.config.optim.max_grad_norm)
+    run.optimizer.step()
+    return losses.detach()
+
+
+def choose_device(device: str) -> torch.device:
+    """The device of `auto`, `cpu`, `cuda` or `cuda:N`.
+
+    Raises:
+        DeviceError: a GPU is asked for and none can be used; says whether the driver is too old.
+    """
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+    except RuntimeError:
+        raise DeviceError(f"device must be auto, cpu, cuda or cuda:N, got '{device}'") from None
+    if chosen.type == "cuda":
+        try:
+            torch.zeros(1, device=chosen)
+        except (RuntimeError, AssertionError) as error:
+            reason = str(error).splitlines()[0]
+            raise DeviceError(f"device {device} cannot be used: {reason}") from None
+    return chosen
+
+
+def choose_dtype(precision: str, device: torch.device) -> torch.dtype:
+    """The arithmetic of forward passes: bfloat16 where asked, or where `auto` finds a GPU that has it."""
+    if precision == "bfloat16":
+        return torch.bfloat16
+    if precision == "auto" and device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False):
+        return torch.bfloat16
+    return torch.float32
+
+
+def _save(run: Run, workdir: Path) -> Path:
+    folder = workdir / f"epoch_{run.state.epoch:04d}"
+    shutil.rmtree(folder, ignore_errors=True)
+    save_model(folder, run.model, run.config)
+    save_training(folder, run.model, run.optimizer, run.state)
+    return folder
+
+
+def _peak_memory(device: torch.device) -> int:
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(device))
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
