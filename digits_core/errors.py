@@ -1,8 +1,6 @@
-"""What a user can get wrong, by name, and how a command says it."""
+"""What a user can get wrong, by name (stdlib only)."""
 
-import errno
-import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from difflib import get_close_matches
 
 
@@ -58,28 +56,3 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 def printable(text: str) -> str:
     """`text` with control characters (terminal escapes among them) shown, not obeyed."""
     return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
-
-
-def run_command(program: str, body: Callable[[], int]) -> int:
-    """Run a command's body and turn what a user can cause into one sentence and an exit code.
-
-    Returns:
-        What `body` returns; 2 after a UserError, a full disk or a missing permission; 130 after Ctrl-C.
-    """
-    try:
-        return body()
-    except UserError as error:
-        sentence = str(error)
-    except KeyboardInterrupt:
-        print(f"{program}: interrupted", file=sys.stderr)
-        return 130
-    except BrokenPipeError:  # the reader of our output went away, as `| head` does
-        sys.stderr.close()
-        return 0
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS):
-            raise
-        place = f" {error.filename}" if error.filename else ""
-        sentence = f"cannot write{place}: {error.strerror}"
-    print(f"{program}: {printable(sentence)}", file=sys.stderr)
-    return 2

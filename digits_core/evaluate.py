@@ -10,7 +10,6 @@ from torchvision.models.detection import FasterRCNN
 from digits_core.cache import Split
 from digits_core.config import DetectConfig, TaskConfig
 from digits_core.detect import (
-    SCORE_FLOOR,
     Detections,
     RawDetections,
     batches_by_shape,
@@ -37,15 +36,19 @@ class Scores:
     map_75: float | None
     number_accuracy: float | None
 
+    def named(self, metric: str) -> float | None:
+        """A score by its name in reports: `val_map`, `val_map_50` or `val_number_accuracy`."""
+        value: float | None = getattr(self, metric.removeprefix("val_"))
+        return value
+
 
 def detect_split(
-    model: FasterRCNN, split: Split, detect: DetectConfig, *, batch_size: int, device: torch.device, dtype: torch.dtype
+    model: FasterRCNN, split: Split, floor: float, *, batch_size: int, device: torch.device, dtype: torch.dtype
 ) -> list[RawDetections]:
-    """Raw detections of every image of a split, in its order, above the lower of the tasks' thresholds.
+    """Raw detections of every image of a split, in its order, strictly above the score `floor`.
 
     The model is put into evaluation mode for the time and back into its own after.
     """
-    floor = min(SCORE_FLOOR, detect.task1.score, detect.task2.score)
     found: list[RawDetections | None] = [None] * len(split)
     training = model.training
     model.eval()

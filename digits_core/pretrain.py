@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from digits_core.errors import run_command
+from digits_core.command import CommandParser, at_least, run_command
 
 SETTINGS: dict[str, float | int | str] = {
     "model.weights": "none",
@@ -24,12 +24,12 @@ SETTINGS: dict[str, float | int | str] = {
 
 def build_parser() -> argparse.ArgumentParser:
     """The flags of this command."""
-    parser = argparse.ArgumentParser(prog="python -m digits_core.pretrain", description=__doc__)
+    parser = CommandParser(prog="python -m digits_core.pretrain", description=__doc__)
     parser.add_argument("-o", "--out", type=Path, required=True, help="folder of the new checkpoint")
-    parser.add_argument("--images", type=int, default=16000, help="drawn training images (default 16000)")
-    parser.add_argument("--images-per-epoch", type=int, default=4000, help="between evaluations (default 4000)")
-    parser.add_argument("--epochs", type=int, default=30, help="epochs (default 30)")
-    parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0 takes torch's choice")
+    parser.add_argument("--images", type=at_least(1), default=16000, help="drawn training images (default 16000)")
+    parser.add_argument("--images-per-epoch", type=at_least(1), default=4000, help="between evaluations (default 4000)")
+    parser.add_argument("--epochs", type=at_least(1), default=30, help="epochs (default 30)")
+    parser.add_argument("--threads", type=at_least(0), default=0, help="CPU threads; 0 takes torch's choice")
     return parser
 
 

@@ -1,9 +1,9 @@
 """train(config, data, report): the core training function, free of Ray."""
 
 import dataclasses
-import math
-import resource
+import os
 import shutil
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,11 +18,14 @@ from digits_core.batches import derived_seed, epoch_batches, load_batch, steps_p
 from digits_core.cache import DigitData
 from digits_core.checkpoint import TrainingState, load_training, save_model, save_training
 from digits_core.config import TrainConfig
-from digits_core.detect import RawDetections
+from digits_core.detect import SCORE_FLOOR, RawDetections
 from digits_core.errors import DeviceError, DivergedError
 from digits_core.evaluate import detect_split, score_split
 from digits_core.model import build_model, read_back
 from digits_core.optim import build_optimizer, lr_at, set_lr
+
+BEST_FOLDER = "best"
+"""Inside a checkpoint: the model of the best epoch so far."""
 
 LOSSES = ("loss_classifier", "loss_box_reg", "loss_objectness", "loss_rpn_box_reg")
 
@@ -56,7 +59,7 @@ class EpochMetrics:
     val_map_75: float | None
     val_number_accuracy: float | None
     images_per_second: float
-    peak_memory_bytes: int
+    peak_memory_bytes: int | None
     epoch_seconds: float
     train_seconds: float
     eval_seconds: float
@@ -69,10 +72,12 @@ class EpochReport:
 
     Attributes:
         metrics: the numbers.
-        improved: whether val_map is the best so far.
-        checkpoint: a folder to go on from; its owner may move it. None when none was asked for.
+        improved: whether the metric is the best so far.
+        checkpoint: a folder to go on from, with the best epoch's model in `best/`; its owner may move it.
+            None when none was asked for.
         raw: raw detections on valid, for whatever acts after training.
         model: what the built model really has (`model.read_back`).
+        device: the name of the GPU, or `cpu`.
     """
 
     metrics: EpochMetrics
@@ -80,6 +85,7 @@ class EpochReport:
     checkpoint: Path | None
     raw: list[RawDetections]
     model: dict[str, object]
+    device: str
 
 
 Report = Callable[[EpochReport], None]
@@ -109,6 +115,8 @@ def train(
     data: DigitData,
     report: Report,
     *,
+    metric: str = "val_map",
+    score_floor: float = SCORE_FLOOR,
     workdir: Path | None = None,
     resume_from: Path | None = None,
     device: str = "auto",
@@ -122,6 +130,8 @@ def train(
         config: every knob.
         data: from `open_data`.
         report: called once per epoch; may raise to stop.
+        metric: the score that says which epoch is best: `val_map`, `val_map_50` or `val_number_accuracy`.
+        score_floor: raw detections are cut at it, or at a lower threshold of the config.
         workdir: where checkpoints are written, one new folder per epoch; None writes none.
         resume_from: a checkpoint folder of this config to go on from.
         device: `auto` (a GPU if there is one), `cpu`, `cuda` or `cuda:N`.
@@ -142,21 +152,22 @@ def train(
         raw = detect_split(
             run.model,
             data.valid,
-            config.detect,
+            min(score_floor, config.detect.task1.score, config.detect.task2.score),
             batch_size=config.runtime.eval_batch_size,
             device=run.device,
             dtype=run.dtype,
         )
         scores = score_split(raw, data.valid, config.detect)
         evaluated = time.perf_counter()
-        improved = scores.map is not None and (run.state.best_value is None or scores.map > run.state.best_value)
+        value = scores.named(metric)
+        improved = value is not None and (run.state.best_value is None or value > run.state.best_value)
         run.state = dataclasses.replace(
             run.state,
             epoch=epoch,
             best_epoch=epoch if improved else run.state.best_epoch,
-            best_value=scores.map if improved else run.state.best_value,
+            best_value=value if improved else run.state.best_value,
         )
-        checkpoint = None if workdir is None else _save(run, workdir)
+        checkpoint = None if workdir is None else _save(run, workdir, improved, resume_from)
         patience = config.optim.early_stop_epochs
         early = bool(patience) and epoch - run.state.best_epoch >= patience and epoch < config.optim.epochs
         metrics = EpochMetrics(
@@ -175,7 +186,7 @@ def train(
             eval_seconds=evaluated - trained,
             early_stopped=early,
         )
-        report(EpochReport(metrics, improved, checkpoint, raw, facts))
+        report(EpochReport(metrics, improved, checkpoint, raw, facts, _device_name(run.device)))
         if early:
             return
 
@@ -269,15 +280,33 @@ def choose_dtype(precision: str, device: torch.device) -> torch.dtype:
     return torch.float32
 
 
-def _save(run: Run, workdir: Path) -> Path:
-    folder = workdir / f"epoch_{run.state.epoch:04d}"
+def _save(run: Run, workdir: Path, improved: bool, resume_from: Path | None) -> Path:
+    """Write a checkpoint that carries the best epoch's model along, so that the last one is enough."""
+    folder, best = workdir / f"epoch_{run.state.epoch:04d}", workdir / BEST_FOLDER
     shutil.rmtree(folder, ignore_errors=True)
     save_model(folder, run.model, run.config)
     save_training(folder, run.model, run.optimizer, run.state)
+    if improved:
+        shutil.rmtree(best, ignore_errors=True)
+        save_model(best, run.model, run.config)
+    elif not best.exists() and resume_from is not None and (resume_from / BEST_FOLDER).is_dir():
+        shutil.copytree(resume_from / BEST_FOLDER, best)
+    if best.exists():
+        shutil.copytree(best, folder / BEST_FOLDER, copy_function=os.link)
     return folder
 
 
-def _peak_memory(device: torch.device) -> int:
+def _device_name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+
+def _peak_memory(device: torch.device) -> int | None:
+    """Largest so far: of the GPU, or of this process; None where the system does not tell."""
     if device.type == "cuda":
         return int(torch.cuda.max_memory_allocated(device))
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

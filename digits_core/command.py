@@ -1,0 +1,61 @@
+"""How every command of the house behaves: one sentence per mistake, exit codes, whole flag names."""
+
+import argparse
+import errno
+import sys
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+from digits_core.errors import UserError, printable
+
+
+class CommandParser(argparse.ArgumentParser):
+    """argparse that answers a mistake with one sentence instead of a page, and exits with 2."""
+
+    def __init__(self, **settings: Any) -> None:
+        """As ArgumentParser; descriptions keep their line breaks, flags are never guessed from a part."""
+        super().__init__(formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False, **settings)
+
+    def error(self, message: str) -> NoReturn:
+        """Say what is wrong and where help is."""
+        self.exit(2, f"{self.prog.removeprefix('python -m ')}: {printable(message)}; --help lists every flag\n")
+
+
+def at_least(low: int) -> Callable[[str], int]:
+    """The argparse type of whole numbers from `low` on."""
+
+    def parse(text: str) -> int:
+        try:
+            number = int(text)
+        except ValueError:
+            number = low - 1
+        if number < low:
+            raise argparse.ArgumentTypeError(f"must be a whole number of at least {low}, got '{text}'")
+        return number
+
+    return parse
+
+
+def run_command(program: str, body: Callable[[], int]) -> int:
+    """Run a command's body and turn what a user can cause into one sentence and an exit code.
+
+    Returns:
+        What `body` returns; 2 after a UserError, a full disk or a missing permission; 130 after Ctrl-C.
+    """
+    try:
+        return body()
+    except UserError as error:
+        sentence = str(error)
+    except KeyboardInterrupt:
+        print(f"{program}: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader of our output went away, as `| head` does
+        sys.stderr.close()
+        return 0
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS):
+            raise
+        place = f" {error.filename}" if error.filename else ""
+        sentence = f"cannot write{place}: {error.strerror}"
+    print(f"{program}: {printable(sentence)}", file=sys.stderr)
+    return 2

@@ -1,0 +1,1 @@
+"""What remains after a search: run folders, leaderboards, exports. Importing this package imports nothing else."""

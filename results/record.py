@@ -1,0 +1,210 @@
+"""The record of a run: events in, one row per trial and per epoch out.
+
+`events.jsonl` is the truth of a run folder. Each line is one event: `n` (its number), `time` (UTC),
+`kind`, and what belongs to the kind. Everything else in the folder can be rebuilt from it.
+"""
+
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, TextIO
+
+from digits_core.errors import RunError
+from results.schema import ENDED, EPOCH_NUMBERS
+
+Event = dict[str, Any]
+
+EVENTS_FILE = "events.jsonl"
+
+_TRIAL_KEYS = ("trial_id", "space", "baseline", "config", "config_hash", "seed", "params", "optuna_number")
+
+
+@dataclass(slots=True)
+class TrialRecord:
+    """All that is known of one trial."""
+
+    trial_id: str
+    space: str
+    baseline: str | None
+    config: dict[str, Any]
+    config_hash: str
+    seed: int
+    params: dict[str, Any]
+    optuna_number: int | None
+    status: str = "running"
+    stop_reason: str | None = None
+    epochs: dict[int, Event] = field(default_factory=dict)
+    model: dict[str, Any] | None = None
+    device: str | None = None
+    optima: dict[str, float] = field(default_factory=dict)
+    saved: str | None = None
+    """Ray's latest checkpoint folder, to go on from."""
+    checkpoint: str | None = None
+    """The kept checkpoint of the best epoch, relative to the run folder."""
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+    slot_seconds: float = 0.0
+    since: datetime | None = None
+    """Start of the part in a slot that has not ended."""
+
+    @property
+    def num_epochs(self) -> int:
+        """Epochs done."""
+        return max(self.epochs, default=0)
+
+    def best(self, metric: str) -> Event | None:
+        """The epoch with the highest metric; the earlier one of equals. None before the first."""
+        scored = [epoch for _, epoch in sorted(self.epochs.items()) if epoch.get(metric) is not None]
+        return max(scored, key=lambda epoch: float(epoch[metric]), default=None)
+
+
+@dataclass(slots=True)
+class RunRecord:
+    """All that is known of one run, folded from its events."""
+
+    run: str
+    metric: str = "val_map"
+    trials: dict[str, TrialRecord] = field(default_factory=dict)
+    num_events: int = 0
+
+    def apply(self, event: Event) -> None:
+        """Take in one event.
+
+        Raises:
+            RunError: it names a trial that no event has introduced, or lacks what its kind bears.
+        """
+        self.num_events = int(event["n"])
+        kind, time = event["kind"], datetime.fromisoformat(event["time"])
+        if kind == "run":
+            self.metric = event["metric"]
+            # A new driver: whatever was under way when the last one died is not any more.
+            for trial in self.trials.values():
+                _leave_slot(trial, None)
+            return
+        if kind == "trial":
+            self.trials[event["trial_id"]] = TrialRecord(**{key: event[key] for key in _TRIAL_KEYS})
+            return
+        if "trial_id" not in event:
+            return
+        try:
+            trial = self.trials[event["trial_id"]]
+        except KeyError:
+            raise RunError(f"{EVENTS_FILE}: event {event['n']} names the unknown trial {event['trial_id']}") from None
+        match kind:
+            case "start":
+                trial.status, trial.stop_reason, trial.finished_at = "running", None, None
+                trial.started_at = trial.started_at or time
+                trial.since = time
+            case "report":
+                trial.epochs[int(event["epoch"])] = {key: event.get(key) for key in EPOCH_NUMBERS} | {
+                    "epoch": int(event["epoch"]),
+                    "reported_at": time,
+                }
+                trial.model = event.get("model") or trial.model
+                trial.device = event.get("device") or trial.device
+                trial.optima = event.get("optima") or trial.optima
+            case "checkpoint":
+                trial.saved = event["path"]
+            case "kept":
+                trial.checkpoint = event["path"]
+            case "end":
+                trial.status, trial.stop_reason = event["status"], event.get("reason")
+                trial.finished_at = time if trial.status in ENDED else None
+                _leave_slot(trial, time)
+
+    def ranked(self) -> list[TrialRecord]:
+        """Trials, best first: by the metric at the best epoch, then the cheaper, then the earlier.
+
+        Trials without a score come last.
+        """
+
+        def key(trial: TrialRecord) -> tuple[float, float, str]:
+            best = trial.best(self.metric)
+            score = float("inf") if best is None else -float(best[self.metric])
+            return score, sum(float(epoch["train_seconds"] or 0) for epoch in trial.epochs.values()), trial.trial_id
+
+        return sorted(self.trials.values(), key=key)
+
+    def winner(self) -> TrialRecord | None:
+        """The best trial that did not fail; None when no trial has a score."""
+        usable = (
+            trial
+            for trial in self.ranked()
+            if trial.best(self.metric) is not None and trial.status not in ("diverged", "out_of_memory", "failed")
+        )
+        return next(usable, None)
+
+
+def _leave_slot(trial: TrialRecord, time: datetime | None) -> None:
+    last_sign = time or max((epoch["reported_at"] for epoch in trial.epochs.values()), default=trial.since)
+    if trial.since is not None and last_sign is not None:
+        trial.slot_seconds += max((last_sign - trial.since).total_seconds(), 0.0)
+    trial.since = None
+
+
+class EventWriter:
+    """Appends events to a run's record: numbered, one line each, on disk before the call returns."""
+
+    def __init__(self, folder: Path, run: str) -> None:
+        """Open the record, making it if missing; a line cut short by a crash is cut off."""
+        self.record = RunRecord(run)
+        path = folder / EVENTS_FILE
+        whole = 0
+        if path.exists():
+            for event, end in _read(path):
+                self.record.apply(event)
+                whole = end
+        self._file: TextIO = path.open("a", encoding="utf-8")
+        self._file.truncate(whole)
+
+    def write(self, kind: str, **values: Any) -> None:
+        """Append one event and take it in. Values must be JSON; NaN is refused."""
+        event: Event = {
+            "n": self.record.num_events + 1,
+            "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
+            "kind": kind,
+            **values,
+        }
+        self._file.write(json.dumps(event, allow_nan=False, separators=(",", ":")) + "\n")
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self.record.apply(event)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+def read_record(folder: Path, run: str) -> RunRecord:
+    """Fold the events of a run folder; a last line that a crash cut short is passed over.
+
+    Raises:
+        RunError: there is no record, or a line before the last is broken.
+    """
+    path = folder / EVENTS_FILE
+    if not path.is_file():
+        raise RunError(f"{folder} is no run folder: it holds no {EVENTS_FILE}")
+    record = RunRecord(run)
+    for event, _ in _read(path):
+        record.apply(event)
+    return record
+
+
+def _read(path: Path) -> Iterator[tuple[Event, int]]:
+    """Each whole event and the offset after it."""
+    offset = 0
+    with path.open("rb") as lines:
+        for number, line in enumerate(lines, start=1):
+            if not line.endswith(b"\n"):
+                return
+            offset += len(line)
+            try:
+                event = json.loads(line)
+                if not isinstance(event, dict) or not {"n", "time", "kind"} <= event.keys():
+                    raise ValueError("an event bears n, time and kind")
+            except ValueError as error:
+                raise RunError(f"{path} line {number} is damaged: {error}") from None
+            yield event, offset

@@ -1,0 +1,1 @@
+"""The driver: the only package that knows Ray. Importing it imports nothing else."""

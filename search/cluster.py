@@ -1,0 +1,232 @@
+"""Start Ray on this machine or join a running cluster; what a trial gets of it."""
+
+import contextlib
+import logging
+import os
+import socket
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TextIO
+
+from digits_core.errors import DeviceError, UsageError
+
+DASHBOARD_PORT = 8265
+OBJECT_STORE_BYTES = 256 * 2**20
+"""Trials share images through mapped files and checkpoints through folders, nothing through the store."""
+
+WORKER_ENVIRONMENT = {
+    "NO_ALBUMENTATIONS_UPDATE": "1",  # or it asks the network for a newer version
+    "RAY_USAGE_STATS_ENABLED": "0",  # or Ray reports usage
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",  # or relative paths of the user break in trials
+    "TUNE_FUNCTION_THREAD_TIMEOUT_S": "120",  # a stopped trial's thread must end before its process is reused
+    "TUNE_GLOBAL_CHECKPOINT_S": "600",  # our own record is the one that counts
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # ours ends the run tidily
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Slots:
+    """What trials run on.
+
+    Attributes:
+        count: trials side by side.
+        cpus, gpus: what each trial gets.
+        description: in words.
+    """
+
+    count: int
+    cpus: float
+    gpus: float
+    description: str
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """A Ray cluster that this driver is connected to.
+
+    Attributes:
+        slots: what trials run on.
+        dashboard: its address, or None without one.
+    """
+
+    slots: Slots
+    dashboard: str | None
+
+
+def check_torch() -> None:
+    """Import torch and torchvision and say plainly when they do not belong together.
+
+    Raises:
+        UsageError: the two come from different places, or one is missing.
+    """
+    try:
+        import torch
+        import torchvision.ops
+
+        torchvision.ops.nms(torch.zeros(1, 4), torch.zeros(1), 0.5)
+    except ImportError as error:
+        raise UsageError(f"torch or torchvision cannot be imported ({error}); install both as the README says") from None
+    except (RuntimeError, NotImplementedError) as error:
+        raise UsageError(
+            f"torch and torchvision do not fit each other ({str(error).splitlines()[0]}); install both from the "
+            "package registry: a CPU-only torch beside the registry's torchvision does not work"
+        ) from None
+
+
+def check_gpus(num_gpus: float) -> None:
+    """See that torch can use the GPUs that Ray found on this machine.
+
+    Raises:
+        DeviceError: it cannot; says whether the driver is too old for the installed torch.
+    """
+    if not num_gpus:
+        return
+    import torch
+
+    try:
+        torch.cuda.init()
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise DeviceError(
+            f"this machine has {num_gpus:g} GPU(s), but torch {torch.__version__} cannot use them: {reason}; update "
+            "the driver, install a torch built for it, or search on the CPU with --gpus-per-trial 0"
+        ) from None
+
+
+def plan_slots(resources: Mapping[str, float], cpus_per_trial: float | None, gpus_per_trial: float | None) -> Slots:
+    """Divide a cluster's resources among trials: all GPUs there are, else CPU cores.
+
+    Args:
+        resources: Ray's `CPU` and `GPU` counts.
+        cpus_per_trial: asked for; None takes one core, or a fair share of the cores beside a GPU.
+        gpus_per_trial: asked for, fractions too; None takes one where there is one.
+
+    Raises:
+        UsageError: more is asked for than there is.
+    """
+    cores, gpus = resources.get("CPU", 0.0), resources.get("GPU", 0.0)
+    if gpus_per_trial and not gpus:
+        raise UsageError(f"--gpus-per-trial {gpus_per_trial:g}: there is no GPU here; leave the flag out or give 0")
+    if gpus_per_trial and gpus_per_trial > gpus:
+        raise UsageError(f"--gpus-per-trial {gpus_per_trial:g}: there are {gpus:g}")
+    gpu = min(gpus, 1.0) if gpus_per_trial is None else gpus_per_trial
+    if gpu > 1 and gpu != int(gpu):
+        raise UsageError(f"--gpus-per-trial {gpu:g}: above one GPU it must be a whole number")
+    by_gpu = int(gpus / gpu + 1e-9) if gpu else None
+    cpu = cpus_per_trial
+    if cpu is None:
+        cpu = 1.0 if by_gpu is None else max(1.0, float(min(8, cores // by_gpu)))
+    if cpu > cores:
+        raise UsageError(f"--cpus-per-trial {cpu:g}: there are {cores:g} cores")
+    by_cpu = int(cores / cpu + 1e-9)
+    count = by_cpu if by_gpu is None else min(by_gpu, by_cpu)
+    what = f"{cpu:g} core{'s' * (cpu != 1)}" if not gpu else f"{gpu:g} GPU and {cpu:g} core{'s' * (cpu != 1)}"
+    return Slots(count, cpu, gpu, f"{count} slot{'s' * (count != 1)} of {what} each")
+
+
+def local_resources() -> dict[str, float]:
+    """What this machine has: cores this process may use, GPUs that the driver names."""
+    import torch
+
+    allowed = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
+    return {"CPU": float(len(allowed)), "GPU": float(torch.cuda.device_count())}
+
+
+def free_port(asked: int | None) -> int:
+    """The dashboard's port: the one asked for, or the first free one from 8265 up.
+
+    Raises:
+        UsageError: the port asked for is taken.
+    """
+    for port in [asked] if asked is not None else range(DASHBOARD_PORT, DASHBOARD_PORT + 100):
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
+    raise UsageError(
+        f"--dashboard-port {asked} is busy; leave the flag out to take a free one"
+        if asked is not None
+        else f"no free port for the dashboard between {DASHBOARD_PORT} and {DASHBOARD_PORT + 99}"
+    )
+
+
+def prepare_environment() -> None:
+    """Set what Ray reads from the environment; before its first import."""
+    for name, value in WORKER_ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+
+
+@contextlib.contextmanager
+def connected(
+    address: str | None,
+    *,
+    port: int,
+    num_gpus: int,
+    cpus_per_trial: float | None,
+    gpus_per_trial: float | None,
+) -> Iterator[Cluster]:
+    """A Ray cluster for the time of a run: started here on loopback, or joined at `address`.
+
+    Raises:
+        UsageError: no cluster answers at `address`, or the slots asked for are not there.
+    """
+    prepare_environment()
+    import ray
+
+    quiet = {"logging_level": logging.ERROR, "log_to_driver": False}
+    try:
+        if address is None:
+            context = ray.init(
+                address="local",
+                num_gpus=num_gpus,
+                include_dashboard=True,
+                dashboard_host="127.0.0.1",
+                dashboard_port=port,
+                object_store_memory=OBJECT_STORE_BYTES,
+                **quiet,
+            )
+        else:
+            context = ray.init(address=address, runtime_env={"env_vars": WORKER_ENVIRONMENT}, **quiet)
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        if address is None:
+            raise
+        raise UsageError(f"--address {address}: no Ray cluster can be joined there: {str(error).splitlines()[0]}") from None
+    try:
+        resources = ray.cluster_resources()
+        slots = plan_slots(resources, cpus_per_trial, gpus_per_trial)
+        yield Cluster(slots, context.dashboard_url)
+    finally:
+        ray.shutdown()
+
+
+@contextlib.contextmanager
+def chatter_to(path: Path) -> Iterator[TextIO]:
+    """Send all that this process and its children print into a file; yields the real terminal.
+
+    Ray's native parts write to the file descriptors themselves, so these are what is redirected.
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    saved = [os.dup(1), os.dup(2)]
+    terminal = os.fdopen(os.dup(1), "w", encoding=getattr(sys.stdout, "encoding", None) or "utf-8", errors="replace")
+    own = (sys.stdout, sys.stderr)
+    with path.open("ab") as log:
+        os.dup2(log.fileno(), 1)
+        os.dup2(log.fileno(), 2)
+        sys.stdout = os.fdopen(os.dup(1), "w", encoding="utf-8", errors="replace", buffering=1)
+        sys.stderr = os.fdopen(os.dup(2), "w", encoding="utf-8", errors="replace", buffering=1)
+        try:
+            yield terminal
+        finally:
+            terminal.flush()
+            sys.stdout.flush()
+            sys.stderr.flush()
+            sys.stdout, sys.stderr = own
+            for number, descriptor in enumerate(saved, start=1):
+                os.dup2(descriptor, number)
+                os.close(descriptor)

@@ -1,0 +1,200 @@
+"""A Tune callback: every report becomes an event, and the Parquet views follow within seconds."""
+
+import json
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ray.tune import Callback
+from ray.tune.experiment import Trial
+
+from digits_core.checkpoint import CONFIG_FILE, MODEL_FILE
+from digits_core.train import BEST_FOLDER
+from results.record import EventWriter, RunRecord
+from results.schema import EPOCH_NUMBERS
+from results.store import write_views
+from search.sampler import Proposal
+from search.trainable import THRESHOLDS_FILE
+
+VIEW_SECONDS = 3.0
+"""The Parquet views are rewritten at most this often, and at the end."""
+
+CHECKPOINTS, THRESHOLDS = "checkpoints", "thresholds"
+
+_FAILURES = {"DivergedError": "diverged", "OutOfMemoryError": "out_of_memory", "MemoryError": "out_of_memory"}
+
+
+class Recorder(Callback):  # type: ignore[misc]
+    """Writes what happens to the run folder."""
+
+    def __init__(
+        self,
+        folder: Path,
+        events: EventWriter,
+        *,
+        space: str,
+        keep: int,
+        reasons: dict[str, str],
+        ending: Callable[[], str | None],
+        watcher: Callable[[RunRecord, str], None],
+    ) -> None:
+        """Record into a run folder.
+
+        Args:
+            folder: the run's.
+            events: its open record.
+            space: name of the space, for the rows.
+            keep: checkpoints of so many best trials stay.
+            reasons: Ray's trial id to why the scheduler stopped it; read when a trial ends.
+            ending: why the whole run is ending: `interrupted`, `time budget` or None.
+            watcher: called with the record and a trial's id after each report and each end.
+        """
+        self._folder, self._events = folder, events
+        self._space, self._keep = space, keep
+        self._reasons, self._ending, self._watcher = reasons, ending, watcher
+        self._written = 0.0
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Ray pickles its parts with a run; an open record has no place there."""
+        return {}
+
+    @property
+    def record(self) -> RunRecord:
+        """All that is known of the run."""
+        return self._events.record
+
+    def propose(self, proposal: Proposal) -> None:
+        """Write down a new trial before anything runs it."""
+        self._events.write(
+            "trial",
+            trial_id=proposal.trial_id,
+            space=self._space,
+            baseline=proposal.baseline,
+            config=proposal.config.to_flat(),
+            config_hash=proposal.digest,
+            seed=proposal.config.runtime.seed,
+            params=proposal.params,
+            optuna_number=proposal.optuna_number,
+        )
+
+    def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        """A trial takes a slot."""
+        self._events.write("start", trial_id=_name(trial))
+        self._show(trial)
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
+    ) -> None:
+        """One epoch."""
+        values = {key: result[key] for key in EPOCH_NUMBERS if key in result}
+        for key in ("model", "optima"):
+            if key in result:
+                values[key] = json.loads(result[key])
+        if "device" in result:
+            values["device"] = result["device"]
+        epoch, early = int(result["epoch"]), bool(result["early_stopped"])
+        self._events.write("report", trial_id=_name(trial), epoch=epoch, early_stopped=early, **values)
+        self._show(trial)
+
+    def on_checkpoint(
+        self, iteration: int, trials: list[Trial], trial: Trial, checkpoint: Any, **info: Any
+    ) -> None:
+        """Ray has stored a checkpoint to go on from."""
+        self._events.write("checkpoint", trial_id=_name(trial), path=str(checkpoint.path))
+
+    def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        """A trial ended without an error: finished, stopped or interrupted."""
+        name = _name(trial)
+        last = trial.last_result or {}
+        epochs = int(trial.config["config"]["optim.epochs"])
+        ending = self._ending()
+        reason = self._reasons.get(trial.trial_id)
+        if self.record.trials[name].num_epochs >= epochs:
+            self._end(trial, "finished", None)
+        elif last.get("early_stopped"):
+            patience = trial.config["config"]["optim.early_stop_epochs"]
+            self._end(trial, "finished", f"early stop: no better epoch in {patience}")
+        elif reason is not None:
+            self._end(trial, "stopped", reason)
+        elif ending == "time budget":
+            self._end(trial, "stopped", "the time budget was used up")
+        else:
+            self._end(trial, "interrupted", "the run was interrupted")
+
+    def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        """A trial ended by an error: its name says which status."""
+        status, reason = classify(trial.get_error())
+        self._end(trial, status, reason)
+
+    def finish(self) -> None:
+        """Write the views a last time."""
+        write_views(self._folder, self.record)
+
+    def _end(self, trial: Trial, status: str, reason: str | None) -> None:
+        name = _name(trial)
+        if status != "interrupted":
+            self._keep_best(name)
+        self._events.write("end", trial_id=name, status=status, reason=reason)
+        self._drop_losers()
+        if status != "interrupted":  # nothing will go on from Ray's copies
+            saved = self.record.trials[name].saved
+            if saved is not None:
+                shutil.rmtree(saved, ignore_errors=True)
+        self._show(trial)
+
+    def _keep_best(self, name: str) -> None:
+        """Take the best epoch's model and its threshold sweep out of Ray's last checkpoint."""
+        saved = self.record.trials[name].saved
+        best = None if saved is None else Path(saved) / BEST_FOLDER
+        if best is None or not best.is_dir():
+            return
+        target = self._folder / CHECKPOINTS / name
+        half = target.with_name(f".{name}.half")
+        shutil.rmtree(half, ignore_errors=True)
+        half.mkdir(parents=True)
+        for file in (MODEL_FILE, CONFIG_FILE):
+            shutil.copyfile(best / file, half / file)
+        shutil.rmtree(target, ignore_errors=True)
+        half.rename(target)
+        if (best / THRESHOLDS_FILE).is_file():
+            (self._folder / THRESHOLDS).mkdir(exist_ok=True)
+            shutil.copyfile(best / THRESHOLDS_FILE, self._folder / THRESHOLDS / f"{name}.parquet")
+        self._events.write("kept", trial_id=name, path=f"{CHECKPOINTS}/{name}")
+
+    def _drop_losers(self) -> None:
+        """Delete the checkpoints of all but the best trials that ended."""
+        kept = [trial for trial in self.record.ranked() if trial.checkpoint is not None]
+        for loser in kept[self._keep :]:
+            shutil.rmtree(self._folder / str(loser.checkpoint), ignore_errors=True)
+            self._events.write("kept", trial_id=loser.trial_id, path=None)
+
+    def _show(self, trial: Trial) -> None:
+        self._watcher(self.record, _name(trial))
+        now = time.monotonic()
+        if now - self._written >= VIEW_SECONDS:
+            write_views(self._folder, self.record)
+            self._written = time.monotonic()
+
+
+def classify(error: BaseException | None) -> tuple[str, str]:
+    """The status and one-line reason of an error that a trial raised, as Ray hands it over."""
+    seen: BaseException | None = error
+    while seen is not None:
+        for cls in type(seen).__mro__:
+            if cls.__name__ in _FAILURES:
+                return _FAILURES[cls.__name__], _one_line(seen)
+        following = getattr(seen, "cause", None) or seen.__cause__
+        seen = following if isinstance(following, BaseException) else None
+    return "failed", "unknown error" if error is None else _one_line(error)
+
+
+def _one_line(error: BaseException) -> str:
+    """The last line that says something: Ray puts the remote traceback before it."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return (lines[-1] if lines else type(error).__name__)[:500]
+
+
+def _name(trial: Trial) -> str:
+    return str(trial.config["trial_id"])

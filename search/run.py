@@ -1,0 +1,210 @@
+"""python -m search.run: searches one space or several and keeps a leaderboard."""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from digits_core.command import CommandParser, at_least, run_command
+from digits_core.errors import UsageError
+from search import defaults
+
+_EPILOG = """
+examples:
+  python -m search.run --space anchors
+  python -m search.run --space anchors,lr_schedules --data FOLDER --trials 40 --epochs 12
+  python -m search.run --space lr_schedules --set model.min_size=96 --time-budget 30m
+  python -m search.run --resume anchors-20260131-120000
+
+exit codes: 0 fine, 1 no trial has a score, 2 a mistake in what was asked, 130 interrupted
+"""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The flags of this command: search settings alone; hyperparameters belong to spaces, --set and --config."""
+    parser = CommandParser(
+        prog="python -m search.run",
+        description="Search hyperparameters of a Faster R-CNN digit detector and keep a leaderboard.",
+        epilog=_EPILOG,
+    )
+    what = parser.add_argument_group("what to search")
+    what.add_argument("--space", metavar="NAME[,NAME]", help="spaces to search together, or a file of yours (FILE.py)")
+    what.add_argument("--list-spaces", action="store_true", help="print the spaces and end")
+    what.add_argument("--list-knobs", action="store_true", help="print every knob of --set, its limits and default, and end")
+    what.add_argument("--set", action="append", default=[], metavar="KNOB=VALUE", help="fix a knob; may be repeated")
+    what.add_argument("--config", metavar="FILE.toml", help="the same, kept in a file; a space may vary what it sets")
+
+    data = parser.add_argument_group("data")
+    data.add_argument("--data", default="drawn", metavar="FOLDER", help="COCO folder, or 'drawn', the built-in data (default)")
+    data.add_argument("--train-json", default="train.json", metavar="FILE", help="annotations inside FOLDER")
+    data.add_argument("--valid-json", default="valid.json", metavar="FILE", help="likewise; without it, train is split")
+    data.add_argument("--train-dir", default="train", metavar="DIR", help="images inside FOLDER")
+    data.add_argument("--valid-dir", default="valid", metavar="DIR", help="likewise")
+    data.add_argument("--valid-fraction", type=float, default=0.1, metavar="X", help="share set apart then (default 0.1)")
+    data.add_argument("--skip-bad", action="store_true", help="leave out images and boxes that the check refuses")
+    data.add_argument(
+        "--images-per-epoch", type=at_least(1), metavar="N", help="an epoch is N images, so that reports come sooner"
+    )
+
+    how = parser.add_argument_group("how to search")
+    how.add_argument("--trials", type=at_least(1), metavar="N", help=f"settings to train (default {defaults.TRIALS})")
+    how.add_argument("--epochs", type=at_least(1), metavar="N", help="epochs of a whole training (default: the config's)")
+    how.add_argument("--time-budget", metavar="T", help="end after so long: 30m, 2h, 1h30m")
+    how.add_argument("--sampler", choices=defaults.SAMPLERS, default="tpe", help="proposes settings (default tpe)")
+    how.add_argument("--scheduler", choices=defaults.SCHEDULERS, default="asha", help="stops the weak (default asha)")
+    how.add_argument("--metric", choices=defaults.METRICS, default="val_map", help="what to raise (default val_map)")
+    how.add_argument("--seed", type=at_least(0), default=0, metavar="N", help="of the sampler and of every training")
+
+    where = parser.add_argument_group("where to run and write")
+    where.add_argument("--out", default="runs", metavar="DIR", help="folder of run folders (default runs)")
+    where.add_argument("--name", metavar="NAME", help="of the run folder (default: space and time)")
+    where.add_argument("--resume", metavar="NAME", help="go on with a run that was interrupted")
+    where.add_argument("--keep", type=at_least(1), default=5, metavar="N", help="checkpoints of the best N stay (default 5)")
+    where.add_argument("--cpus-per-trial", type=_positive, metavar="X", help="cores of a slot (default 1 without a GPU)")
+    where.add_argument(
+        "--gpus-per-trial", type=_gpus, metavar="X|auto", help="GPUs of a slot, fractions too (default: 1 where there is one)"
+    )
+    where.add_argument("--address", metavar="auto|HOST:PORT", help="join a running Ray cluster")
+    where.add_argument("--dashboard-port", type=at_least(1), metavar="N", help="of the Ray dashboard (default: a free one)")
+    where.add_argument("--dry-run", action="store_true", help="print what would run and end")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command."""
+    typed = list(sys.argv[1:] if argv is None else argv)
+    args = build_parser().parse_args(typed)
+    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+    return run_command("search.run", lambda: _handle(args, typed))
+
+
+def _handle(args: argparse.Namespace, typed: list[str]) -> int:
+    if args.list_spaces:
+        return _list_spaces()
+    if args.list_knobs:
+        return _list_knobs()
+    if args.resume is not None:
+        return _resume(args, typed)
+    if args.space is None:
+        raise UsageError("--space is missing; --list-spaces prints what there is")
+    from search.settings import SearchSettings, data_source, parse_duration, read_knobs, run_name
+
+    fixed, config = read_knobs(args.set, args.config)
+    settings = SearchSettings(
+        space=args.space,
+        data=data_source(
+            args.data,
+            train_json=args.train_json,
+            valid_json=args.valid_json,
+            train_dir=args.train_dir,
+            valid_dir=args.valid_dir,
+            valid_fraction=args.valid_fraction,
+            skip_bad=args.skip_bad,
+        ),
+        out=args.out,
+        name=run_name(args.name, args.space),
+        trials=args.trials,
+        epochs=args.epochs,
+        images_per_epoch=args.images_per_epoch,
+        time_budget_s=None if args.time_budget is None else parse_duration(args.time_budget),
+        sampler=args.sampler,
+        scheduler=args.scheduler,
+        metric=args.metric,
+        seed=args.seed,
+        keep=args.keep,
+        cpus_per_trial=args.cpus_per_trial,
+        gpus_per_trial=args.gpus_per_trial,
+        address=args.address,
+        dashboard_port=args.dashboard_port,
+        fixed=fixed,
+        config=config,
+    )
+    if args.dry_run:
+        return _dry_run(settings)
+    from search.driver import run_search
+
+    return run_search(settings, command=["python", "-m", "search.run", *typed])
+
+
+def _resume(args: argparse.Namespace, typed: list[str]) -> int:
+    allowed = {"resume", "out", "dashboard_port"}
+    defaults_of = vars(build_parser().parse_args([]))
+    for name, value in vars(args).items():
+        if name not in allowed and value != defaults_of[name]:
+            flag = "--" + name.replace("_", "-")
+            raise UsageError(f"{flag}: a resumed run keeps its settings; with --resume only --out and --dashboard-port go")
+    from search.driver import resumed_settings, run_search
+
+    return run_search(resumed_settings(args.out, args.resume), resume=True, command=["python", "-m", "search.run", *typed])
+
+
+def _list_spaces() -> int:
+    from spaces.catalogue import SPACES
+
+    for space in SPACES.values():
+        print(f"{space.name:15} {space.summary}")
+        print(f"{'':15}   varies {', '.join(sorted(space.fields()))}")
+        if space.baselines:
+            print(f"{'':15}   baselines: default, {', '.join(baseline.name for baseline in space.baselines)}")
+    return 0
+
+
+def _list_knobs() -> int:
+    from digits_core.config import knobs
+
+    for knob in knobs().values():
+        print(f"{knob.name}  (default {knob.default}; {knob.limits})\n    {knob.help}")
+    return 0
+
+
+def _dry_run(settings: Any) -> int:
+    from digits_core.batches import images_per_epoch
+    from results.terminal import open_console
+    from search.cluster import local_resources, plan_slots
+    from search.driver import prepare_data
+    from search.settings import make_plan
+
+    plan = make_plan(settings)
+    console = open_console()
+    data = prepare_data(settings, console)
+    epochs = plan.base.optim.epochs
+    images = images_per_epoch(len(data.train), plan.base.data.images_per_epoch)
+    names = ["default", *(baseline.name for baseline in plan.space.baselines)][: plan.trials]
+    if settings.address is None:
+        slots = plan_slots(local_resources(), settings.cpus_per_trial, settings.gpus_per_trial).description
+    else:
+        slots = f"those of the cluster at {settings.address}"
+    console.print(
+        f"would train: {plan.trials} settings of space {settings.space}, baselines first ({', '.join(names)})\n"
+        f"each at most {epochs} epochs of {images} images; {settings.scheduler} stops the weak, "
+        f"{settings.sampler} proposes\n"
+        f"at most {plan.trials * epochs} epochs and {plan.trials * epochs * images:,} images in all\n"
+        f"slots: {slots}\n"
+        f"swept on each trained model: {len(plan.sweep)} threshold settings\n"
+        f"run folder: {settings.out}/{settings.name}",
+        markup=False,
+    )
+    return 0
+
+
+def _positive(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = 0.0
+    if not 0 < number < 1e6:
+        raise argparse.ArgumentTypeError(f"must be a number above 0, got '{text}'")
+    return number
+
+
+def _gpus(text: str) -> float | None:
+    if text == "auto":
+        return None
+    if text == "0":
+        return 0.0
+    return _positive(text)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,220 @@
+"""Which setting comes next: baselines first, then an Optuna sampler; behind Ray Tune's Searcher interface.
+
+Ray's own OptunaSearch tells Optuna that a trial stopped by the scheduler is COMPLETE, draws settings
+twice that are the same once anchors are rounded, and knows no baselines; so this one stands in its place.
+"""
+
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import optuna
+from optuna.trial import TrialState
+from ray.tune.search import Searcher
+
+from digits_core.anchors import setting_digest
+from digits_core.config import TrainConfig
+from digits_core.errors import SpaceError
+from spaces.registry import Baseline, Overrides, Space, enumerate_settings
+
+MAX_REPEATS = 50
+"""Settings in a row that were tried before: then the space counts as used up."""
+
+DEFAULT_BASELINE = Baseline(name="default", overrides={}, source="TrainConfig")
+
+
+def build_sampler(name: str, seed: int, num_trials: int) -> optuna.samplers.BaseSampler:
+    """The Optuna sampler of `--sampler NAME`; `grid` walks an enumerated list, so it needs none of its own."""
+    # The sampler's own random start must leave it a share of a short search.
+    startup = min(10, max(4, num_trials // 3))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        match name:
+            case "tpe":  # slots run side by side: constant_liar keeps them apart
+                return optuna.samplers.TPESampler(seed=seed, n_startup_trials=startup, constant_liar=True)
+            case "gp":
+                return optuna.samplers.GPSampler(seed=seed, n_startup_trials=startup)
+            case _:
+                return optuna.samplers.RandomSampler(seed=seed)
+
+
+class Proposal:
+    """One setting to train, as the searcher hands it out."""
+
+    __slots__ = ("baseline", "config", "digest", "optuna_number", "optuna_trial", "params", "resume_from", "trial_id")
+
+    def __init__(
+        self,
+        trial_id: str,
+        config: TrainConfig,
+        *,
+        baseline: str | None = None,
+        optuna_trial: optuna.Trial | None = None,
+        resume_from: str | None = None,
+    ) -> None:
+        self.trial_id = trial_id
+        self.config = config
+        self.digest = setting_digest(config)
+        self.baseline = baseline
+        self.optuna_trial = optuna_trial
+        self.params = {} if optuna_trial is None else dict(optuna_trial.params)
+        self.optuna_number = None if optuna_trial is None else optuna_trial.number
+        self.resume_from = resume_from
+
+
+class SettingSearcher(Searcher):  # type: ignore[misc]
+    """Hands settings to Ray Tune and what became of them to Optuna."""
+
+    def __init__(
+        self,
+        space: Space,
+        base: TrainConfig,
+        study: optuna.Study,
+        *,
+        metric: str,
+        num_trials: int,
+        sampler: str,
+        payload: dict[str, Any],
+        on_propose: Callable[[Proposal], None],
+        waiting: list[Proposal] | None = None,
+        tried: dict[str, str] | None = None,
+        values: dict[str, float] | None = None,
+    ) -> None:
+        """Prepare a search.
+
+        Args:
+            space: what varies.
+            base: the config that settings change.
+            study: Optuna's memory, with its sampler.
+            metric: the reported score to raise.
+            num_trials: trials in all, baselines included, those of `tried` too.
+            sampler: its name; `grid` walks every setting of the space.
+            payload: what every trial is handed beside its config.
+            on_propose: called with each new setting before Ray sees it.
+            waiting: trials of an earlier driver to run first.
+            tried: digest to trial_id of the settings tried before.
+            values: digest to best score of those that have one.
+        """
+        super().__init__(metric=metric, mode="max")
+        self._space, self._base, self._study = space, base, study
+        self._payload, self._on_propose = payload, on_propose
+        self._waiting = list(waiting or [])
+        self._tried = dict(tried or {})
+        self._num_trials = num_trials
+        self._running: dict[str, Proposal] = {}
+        self._values = dict(values or {})
+        self._baselines = [] if self._tried else [DEFAULT_BASELINE, *space.baselines]
+        self._grid = enumerate_settings(space) if sampler == "grid" else None
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        """The next setting, or FINISHED."""
+        proposal = self._waiting.pop(0) if self._waiting else self._new()
+        if proposal is None:
+            return str(Searcher.FINISHED)
+        self._running[trial_id] = proposal
+        return {
+            **self._payload,
+            "trial_id": proposal.trial_id,
+            "config": proposal.config.to_flat(),
+            "resume_from": proposal.resume_from,
+        }
+
+    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+        """Pass an intermediate value on to Optuna."""
+        self._report(trial_id, result)
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        """Tell Optuna: COMPLETE after a whole training, PRUNED when it was stopped, FAIL on an error."""
+        proposal = self._running.pop(trial_id, None)
+        if proposal is None:
+            return
+        if result:
+            self._report(trial_id, result, proposal)
+        if proposal.optuna_trial is None:
+            return
+        value = self._values.get(proposal.digest)
+        if error or value is None:
+            self._study.tell(proposal.optuna_trial, state=TrialState.FAIL)
+            return
+        done = bool(result) and (result["epoch"] >= proposal.config.optim.epochs or result["early_stopped"])
+        if done:
+            self._study.tell(proposal.optuna_trial, value)
+        else:
+            self._study.tell(proposal.optuna_trial, state=TrialState.PRUNED)
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing to save: run folder and study hold it all."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing to restore, likewise."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Ray pickles its parts with a run; a live study has no place there."""
+        return {}
+
+    def _report(self, trial_id: str, result: dict[str, Any], proposal: Proposal | None = None) -> None:
+        proposal = proposal or self._running.get(trial_id)
+        value = result.get(self.metric)
+        if proposal is None or value is None or "epoch" not in result:
+            return
+        self._values[proposal.digest] = max(float(value), self._values.get(proposal.digest, float(value)))
+        if proposal.optuna_trial is not None and result["epoch"] not in _steps(proposal.optuna_trial):
+            proposal.optuna_trial.report(float(value), int(result["epoch"]))
+
+    def _new(self) -> Proposal | None:
+        if len(self._tried) >= self._num_trials:
+            return None
+        repeats = 0
+        while repeats < MAX_REPEATS:
+            if self._baselines:
+                baseline = self._baselines.pop(0)
+                proposal = self._propose({**self._space.fixed, **baseline.overrides}, baseline=baseline.name)
+            else:
+                drawn = self._draw()
+                if drawn is None:
+                    return None
+                proposal = self._propose(self._space.draw(drawn), optuna_trial=drawn)
+            if proposal.digest not in self._tried:
+                self._tried[proposal.digest] = proposal.trial_id
+                self._on_propose(proposal)
+                return proposal
+            self._tell_known(proposal)
+            repeats += proposal.baseline is None and self._grid is None
+        return None
+
+    def _draw(self) -> optuna.Trial | None:
+        if self._grid is None:
+            return self._study.ask()
+        if not self._grid:
+            return None
+        params, _ = self._grid.pop(0)
+        self._study.enqueue_trial(params)
+        return self._study.ask()
+
+    def _propose(
+        self, overrides: Overrides, *, baseline: str | None = None, optuna_trial: optuna.Trial | None = None
+    ) -> Proposal:
+        try:
+            config = TrainConfig.from_flat(overrides, self._base)
+        except Exception as error:
+            raise SpaceError(f"space '{self._space.name}' drew a setting that cannot be: {error}") from None
+        return Proposal(trial_name(len(self._tried)), config, baseline=baseline, optuna_trial=optuna_trial)
+
+    def _tell_known(self, proposal: Proposal) -> None:
+        """A setting tried before: Optuna learns its value again and draws elsewhere."""
+        if proposal.optuna_trial is None:
+            return
+        value = self._values.get(proposal.digest)
+        if value is None:
+            self._study.tell(proposal.optuna_trial, state=TrialState.FAIL)
+        else:
+            self._study.tell(proposal.optuna_trial, value)
+
+
+def trial_name(number: int) -> str:
+    """The id of trial `number`, from 0."""
+    return f"t{number:04d}"
+
+
+def _steps(trial: optuna.Trial) -> set[int]:
+    return set(trial.study.get_trials(deepcopy=False)[trial.number].intermediate_values)

@@ -1,0 +1,82 @@
+"""The schedulers by name: ASHA, the median rule, or none. Each remembers why it stopped a trial."""
+
+from typing import Any
+
+from ray.tune.experiment import Trial
+from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, MedianStoppingRule, TrialScheduler
+
+GRACE_EPOCHS = 1
+REDUCTION_FACTOR = 3
+
+
+class Asha(AsyncHyperBandScheduler):
+    """Ray's ASHA over epochs.
+
+    Source:
+        Li et al. 2020, A System for Massively Parallel Hyperparameter Tuning, Algorithm 2.
+    """
+
+    def __init__(self, metric: str, epochs: int) -> None:
+        """Rungs at 1, 3, 9, ... epochs; the best third of those that reach a rung goes on."""
+        super().__init__(
+            time_attr="epoch",
+            metric=metric,
+            mode="max",
+            max_t=epochs,
+            grace_period=min(GRACE_EPOCHS, epochs),
+            reduction_factor=REDUCTION_FACTOR,
+        )
+        self.reasons: dict[str, str] = {}
+
+    def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
+        """Decide, and keep the reason of a stop."""
+        action = super().on_trial_result(tune_controller, trial, result)
+        if action == TrialScheduler.STOP and result["epoch"] < self._max_t:
+            self.reasons[trial.trial_id] = (
+                f"asha: {self._metric} {result[self._metric]:.3f} at epoch {result['epoch']} is not among the best "
+                f"1/{REDUCTION_FACTOR} of the trials that came this far"
+            )
+        return str(action)
+
+
+class Median(MedianStoppingRule):
+    """Ray's median stopping rule over epochs.
+
+    Source:
+        Golovin et al. 2017, Google Vizier, section 3.2.2.
+    """
+
+    def __init__(self, metric: str) -> None:
+        """Stop a trial whose best lies under the median of the others' running means."""
+        super().__init__(time_attr="epoch", metric=metric, mode="max", grace_period=1, min_samples_required=3)
+        self.reasons: dict[str, str] = {}
+
+    def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
+        """Decide, and keep the reason of a stop."""
+        action = super().on_trial_result(tune_controller, trial, result)
+        if action == TrialScheduler.STOP:
+            self.reasons[trial.trial_id] = (
+                f"median: best {self._metric} by epoch {result['epoch']} is under the median of the other trials"
+            )
+        return str(action)
+
+
+class NoStopping(FIFOScheduler):
+    """Every trial trains to its end."""
+
+    def __init__(self, metric: str) -> None:
+        """The metric is named for Ray's check of reports."""
+        super().__init__()
+        self.set_search_properties(metric, "max")
+        self.reasons: dict[str, str] = {}
+
+
+def build_scheduler(name: str, metric: str, epochs: int) -> Asha | Median | NoStopping:
+    """The scheduler of `--scheduler NAME`."""
+    match name:
+        case "asha":
+            return Asha(metric, epochs)
+        case "median":
+            return Median(metric)
+        case _:
+            return NoStopping(metric)

@@ -1,0 +1,157 @@
+"""What one search is asked to do, checked before anything starts."""
+
+import re
+from dataclasses import asdict, dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from digits_core.cache import DRAWN, DataSource
+from digits_core.config import Flat, TrainConfig, parse_assignment, read_toml
+from digits_core.errors import UsageError, printable
+from search.defaults import TRIALS
+from spaces.catalogue import get_spaces
+from spaces.registry import Overrides, Space, check_space, combine, enumerate_settings
+
+_DURATION = re.compile(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s?)?")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SearchSettings:
+    """The flags of `python -m search.run`, as plain values; hyperparameters are not among them.
+
+    Attributes:
+        space: names with commas, as typed.
+        trials: settings to train, baselines included; None takes the default.
+        epochs, images_per_epoch: None leaves the config's own.
+        time_budget_s: seconds after which the search ends; None never.
+        fixed: knobs from `--set`; a space must not vary them.
+        config: knobs from `--config`; a space may vary them.
+    """
+
+    space: str
+    data: DataSource = field(default_factory=DataSource)
+    out: str = "runs"
+    name: str = ""
+    trials: int | None = None
+    epochs: int | None = None
+    images_per_epoch: int | None = None
+    time_budget_s: float | None = None
+    sampler: str = "tpe"
+    scheduler: str = "asha"
+    metric: str = "val_map"
+    seed: int = 0
+    keep: int = 5
+    cpus_per_trial: float | None = None
+    gpus_per_trial: float | None = None
+    address: str | None = None
+    dashboard_port: int | None = None
+    fixed: Flat = field(default_factory=dict)
+    config: Flat = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values for run.json."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, tree: dict[str, Any]) -> "SearchSettings":
+        """What `to_json` wrote."""
+        return cls(**{**tree, "data": DataSource(**tree["data"])})
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A search with its spaces and config resolved.
+
+    Attributes:
+        space: what trials vary; nothing at all when only thresholds are asked for.
+        base: the config that settings change.
+        trials: settings to train at most.
+        sweep: `detect.*` settings to score on each trained model.
+    """
+
+    space: Space
+    base: TrainConfig
+    trials: int
+    sweep: list[Overrides]
+
+
+def make_plan(settings: SearchSettings) -> Plan:
+    """Resolve and check what is asked.
+
+    Raises:
+        UserError: an unknown or clashing space, knob or value.
+    """
+    named = get_spaces(settings.space)
+    flat: Flat = {**settings.config, **settings.fixed, "runtime.seed": settings.seed}
+    for knob, value in (("optim.epochs", settings.epochs), ("data.images_per_epoch", settings.images_per_epoch)):
+        if value is not None:
+            flat[knob] = value
+    base = TrainConfig.from_flat(flat)
+    combine(named)  # refuses clashes among all of them
+    for one in named:
+        taken = sorted(one.fields() & settings.fixed.keys())
+        if taken:
+            raise UsageError(f"--set {taken[0]}: space '{one.name}' varies this knob; leave it out of one of them")
+        check_space(one, base)
+    trained = [one for one in named if not one.after_training]
+    swept = [one for one in named if one.after_training]
+    sweep = [overrides for _, overrides in enumerate_settings(combine(swept))] if swept else []
+    trials = settings.trials
+    if not trained:
+        if trials not in (None, 1):
+            raise UsageError(
+                f"--trials {trials}: space '{settings.space}' acts after training, so one training serves; "
+                "leave --trials out"
+            )
+        return Plan(Space(name=settings.space, summary="", suggest=lambda _: {}), base, 1, sweep)
+    space = combine(trained)
+    if settings.sampler == "grid":
+        enumerate_settings(space)
+    return Plan(space, base, trials or TRIALS, sweep)
+
+
+def run_name(name: str | None, space: str) -> str:
+    """The folder's name: as asked, or from the space and the time.
+
+    Raises:
+        UsageError: the name holds anything but letters, digits, dots, dashes and underscores.
+    """
+    if name is None:
+        stem = "-".join(Path(item.strip()).stem for item in space.split(","))
+        return f"{re.sub(r'[^A-Za-z0-9_-]', '_', stem)}-{datetime.now():%Y%m%d-%H%M%S}"
+    if not _NAME.fullmatch(name):
+        raise UsageError(
+            f"--name {printable(repr(name))}: a run's name is letters, digits, '.', '-' and '_', and starts with a "
+            "letter or digit"
+        )
+    return name
+
+
+def parse_duration(text: str) -> float:
+    """Seconds of `30m`, `2h`, `1h30m`, `45s` or `90`.
+
+    Raises:
+        UsageError: anything else, or no time at all.
+    """
+    match = _DURATION.fullmatch(text.strip())
+    hours, minutes, seconds = (int(part or 0) for part in match.groups()) if match else (0, 0, 0)
+    total = hours * 3600 + minutes * 60 + seconds
+    if not total:
+        raise UsageError(f"--time-budget takes a time like 30m, 2h, 1h30m or 45s, got '{printable(text)}'")
+    return float(total)
+
+
+def read_knobs(assignments: list[str], config: str | None) -> tuple[Flat, Flat]:
+    """The knobs of `--set` and of `--config`.
+
+    Raises:
+        ConfigError: an unknown knob, a value it does not take, or a file that cannot be read.
+    """
+    return dict(parse_assignment(text) for text in assignments), {} if config is None else read_toml(Path(config))
+
+
+def data_source(folder: str, **names: Any) -> DataSource:
+    """The data of `--data`: the folder as an absolute path, so that workers find it."""
+    return DataSource(folder=folder if folder == DRAWN else str(Path(folder).expanduser().absolute()), **names)

@@ -1,0 +1,1 @@
+"""Search spaces, one a file. Importing this package imports nothing else; see spaces.catalogue."""

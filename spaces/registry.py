@@ -1,0 +1,203 @@
+"""What a search space is: a function of an Optuna trial, with the settings it has to beat."""
+
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import optuna
+
+from digits_core.config import Flat, TrainConfig
+from digits_core.errors import ConfigError, SpaceError
+
+Overrides = Flat
+"""Knobs of TrainConfig by flat name."""
+
+Suggest = Callable[[optuna.Trial], Overrides]
+
+MAX_GRID = 2000
+"""Settings that a grid may hold; the sampler behind it slows down with the square."""
+
+PROBES = 32
+"""Draws that show which knobs and parameters a space has: branches rarer than one in ten may hide."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Baseline:
+    """A setting tried first, so that every leaderboard holds what it has to beat."""
+
+    name: str
+    overrides: Mapping[str, bool | int | float | str | None]
+    source: str = ""
+    """Who used it."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Space:
+    """One search space.
+
+    Attributes:
+        name: as `--space` takes it.
+        summary: one line for `--list-spaces`.
+        suggest: draws one setting; its keys are knobs of TrainConfig.
+        baselines: settings tried first.
+        fixed: knobs that every setting of the space shares, baselines included.
+    """
+
+    name: str
+    summary: str
+    suggest: Suggest
+    baselines: tuple[Baseline, ...] = ()
+    fixed: Mapping[str, bool | int | float | str | None] = field(default_factory=dict)
+
+    def draw(self, trial: optuna.Trial) -> Overrides:
+        """One setting, the fixed knobs included.
+
+        Raises:
+            SpaceError: the function failed or gave no dict of knobs.
+        """
+        try:
+            overrides = self.suggest(trial)
+        except (optuna.TrialPruned, SpaceError):
+            raise
+        except Exception as error:
+            raise SpaceError(f"space '{self.name}' failed to draw a setting: {type(error).__name__}: {error}") from error
+        if not isinstance(overrides, Mapping):
+            raise SpaceError(f"space '{self.name}' must return a dict of TrainConfig knobs, got {overrides!r}")
+        return {**self.fixed, **overrides}
+
+    def fields(self) -> set[str]:
+        """The knobs that the space varies, seen by drawing; fixed ones are left out."""
+        study = quiet_study(optuna.samplers.RandomSampler(seed=0))
+        names: set[str] = set()
+        for _ in range(PROBES):
+            names |= self.draw(study.ask()).keys()
+        return names - self.fixed.keys()
+
+    @property
+    def after_training(self) -> bool:
+        """Whether its knobs act after training only: then it is swept on trained models, never trained for."""
+        return all(name.startswith("detect.") for name in self.fields())
+
+
+def space(
+    name: str,
+    *,
+    summary: str,
+    baselines: tuple[Baseline, ...] = (),
+    fixed: Mapping[str, bool | int | float | str | None] | None = None,
+) -> Callable[[Suggest], Space]:
+    """Make a Space of a function `trial -> {knob: value}`."""
+
+    def make(suggest: Suggest) -> Space:
+        return Space(name=name, summary=summary, suggest=suggest, baselines=baselines, fixed=fixed or {})
+
+    return make
+
+
+def quiet_study(sampler: optuna.samplers.BaseSampler) -> optuna.Study:
+    """A study in memory, for looking at a space."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    return optuna.create_study(sampler=sampler, direction="maximize")
+
+
+def combine(spaces: list[Space]) -> Space:
+    """One space that draws from each.
+
+    Raises:
+        SpaceError: two of them vary the same knob or parameter, or one fixes what another varies.
+    """
+    if len(spaces) == 1:
+        return spaces[0]
+    for index, first in enumerate(spaces):
+        for second in spaces[index + 1 :]:
+            _refuse_clash(first, second)
+    fixed: Overrides = {}
+    for one in spaces:
+        fixed |= one.fixed
+    baselines: dict[str, Baseline] = {}
+    for one in spaces:
+        baselines |= {baseline.name: baseline for baseline in one.baselines}
+    return Space(
+        name=",".join(one.name for one in spaces),
+        summary=" and ".join(one.summary for one in spaces),
+        suggest=lambda trial: {name: value for one in spaces for name, value in one.draw(trial).items()},
+        baselines=tuple(baselines.values()),
+        fixed=fixed,
+    )
+
+
+def _refuse_clash(first: Space, second: Space) -> None:
+    both = first.fields() & second.fields()
+    if first.name == second.name:
+        raise SpaceError(f"space '{first.name}' is named twice")
+    if both:
+        raise SpaceError(f"spaces '{first.name}' and '{second.name}' both vary {', '.join(sorted(both))}; take one")
+    for one, other in ((first, second), (second, first)):
+        clash = [name for name in one.fixed if name in other.fields()]
+        clash += [name for name in one.fixed if name in other.fixed and one.fixed[name] != other.fixed[name]]
+        if clash:
+            raise SpaceError(f"space '{one.name}' fixes {clash[0]}, which '{other.name}' sets otherwise; take one")
+    shared = parameter_names(first) & parameter_names(second)
+    if shared:
+        raise SpaceError(
+            f"spaces '{first.name}' and '{second.name}' both have a parameter named "
+            f"'{sorted(shared)[0]}'; rename it in one of them"
+        )
+
+
+def parameter_names(one: Space) -> set[str]:
+    """The names that the space gives its Optuna parameters, seen by drawing."""
+    study = quiet_study(optuna.samplers.RandomSampler(seed=0))
+    names: set[str] = set()
+    for _ in range(PROBES):
+        trial = study.ask()
+        one.draw(trial)
+        names |= trial.params.keys()
+    return names
+
+
+def enumerate_settings(one: Space) -> list[tuple[dict[str, object], Overrides]]:
+    """Every setting of a finite space, conditions included, as (parameters, overrides).
+
+    Raises:
+        SpaceError: a parameter is continuous, or there are more than MAX_GRID settings.
+    """
+    study = quiet_study(optuna.samplers.RandomSampler(seed=0))
+    for _ in range(PROBES):
+        probe = study.ask()
+        one.draw(probe)
+        for name, distribution in probe.distributions.items():
+            if isinstance(distribution, optuna.distributions.FloatDistribution) and distribution.step is None:
+                raise SpaceError(
+                    f"--sampler grid cannot walk space '{one.name}': its parameter '{name}' is continuous; "
+                    "give it a step, or take another sampler"
+                )
+    found: list[tuple[dict[str, object], Overrides]] = []
+
+    def visit(trial: optuna.Trial) -> float:
+        found.append((dict(trial.params), one.draw(trial)))
+        if len(found) > MAX_GRID:
+            raise SpaceError(f"space '{one.name}' has more than {MAX_GRID} settings, too many for a grid")
+        return 0.0
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        walker = optuna.samplers.BruteForceSampler(seed=0)
+    quiet_study(walker).optimize(visit)
+    return found
+
+
+def check_space(one: Space, base: TrainConfig, draws: int = 16) -> None:
+    """Draw a few settings and every baseline and build their configs.
+
+    Raises:
+        SpaceError: a setting is no valid config; names the space.
+    """
+    study = quiet_study(optuna.samplers.RandomSampler(seed=0))
+    settings = [one.draw(study.ask()) for _ in range(draws)]
+    settings += [{**one.fixed, **baseline.overrides} for baseline in one.baselines]
+    for overrides in settings:
+        try:
+            TrainConfig.from_flat(overrides, base)
+        except ConfigError as error:
+            raise SpaceError(f"space '{one.name}' draws a setting that cannot be: {error}") from None
