@@ -3,7 +3,6 @@
 import hashlib
 import math
 
-
 import numpy as np
 import torch
 from torch import Tensor
@@ -58,7 +57,7 @@ def epoch_batches(split: Split, *, seed: int, epoch: int, batch_size: int, asked
         some = order[start : start + batch_size * SORTED_BATCHES]
         some = some[np.argsort(aspect[some], kind="stable")]
         batches += [some[at : at + batch_size].tolist() for at in range(0, len(some), batch_size)]
-    np.random.default_rng(derived_seed("batches", seed, epoch)).shuffle(batches)  # type: ignore[arg-type]
+    np.random.default_rng(derived_seed("batches", seed, epoch)).shuffle(batches)
     return batches
 
 
@@ -83,5 +82,3 @@ def load_batch(split: Split, indices: list[int], device: torch.device) -> tuple[
             }
         )
     return images, targets
-
-

@@ -212,9 +212,7 @@ def _image_folder(source: DataSource, name: str) -> Path:
 
 
 def _read_parts(source: DataSource) -> list[Part]:
-    parts = [
-        read_part(name, path, _read(path, "annotation file")) for name, path in _annotation_files(source)
-    ]
+    parts = [read_part(name, path, _read(path, "annotation file")) for name, path in _annotation_files(source)]
     return parts if len(parts) == 2 else _set_apart(source, parts[0])
 
 
@@ -316,9 +314,7 @@ def _drawn_parts(source: DataSource) -> tuple[list[Part], Iterator[tuple[Part, i
                 # The very numbers that a drawn folder holds on disk.
                 part.boxes[image_id] = [
                     (number, *box, category_of(digit), False)
-                    for number, (box, digit) in enumerate(
-                        zip(drawn.boxes.tolist(), drawn.digits.tolist(), strict=True)
-                    )
+                    for number, (box, digit) in enumerate(zip(drawn.boxes.tolist(), drawn.digits.tolist(), strict=True))
                 ]
                 yield part, image_id, drawn.pixels
 
@@ -372,5 +368,3 @@ def _load(folder: Path) -> DigitData:
             splits[name] = Split(name, table, arrays[f"{name}.pixel_start"], pixels)
     notes = json.loads((folder / "notes.json").read_text(encoding="utf-8"))
     return DigitData(folder.name, splits["train"], splits["valid"], notes)
-
-

@@ -96,7 +96,9 @@ def load_config(folder: Path) -> TrainConfig:
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError):
-        raise WeightsError(f"{path} cannot be read; a checkpoint is a folder with {MODEL_FILE} and {CONFIG_FILE}") from None
+        raise WeightsError(
+            f"{path} cannot be read; a checkpoint is a folder with {MODEL_FILE} and {CONFIG_FILE}"
+        ) from None
     return TrainConfig.from_json(text, str(path))
 
 
@@ -112,7 +114,9 @@ def load_model(folder: Path, model: nn.Module) -> None:
     try:
         model.load_state_dict(cast)
     except RuntimeError as error:
-        raise WeightsError(f"{folder / MODEL_FILE} does not fit its config: {str(error).splitlines()[-1].strip()}") from None
+        raise WeightsError(
+            f"{folder / MODEL_FILE} does not fit its config: {str(error).splitlines()[-1].strip()}"
+        ) from None
 
 
 def load_training(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> TrainingState:

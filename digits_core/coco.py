@@ -121,12 +121,12 @@ def refuse(problems: list[Problem], *, limit: int = 20) -> None:
     """
     if not problems:
         return
-    lines = [f"\n  {problem}" for problem in problems[:limit]]
+    lines = [str(problem) for problem in problems[:limit]]
     if len(problems) > limit:
-        lines.append(f"\n  and {len(problems) - limit} more")
+        lines.append(f"and {len(problems) - limit} more")
     raise DataListError(
-        f"{len(problems)} problem{'s' * (len(problems) > 1)} in the data; mend them, or leave the images and "
-        "boxes concerned out with --skip-bad:",
+        f"the data has {len(problems)} problem{'s' * (len(problems) > 1)} (listed above); mend the data, or leave "
+        "the images and boxes concerned out with --skip-bad",
         lines,
     )
 
@@ -136,7 +136,7 @@ class DataListError(DataError):
 
     def __init__(self, sentence: str, lines: Iterable[str]) -> None:
         super().__init__(sentence)
-        self.lines = [line.strip() for line in lines]
+        self.lines = list(lines)
 
 
 def _whole(value: object) -> int | None:
@@ -171,8 +171,10 @@ def _read_image(part: Part, image: object) -> None:
     elif not isinstance(name, str) or not name or PurePosixPath(name).is_absolute() or ".." in Path(name).parts:
         part.blame(f"file_name must be a path inside the image folder, got {name!r}", image_id)
     elif width is None or height is None or width < 1 or height < 1:
-        part.blame(f"width and height must be whole numbers above 0, got {image.get('width')!r} x "
-                   f"{image.get('height')!r}", image_id)
+        part.blame(
+            f"width and height must be whole numbers above 0, got {image.get('width')!r} x {image.get('height')!r}",
+            image_id,
+        )
     else:
         part.images[image_id] = (name, width, height)
 
@@ -193,8 +195,11 @@ def _read_box(part: Part, annotation: object, seen: set[int]) -> None:
         part.blame(f"image_id {annotation.get('image_id')!r} names no image", None, number)
         return
     if category is None or not 1 <= category <= NUM_DIGITS:
-        part.blame(f"category_id must lie in 1..{NUM_DIGITS} (1 is the digit '0'), got "
-                   f"{annotation.get('category_id')!r}", image_id, number)
+        part.blame(
+            f"category_id must lie in 1..{NUM_DIGITS} (1 is the digit '0'), got {annotation.get('category_id')!r}",
+            image_id,
+            number,
+        )
         return
     crowd = annotation.get("iscrowd", 0)
     if crowd not in (0, 1):
@@ -207,11 +212,11 @@ def _read_box(part: Part, annotation: object, seen: set[int]) -> None:
 
 def _inside(part: Part, bbox: object, image_id: int, number: int) -> tuple[float, float, float, float] | None:
     """The xyxy box, clipped when it hangs over the edge a little; None (with a problem noted) otherwise."""
-    usable = isinstance(bbox, list) and len(bbox) == 4
-    if not usable or not all(isinstance(side, int | float) and math.isfinite(side) for side in bbox):  # type: ignore[union-attr]
+    sides = bbox if isinstance(bbox, list) and len(bbox) == 4 else []
+    if not sides or not all(isinstance(side, int | float) and math.isfinite(side) for side in sides):
         part.blame(f"bbox must be [x_min, y_min, width, height] in pixels, got {bbox!r}"[:200], image_id, number)
         return None
-    x_min, y_min, wide, tall = (float(side) for side in bbox)  # type: ignore[union-attr]
+    x_min, y_min, wide, tall = (float(side) for side in sides)
     if wide <= 0 or tall <= 0:
         part.blame(f"an empty box: {wide:g} x {tall:g} px", image_id, number)
         return None
@@ -226,7 +231,8 @@ def _inside(part: Part, bbox: object, image_id: int, number: int) -> tuple[float
         )
         return None
     part.clipped += bool(overhang.any())
-    return tuple(inside.tolist())  # type: ignore[return-value]
+    left, top, right, bottom = inside.tolist()
+    return left, top, right, bottom
 
 
 def describe(parts: Mapping[str, "Table"]) -> list[str]:
@@ -240,8 +246,7 @@ def describe(parts: Mapping[str, "Table"]) -> list[str]:
         lines.append(
             f"{name}: {len(table.image_ids)} images, {table.sizes[:, 0].min()} to {table.sizes[:, 0].max()} px wide; "
             f"{len(table.boxes)} digits, median {np.median(sides[:, 0]):.0f} x {np.median(sides[:, 1]):.0f} px; "
-            "digits per image "
-            + ", ".join(f"{number}: {count}" for number, count in sorted(counts.items()))
+            "digits per image " + ", ".join(f"{number}: {count}" for number, count in sorted(counts.items()))
         )
     return lines
 

@@ -46,6 +46,8 @@ def run_command(program: str, body: Callable[[], int]) -> int:
         return body()
     except UserError as error:
         sentence = str(error)
+        for line in getattr(error, "lines", ()):
+            print(line, file=sys.stderr)
     except KeyboardInterrupt:
         print(f"{program}: interrupted", file=sys.stderr)
         return 130

@@ -145,9 +145,7 @@ class ModelConfig:
         "drawn",
         "initial weights: none | drawn (shipped, tiny only) | imagenet | coco | path of a checkpoint folder",
     )
-    fresh_rpn: bool = _knob(
-        False, "start the RPN head anew, since a pretrained one is fitted to its own anchors"
-    )
+    fresh_rpn: bool = _knob(False, "start the RPN head anew, since a pretrained one is fitted to its own anchors")
     trainable_layers: int | None = _knob(
         None, "resnet stages that train, from the top; none: 3 with weights, all 5 without", low=0, high=5
     )
@@ -193,9 +191,7 @@ class ModelConfig:
         object.__setattr__(self, "anchor_sizes", format_numbers(sizes))
         object.__setattr__(self, "aspect_ratios", format_numbers(ratios))
         if self.max_size < self.min_size:
-            raise ConfigError(
-                f"model.max_size must be at least model.min_size ({self.min_size}), got {self.max_size}"
-            )
+            raise ConfigError(f"model.max_size must be at least model.min_size ({self.min_size}), got {self.max_size}")
         if self.rpn_bg_iou > self.rpn_fg_iou:
             raise ConfigError(
                 f"model.rpn_bg_iou must not exceed model.rpn_fg_iou ({self.rpn_fg_iou}), got {self.rpn_bg_iou}"
@@ -206,9 +202,7 @@ class ModelConfig:
                 "coco or a path"
             )
         if self.weights in ("imagenet", "coco") and self.backbone == "tiny":
-            raise ConfigError(
-                f"model.weights={self.weights} does not exist for model.backbone=tiny; use drawn or none"
-            )
+            raise ConfigError(f"model.weights={self.weights} does not exist for model.backbone=tiny; use drawn or none")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -230,9 +224,7 @@ class OptimConfig:
     batch_size: int = _knob(8, "images per optimiser step", low=1, high=4096)
     epochs: int = _knob(5, "epochs of the full schedule; early stopping never shortens it", low=1, high=10_000)
     max_grad_norm: float = _knob(5.0, "gradients are clipped to this norm; 0 leaves them", low=0.0, high=1e6)
-    early_stop_epochs: int = _knob(
-        0, "stop after so many epochs without a better val_map; 0 never", low=0, high=10_000
-    )
+    early_stop_epochs: int = _knob(0, "stop after so many epochs without a better val_map; 0 never", low=0, high=10_000)
 
     def __post_init__(self) -> None:
         """Check each knob and what they say together."""

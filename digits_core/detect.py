@@ -104,10 +104,7 @@ def keep(raw: RawDetections, task: TaskConfig) -> Detections:
     """
     above = raw.scores > task.score
     boxes, scores, labels = raw.boxes[above], raw.scores[above], raw.labels[above]
-    if task.class_agnostic:
-        kept = nms(boxes, scores, task.nms)
-    else:
-        kept = batched_nms(boxes, scores, labels, task.nms)
+    kept = nms(boxes, scores, task.nms) if task.class_agnostic else batched_nms(boxes, scores, labels, task.nms)
     kept = kept[: task.max_detections]
     return Detections(boxes[kept] * raw.scale, scores[kept], labels[kept])
 

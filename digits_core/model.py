@@ -1,7 +1,9 @@
 """build_model(config): a torchvision Faster R-CNN whose every setting comes from TrainConfig."""
 
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.error import URLError
@@ -144,7 +146,7 @@ def _tiny_backbone() -> BackboneWithFPN:
     """A stem and four stages at strides 4, 8, 16 and 32 under a pyramid of 64 channels."""
     body = nn.Sequential()
     body.add_module("stem", _conv(3, TINY_WIDTHS[0], stride=2))
-    for stage, (inputs, outputs) in enumerate(zip(TINY_WIDTHS[:-1], TINY_WIDTHS[1:], strict=True)):
+    for stage, (inputs, outputs) in enumerate(itertools.pairwise(TINY_WIDTHS)):
         down = _conv(inputs, outputs, stride=2)
         body.add_module(f"stage{stage}", down if stage == 3 else nn.Sequential(down, _Residual(outputs)))
     for module in body.modules():
@@ -161,9 +163,7 @@ def _build_backbone(model: ModelConfig) -> tuple[BackboneWithFPN, int]:
     layers = model.trainable_layers
     if layers is None:
         layers = 5 if model.weights == "none" else RESNET_LAYERS_WITH_WEIGHTS
-    build = lambda: resnet_fpn_backbone(  # noqa: E731
-        backbone_name="resnet50", weights=weights, trainable_layers=layers
-    )
+    build = partial(resnet_fpn_backbone, backbone_name="resnet50", weights=weights, trainable_layers=layers)
     return _download(build, f"the ImageNet weights of {model.backbone}"), RESNET_HEAD_WIDTH
 
 

@@ -4,6 +4,7 @@ Every glyph is warped as a mask of its own, so that its box is the extent of the
 Sizes follow those of street-view house numbers: images 30 to 200 px wide, digits taller than wide.
 """
 
+import itertools
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -184,7 +185,7 @@ def _glyph_masks(rng: np.random.Generator, digits: NDArray[np.int64], width: int
     offset = [max(space, 0.0) * float(np.clip(rng.normal(0.5, 0.18), 0, 1)) for space in free]
     slope = float(rng.normal(0, 0.06)) if rng.random() < 0.85 else float(rng.normal(0, 0.2))
     warp = _camera(rng, size, slope)
-    masks = []
+    masks: list[Mask] = []
     x, y = offset
     for glyph, side in zip(glyphs, wide, strict=True):
         jitter = rng.normal(0, 0.015, 2) * tall
@@ -192,7 +193,7 @@ def _glyph_masks(rng: np.random.Generator, digits: NDArray[np.int64], width: int
             [[side / glyph.shape[1], 0, x + jitter[0]], [0, tall / glyph.shape[0], y + jitter[1]], [0, 0, 1]]
         )
         mask = cv2.warpPerspective(glyph, warp @ place, size, flags=cv2.INTER_AREA)
-        masks.append(mask.astype(np.float32) / 255)
+        masks.append(np.asarray(mask, dtype=np.float32) / np.float32(255))
         x, y = (x, y + tall + gap) if stacked else (x + side + gap, y)
     return masks
 
@@ -220,7 +221,7 @@ def _extent(mask: Mask) -> tuple[float, float, float, float]:
 
 def _hardly_overlap(boxes: NDArray[np.float32]) -> bool:
     """Whether no digit hides a large part of its neighbour."""
-    for first, second in zip(boxes[:-1], boxes[1:], strict=True):
+    for first, second in itertools.pairwise(boxes):
         sides = np.minimum(first[2:], second[2:]) - np.maximum(first[:2], second[:2])
         smaller = min(np.prod(first[2:] - first[:2]), np.prod(second[2:] - second[:2]))
         if (sides > 0).all() and np.prod(sides) > 0.35 * smaller:
@@ -231,7 +232,7 @@ def _hardly_overlap(boxes: NDArray[np.float32]) -> bool:
 def _colour(rng: np.random.Generator, lightness: float) -> NDArray[np.float32]:
     """A muted RGB colour of about the given lightness, 0..255."""
     cast = rng.normal(0, 1, 3) * rng.choice([4, 14, 40], p=[0.45, 0.4, 0.15])
-    return np.clip(lightness + cast - cast.mean(), 0, 255).astype(np.float32)
+    return np.asarray(np.clip(lightness + cast - cast.mean(), 0, 255), dtype=np.float32)
 
 
 def _texture(rng: np.random.Generator, width: int, height: int, grain: int) -> Mask:
@@ -261,11 +262,11 @@ def _boards(rng: np.random.Generator, canvas: Mask, lightness: float) -> None:
     """Seams of boards or bricks."""
     height, width = canvas.shape[:2]
     step = int(rng.integers(height // 6 + 2, height + 2))
-    seam = _colour(rng, float(np.clip(lightness + rng.normal(0, 35), 0, 255))).tolist()
+    seam: list[float] = _colour(rng, float(np.clip(lightness + rng.normal(0, 35), 0, 255))).tolist()
     upright = rng.random() < 0.4
     for start in range(int(rng.integers(0, step)), width if upright else height, step):
-        ends = ((start, 0), (start, height)) if upright else ((0, start), (width, start))
-        cv2.line(canvas, *ends, seam, int(rng.integers(1, 4)))
+        first, last = ((start, 0), (start, height)) if upright else ((0, start), (width, start))
+        cv2.line(canvas, first, last, seam, int(rng.integers(1, 4)))
 
 
 def _clutter(rng: np.random.Generator, canvas: Mask) -> None:

@@ -110,6 +110,5 @@ def _short(value: Any) -> str:
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
-
 if __name__ == "__main__":
     raise SystemExit(main())

@@ -6,9 +6,7 @@ import pyarrow as pa
 
 SCHEMA_VERSION = "1"
 
-Status = Literal[
-    "running", "finished", "stopped", "interrupted", "diverged", "out_of_memory", "failed"
-]
+Status = Literal["running", "finished", "stopped", "interrupted", "diverged", "out_of_memory", "failed"]
 """running: no end recorded. finished: all epochs, or early stopping. stopped: by the scheduler or the
 time budget. interrupted: the run was; --resume goes on. The others failed, with the reason beside."""
 
@@ -98,7 +96,5 @@ THRESHOLDS = pa.schema(
     metadata=_METADATA,
 )
 """One row per setting of the threshold sweep of one trial's best epoch."""
-EPOCH_NUMBERS = tuple(
-    field.name for field in EPOCHS if field.name not in ("run", "trial_id", "epoch", "reported_at")
-)
+EPOCH_NUMBERS = tuple(field.name for field in EPOCHS if field.name not in ("run", "trial_id", "epoch", "reported_at"))
 """The numbers of one epoch, as a report bears them."""

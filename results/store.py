@@ -82,7 +82,8 @@ def read_table(path: Path) -> pd.DataFrame:
             f"{path} has schema version {printable(version)}, this program reads {SCHEMA_VERSION}; rebuild it with "
             "python -m results.leaderboard RUN --rebuild"
         )
-    return table.to_pandas(types_mapper=pd.ArrowDtype)
+    frame: pd.DataFrame = table.to_pandas(types_mapper=pd.ArrowDtype)
+    return frame
 
 
 def write_views(folder: Path, record: RunRecord) -> None:
@@ -173,7 +174,10 @@ def _row(record: RunRecord, trial: TrialRecord) -> dict[str, Any]:
         "seed": trial.seed,
         "epochs": trial.num_epochs,
         "best_epoch": best.get("epoch"),
-        **{name: best.get(name) for name in ("val_map", "val_map_50", "val_map_75", "val_number_accuracy", "train_loss")},
+        **{
+            name: best.get(name)
+            for name in ("val_map", "val_map_50", "val_map_75", "val_number_accuracy", "train_loss")
+        },
         **{
             name: trial.optima.get(name)
             for name in ("task1_map", "task1_nms", "task1_score", "task2_number_accuracy", "task2_nms", "task2_score")

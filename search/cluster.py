@@ -67,7 +67,9 @@ def check_torch() -> None:
 
         torchvision.ops.nms(torch.zeros(1, 4), torch.zeros(1), 0.5)
     except ImportError as error:
-        raise UsageError(f"torch or torchvision cannot be imported ({error}); install both as the README says") from None
+        raise UsageError(
+            f"torch or torchvision cannot be imported ({error}); install both as the README says"
+        ) from None
     except (RuntimeError, NotImplementedError) as error:
         raise UsageError(
             f"torch and torchvision do not fit each other ({str(error).splitlines()[0]}); install both from the "
@@ -86,7 +88,7 @@ def check_gpus(num_gpus: float) -> None:
     import torch
 
     try:
-        torch.cuda.init()
+        torch.cuda.init()  # type: ignore[no-untyped-call]
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
         raise DeviceError(
@@ -195,7 +197,9 @@ def connected(
     except (ConnectionError, ValueError, RuntimeError) as error:
         if address is None:
             raise
-        raise UsageError(f"--address {address}: no Ray cluster can be joined there: {str(error).splitlines()[0]}") from None
+        raise UsageError(
+            f"--address {address}: no Ray cluster can be joined there: {str(error).splitlines()[0]}"
+        ) from None
     try:
         resources = ray.cluster_resources()
         slots = plan_slots(resources, cpus_per_trial, gpus_per_trial)

@@ -22,8 +22,8 @@ from digits_core.config import TrainConfig
 from digits_core.errors import RunError, UsageError
 from results.leaderboard import print_board
 from results.record import EventWriter, RunRecord
-from results.terminal import open_console
 from results.store import BEST_FILE, RUN_FILE, leaderboard_table, read_run_file, write_text
+from results.terminal import open_console
 from search.cluster import chatter_to, check_gpus, check_torch, connected, free_port, local_resources, plan_slots
 from search.progress import Progress
 from search.settings import Plan, SearchSettings, make_plan
@@ -101,7 +101,9 @@ def run_search(settings: SearchSettings, *, resume: bool = False, command: list[
     if resume:
         known = read_run_file(folder)
         if known["data"]["fingerprint"] != data.fingerprint:
-            raise RunError(f"--resume {settings.name}: the data at {settings.data.folder} has changed since the run began")
+            raise RunError(
+                f"--resume {settings.name}: the data at {settings.data.folder} has changed since the run began"
+            )
     else:
         write_text(folder / RUN_FILE, json.dumps(describe_run(settings, plan, data, command), indent=2) + "\n")
     events = EventWriter(folder, settings.name)
@@ -130,7 +132,17 @@ def prepare_data(settings: SearchSettings, console: Console) -> DigitData:
 
 def describe_run(settings: SearchSettings, plan: Plan, data: DigitData, command: list[str] | None) -> dict[str, Any]:
     """What run.json holds."""
-    packages = ("ray", "torch", "torchvision", "torchmetrics", "faster-coco-eval", "optuna", "pyarrow", "pandas", "numpy")
+    packages = (
+        "ray",
+        "torch",
+        "torchvision",
+        "torchmetrics",
+        "faster-coco-eval",
+        "optuna",
+        "pyarrow",
+        "pandas",
+        "numpy",
+    )
     return {
         "name": settings.name,
         "command": command,
@@ -156,7 +168,9 @@ def _check_folder(folder: Path, *, resume: bool) -> None:
     if resume and not (folder / RUN_FILE).is_file():
         raise RunError(f"--resume {folder.name}: there is no run {folder}")
     if not resume and folder.exists():
-        raise UsageError(f"--name {folder.name}: {folder} exists; go on with it by --resume {folder.name}, or name another")
+        raise UsageError(
+            f"--name {folder.name}: {folder} exists; go on with it by --resume {folder.name}, or name another"
+        )
     parent = folder.parent
     while not parent.exists():
         parent = parent.parent
@@ -194,7 +208,8 @@ def _tune(
         console.print(f"slots: {cluster.slots.description}")
         if cluster.dashboard:
             console.print(
-                f"dashboard: http://{cluster.dashboard} (this machine only; `ray get-auth-token` prints the token it asks for)"
+                f"dashboard: http://{cluster.dashboard} (this machine only); "
+                "`ray get-auth-token` prints the token it asks for"
             )
         console.print(f"run folder: {folder} (Ray's own messages in {LOG_FILE})")
         from search.tuning import fit
@@ -216,7 +231,9 @@ def _tell(
     settings: SearchSettings, plan: Plan, folder: Path, record: RunRecord, ending: str | None, console: Console
 ) -> int:
     """Print the leaderboard, the winner in words and what to do next."""
-    resume = f"python -m search.run --resume {settings.name}" + (f" --out {settings.out}" if settings.out != "runs" else "")
+    resume = f"python -m search.run --resume {settings.name}" + (
+        f" --out {settings.out}" if settings.out != "runs" else ""
+    )
     print_board(leaderboard_table(record).to_pandas(), settings.metric, console)
     winner = record.winner()
     if winner is None:
@@ -316,4 +333,3 @@ def _git_commit() -> str | None:
     except (OSError, subprocess.SubprocessError):
         return None
     return found.stdout.strip() or None if found.returncode == 0 else None
-

@@ -9,9 +9,9 @@ from rich.text import Text
 
 from digits_core.config import Flat
 from results.leaderboard import SHOWN
-from results.terminal import open_console
 from results.record import RunRecord, TrialRecord
 from results.schema import ENDED
+from results.terminal import open_console
 
 
 def setting_words(config: Flat, base: Flat) -> str:
@@ -90,7 +90,9 @@ class Progress:
                 continue
             last = trial.epochs.get(trial.num_epochs, {})
             best = trial.best(record.metric) or {}
-            scores = [f"{row[record.metric]:.2f}" if row.get(record.metric) is not None else "-" for row in (last, best)]
+            scores = [
+                f"{row[record.metric]:.2f}" if row.get(record.metric) is not None else "-" for row in (last, best)
+            ]
             speed = f"{last['images_per_second']:.0f}" if last.get("images_per_second") else "-"
             words = Text(setting_words(trial.config, self._base), overflow="ellipsis", no_wrap=True)
             table.add_row(trial.trial_id, f"{trial.num_epochs}/{self._epochs}", *scores, speed, words)

@@ -26,7 +26,7 @@ CHECKPOINTS, THRESHOLDS = "checkpoints", "thresholds"
 _FAILURES = {"DivergedError": "diverged", "OutOfMemoryError": "out_of_memory", "MemoryError": "out_of_memory"}
 
 
-class Recorder(Callback):  # type: ignore[misc]
+class Recorder(Callback):
     """Writes what happens to the run folder."""
 
     def __init__(
@@ -98,9 +98,7 @@ class Recorder(Callback):  # type: ignore[misc]
         self._events.write("report", trial_id=_name(trial), epoch=epoch, early_stopped=early, **values)
         self._show(trial)
 
-    def on_checkpoint(
-        self, iteration: int, trials: list[Trial], trial: Trial, checkpoint: Any, **info: Any
-    ) -> None:
+    def on_checkpoint(self, iteration: int, trials: list[Trial], trial: Trial, checkpoint: Any, **info: Any) -> None:
         """Ray has stored a checkpoint to go on from."""
         self._events.write("checkpoint", trial_id=_name(trial), path=str(checkpoint.path))
 

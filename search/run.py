@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from digits_core.command import CommandParser, at_least, run_command
+from digits_core.data import LAYOUT, add_layout_flags
 from digits_core.errors import UsageError
 from search import defaults
 
@@ -31,17 +32,17 @@ def build_parser() -> argparse.ArgumentParser:
     what = parser.add_argument_group("what to search")
     what.add_argument("--space", metavar="NAME[,NAME]", help="spaces to search together, or a file of yours (FILE.py)")
     what.add_argument("--list-spaces", action="store_true", help="print the spaces and end")
-    what.add_argument("--list-knobs", action="store_true", help="print every knob of --set, its limits and default, and end")
+    what.add_argument(
+        "--list-knobs", action="store_true", help="print every knob of --set, its limits and default, and end"
+    )
     what.add_argument("--set", action="append", default=[], metavar="KNOB=VALUE", help="fix a knob; may be repeated")
     what.add_argument("--config", metavar="FILE.toml", help="the same, kept in a file; a space may vary what it sets")
 
     data = parser.add_argument_group("data")
-    data.add_argument("--data", default="drawn", metavar="FOLDER", help="COCO folder, or 'drawn', the built-in data (default)")
-    data.add_argument("--train-json", default="train.json", metavar="FILE", help="annotations inside FOLDER")
-    data.add_argument("--valid-json", default="valid.json", metavar="FILE", help="likewise; without it, train is split")
-    data.add_argument("--train-dir", default="train", metavar="DIR", help="images inside FOLDER")
-    data.add_argument("--valid-dir", default="valid", metavar="DIR", help="likewise")
-    data.add_argument("--valid-fraction", type=float, default=0.1, metavar="X", help="share set apart then (default 0.1)")
+    data.add_argument(
+        "--data", default="drawn", metavar="FOLDER", help="COCO folder, or 'drawn', the built-in data (default)"
+    )
+    add_layout_flags(data)
     data.add_argument("--skip-bad", action="store_true", help="leave out images and boxes that the check refuses")
     data.add_argument(
         "--images-per-epoch", type=at_least(1), metavar="N", help="an epoch is N images, so that reports come sooner"
@@ -49,7 +50,9 @@ def build_parser() -> argparse.ArgumentParser:
 
     how = parser.add_argument_group("how to search")
     how.add_argument("--trials", type=at_least(1), metavar="N", help=f"settings to train (default {defaults.TRIALS})")
-    how.add_argument("--epochs", type=at_least(1), metavar="N", help="epochs of a whole training (default: the config's)")
+    how.add_argument(
+        "--epochs", type=at_least(1), metavar="N", help="epochs of a whole training (default: the config's)"
+    )
     how.add_argument("--time-budget", metavar="T", help="end after so long: 30m, 2h, 1h30m")
     how.add_argument("--sampler", choices=defaults.SAMPLERS, default="tpe", help="proposes settings (default tpe)")
     how.add_argument("--scheduler", choices=defaults.SCHEDULERS, default="asha", help="stops the weak (default asha)")
@@ -60,13 +63,22 @@ def build_parser() -> argparse.ArgumentParser:
     where.add_argument("--out", default="runs", metavar="DIR", help="folder of run folders (default runs)")
     where.add_argument("--name", metavar="NAME", help="of the run folder (default: space and time)")
     where.add_argument("--resume", metavar="NAME", help="go on with a run that was interrupted")
-    where.add_argument("--keep", type=at_least(1), default=5, metavar="N", help="checkpoints of the best N stay (default 5)")
-    where.add_argument("--cpus-per-trial", type=_positive, metavar="X", help="cores of a slot (default 1 without a GPU)")
     where.add_argument(
-        "--gpus-per-trial", type=_gpus, metavar="X|auto", help="GPUs of a slot, fractions too (default: 1 where there is one)"
+        "--keep", type=at_least(1), default=5, metavar="N", help="checkpoints of the best N stay (default 5)"
+    )
+    where.add_argument(
+        "--cpus-per-trial", type=_positive, metavar="X", help="cores of a slot (default 1 without a GPU)"
+    )
+    where.add_argument(
+        "--gpus-per-trial",
+        type=_gpus,
+        metavar="X|auto",
+        help="GPUs of a slot, fractions too (default: 1 where there is one)",
     )
     where.add_argument("--address", metavar="auto|HOST:PORT", help="join a running Ray cluster")
-    where.add_argument("--dashboard-port", type=at_least(1), metavar="N", help="of the Ray dashboard (default: a free one)")
+    where.add_argument(
+        "--dashboard-port", type=at_least(1), metavar="N", help="of the Ray dashboard (default: a free one)"
+    )
     where.add_argument("--dry-run", action="store_true", help="print what would run and end")
     return parser
 
@@ -95,11 +107,7 @@ def _handle(args: argparse.Namespace, typed: list[str]) -> int:
         space=args.space,
         data=data_source(
             args.data,
-            train_json=args.train_json,
-            valid_json=args.valid_json,
-            train_dir=args.train_dir,
-            valid_dir=args.valid_dir,
-            valid_fraction=args.valid_fraction,
+            **{name: getattr(args, name) for name in LAYOUT},
             skip_bad=args.skip_bad,
         ),
         out=args.out,
@@ -133,10 +141,14 @@ def _resume(args: argparse.Namespace, typed: list[str]) -> int:
     for name, value in vars(args).items():
         if name not in allowed and value != defaults_of[name]:
             flag = "--" + name.replace("_", "-")
-            raise UsageError(f"{flag}: a resumed run keeps its settings; with --resume only --out and --dashboard-port go")
+            raise UsageError(
+                f"{flag}: a resumed run keeps its settings; with --resume only --out and --dashboard-port go"
+            )
     from search.driver import resumed_settings, run_search
 
-    return run_search(resumed_settings(args.out, args.resume), resume=True, command=["python", "-m", "search.run", *typed])
+    return run_search(
+        resumed_settings(args.out, args.resume), resume=True, command=["python", "-m", "search.run", *typed]
+    )
 
 
 def _list_spaces() -> int:

@@ -62,7 +62,7 @@ class Proposal:
         self.resume_from = resume_from
 
 
-class SettingSearcher(Searcher):  # type: ignore[misc]
+class SettingSearcher(Searcher):
     """Hands settings to Ray Tune and what became of them to Optuna."""
 
     def __init__(
@@ -136,8 +136,7 @@ class SettingSearcher(Searcher):  # type: ignore[misc]
         if error or value is None:
             self._study.tell(proposal.optuna_trial, state=TrialState.FAIL)
             return
-        done = bool(result) and (result["epoch"] >= proposal.config.optim.epochs or result["early_stopped"])
-        if done:
+        if result and (result["epoch"] >= proposal.config.optim.epochs or result["early_stopped"]):
             self._study.tell(proposal.optuna_trial, value)
         else:
             self._study.tell(proposal.optuna_trial, state=TrialState.PRUNED)

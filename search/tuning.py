@@ -28,7 +28,7 @@ STUDY_FILE = "study.journal"
 TUNE_FOLDER = "tune"
 
 
-class EarlyEnd(Stopper):  # type: ignore[misc]
+class EarlyEnd(Stopper):
     """Ends the whole run when there is a reason to."""
 
     def __init__(self, reason: Callable[[], str | None]) -> None:
@@ -61,7 +61,9 @@ def fit(
     """Run every trial of a plan that has not ended.
 
     Args:
-        settings, plan, data: the search.
+        settings: what was asked.
+        plan: the same, resolved.
+        data: opened, for its fingerprint.
         folder: the run folder.
         events: its open record, holding what an earlier driver did.
         slots: what each trial gets.

@@ -60,7 +60,9 @@ class Space:
         except (optuna.TrialPruned, SpaceError):
             raise
         except Exception as error:
-            raise SpaceError(f"space '{self.name}' failed to draw a setting: {type(error).__name__}: {error}") from error
+            raise SpaceError(
+                f"space '{self.name}' failed to draw a setting: {type(error).__name__}: {error}"
+            ) from error
         if not isinstance(overrides, Mapping):
             raise SpaceError(f"space '{self.name}' must return a dict of TrainConfig knobs, got {overrides!r}")
         return {**self.fixed, **overrides}

@@ -1,0 +1,54 @@
+# make search | test | check: everything works from a fresh clone.
+# The environment is made once, from requirements.lock, and again when that file changes.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+ARGS ?= --space anchors
+
+.DEFAULT_GOAL := help
+.PHONY: help env search test check lock clean
+
+help: ## Print what there is
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
+
+env: $(STAMP) ## Create the environment from the pinned versions
+
+# uv where it is installed, else uv from the environment itself: pip alone takes minutes.
+$(STAMP): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || \
+		{ echo "digit-search needs Python 3.11 to 3.13; name one with: make PYTHON=python3.12 ..." >&2; exit 2; }
+	@if command -v uv >/dev/null 2>&1; then \
+		test -x $(BIN)/python || uv venv --quiet --python "$$(command -v $(PYTHON))" $(VENV); uv=uv; \
+	else \
+		$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || \
+			{ echo "Python's venv module is missing; install it (on Debian and Ubuntu: apt install python3-venv)" >&2; exit 2; }; \
+		test -x $(BIN)/python || $(PYTHON) -m venv $(VENV); \
+		test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet uv; uv=$(BIN)/uv; \
+	fi; \
+	echo "installing pinned packages into $(VENV) (about 6 GB with CUDA, once)"; \
+	VIRTUAL_ENV=$(abspath $(VENV)) $$uv pip install --quiet --require-hashes --python $(BIN)/python -r requirements.lock && \
+	VIRTUAL_ENV=$(abspath $(VENV)) $$uv pip install --quiet --no-deps --no-build-isolation --python $(BIN)/python -e .
+	@touch $@
+
+search: $(STAMP) ## Search: make search ARGS="--space lr_schedules --data FOLDER"
+	@$(BIN)/python -m search.run $(ARGS)
+
+test: $(STAMP) ## Run the tests: make test ARGS="tests/spaces -k grid"
+	@$(BIN)/python -m pytest $(if $(filter command,$(origin ARGS)),$(ARGS))
+
+check: $(STAMP) ## Format, lint, types and import contracts
+	@$(BIN)/ruff format --check --quiet . || { echo "run: $(BIN)/ruff format ." >&2; exit 1; }
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-logo >$(VENV)/imports.log 2>&1 || { cat $(VENV)/imports.log >&2; exit 1; }
+	@git ls-files -z | xargs -0 -r stat -c '%s %n' | awk '$$1 > 4200000 {print "larger than 4 MB: " $$2; bad = 1} END {exit bad}'
+	@echo "checks passed"
+
+lock: ## Pin the newest versions that pyproject.toml allows (needs uv); no addresses are written
+	uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+		--no-header --no-annotate --group dev --extra svhn --extra xlsx pyproject.toml -o requirements.lock
+
+clean: ## Remove the environment and caches (run folders stay)
+	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

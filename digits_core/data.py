@@ -1,0 +1,122 @@
+"""python -m digits_core.data: checks, draws and converts data sets."""
+
+import argparse
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from digits_core.command import CommandParser, at_least, run_command
+from digits_core.errors import DataError, printable
+
+MAX_LISTED = 200
+"""Problems printed before the rest is only counted."""
+
+
+def add_layout_flags(parser: argparse._ActionsContainer) -> None:
+    """The flags that say where things lie inside a COCO folder, shared by every command that reads one."""
+    parser.add_argument("--train-json", default="train.json", metavar="FILE", help="annotations inside FOLDER")
+    parser.add_argument(
+        "--valid-json", default="valid.json", metavar="FILE", help="likewise; without it, train is split"
+    )
+    parser.add_argument("--train-dir", default="train", metavar="DIR", help="images inside FOLDER")
+    parser.add_argument("--valid-dir", default="valid", metavar="DIR", help="likewise")
+    parser.add_argument(
+        "--valid-fraction", type=_fraction, default=0.1, metavar="X", help="share set apart then (default 0.1)"
+    )
+    parser.add_argument("--split-seed", type=at_least(0), default=0, metavar="N", help="which images are set apart")
+
+
+LAYOUT = ("train_json", "valid_json", "train_dir", "valid_dir", "valid_fraction", "split_seed")
+"""The flags of `add_layout_flags` as fields of DataSource."""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The flags of this command."""
+    parser = CommandParser(prog="python -m digits_core.data", description="Check, draw and convert data sets.")
+    actions = parser.add_subparsers(
+        dest="action", required=True, metavar="check|draw|convert", parser_class=CommandParser
+    )
+
+    check = actions.add_parser("check", help="read everything once and list every problem")
+    check.add_argument("folder", metavar="FOLDER", help="COCO folder: train.json, valid.json, train/, valid/")
+    add_layout_flags(check)
+    check.set_defaults(handler=_check)
+
+    draw = actions.add_parser("draw", help="write drawn house numbers as a COCO folder")
+    draw.add_argument("-o", "--out", type=Path, required=True, metavar="FOLDER", help="new folder")
+    draw.add_argument("--train", type=at_least(1), default=480, metavar="N", help="training images (default 480)")
+    draw.add_argument("--valid", type=at_least(1), default=200, metavar="N", help="validation images (default 200)")
+    draw.add_argument("--seed", type=at_least(0), default=0, metavar="N", help="0 draws the built-in images (default)")
+    draw.set_defaults(handler=_draw)
+
+    convert = actions.add_parser("convert", help="turn SVHN's own folders (digitStruct.mat) into a COCO folder")
+    convert.add_argument(
+        "folder", type=Path, metavar="SVHN", help="holds train/ (and extra/, test/) with digitStruct.mat"
+    )
+    convert.add_argument("-o", "--out", type=Path, required=True, metavar="FOLDER", help="new folder")
+    convert.add_argument(
+        "--valid-fraction", type=_fraction, default=0.1, metavar="X", help="share of train (default 0.1)"
+    )
+    convert.add_argument("--seed", type=at_least(0), default=0, metavar="N", help="which images are set apart")
+    convert.set_defaults(handler=_convert)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command."""
+    args = build_parser().parse_args(argv)
+    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+    return run_command("digits_core.data", lambda: int(args.handler(args)))
+
+
+def _check(args: argparse.Namespace) -> int:
+    from digits_core.cache import DataSource, check_data
+    from digits_core.coco import describe
+
+    tables, problems, notes = check_data(
+        DataSource(folder=args.folder, **{name: getattr(args, name) for name in LAYOUT})
+    )
+    for line in describe(tables):
+        print(line)
+    if notes["clipped_boxes"]:
+        print(f"{notes['clipped_boxes']} boxes hang over the edge of their image a little and will be clipped")
+    if notes["crowd_boxes"]:
+        print(f"{notes['crowd_boxes']} crowd boxes: they train nothing and cost nothing in the evaluation")
+    for problem in problems[:MAX_LISTED]:
+        print(problem)
+    if len(problems) > MAX_LISTED:
+        print(f"and {len(problems) - MAX_LISTED} more")
+    if problems:
+        raise DataError(f"{printable(args.folder)}: {len(problems)} problems; mend them, or search with --skip-bad")
+    print("no problem found")
+    return 0
+
+
+def _draw(args: argparse.Namespace) -> int:
+    from digits_core.synthetic import write_drawn_folder
+
+    write_drawn_folder(args.out, args.train, args.valid, args.seed)
+    print(f"wrote {args.train} training and {args.valid} validation images to {args.out}")
+    return 0
+
+
+def _convert(args: argparse.Namespace) -> int:
+    from digits_core.svhn import convert_svhn
+
+    counts = convert_svhn(args.folder, args.out, valid_fraction=args.valid_fraction, seed=args.seed)
+    print(f"wrote {', '.join(f'{count} {split}' for split, count in counts.items())} images to {args.out}")
+    return 0
+
+
+def _fraction(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = 0.0
+    if not 0 < number < 1:
+        raise argparse.ArgumentTypeError(f"must lie between 0 and 1, got '{text}'")
+    return number
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
