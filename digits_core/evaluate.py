@@ -20,6 +20,12 @@ from digits_core.detect import (
 from digits_core.transcribe import read_number
 
 
+# torchmetrics' own defaults are float32: a recall of exactly 3/5 would then miss the threshold 0.6, and AP
+# differ from pycocotools' in the second decimal where there are few boxes.
+IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10).tolist()
+RECALL_THRESHOLDS = np.linspace(0.0, 1.0, 101).tolist()
+
+
 @dataclass(frozen=True, slots=True)
 class Scores:
     """Scores of one split, each in [0, 1]; None where nothing could be measured.
@@ -81,7 +87,10 @@ def score_boxes(
     from torchmetrics.detection import MeanAveragePrecision
 
     metric = MeanAveragePrecision(
-        backend="faster_coco_eval", max_detection_thresholds=[1, 10, max(100, task.max_detections)]
+        backend="faster_coco_eval",
+        iou_thresholds=IOU_THRESHOLDS,
+        rec_thresholds=RECALL_THRESHOLDS,
+        max_detection_thresholds=[1, 10, max(100, task.max_detections)],
     )
     metric.warn_on_many_detections = False
     table = split.table

@@ -48,7 +48,7 @@ def lr_at(config: OptimConfig, step: int, steps_per_epoch: int) -> float:
             total = config.epochs * steps_per_epoch
             peak = config.onecycle_peak * total - 1
             if step <= peak:
-                lr = _cosine(config.lr * ONECYCLE_START, config.lr, step / peak)
+                lr = _cosine(config.lr * ONECYCLE_START, config.lr, step / peak if peak else 1.0)
             else:
                 lr = _cosine(config.lr, config.lr * ONECYCLE_END, (step - peak) / (total - 1 - peak))
         case _:
