@@ -242,12 +242,15 @@ def describe(parts: Mapping[str, "Table"]) -> list[str]:
         if not len(table.image_ids):
             continue
         sides = table.boxes[:, 2:] - table.boxes[:, :2]
-        counts = Counter(np.diff(table.box_start).tolist())
-        lines.append(
-            f"{name}: {len(table.image_ids)} images, {table.sizes[:, 0].min()} to {table.sizes[:, 0].max()} px wide; "
-            f"{len(table.boxes)} digits, median {np.median(sides[:, 0]):.0f} x {np.median(sides[:, 1]):.0f} px; "
-            "digits per image " + ", ".join(f"{number}: {count}" for number, count in sorted(counts.items()))
-        )
+        digits = "no digits"
+        if len(sides):
+            counts = sorted(Counter(np.diff(table.box_start).tolist()).items())
+            digits = (
+                f"{len(sides)} digits, median {np.median(sides[:, 0]):.0f} x {np.median(sides[:, 1]):.0f} px; "
+                "digits per image " + ", ".join(f"{number}: {count}" for number, count in counts)
+            )
+        widths = table.sizes[:, 0]
+        lines.append(f"{name}: {len(widths)} images, {widths.min()} to {widths.max()} px wide; {digits}")
     return lines
 
 

@@ -73,6 +73,7 @@ def detect_raw(model: FasterRCNN, images: Sequence[Tensor], *, floor: float = SC
     pooled = heads.box_roi_pool(features, proposals, batch.image_sizes)
     class_logits, box_regression = heads.box_predictor(heads.box_head(pooled))
     boxes = heads.box_coder.decode(box_regression.float(), proposals).cpu()
+    boxes = boxes.reshape(*class_logits.shape, 4)  # without any proposal, torchvision's decoder loses the shape
     scores = class_logits.float().softmax(dim=-1).cpu()
     counts = [len(some) for some in proposals]
     found = []

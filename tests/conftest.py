@@ -43,24 +43,6 @@ def tiny_data(tiny_folder, own_cache):
 
 
 @pytest.fixture
-def tiny_config():
-    """One epoch of the smallest model from nothing."""
-    from digits_core.config import TrainConfig
-
-    return TrainConfig.from_flat(TINY_SETTINGS)
-
-
-TINY_SETTINGS = {
-    "model.weights": "none",
-    "model.min_size": 32,
-    "model.max_size": 128,
-    "model.anchor_sizes": "8,12,16,24,32",
-    "optim.epochs": 1,
-    "optim.batch_size": 4,
-}
-
-
-@pytest.fixture
 def spy_report():
     """A report callable that keeps what it was told, in `.seen`."""
 

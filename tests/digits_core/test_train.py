@@ -1,0 +1,191 @@
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from digits_core.checkpoint import load_config, load_tensors
+from digits_core.config import TrainConfig
+from digits_core.errors import DeviceError, DivergedError
+from digits_core.train import BEST_FOLDER, LOSSES, EpochMetrics, choose_device, choose_dtype, open_run, train, train_step
+
+GOLDEN = Path(__file__).parent / "golden_losses.json"
+
+
+SETTINGS = {
+    "model.weights": "none",
+    "model.min_size": 32,
+    "model.max_size": 128,
+    "model.anchor_sizes": "8,12,16,24,32",
+    "optim.epochs": 1,
+    "optim.batch_size": 4,
+}
+
+
+def config_of(**flat):
+    return TrainConfig.from_flat(SETTINGS | flat)
+
+
+def numbers(report):
+    """What must not depend on the clock or the memory."""
+    values = dataclasses.asdict(report.metrics)
+    for name in ("images_per_second", "peak_memory_bytes", "epoch_seconds", "train_seconds", "eval_seconds"):
+        values.pop(name)
+    return values
+
+
+def test_every_epoch_is_reported_with_losses_scores_and_costs(tiny_data, spy_report, tmp_path):
+    train(config_of(**{"optim.epochs": 2}), tiny_data, spy_report, workdir=tmp_path)
+    assert [report.metrics.epoch for report in spy_report.seen] == [1, 2]
+    for report in spy_report.seen:
+        metrics = report.metrics
+        losses = [getattr(metrics, name) for name in LOSSES]
+        assert metrics.train_loss == pytest.approx(sum(losses))
+        assert all(np.isfinite(losses))
+        assert 0 <= metrics.val_map <= metrics.val_map_50 <= 1
+        assert metrics.images_per_second > 0
+        assert metrics.epoch_seconds >= metrics.train_seconds + metrics.eval_seconds
+        assert len(report.raw) == len(tiny_data.valid)
+        assert report.device == "cpu"
+        assert load_config(report.checkpoint).optim.epochs == 2
+
+
+def test_the_same_seed_gives_the_same_numbers_and_another_seed_others(tiny_data, spy_report, one_thread):
+    for seed in (4, 4, 5):
+        train(config_of(**{"runtime.seed": seed}), tiny_data, spy_report)
+    first, again, other = map(numbers, spy_report.seen)
+    assert first == again
+    assert first["train_loss"] != other["train_loss"]
+
+
+@pytest.mark.parametrize("extra", [{}, {"optim.optimizer": "sgd", "data.images_per_epoch": 5}])
+def test_stopping_and_going_on_equals_running_through(tiny_data, spy_report, tmp_path, one_thread, extra):
+    config = config_of(**{"optim.epochs": 4, **extra})
+    train(config, tiny_data, spy_report, workdir=tmp_path / "through")
+    through = list(spy_report.seen)
+
+    class Killed(Exception):
+        pass
+
+    def kill_after_two(report):
+        spy_report(report)
+        if report.metrics.epoch == 2:
+            raise Killed
+
+    spy_report.seen.clear()
+    with pytest.raises(Killed):
+        train(config, tiny_data, kill_after_two, workdir=tmp_path / "first")
+    train(config, tiny_data, spy_report, workdir=tmp_path / "second", resume_from=spy_report.seen[-1].checkpoint)
+    assert [numbers(report) for report in spy_report.seen] == [numbers(report) for report in through]
+    last, expected = (load_tensors(reports[-1].checkpoint) for reports in (spy_report.seen, through))
+    assert all(torch.equal(last[name], expected[name]) for name in expected)
+    best, expected = (load_tensors(reports[-1].checkpoint / BEST_FOLDER) for reports in (spy_report.seen, through))
+    assert all(torch.equal(best[name], expected[name]) for name in expected)
+
+
+def test_losses_of_the_first_steps_are_the_golden_ones(tiny_data, one_thread):
+    run = open_run(config_of(), tiny_data, device="cpu")
+    from digits_core.batches import epoch_batches, load_batch
+
+    found = []
+    for epoch in range(1, 11):
+        torch.manual_seed(epoch)
+        for indices in epoch_batches(tiny_data.train, seed=0, epoch=epoch, batch_size=4, asked=0):
+            found.append(float(train_step(run, *load_batch(tiny_data.train, indices, run.device)).sum()))
+    golden = json.loads(GOLDEN.read_text())
+    # Other processors round differently, and the differences grow with the steps.
+    np.testing.assert_allclose(found[:5], golden[:5], rtol=2e-3)
+    np.testing.assert_allclose(found, golden, rtol=0.1)
+
+
+def test_the_best_epoch_is_carried_along_not_the_last(tiny_data, spy_report, tmp_path, monkeypatch):
+    from digits_core import train as module
+    from digits_core.evaluate import Scores
+
+    values = iter([0.1, 0.3, 0.2, 0.3])
+    monkeypatch.setattr(module, "score_split", lambda *_: Scores(next(values), 0.5, 0.1, 0.0))
+    train(config_of(**{"optim.epochs": 4}), tiny_data, spy_report, workdir=tmp_path)
+    assert [report.improved for report in spy_report.seen] == [True, True, False, False]
+    best = load_tensors(spy_report.seen[-1].checkpoint / BEST_FOLDER)
+    second = load_tensors(spy_report.seen[1].checkpoint)
+    assert all(torch.equal(best[name], second[name]) for name in second)
+
+
+def test_early_stop_ends_after_epochs_without_progress(tiny_data, spy_report, monkeypatch):
+    from digits_core import train as module
+    from digits_core.evaluate import Scores
+
+    values = iter([0.1, 0.3, 0.2, 0.2, 0.9])
+    monkeypatch.setattr(module, "score_split", lambda *_: Scores(next(values), 0.5, 0.1, 0.0))
+    train(config_of(**{"optim.epochs": 5, "optim.early_stop_epochs": 2}), tiny_data, spy_report)
+    assert [report.metrics.early_stopped for report in spy_report.seen] == [False, False, False, True]
+
+
+def test_a_loss_that_is_not_finite_names_step_and_losses(tiny_data, spy_report):
+    config = config_of(
+        **{"optim.optimizer": "sgd", "optim.lr": 10.0, "optim.max_grad_norm": 0.0, "optim.schedule": "constant"}
+    )
+    with pytest.raises(DivergedError, match=r"step \d+: the loss is not finite: loss_classifier="):
+        train(TrainConfig.from_flat({"optim.epochs": 30}, config), tiny_data, spy_report)
+
+
+def test_the_learning_rate_horizon_is_all_epochs_whatever_stops_before(tiny_data, spy_report):
+    class Stopped(Exception):
+        pass
+
+    def stop(report):
+        spy_report(report)
+        raise Stopped
+
+    rates = []
+    for epochs in (2, 20):
+        with pytest.raises(Stopped):
+            train(config_of(**{"optim.epochs": epochs, "optim.schedule": "cosine"}), tiny_data, stop)
+        rates.append(spy_report.seen[-1].metrics.lr)
+    assert rates[0] == pytest.approx(rates[1])  # the first epoch of a cosine is its peak
+    train(config_of(**{"optim.epochs": 2, "optim.schedule": "cosine"}), tiny_data, spy_report)
+    assert spy_report.seen[-1].metrics.lr == pytest.approx(rates[0] / 2)
+
+
+def test_evaluation_leaves_the_model_as_it_was(tiny_data):
+    from digits_core.evaluate import detect_split
+
+    run = open_run(config_of(), tiny_data, device="cpu")
+    before = {name: tensor.clone() for name, tensor in run.model.state_dict().items()}
+    detect_split(run.model, tiny_data.valid, 0.01, batch_size=3, device=run.device, dtype=torch.float32)
+    assert run.model.training
+    assert all(torch.equal(tensor, before[name]) for name, tensor in run.model.state_dict().items())
+
+
+def test_devices_that_cannot_be_used_are_one_sentence():
+    with pytest.raises(DeviceError, match="must be auto, cpu, cuda"):
+        choose_device("tpu9")
+    if not torch.cuda.is_available():
+        with pytest.raises(DeviceError, match="device cuda cannot be used"):
+            choose_device("cuda")
+        assert choose_device("auto").type == "cpu"
+
+
+def test_mixed_precision_is_for_gpus_unless_asked():
+    cpu = torch.device("cpu")
+    assert choose_dtype("auto", cpu) == torch.float32
+    assert choose_dtype("bfloat16", cpu) == torch.bfloat16
+
+
+def test_bfloat16_trains_on_any_device(tiny_data, spy_report):
+    train(config_of(**{"runtime.precision": "bfloat16"}), tiny_data, spy_report)
+    assert np.isfinite(spy_report.seen[0].metrics.train_loss)
+
+
+@pytest.mark.gpu
+def test_a_gpu_trains_in_mixed_precision_and_tells_its_memory(tiny_data, spy_report):
+    train(config_of(), tiny_data, spy_report, device="cuda")
+    assert spy_report.seen[0].metrics.peak_memory_bytes > 0
+    assert spy_report.seen[0].device != "cpu"
+
+
+def test_metrics_are_plain_values():
+    kinds = {str(item.type) for item in dataclasses.fields(EpochMetrics)}
+    assert kinds <= {str(kind) for kind in (int, float, bool, float | None, int | None)}
