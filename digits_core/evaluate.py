@@ -19,7 +19,6 @@ from digits_core.detect import (
 )
 from digits_core.transcribe import read_number
 
-
 # torchmetrics' own defaults are float32: a recall of exactly 3/5 would then miss the threshold 0.6, and AP
 # differ from pycocotools' in the second decimal where there are few boxes.
 IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10).tolist()

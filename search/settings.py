@@ -84,16 +84,17 @@ def make_plan(settings: SearchSettings) -> Plan:
         UserError: an unknown or clashing space, knob or value.
     """
     named = get_spaces(settings.space)
-    flat: Flat = {**settings.config, **settings.fixed, "runtime.seed": settings.seed}
-    for knob, value in (("optim.epochs", settings.epochs), ("data.images_per_epoch", settings.images_per_epoch)):
-        if value is not None:
-            flat[knob] = value
-    base = TrainConfig.from_flat(flat)
     combine(named)  # refuses clashes among all of them
     for one in named:
         taken = sorted(one.fields() & settings.fixed.keys())
         if taken:
             raise UsageError(f"--set {taken[0]}: space '{one.name}' varies this knob; leave it out of one of them")
+    flat: Flat = {**settings.config, **settings.fixed, "runtime.seed": settings.seed}
+    for knob, value in (("optim.epochs", settings.epochs), ("data.images_per_epoch", settings.images_per_epoch)):
+        if value is not None:
+            flat[knob] = value
+    base = TrainConfig.from_flat(flat)
+    for one in named:
         check_space(one, base)
     trained = [one for one in named if not one.after_training]
     swept = [one for one in named if one.after_training]

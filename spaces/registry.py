@@ -177,7 +177,8 @@ def enumerate_settings(one: Space) -> list[tuple[dict[str, object], Overrides]]:
     found: list[tuple[dict[str, object], Overrides]] = []
 
     def visit(trial: optuna.Trial) -> float:
-        found.append((dict(trial.params), one.draw(trial)))
+        overrides = one.draw(trial)  # fills in the parameters
+        found.append((dict(trial.params), overrides))
         if len(found) > MAX_GRID:
             raise SpaceError(f"space '{one.name}' has more than {MAX_GRID} settings, too many for a grid")
         return 0.0

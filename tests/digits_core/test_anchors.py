@@ -31,7 +31,9 @@ def with_anchors(sizes, ratios="1,2", **more):
 
 def test_settings_with_the_same_realised_anchors_are_one_setting():
     assert setting_digest(with_anchors("8,16,32,64,128")) == setting_digest(with_anchors("8.1,16,32,64,128"))
-    assert setting_digest(with_anchors("8,16,32,64,128", "1,2")) == setting_digest(with_anchors("8,16,32,64,128", "2,1"))
+    assert setting_digest(with_anchors("8,16,32,64,128", "1,2")) == setting_digest(
+        with_anchors("8,16,32,64,128", "2,1")
+    )
 
 
 def test_settings_that_differ_are_told_apart():

@@ -64,9 +64,7 @@ class Planted:
         return (print, ("this must never run",))
 
 
-@pytest.mark.parametrize(
-    "content", [b"", b"\x00" * 40, b"not weights", pickle.dumps(Planted()), b"\xff" * 8 + b"{}"]
-)
+@pytest.mark.parametrize("content", [b"", b"\x00" * 40, b"not weights", pickle.dumps(Planted()), b"\xff" * 8 + b"{}"])
 def test_a_damaged_file_is_one_sentence_and_runs_nothing(tmp_path, content, capsys):
     (tmp_path / MODEL_FILE).write_bytes(content)
     with pytest.raises(WeightsError, match="damaged or no safetensors file"):

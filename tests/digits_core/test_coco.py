@@ -64,7 +64,10 @@ GOOD = [image(number) for number in range(1, 5)]
         ({"images": [*GOOD, image(9, file_name="../valid/1.png")]}, "image 9: file_name must be a path inside"),
         ({"images": [*GOOD, image(9, file_name="/etc/passwd")]}, "image 9: file_name must be a path inside"),
         ({"images": [*GOOD, image(9)]}, "train/9.png, image 9: is missing"),
-        ({"images": [*GOOD[:3], image(4, width=61)]}, "train/4.png, image 4: is 60 x 40 px, the annotations say 61 x 40"),
+        (
+            {"images": [*GOOD[:3], image(4, width=61)]},
+            "train/4.png, image 4: is 60 x 40 px, the annotations say 61 x 40",
+        ),
         ({"images": [*GOOD[:3], image(4, height=0)]}, "image 4: width and height must be whole numbers above 0"),
         ({"annotations": [box(1), box(1)]}, "image 1, annotation 1: two annotations bear this id"),
         ({"annotations": [box(None)]}, "an annotation's id must be a whole number"),
@@ -163,7 +166,9 @@ def test_crowds_are_kept_apart_from_digits(folder):
     assert data.notes["crowd_boxes"] == 1
 
 
-@pytest.mark.parametrize(("make", "said"), [("none", "no such folder"), ("file", "it is a file"), ("empty", "train.json")])
+@pytest.mark.parametrize(
+    ("make", "said"), [("none", "no such folder"), ("file", "it is a file"), ("empty", "train.json")]
+)
 def test_a_folder_that_is_none_is_one_sentence(tmp_path, make, said):
     path = tmp_path / "x"
     if make == "file":

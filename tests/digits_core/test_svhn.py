@@ -24,7 +24,9 @@ def write_struct(folder, images):
         names = file.create_dataset("digitStruct/name", (len(images), 1), dtype=h5py.ref_dtype)
         groups = file.create_dataset("digitStruct/bbox", (len(images), 1), dtype=h5py.ref_dtype)
         for row, (name, boxes) in enumerate(images.items()):
-            text = file.create_dataset(f"#refs#/name{row}", data=np.array([[ord(sign)] for sign in name], dtype=np.uint16))
+            text = file.create_dataset(
+                f"#refs#/name{row}", data=np.array([[ord(sign)] for sign in name], dtype=np.uint16)
+            )
             names[row, 0] = text.ref
             group = file.create_group(f"#refs#/box{row}")
             groups[row, 0] = group.ref

@@ -9,7 +9,16 @@ import torch
 from digits_core.checkpoint import load_config, load_tensors
 from digits_core.config import TrainConfig
 from digits_core.errors import DeviceError, DivergedError
-from digits_core.train import BEST_FOLDER, LOSSES, EpochMetrics, choose_device, choose_dtype, open_run, train, train_step
+from digits_core.train import (
+    BEST_FOLDER,
+    LOSSES,
+    EpochMetrics,
+    choose_device,
+    choose_dtype,
+    open_run,
+    train,
+    train_step,
+)
 
 GOLDEN = Path(__file__).parent / "golden_losses.json"
 
@@ -66,16 +75,16 @@ def test_stopping_and_going_on_equals_running_through(tiny_data, spy_report, tmp
     train(config, tiny_data, spy_report, workdir=tmp_path / "through")
     through = list(spy_report.seen)
 
-    class Killed(Exception):
+    class KilledError(Exception):
         pass
 
     def kill_after_two(report):
         spy_report(report)
         if report.metrics.epoch == 2:
-            raise Killed
+            raise KilledError
 
     spy_report.seen.clear()
-    with pytest.raises(Killed):
+    with pytest.raises(KilledError):
         train(config, tiny_data, kill_after_two, workdir=tmp_path / "first")
     train(config, tiny_data, spy_report, workdir=tmp_path / "second", resume_from=spy_report.seen[-1].checkpoint)
     assert [numbers(report) for report in spy_report.seen] == [numbers(report) for report in through]
@@ -132,16 +141,16 @@ def test_a_loss_that_is_not_finite_names_step_and_losses(tiny_data, spy_report):
 
 
 def test_the_learning_rate_horizon_is_all_epochs_whatever_stops_before(tiny_data, spy_report):
-    class Stopped(Exception):
+    class StoppedError(Exception):
         pass
 
     def stop(report):
         spy_report(report)
-        raise Stopped
+        raise StoppedError
 
     rates = []
     for epochs in (2, 20):
-        with pytest.raises(Stopped):
+        with pytest.raises(StoppedError):
             train(config_of(**{"optim.epochs": epochs, "optim.schedule": "cosine"}), tiny_data, stop)
         rates.append(spy_report.seen[-1].metrics.lr)
     assert rates[0] == pytest.approx(rates[1])  # the first epoch of a cosine is its peak

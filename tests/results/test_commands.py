@@ -1,0 +1,95 @@
+import csv
+import json
+
+import openpyxl
+import pyarrow.parquet as pq
+import pytest
+
+from results import export, leaderboard
+from results.export import FORMATS
+
+
+def test_leaderboard_prints_best_first_and_says_why_not(run_folder, capsys):
+    assert leaderboard.main([str(run_folder)]) == 0
+    out = capsys.readouterr().out
+    assert out.index("t0002") < out.index("t0000") < out.index("t0001")
+    assert "0.42" in out
+    assert "diverged" in out
+    assert "lr" in out
+
+
+def test_leaderboard_takes_several_runs_and_the_top(run_folder, capsys):
+    assert leaderboard.main([str(run_folder), str(run_folder.parent), "--top", "2"]) == 0
+    out = capsys.readouterr().out
+    assert out.count("t0000") == 2
+    assert "and 3 more" in out
+
+
+def test_rebuild_writes_the_views(run_folder, capsys):
+    assert leaderboard.main([str(run_folder), "--rebuild"]) == 0
+    assert (run_folder / "epochs.parquet").exists()
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_every_format_holds_every_trial(run_folder, tmp_path, form, capsys):
+    path = tmp_path / f"board.{form}"
+    assert export.main([str(run_folder), "--format", form, "-o", str(path)]) == 0
+    assert "5 rows of 1 run" in capsys.readouterr().out
+    if form == "csv":
+        rows = list(csv.DictReader(path.open()))
+        assert [row["trial_id"] for row in rows][:2] == ["t0002", "t0000"]
+        assert rows[-1]["val_map"] == ""
+        assert rows[1]["started_at"].endswith("+00:00")
+    if form == "json":
+        rows = json.loads(path.read_text())
+        assert rows[-1]["val_map"] is None
+        assert rows[1]["best_epoch"] == 2
+    if form == "parquet":
+        assert pq.read_table(path).num_rows == 5
+        assert str(pq.read_schema(path).field("optim.lr").type) == "double"
+    if form == "xlsx":
+        sheet = openpyxl.load_workbook(path).active
+        assert sheet.max_row == 6
+        assert sheet.cell(1, 1).value == "run"
+    if form == "md":
+        lines = path.read_text().splitlines()
+        assert len(lines) == 7
+        assert "loss \\| not finite" in path.read_text()
+        assert len({line.replace("\\|", "").count("|") for line in lines}) == 1
+    if form == "latex":
+        text = path.read_text()
+        assert text.count(r"\\") == 6
+        assert "val\\_map" in text
+
+
+def test_epochs_are_exported_too(run_folder, tmp_path):
+    path = tmp_path / "epochs.csv"
+    assert export.main([str(run_folder), "--format", "csv", "--table", "epochs", "-o", str(path)]) == 0
+    assert len(list(csv.DictReader(path.open()))) == 6
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["{run}", "--format", "xls", "-o", "{out}/a"], "--format xls: unknown format; did you mean 'xlsx'"),
+        (["{out}/none", "--format", "csv", "-o", "{out}/a"], "no such run folder"),
+        (["{out}", "--format", "csv", "-o", "{out}/a"], "holds no run"),
+        (["{run}", "--format", "csv", "-o", "{out}"], "is a folder; name a file"),
+        (["{run}", "--format", "csv", "-o", "{out}/none/a"], "there is no folder"),
+    ],
+)
+def test_a_mistake_is_one_sentence_and_writes_nothing(run_folder, tmp_path, arguments, said, capsys):
+    out = tmp_path / "out"
+    out.mkdir()
+    assert export.main([text.format(run=run_folder, out=out) for text in arguments]) == 2
+    error = capsys.readouterr().err
+    assert said in error
+    assert error.count("\n") == 1
+    assert list(out.iterdir()) == []
+
+
+def test_an_unknown_flag_is_one_sentence(capsys):
+    with pytest.raises(SystemExit) as caught:
+        leaderboard.main(["--nothing"])
+    assert caught.value.code == 2
+    assert capsys.readouterr().err.count("\n") == 1

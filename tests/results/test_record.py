@@ -1,0 +1,109 @@
+import json
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from digits_core.errors import RunError
+from results.record import EVENTS_FILE, EventWriter, RunRecord, read_record
+
+
+def test_the_best_epoch_counts_not_the_last(run_folder):
+    record = read_record(run_folder, "demo")
+    assert record.trials["t0000"].best("val_map")["epoch"] == 2
+    assert record.trials["t0003"].best("val_map") is None
+
+
+def test_of_equal_epochs_the_earlier_is_best(run_folder):
+    record = read_record(run_folder, "demo")
+    trial = record.trials["t0000"]
+    trial.epochs[1]["val_map"] = trial.epochs[2]["val_map"]
+    assert trial.best("val_map")["epoch"] == 1
+
+
+def test_a_trial_that_failed_keeps_its_row_but_never_wins(run_folder):
+    record = read_record(run_folder, "demo")
+    assert record.ranked()[0].trial_id == "t0002"
+    assert record.winner().trial_id == "t0000"
+    assert [trial.trial_id for trial in record.ranked()][-1] == "t0003"
+
+
+def test_of_equal_trials_the_cheaper_and_then_the_earlier_leads(run_folder):
+    record = read_record(run_folder, "demo")
+    for trial_id in ("t0001", "t0004"):
+        record.trials[trial_id].epochs[1]["val_map"] = 0.42
+    assert [trial.trial_id for trial in record.ranked()][1:4] == ["t0001", "t0004", "t0000"]
+
+
+def test_events_are_numbered_and_on_disk_at_once(run_folder):
+    lines = (run_folder / EVENTS_FILE).read_text().splitlines()
+    assert [json.loads(line)["n"] for line in lines] == list(range(1, len(lines) + 1))
+
+
+def test_a_line_cut_short_by_a_crash_is_passed_over_and_cut_off(run_folder):
+    path = run_folder / EVENTS_FILE
+    whole = path.read_bytes()
+    before = read_record(run_folder, "demo").num_events
+    path.write_bytes(whole + b'{"n":99,"time":"20')
+    assert read_record(run_folder, "demo").num_events == before
+    events = EventWriter(run_folder, "demo")
+    events.write("run", metric="val_map", trials=5, resumed=True)
+    events.close()
+    assert path.read_bytes().startswith(whole)
+    assert read_record(run_folder, "demo").num_events == before + 1
+
+
+@settings(deadline=None, max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(cut=st.integers(0, 10_000))
+def test_any_beginning_of_the_record_is_a_record(run_folder, cut):
+    path = run_folder / EVENTS_FILE
+    whole = path.read_bytes()
+    try:
+        path.write_bytes(whole[: cut % (len(whole) + 1)])
+        record = read_record(run_folder, "demo")
+        assert record.num_events == path.read_bytes().count(b"\n")
+    finally:
+        path.write_bytes(whole)
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["nonsense", "[]", '{"n": 1}', '{"n": 2, "time": "2026-01-01T00:00:00+00:00", "kind": "start", "trial_id": "t9"}'],
+)
+def test_a_damaged_line_is_named(run_folder, line):
+    path = run_folder / EVENTS_FILE
+    path.write_text(path.read_text() + line + "\n")
+    with pytest.raises(RunError, match=EVENTS_FILE):
+        read_record(run_folder, "demo")
+
+
+def test_nan_never_enters_the_record(run_folder):
+    events = EventWriter(run_folder, "demo")
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        events.write("report", trial_id="t0004", epoch=2, val_map=float("nan"))
+    events.close()
+
+
+def test_a_folder_without_a_record_is_no_run(tmp_path):
+    with pytest.raises(RunError, match="is no run folder"):
+        read_record(tmp_path, "x")
+
+
+def test_time_in_a_slot_excludes_the_time_between_drivers():
+    record = RunRecord("r")
+
+    def event(number, second, kind, **values):
+        record.apply({"n": number, "time": f"2026-01-01T00:00:{second:02d}+00:00", "kind": kind, **values})
+
+    trial = dict(
+        trial_id="t", space="s", baseline=None, config={}, config_hash="h", seed=0, params={}, optuna_number=None
+    )
+    event(1, 0, "run", metric="val_map")
+    event(2, 1, "trial", **trial)
+    event(3, 2, "start", trial_id="t")
+    event(4, 8, "report", trial_id="t", epoch=1, val_map=0.1, train_seconds=5.0)
+    event(5, 30, "run", metric="val_map")  # the first driver died after the report
+    event(6, 31, "start", trial_id="t")
+    event(7, 36, "end", trial_id="t", status="finished", reason=None)
+    assert record.trials["t"].slot_seconds == pytest.approx(6 + 5)
+    assert record.trials["t"].started_at.second == 2

@@ -1,0 +1,186 @@
+"""What a user can get wrong: one sentence, exit code 2, nothing half-written."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from search import driver
+from search.run import build_parser, main
+
+
+def run(*arguments):
+    """Exit code of the command, also when argparse exits itself."""
+    try:
+        return main(list(arguments))
+    except SystemExit as error:
+        return error.code
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ([], "--space is missing; --list-spaces prints what there is"),
+        (["--space", "anchor"], "unknown space 'anchor'; did you mean 'anchors'?"),
+        (["--space", "anchors,anchors"], "space 'anchors' is named twice"),
+        (["--space", "none.py"], "--space none.py: no such file"),
+        (["--space", "anchors", "--set", "optim.lrr=1"], "unknown knob 'optim.lrr'; did you mean 'optim.lr'"),
+        (["--space", "anchors", "--set", "optim.lr"], "--set takes NAME=VALUE"),
+        (["--space", "anchors", "--set", "optim.lr=99"], "optim.lr must be a number from 1e-08 to 10"),
+        (["--space", "anchors", "--set", "model.anchor_sizes=1,2,3,4,5"], "varies this knob"),
+        (["--space", "anchors", "--config", "none.toml"], "--config none.toml: cannot be read"),
+        (["--space", "anchors", "--data", "/nowhere"], "--data /nowhere: no such folder; 'drawn' is the built-in data"),
+        (["--space", "anchors", "--trials", "0"], "must be a whole number of at least 1, got '0'"),
+        (["--space", "anchors", "--trials", "many"], "must be a whole number of at least 1, got 'many'"),
+        (["--space", "anchors", "--epochs", "0"], "must be a whole number of at least 1"),
+        (["--space", "anchors", "--sampler", "best"], "invalid choice: 'best'"),
+        (["--space", "anchors", "--sampler", "grid"], "'anchor_base' is continuous"),
+        (["--space", "anchors", "--scheduler", "pbt"], "invalid choice: 'pbt'"),
+        (["--space", "anchors", "--metric", "f1"], "invalid choice: 'f1'"),
+        (["--space", "anchors", "--time-budget", "soon"], "--time-budget takes a time like 30m"),
+        (["--space", "anchors", "--name", "../x"], "a run's name is letters"),
+        (["--space", "anchors", "--cpus-per-trial", "0"], "must be a number above 0"),
+        (["--space", "anchors", "--cpus-per-trial", "1000"], "--cpus-per-trial 1000: there are"),
+        (["--space", "anchors", "--valid-fraction", "2"], "must lie between 0 and 1"),
+        (["--spac", "anchors"], "unrecognized arguments"),
+        (["--space", "thresholds", "--trials", "4"], "one training serves"),
+        (["--resume", "none"], "--resume none: there is no run"),
+        (["--resume", "none", "--trials", "3"], "--trials: a resumed run keeps its settings"),
+    ],
+)
+def test_a_mistake_is_one_sentence(arguments, said, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert run(*arguments) == 2
+    error = capsys.readouterr().err
+    assert said in error
+    assert error.count("\n") == 1
+    assert error.startswith("search.run: ")
+    assert "Traceback" not in error
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_gpu_where_there_is_none(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(driver, "local_resources", lambda: {"CPU": 2.0, "GPU": 0.0})
+    assert run("--space", "anchors", "--gpus-per-trial", "1") == 2
+    assert "--gpus-per-trial 1: there is no GPU here" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_driver_too_old_for_torch(capsys, tmp_path, monkeypatch):
+    import torch
+
+    def refuse():
+        raise RuntimeError("The NVIDIA driver on your system is too old (found version 11040).\nmore")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(driver, "local_resources", lambda: {"CPU": 2.0, "GPU": 1.0})
+    monkeypatch.setattr(torch.cuda, "init", refuse)
+    assert run("--space", "anchors") == 2
+    error = capsys.readouterr().err
+    assert "The NVIDIA driver on your system is too old" in error
+    assert "--gpus-per-trial 0" in error
+    assert error.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_torch_and_torchvision_that_do_not_fit(capsys, tmp_path, monkeypatch):
+    import torchvision.ops
+
+    def refuse(*_):
+        raise RuntimeError("operator torchvision::nms does not exist")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(torchvision.ops, "nms", refuse)
+    assert run("--space", "anchors") == 2
+    error = capsys.readouterr().err
+    assert "torch and torchvision do not fit each other (operator torchvision::nms does not exist)" in error
+    assert "install both from the package registry" in error
+
+
+def test_a_busy_dashboard_port(capsys, tmp_path, monkeypatch):
+    import socket
+
+    monkeypatch.chdir(tmp_path)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        assert run("--space", "anchors", "--dashboard-port", str(taken.getsockname()[1])) == 2
+    assert "is busy; leave the flag out to take a free one" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_at_the_start(capsys, tmp_path, monkeypatch):
+    import shutil
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: type("Usage", (), {"free": 5 * 2**20})())
+    assert run("--space", "anchors") == 2
+    assert "the disk has 5 MiB free, a search needs at least 1024" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_no_permission_to_write(capsys, tmp_path, monkeypatch):
+    import os
+
+    monkeypatch.chdir(tmp_path)
+    access = os.access  # root may write anywhere, so the answer is made
+    monkeypatch.setattr(os, "access", lambda path, mode: mode & os.W_OK == 0 and access(path, mode))
+    assert run("--space", "anchors", "--out", str(tmp_path / "out")) == 2
+    assert "no permission to write there" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_name_that_is_taken(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs" / "mine").mkdir(parents=True)
+    assert run("--space", "anchors", "--name", "mine") == 2
+    assert "exists; go on with it by --resume mine, or name another" in capsys.readouterr().err
+
+
+def test_bad_data_is_listed_and_nothing_is_written(capsys, tmp_path, monkeypatch, tiny_folder):
+    import shutil
+
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(tiny_folder, tmp_path / "data")
+    (tmp_path / "data" / "train" / "3.png").unlink()
+    assert run("--space", "anchors", "--data", "data") == 2
+    error = capsys.readouterr().err
+    assert "train/3.png, image 3: is missing\n" in error
+    assert error.splitlines()[-1].startswith("search.run: the data has 1 problem")
+    assert [path.name for path in tmp_path.iterdir()] == ["data"]
+
+
+def test_dry_run_says_what_would_run_and_writes_nothing(capsys, tmp_path, monkeypatch, tiny_folder):
+    monkeypatch.chdir(tmp_path)
+    assert (
+        run("--space", "anchors,thresholds", "--data", str(tiny_folder), "--trials", "5", "--epochs", "3", "--dry-run")
+        == 0
+    )
+    out = capsys.readouterr().out
+    assert "would train: 5 settings of space anchors,thresholds, baselines first (default, report B small" in out
+    assert "at most 15 epochs and 120 images in all" in out
+    assert "swept on each trained model: 35 threshold settings" in out
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_spaces_and_knobs_are_listed(capsys):
+    assert run("--list-spaces") == 0
+    assert run("--list-knobs") == 0
+    out = capsys.readouterr().out
+    for word in ("anchors", "aspect_ratios", "lr_schedules", "thresholds", "report B small", "optim.lr  (default"):
+        assert word in out
+
+
+def test_help_is_instant_because_nothing_heavy_is_imported():
+    code = (
+        "import sys; from search.run import build_parser; build_parser().format_help(); "
+        "print([name for name in ('torch', 'ray', 'pandas', 'pyarrow', 'optuna', 'numpy') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=Path.cwd())
+    assert done.stdout.strip() == "[]"
+
+
+def test_every_flag_has_help():
+    assert all(action.help for action in build_parser()._actions)

@@ -1,0 +1,162 @@
+"""The searcher against a formula in place of a training: no Ray is started."""
+
+import optuna
+import pytest
+from optuna.trial import TrialState
+from ray.tune.search import Searcher
+
+from digits_core.anchors import setting_digest
+from digits_core.config import TrainConfig
+from search.sampler import MAX_REPEATS, SettingSearcher, build_sampler
+from spaces.catalogue import SPACES
+from spaces.registry import Space, quiet_study
+
+
+def search(space, trials, *, sampler="random", seed=0, **more):
+    base = TrainConfig.from_flat({"optim.epochs": 4})
+    study = quiet_study(build_sampler(sampler, seed, trials))
+    proposals = []
+    searcher = SettingSearcher(
+        space,
+        base,
+        study,
+        metric="val_map",
+        num_trials=trials,
+        sampler=sampler,
+        payload={"data": "here"},
+        on_propose=proposals.append,
+        **more,
+    )
+    return searcher, study, proposals
+
+
+def result(epoch, value, early=False):
+    return {"epoch": epoch, "val_map": value, "early_stopped": early}
+
+
+def run_through(searcher, value=lambda config: 0.5):
+    """Ask for settings until there is none, each trained to its end at once."""
+    handed = []
+    while True:
+        name = f"ray{len(handed)}"
+        params = searcher.suggest(name)
+        if params == Searcher.FINISHED:
+            return handed
+        handed.append(params)
+        searcher.on_trial_complete(name, result(4, value(params["config"])))
+
+
+def test_baselines_come_first_then_drawn_settings_up_to_the_number_of_trials():
+    searcher, _, proposals = search(SPACES["anchors"], 7)
+    handed = run_through(searcher)
+    assert [proposal.baseline for proposal in proposals] == ["default", "report B small", "report B normal"] + [
+        None
+    ] * 4
+    assert [params["trial_id"] for params in handed] == [f"t{number:04d}" for number in range(7)]
+    assert handed[0]["data"] == "here"
+    assert handed[1]["config"]["model.anchor_sizes"] == "4,8,12,24,48"
+    assert all(params["config"]["model.fresh_rpn"] for params in handed)
+
+
+def test_no_setting_is_handed_out_twice_even_when_only_rounding_makes_it_the_same():
+    few = Space(
+        name="few",
+        summary="",
+        suggest=lambda trial: {"model.anchor_sizes": f"{trial.suggest_float('base', 8.0, 9.9):.3f},20,30,40,60"},
+    )
+    searcher, study, _ = search(few, 30)
+    handed = run_through(searcher)
+    digests = [setting_digest(TrainConfig.from_flat(params["config"])) for params in handed]
+    assert len(set(digests)) == len(digests) < 30
+    assert len(study.trials) >= MAX_REPEATS  # it tried, and then called the space used up
+
+
+def test_grid_walks_every_setting_once():
+    space = Space(
+        name="g",
+        summary="",
+        suggest=lambda trial: {
+            "optim.batch_size": trial.suggest_categorical("b", [2, 4, 8]),
+            "optim.schedule": trial.suggest_categorical("s", ["step", "cosine"]),
+        },
+    )
+    searcher, study, _ = search(space, 50, sampler="grid")
+    handed = run_through(searcher)
+    found = {(params["config"]["optim.batch_size"], params["config"]["optim.schedule"]) for params in handed[1:]}
+    assert len(handed) == 7  # the default, one-cycle at batch 8, is no point of the grid
+    assert len(found) == 6
+    assert {trial.state for trial in study.trials} == {TrialState.COMPLETE}
+
+
+def test_optuna_is_told_complete_pruned_and_failed_as_it_was():
+    searcher, study, _ = search(SPACES["lr_schedules"], 12)
+    names = [f"ray{number}" for number in range(8)]
+    for name in names:
+        searcher.suggest(name)
+    drawn = names[4:]  # the first four are baselines
+    searcher.on_trial_result(drawn[0], result(1, 0.1))
+    searcher.on_trial_result(drawn[0], result(2, 0.3))
+    searcher.on_trial_complete(drawn[0], result(3, 0.2))  # stopped at its third epoch
+    searcher.on_trial_result(drawn[1], result(3, 0.6))
+    searcher.on_trial_complete(drawn[1], result(4, 0.4))  # its best was before the end
+    searcher.on_trial_complete(drawn[2], None, error=True)
+    searcher.on_trial_complete(drawn[3], result(2, 0.35, early=True))
+    pruned, complete, failed, early = study.trials
+    assert pruned.state == TrialState.PRUNED
+    assert pruned.intermediate_values == {1: 0.1, 2: 0.3, 3: 0.2}
+    assert (complete.state, complete.value) == (TrialState.COMPLETE, 0.6)
+    assert failed.state == TrialState.FAIL
+    assert (early.state, early.value) == (TrialState.COMPLETE, 0.35)
+
+
+def test_tpe_finds_a_good_rate_sooner_than_chance():
+    def value(config):
+        import math
+
+        return 1 - abs(math.log10(config["optim.lr"]) - math.log10(2e-3)) / 3
+
+    space = Space(
+        name="lr", summary="", suggest=lambda trial: {"optim.lr": trial.suggest_float("lr", 1e-6, 1.0, log=True)}
+    )
+
+    def mean_of_last(sampler):
+        scores = []
+        for seed in range(3):
+            searcher, study, _ = search(space, 40, sampler=sampler, seed=seed)
+            run_through(searcher, value)
+            scores += [trial.value for trial in study.trials[-15:]]
+        return sum(scores) / len(scores)
+
+    assert mean_of_last("tpe") > mean_of_last("random") + 0.1
+
+
+@pytest.mark.parametrize("name", ["tpe", "random", "gp"])
+def test_samplers_walk_conditional_spaces_and_repeat_with_their_seed(name):
+    def settings(seed):
+        searcher, _, _ = search(SPACES["lr_schedules"], 12, sampler=name, seed=seed)
+        return [str(params["config"]) for params in run_through(searcher, lambda config: config["optim.lr"])]
+
+    assert settings(1) == settings(1)
+    assert settings(1) != settings(2)
+
+
+def test_settings_of_an_earlier_driver_are_known():
+    searcher, _, proposals = search(SPACES["anchors"], 5)
+    run_through(searcher)
+    tried = {proposal.digest: proposal.trial_id for proposal in proposals}
+    again, _, later = search(SPACES["anchors"], 7, tried=tried)
+    handed = run_through(again)
+    assert [params["trial_id"] for params in handed] == ["t0005", "t0006"]
+    assert all(proposal.baseline is None for proposal in later)
+
+
+def test_the_thresholds_plan_trains_the_default_alone():
+    searcher, _, proposals = search(Space(name="thresholds", summary="", suggest=lambda trial: {}), 1)
+    assert len(run_through(searcher)) == 1
+    assert proposals[0].baseline == "default"
+
+
+def test_constant_liar_is_on_for_slots_side_by_side():
+    sampler = build_sampler("tpe", 0, 12)
+    assert isinstance(sampler, optuna.samplers.TPESampler)
+    assert sampler._constant_liar

@@ -1,0 +1,123 @@
+import pytest
+
+from digits_core.errors import SpaceError, UsageError
+from search.cluster import free_port, plan_slots
+from search.settings import SearchSettings, make_plan, parse_duration, run_name
+
+
+def test_a_plan_resolves_space_config_and_flags():
+    plan = make_plan(
+        SearchSettings(
+            space="anchors", epochs=7, images_per_epoch=50, seed=3, fixed={"optim.lr": 1e-4}, config={"optim.lr": 1.0}
+        )
+    )
+    flat = plan.base.to_flat()
+    assert (flat["optim.epochs"], flat["data.images_per_epoch"], flat["runtime.seed"], flat["optim.lr"]) == (
+        7,
+        50,
+        3,
+        1e-4,
+    )
+    assert plan.trials == 12
+    assert plan.sweep == []
+
+
+def test_thresholds_alone_train_once_and_sweep():
+    plan = make_plan(SearchSettings(space="thresholds"))
+    assert plan.trials == 1
+    assert len(plan.sweep) == 35
+    with pytest.raises(UsageError, match="one training serves"):
+        make_plan(SearchSettings(space="thresholds", trials=3))
+
+
+def test_thresholds_beside_another_space_are_swept_on_each_of_its_models():
+    plan = make_plan(SearchSettings(space="anchors,thresholds", trials=5))
+    assert plan.space.name == "anchors"
+    assert plan.trials == 5
+    assert len(plan.sweep) == 35
+
+
+def test_a_knob_both_fixed_and_varied_is_refused():
+    with pytest.raises(UsageError, match=r"--set optim\.lr: space 'lr_schedules' varies this knob"):
+        make_plan(SearchSettings(space="lr_schedules", fixed={"optim.lr": 1e-3}))
+    make_plan(SearchSettings(space="lr_schedules", config={"optim.lr": 1e-3}))  # a file holds every knob
+
+
+def test_a_setting_that_cannot_be_is_found_before_anything_starts(tmp_path):
+    (tmp_path / "late.py").write_text(
+        "from spaces.registry import space\n"
+        "@space('late', summary='')\n"
+        "def late(trial):\n"
+        "    return {'optim.warmup_epochs': trial.suggest_float('w', 3.0, 4.0)}\n"
+    )
+    with pytest.raises(SpaceError, match=r"space 'late' draws a setting that cannot be: optim\.warmup_epochs"):
+        make_plan(SearchSettings(space=str(tmp_path / "late.py"), epochs=2))
+
+
+def test_settings_survive_run_json():
+    settings = SearchSettings(space="anchors", trials=3, time_budget_s=5.0, fixed={"optim.lr": 1e-3})
+    assert SearchSettings.from_json(settings.to_json()) == settings
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("30m", 1800), ("2h", 7200), ("1h30m", 5400), ("45s", 45), ("90", 90)])
+def test_durations(text, seconds):
+    assert parse_duration(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "0", "m", "5x", "-3m", "1.5h"])
+def test_a_bad_duration_is_one_sentence(text):
+    with pytest.raises(UsageError, match="--time-budget takes a time like 30m"):
+        parse_duration(text)
+
+
+def test_run_names():
+    assert run_name("my-run_1.2", "anchors") == "my-run_1.2"
+    assert run_name(None, "anchors,lr_schedules").startswith("anchors-lr_schedules-")
+    assert run_name(None, "dir/my space.py").startswith("my_space-")
+    for bad in ("", "../x", "a/b", ".hidden", "a b", "x" * 101, "\x1b[31m"):
+        with pytest.raises(UsageError, match="a run's name is letters"):
+            run_name(bad, "anchors")
+
+
+@pytest.mark.parametrize(
+    ("resources", "cpus", "gpus", "expected"),
+    [
+        ({"CPU": 2.0}, None, None, (2, 1, 0)),
+        ({"CPU": 8.0}, 2.0, None, (4, 2, 0)),
+        ({"CPU": 8.0}, 0.5, None, (16, 0.5, 0)),
+        ({"CPU": 16.0, "GPU": 2.0}, None, None, (2, 8, 1)),
+        ({"CPU": 16.0, "GPU": 1.0}, None, 0.25, (4, 4, 0.25)),
+        ({"CPU": 16.0, "GPU": 4.0}, None, 2.0, (2, 8, 2)),
+        ({"CPU": 16.0, "GPU": 4.0}, None, 0.0, (16, 1, 0)),
+        ({"CPU": 2.0, "GPU": 4.0}, None, None, (2, 1, 1)),
+    ],
+)
+def test_slots_divide_what_there_is(resources, cpus, gpus, expected):
+    slots = plan_slots(resources, cpus, gpus)
+    assert (slots.count, slots.cpus, slots.gpus) == expected
+
+
+@pytest.mark.parametrize(
+    ("resources", "cpus", "gpus", "said"),
+    [
+        ({"CPU": 2.0}, None, 1.0, "there is no GPU here"),
+        ({"CPU": 2.0, "GPU": 1.0}, None, 2.0, "--gpus-per-trial 2: there are 1"),
+        ({"CPU": 8.0, "GPU": 4.0}, None, 1.5, "must be a whole number"),
+        ({"CPU": 2.0}, 3.0, None, "--cpus-per-trial 3: there are 2 cores"),
+    ],
+)
+def test_slots_that_are_not_there_are_one_sentence(resources, cpus, gpus, said):
+    with pytest.raises(UsageError, match=said):
+        plan_slots(resources, cpus, gpus)
+
+
+def test_a_busy_port_is_refused_and_a_free_one_found():
+    import socket
+
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(UsageError, match=f"--dashboard-port {port} is busy"):
+            free_port(port)
+        assert free_port(None) != port
