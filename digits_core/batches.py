@@ -7,18 +7,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from digits_core.cache import Split
+from digits_core.cache import Split, images_per_epoch
 from digits_core.detect import to_tensor
 
 Target = dict[str, Tensor]
 
 SORTED_BATCHES = 16
 """Batches that are sorted by aspect ratio together: little padding, still well mixed."""
-
-
-def images_per_epoch(num_images: int, asked: int) -> int:
-    """Images of one epoch: all of them when 0 is asked, or more than there are."""
-    return min(asked, num_images) if asked else num_images
 
 
 def steps_per_epoch(num_images: int, asked: int, batch_size: int) -> int:

@@ -50,8 +50,8 @@ class DataSource:
     valid_fraction: float = 0.1
     split_seed: int = 0
     skip_bad: bool = False
-    drawn_train: int = 480
-    drawn_valid: int = 200
+    drawn_train: int = 320
+    drawn_valid: int = 160
     drawn_seed: int = 0
 
 
@@ -87,6 +87,11 @@ class DigitData:
     train: Split
     valid: Split
     notes: dict[str, int]
+
+
+def images_per_epoch(num_images: int, asked: int) -> int:
+    """Images of one epoch: all of them when 0 is asked, or more than there are."""
+    return min(asked, num_images) if asked else num_images
 
 
 def cache_root() -> Path:

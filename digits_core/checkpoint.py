@@ -16,9 +16,7 @@ from torch import Tensor, nn
 
 from digits_core.config import TrainConfig
 from digits_core.errors import WeightsError
-
-MODEL_FILE, CONFIG_FILE = "model.safetensors", "config.json"
-TRAINING_FILE, STATE_FILE = "training.safetensors", "state.json"
+from digits_core.files import CONFIG_FILE, MODEL_FILE, STATE_FILE, TRAINING_FILE
 
 
 @dataclass(frozen=True, slots=True)

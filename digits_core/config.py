@@ -222,7 +222,7 @@ class OptimConfig:
     onecycle_peak: float = _knob(0.3, "share of the training before the peak of onecycle", low=0.01, high=0.99)
     warmup_epochs: float = _knob(0.0, "epochs of linear warm-up from a hundredth", low=0.0, high=1000.0)
     batch_size: int = _knob(8, "images per optimiser step", low=1, high=4096)
-    epochs: int = _knob(5, "epochs of the full schedule; early stopping never shortens it", low=1, high=10_000)
+    epochs: int = _knob(4, "epochs of the full schedule; early stopping never shortens it", low=1, high=10_000)
     max_grad_norm: float = _knob(5.0, "gradients are clipped to this norm; 0 leaves them", low=0.0, high=1e6)
     early_stop_epochs: int = _knob(0, "stop after so many epochs without a better val_map; 0 never", low=0, high=10_000)
 

@@ -44,8 +44,8 @@ def build_parser() -> argparse.ArgumentParser:
 
     draw = actions.add_parser("draw", help="write drawn house numbers as a COCO folder")
     draw.add_argument("-o", "--out", type=Path, required=True, metavar="FOLDER", help="new folder")
-    draw.add_argument("--train", type=at_least(1), default=480, metavar="N", help="training images (default 480)")
-    draw.add_argument("--valid", type=at_least(1), default=200, metavar="N", help="validation images (default 200)")
+    draw.add_argument("--train", type=at_least(1), default=320, metavar="N", help="training images (default 320)")
+    draw.add_argument("--valid", type=at_least(1), default=160, metavar="N", help="validation images (default 160)")
     draw.add_argument("--seed", type=at_least(0), default=0, metavar="N", help="0 draws the built-in images (default)")
     draw.set_defaults(handler=_draw)
 

@@ -21,11 +21,9 @@ from digits_core.config import TrainConfig
 from digits_core.detect import SCORE_FLOOR, RawDetections
 from digits_core.errors import DeviceError, DivergedError
 from digits_core.evaluate import detect_split, score_split
+from digits_core.files import BEST_FOLDER
 from digits_core.model import build_model, read_back
 from digits_core.optim import build_optimizer, lr_at, set_lr
-
-BEST_FOLDER = "best"
-"""Inside a checkpoint: the model of the best epoch so far."""
 
 LOSSES = ("loss_classifier", "loss_box_reg", "loss_objectness", "loss_rpn_box_reg")
 

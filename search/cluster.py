@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
-from digits_core.errors import DeviceError, UsageError
+from digits_core.errors import UsageError
 
 DASHBOARD_PORT = 8265
 OBJECT_STORE_BYTES = 256 * 2**20
@@ -55,48 +55,6 @@ class Cluster:
     dashboard: str | None
 
 
-def check_torch() -> None:
-    """Import torch and torchvision and say plainly when they do not belong together.
-
-    Raises:
-        UsageError: the two come from different places, or one is missing.
-    """
-    try:
-        import torch
-        import torchvision.ops
-
-        torchvision.ops.nms(torch.zeros(1, 4), torch.zeros(1), 0.5)
-    except ImportError as error:
-        raise UsageError(
-            f"torch or torchvision cannot be imported ({error}); install both as the README says"
-        ) from None
-    except (RuntimeError, NotImplementedError) as error:
-        raise UsageError(
-            f"torch and torchvision do not fit each other ({str(error).splitlines()[0]}); install both from the "
-            "package registry: a CPU-only torch beside the registry's torchvision does not work"
-        ) from None
-
-
-def check_gpus(num_gpus: float) -> None:
-    """See that torch can use the GPUs that Ray found on this machine.
-
-    Raises:
-        DeviceError: it cannot; says whether the driver is too old for the installed torch.
-    """
-    if not num_gpus:
-        return
-    import torch
-
-    try:
-        torch.cuda.init()  # type: ignore[no-untyped-call]
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise DeviceError(
-            f"this machine has {num_gpus:g} GPU(s), but torch {torch.__version__} cannot use them: {reason}; update "
-            "the driver, install a torch built for it, or search on the CPU with --gpus-per-trial 0"
-        ) from None
-
-
 def plan_slots(resources: Mapping[str, float], cpus_per_trial: float | None, gpus_per_trial: float | None) -> Slots:
     """Divide a cluster's resources among trials: all GPUs there are, else CPU cores.
 
@@ -126,14 +84,6 @@ def plan_slots(resources: Mapping[str, float], cpus_per_trial: float | None, gpu
     count = by_cpu if by_gpu is None else min(by_gpu, by_cpu)
     what = f"{cpu:g} core{'s' * (cpu != 1)}" if not gpu else f"{gpu:g} GPU and {cpu:g} core{'s' * (cpu != 1)}"
     return Slots(count, cpu, gpu, f"{count} slot{'s' * (count != 1)} of {what} each")
-
-
-def local_resources() -> dict[str, float]:
-    """What this machine has: cores this process may use, GPUs that the driver names."""
-    import torch
-
-    allowed = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
-    return {"CPU": float(len(allowed)), "GPU": float(torch.cuda.device_count())}
 
 
 def free_port(asked: int | None) -> int:

@@ -24,7 +24,8 @@ from results.leaderboard import print_board
 from results.record import EventWriter, RunRecord
 from results.store import BEST_FILE, RUN_FILE, leaderboard_table, read_run_file, write_text
 from results.terminal import open_console
-from search.cluster import chatter_to, check_gpus, check_torch, connected, free_port, local_resources, plan_slots
+from search.cluster import chatter_to, connected, free_port, plan_slots, prepare_environment
+from search.probe import Probe
 from search.progress import Progress
 from search.settings import Plan, SearchSettings, make_plan
 
@@ -86,17 +87,15 @@ def run_search(settings: SearchSettings, *, resume: bool = False, command: list[
     """
     console = open_console()
     plan = make_plan(settings)
-    check_torch()
-    num_gpus = 0
-    if settings.address is None:
-        here = local_resources()
-        plan_slots(here, settings.cpus_per_trial, settings.gpus_per_trial)
-        num_gpus = 0 if settings.gpus_per_trial == 0 else int(here["GPU"])
-        check_gpus(num_gpus)
     port = free_port(settings.dashboard_port)
     folder = Path(settings.out) / settings.name
     _check_folder(folder, resume=resume)
+    probe = Probe() if settings.address is None else None
     data = prepare_data(settings, console)
+    prepare_environment()
+    import ray.tune  # noqa: F401  # takes seconds, which the probe takes anyway
+
+    num_gpus = 0 if probe is None else check_machine(settings, probe)
     folder.mkdir(parents=True, exist_ok=True)
     if resume:
         known = read_run_file(folder)
@@ -114,6 +113,18 @@ def run_search(settings: SearchSettings, *, resume: bool = False, command: list[
     finally:
         events.close()
     return _tell(settings, plan, folder, events.record, ending, console)
+
+
+def check_machine(settings: SearchSettings, probe: Probe) -> int:
+    """See that this machine can run the search; returns the GPUs it may use.
+
+    Raises:
+        UserError: torch is broken, or the slots asked for are not there.
+    """
+    found = probe.findings()
+    found.check(settings.gpus_per_trial)
+    plan_slots(found.resources(), settings.cpus_per_trial, settings.gpus_per_trial)
+    return 0 if settings.gpus_per_trial == 0 else found.num_gpus
 
 
 def prepare_data(settings: SearchSettings, console: Console) -> DigitData:
@@ -217,7 +228,7 @@ def _tune(
         ending = Ending(settings.time_budget_s)
         progress = Progress(
             terminal,
-            plan.base.to_flat(),
+            {**plan.base.to_flat(), **plan.space.fixed},
             trials=plan.trials,
             epochs=plan.base.optim.epochs,
             slots=cluster.slots.count,

@@ -10,8 +10,7 @@ from typing import Any
 from ray.tune import Callback
 from ray.tune.experiment import Trial
 
-from digits_core.checkpoint import CONFIG_FILE, MODEL_FILE
-from digits_core.train import BEST_FOLDER
+from digits_core.files import BEST_FOLDER, CONFIG_FILE, MODEL_FILE
 from results.record import EventWriter, RunRecord
 from results.schema import EPOCH_NUMBERS
 from results.store import write_views

@@ -171,10 +171,11 @@ def _list_knobs() -> int:
 
 
 def _dry_run(settings: Any) -> int:
-    from digits_core.batches import images_per_epoch
+    from digits_core.cache import images_per_epoch
     from results.terminal import open_console
-    from search.cluster import local_resources, plan_slots
+    from search.cluster import plan_slots
     from search.driver import prepare_data
+    from search.probe import Probe
     from search.settings import make_plan
 
     plan = make_plan(settings)
@@ -184,7 +185,9 @@ def _dry_run(settings: Any) -> int:
     images = images_per_epoch(len(data.train), plan.base.data.images_per_epoch)
     names = ["default", *(baseline.name for baseline in plan.space.baselines)][: plan.trials]
     if settings.address is None:
-        slots = plan_slots(local_resources(), settings.cpus_per_trial, settings.gpus_per_trial).description
+        found = Probe().findings()
+        found.check(settings.gpus_per_trial)
+        slots = plan_slots(found.resources(), settings.cpus_per_trial, settings.gpus_per_trial).description
     else:
         slots = f"those of the cluster at {settings.address}"
     console.print(

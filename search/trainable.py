@@ -1,20 +1,23 @@
 """One trial: a few lines between Ray Tune and digits_core.train."""
 
+# The driver imports this module to hand run_trial to Ray: torch and what needs it is imported by trials alone.
 import dataclasses
 import json
 import tempfile
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ray import tune
 
 from digits_core.cache import DataSource, DigitData, open_data
 from digits_core.config import DetectConfig, TrainConfig
-from digits_core.detect import SCORE_FLOOR
 from digits_core.errors import UserError
-from digits_core.sweep import SweepRow, best_of, sweep
-from digits_core.train import BEST_FOLDER, EpochReport, train
+from digits_core.files import BEST_FOLDER
+
+if TYPE_CHECKING:
+    from digits_core.sweep import SweepRow
+    from digits_core.train import EpochReport
 
 THRESHOLDS_FILE = "thresholds.parquet"
 """Lies beside the model of the best epoch and travels with its checkpoint."""
@@ -36,6 +39,9 @@ def run_trial(params: dict[str, Any]) -> None:
         DivergedError: a loss was not finite.
         RefusedError: data, weights or device cannot be used; the message says what to do.
     """
+    from digits_core.detect import SCORE_FLOOR
+    from digits_core.train import train
+
     config = TrainConfig.from_flat(params["config"])
     settings = [TrainConfig.from_flat(overrides, config).detect for overrides in params["sweep"]]
     checkpoint = tune.get_checkpoint()
@@ -65,8 +71,10 @@ def _data(fingerprint: str, source: str) -> DigitData:
     return open_data(DataSource(**json.loads(source)), fingerprint=fingerprint)
 
 
-def _report(report: EpochReport, data: DigitData, settings: list[DetectConfig], workdir: Path) -> None:
+def _report(report: "EpochReport", data: DigitData, settings: list[DetectConfig], workdir: Path) -> None:
     """Hand one epoch to Ray, after the sweep where the epoch is the best so far. May not return."""
+    from digits_core.sweep import sweep
+
     values: dict[str, Any] = dataclasses.asdict(report.metrics)
     if report.metrics.epoch == 1 or report.improved:
         values["model"] = json.dumps(report.model)
@@ -80,8 +88,10 @@ def _report(report: EpochReport, data: DigitData, settings: list[DetectConfig], 
     tune.report(values, checkpoint=saved)
 
 
-def _optima(rows: list[SweepRow]) -> dict[str, float]:
+def _optima(rows: "list[SweepRow]") -> dict[str, float]:
     """The best thresholds of each task, chosen on these images."""
+    from digits_core.sweep import best_of
+
     optima: dict[str, float] = {}
     for task, score, column in (("task1", "map", "task1_map"), ("task2", "number_accuracy", "task2_number_accuracy")):
         row = best_of(rows, score)
@@ -91,7 +101,7 @@ def _optima(rows: list[SweepRow]) -> dict[str, float]:
     return optima
 
 
-def _write_sweep(rows: list[SweepRow], path: Path) -> None:
+def _write_sweep(rows: "list[SweepRow]", path: Path) -> None:
     import pyarrow as pa
 
     from results.schema import THRESHOLDS

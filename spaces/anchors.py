@@ -26,5 +26,5 @@ from spaces.registry import Baseline, Overrides, space
 def anchors(trial: optuna.Trial) -> Overrides:
     """Sizes in pixels after the resize, rounded: level i has base * growth ** i."""
     base = trial.suggest_float("anchor_base", 4.0, 32.0, log=True)
-    growth = trial.suggest_float("anchor_growth", 1.1, 2.0)
+    growth = trial.suggest_float("anchor_growth", 1.2, 2.0)
     return {"model.anchor_sizes": format_numbers(round(base * growth**level) for level in range(NUM_LEVELS))}

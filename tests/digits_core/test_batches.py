@@ -3,8 +3,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from digits_core.batches import derived_seed, epoch_batches, images_per_epoch, load_batch, steps_per_epoch
-from digits_core.cache import Split
+from digits_core.batches import derived_seed, epoch_batches, load_batch, steps_per_epoch
+from digits_core.cache import Split, images_per_epoch
 from digits_core.coco import Table
 
 

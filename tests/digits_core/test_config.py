@@ -88,7 +88,7 @@ def test_anchor_texts_have_one_spelling():
         ({"model.backbone": "resnet50"}, "model.weights=drawn fits model.backbone=tiny alone"),
         ({"model.weights": "coco"}, "model.weights=coco does not exist for model.backbone=tiny"),
         ({"optim.schedule": "cosine", "optim.eta_min": 1.0}, "optim.eta_min must lie below optim.lr"),
-        ({"optim.warmup_epochs": 5.0}, "optim.warmup_epochs must be less than optim.epochs"),
+        ({"optim.warmup_epochs": 4.0}, "optim.warmup_epochs must be less than optim.epochs"),
         ({"detect.task2.score": 1.5}, "detect.task2.score must be a number from 0 to 1, got 1.5"),
     ],
 )

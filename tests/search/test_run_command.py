@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from search import driver
+from search.probe import Findings, Probe, look
 from search.run import build_parser, main
 
 
@@ -60,12 +61,25 @@ def test_a_mistake_is_one_sentence(arguments, said, capsys, tmp_path, monkeypatc
     assert list(tmp_path.iterdir()) == []
 
 
+def findings(monkeypatch, **more):
+    """Let the probe find something."""
+    values = {"num_cores": 2, "num_gpus": 0, "torch_fault": None, "gpu_fault": None, **more}
+    monkeypatch.setattr(driver.Probe, "findings", lambda _: Findings(**values))
+
+
 def test_a_gpu_where_there_is_none(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(driver, "local_resources", lambda: {"CPU": 2.0, "GPU": 0.0})
+    findings(monkeypatch)
     assert run("--space", "anchors", "--gpus-per-trial", "1") == 2
     assert "--gpus-per-trial 1: there is no GPU here" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_probe_finds_this_machine():
+    found = Probe().findings()
+    assert found.num_cores >= 1
+    assert found.torch_fault is None
+    found.check(0)
 
 
 def test_a_driver_too_old_for_torch(capsys, tmp_path, monkeypatch):
@@ -74,9 +88,12 @@ def test_a_driver_too_old_for_torch(capsys, tmp_path, monkeypatch):
     def refuse():
         raise RuntimeError("The NVIDIA driver on your system is too old (found version 11040).\nmore")
 
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(driver, "local_resources", lambda: {"CPU": 2.0, "GPU": 1.0})
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     monkeypatch.setattr(torch.cuda, "init", refuse)
+    found = look()
+    found.check(0)  # without GPUs the search can go on
+    monkeypatch.chdir(tmp_path)
+    findings(monkeypatch, num_gpus=1, gpu_fault=found.gpu_fault)
     assert run("--space", "anchors") == 2
     error = capsys.readouterr().err
     assert "The NVIDIA driver on your system is too old" in error
@@ -91,12 +108,16 @@ def test_torch_and_torchvision_that_do_not_fit(capsys, tmp_path, monkeypatch):
     def refuse(*_):
         raise RuntimeError("operator torchvision::nms does not exist")
 
+    with monkeypatch.context() as broken:
+        broken.setattr(torchvision.ops, "nms", refuse)
+        found = look()
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(torchvision.ops, "nms", refuse)
+    findings(monkeypatch, torch_fault=found.torch_fault)
     assert run("--space", "anchors") == 2
     error = capsys.readouterr().err
     assert "torch and torchvision do not fit each other (operator torchvision::nms does not exist)" in error
     assert "install both from the package registry" in error
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_busy_dashboard_port(capsys, tmp_path, monkeypatch):

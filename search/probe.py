@@ -1,0 +1,109 @@
+"""What torch finds on this machine, asked in a process of its own.
+
+The driver needs no torch: so it starts seconds sooner, while this process looks, and stays small.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from digits_core.errors import DeviceError, UsageError
+
+
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """What there is to train on.
+
+    Attributes:
+        num_cores: cores this process may use.
+        num_gpus: GPUs that the driver names, whether torch can use them or not.
+        torch_fault: why torch cannot be used at all, in a sentence; None when it can.
+        gpu_fault: why torch cannot use the GPUs; None when it can, or there are none.
+    """
+
+    num_cores: int
+    num_gpus: int
+    torch_fault: str | None
+    gpu_fault: str | None
+
+    def resources(self) -> dict[str, float]:
+        """As Ray counts them."""
+        return {"CPU": float(self.num_cores), "GPU": float(self.num_gpus)}
+
+    def check(self, gpus_per_trial: float | None) -> None:
+        """Refuse what cannot work.
+
+        Raises:
+            UsageError: torch and torchvision do not belong together, or one is missing.
+            DeviceError: GPUs are there and wanted, but torch cannot use them.
+        """
+        if self.torch_fault is not None:
+            raise UsageError(self.torch_fault)
+        if self.gpu_fault is not None and gpus_per_trial != 0:
+            raise DeviceError(self.gpu_fault)
+
+
+def look() -> Findings:
+    """Import torch and torchvision in this process and try them."""
+    allowed = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
+    try:
+        import torch
+        import torchvision.ops
+
+        torchvision.ops.nms(torch.zeros(1, 4), torch.zeros(1), 0.5)
+    except ImportError as error:
+        fault = f"torch or torchvision cannot be imported ({error}); install both as the README says"
+        return Findings(len(allowed), 0, fault, None)
+    except (RuntimeError, NotImplementedError) as error:
+        fault = (
+            f"torch and torchvision do not fit each other ({str(error).splitlines()[0]}); install both from the "
+            "package registry: a CPU-only torch beside the registry's torchvision does not work"
+        )
+        return Findings(len(allowed), 0, fault, None)
+    num_gpus = torch.cuda.device_count()
+    gpu_fault = None
+    if num_gpus:
+        try:
+            torch.cuda.init()  # type: ignore[no-untyped-call]
+        except (RuntimeError, AssertionError) as error:
+            gpu_fault = (
+                f"this machine has {num_gpus} GPU(s), but torch {torch.__version__} cannot use them: "
+                f"{str(error).splitlines()[0]}; update the driver, install a torch built for it, or search on the "
+                "CPU with --gpus-per-trial 0"
+            )
+    return Findings(len(allowed), num_gpus, None, gpu_fault)
+
+
+class Probe:
+    """A look that is under way in another process."""
+
+    def __init__(self) -> None:
+        """Start looking."""
+        root = str(Path(__file__).parent.parent)
+        path = os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "search.probe"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=os.environ | {"PYTHONPATH": path},
+        )
+
+    def findings(self) -> Findings:
+        """Wait for what was found.
+
+        Raises:
+            UsageError: the process died, as it does when a library of torch cannot be loaded.
+        """
+        out, errors = self._process.communicate()
+        if self._process.returncode:
+            lines = errors.strip().splitlines() or [f"exit code {self._process.returncode}"]
+            raise UsageError(f"torch cannot be used here: {lines[-1]}")
+        return Findings(**json.loads(out.splitlines()[-1]))
+
+
+if __name__ == "__main__":
+    print(json.dumps(asdict(look())))
