@@ -177,9 +177,8 @@ def chatter_to(path: Path) -> Iterator[TextIO]:
         try:
             yield terminal
         finally:
-            terminal.flush()
-            sys.stdout.flush()
-            sys.stderr.flush()
+            for stream in (terminal, sys.stdout, sys.stderr):
+                stream.close()
             sys.stdout, sys.stderr = own
             for number, descriptor in enumerate(saved, start=1):
                 os.dup2(descriptor, number)

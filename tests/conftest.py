@@ -1,4 +1,4 @@
-"""Fixtures shared by all tests: a small data set, a small config, a report that remembers."""
+"""Fixtures shared by all tests: a small data set, a report that remembers, a run folder made of events alone."""
 
 import json
 import os
@@ -65,3 +65,69 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+def report(epoch, val_map, **more):
+    return {
+        "epoch": epoch,
+        "train_loss": 1.0 / epoch,
+        "loss_classifier": 0.1,
+        "loss_box_reg": 0.2,
+        "loss_objectness": 0.3,
+        "loss_rpn_box_reg": 0.4,
+        "lr": 1e-3,
+        "val_map": val_map,
+        "val_map_50": None if val_map is None else min(1.0, val_map * 1.5),
+        "val_map_75": val_map,
+        "val_number_accuracy": 0.5,
+        "images_per_second": 40.0,
+        "peak_memory_bytes": 10**9,
+        "epoch_seconds": 2.0,
+        "train_seconds": 1.5,
+        "eval_seconds": 0.4,
+        "early_stopped": False,
+        **more,
+    }
+
+
+def introduce(events, trial_id, **flat):
+    from digits_core.config import TrainConfig
+
+    config = TrainConfig.from_flat(flat)
+    events.write(
+        "trial",
+        trial_id=trial_id,
+        space="lr_schedules",
+        baseline=None,
+        config=config.to_flat(),
+        config_hash=config.digest(),
+        seed=0,
+        params={},
+        optuna_number=None,
+    )
+
+
+@pytest.fixture
+def run_folder(tmp_path):
+    """Five trials: a finished winner, a stopped one, a diverged one that led, one without a score, a running one."""
+    from results.record import EventWriter
+
+    folder = tmp_path / "runs" / "demo"
+    folder.mkdir(parents=True)
+    events = EventWriter(folder, "demo")
+    events.write("run", metric="val_map", trials=5, resumed=False)
+    for number, lr in enumerate((1e-3, 2e-3, 3e-3, 4e-3, 5e-3)):
+        introduce(events, f"t{number:04d}", **{"optim.lr": lr})
+        events.write("start", trial_id=f"t{number:04d}")
+    for epoch, value in enumerate((0.30, 0.42, 0.40), start=1):
+        events.write("report", trial_id="t0000", **report(epoch, value), device="cpu", model={"num_parameters": 7})
+    events.write("end", trial_id="t0000", status="finished", reason=None)
+    events.write("report", trial_id="t0001", **report(1, 0.20))
+    events.write("end", trial_id="t0001", status="stopped", reason="asha: too low")
+    events.write("report", trial_id="t0002", **report(1, 0.55))
+    events.write("end", trial_id="t0002", status="diverged", reason="step 9: loss | not finite")
+    events.write("end", trial_id="t0003", status="failed", reason="worker died")
+    events.write("report", trial_id="t0004", **report(1, 0.25))
+    events.close()
+    (folder / "run.json").write_text(json.dumps({"name": "demo"}))
+    return folder

@@ -1,0 +1,77 @@
+"""Writes docs/reference.md from the argparse parsers, the knobs and the spaces: python docs/make_reference.py."""
+
+import io
+import sys
+from argparse import ArgumentParser, _SubParsersAction
+from pathlib import Path
+
+from digits_core import data, pretrain
+from digits_core.config import knobs
+from results import export, leaderboard
+from results.schema import EPOCHS, LEADERBOARD, THRESHOLDS
+from search import run
+from spaces.catalogue import SPACES
+
+OUT = Path(__file__).with_name("reference.md")
+
+INTRODUCTION = """# Reference
+
+Every command, knob, space and column. This page is written by `python docs/make_reference.py`.
+"""
+
+
+def reference() -> str:
+    """The whole page."""
+    page = io.StringIO()
+    page.write(INTRODUCTION)
+    page.write("\n## Commands\n")
+    for module in (run, leaderboard, export, data, pretrain):
+        _command(page, module.build_parser())
+    page.write("\n## Knobs\n\n`--set KNOB=VALUE`, or a TOML file for `--config`.\n\n")
+    page.write("| knob | default | takes | meaning |\n| --- | --- | --- | --- |\n")
+    for knob in knobs().values():
+        page.write(f"| `{knob.name}` | {knob.default} | {_cell(knob.limits)} | {_cell(knob.help)} |\n")
+    page.write("\n## Spaces\n\n| space | what | varies | baselines |\n| --- | --- | --- | --- |\n")
+    for space in SPACES.values():
+        baselines = [
+            f"{one.name}: {', '.join(f'{k} = {v}' for k, v in one.overrides.items())}" for one in space.baselines
+        ]
+        varies = ", ".join(f"`{name}`" for name in sorted(space.fields()))
+        page.write(f"| `{space.name}` | {space.summary} | {varies} | {_cell('; '.join(['default', *baselines]))} |\n")
+    page.write("\n## Tables\n\nTimes are UTC. A missing score is null.\n")
+    for title, schema in (
+        ("leaderboard.parquet: one row per trial, and one more column per knob that varies", LEADERBOARD),
+        ("epochs.parquet: one row per trial and epoch", EPOCHS),
+        ("thresholds/TRIAL.parquet: one row per setting swept on the trial's best epoch", THRESHOLDS),
+    ):
+        page.write(f"\n### {title}\n\n| column | type |\n| --- | --- |\n")
+        for field in schema:
+            page.write(f"| `{field.name}` | {field.type} |\n")
+    return page.getvalue()
+
+
+def _command(page: io.StringIO, parser: ArgumentParser) -> None:
+    page.write(f"\n### {parser.prog}\n\n{parser.description or ''}\n\n")
+    actions = [
+        action for action in parser._actions if not isinstance(action, _SubParsersAction) and action.dest != "help"
+    ]
+    if actions:
+        page.write("| flag | meaning |\n| --- | --- |\n")
+    for action in actions:
+        name = ", ".join(action.option_strings) or str(action.metavar)
+        value = action.metavar or ("|".join(map(str, action.choices)) if action.choices else "")
+        shown = f"{name} {value}".strip() if action.option_strings and action.nargs != 0 else name
+        page.write(f"| `{_cell(shown)}` | {_cell(action.help or '')} |\n")
+    for sub in parser._actions:
+        if isinstance(sub, _SubParsersAction):
+            for one in sub.choices.values():
+                _command(page, one)
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|")
+
+
+if __name__ == "__main__":
+    OUT.write_text(reference(), encoding="utf-8")
+    sys.stdout.write(f"wrote {OUT}\n")

@@ -1,0 +1,141 @@
+import signal
+import threading
+import time
+
+import pytest
+
+from digits_core.errors import DivergedError
+from results.record import read_record
+from search.cluster import chatter_to
+from search.driver import Ending
+from search.progress import Progress, clock, setting_words
+from search.recorder import classify
+
+
+def test_a_run_ends_for_ctrl_c_or_its_time_budget_and_says_which():
+    assert Ending(None).reason() is None
+    short = Ending(0.05)
+    assert short.reason() is None
+    time.sleep(0.06)
+    assert short.reason() == "time budget"
+    ending = Ending(None)
+    said = []
+    before = signal.getsignal(signal.SIGINT)
+    with ending.on_signals(said.append):
+        signal.raise_signal(signal.SIGINT)
+        assert ending.reason() == "interrupted"
+        assert len(said) == 1
+        with pytest.raises(KeyboardInterrupt):  # the second time is meant
+            signal.raise_signal(signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_signals_are_left_alone_outside_the_main_thread():
+    def body():
+        with Ending(None).on_signals(print):
+            done.append(True)
+
+    done = []
+    thread = threading.Thread(target=body)
+    thread.start()
+    thread.join()
+    assert done == [True]
+
+
+class RemoteError(Exception):
+    """As Ray hands over what a trial raised: a traceback as text, and the cause."""
+
+    def __init__(self, text, cause):
+        super().__init__(text)
+        self.cause = cause
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (RemoteError("Traceback\n  ...\nx", DivergedError("step 3: loss=nan")), ("diverged", "step 3: loss=nan")),
+        (MemoryError("no room"), ("out_of_memory", "no room")),
+        (RemoteError("Traceback\n  line\nValueError: five", ValueError("five")), ("failed", "ValueError: five")),
+        (None, ("failed", "unknown error")),
+    ],
+)
+def test_errors_of_trials_become_a_status_and_one_line(error, expected):
+    assert classify(error) == expected
+
+
+def test_cuda_out_of_memory_has_a_status_of_its_own():
+    import torch
+
+    error = RemoteError("Traceback\nboom", torch.OutOfMemoryError("CUDA out of memory."))
+    assert classify(error) == ("out_of_memory", "CUDA out of memory.")
+
+
+def test_chatter_goes_into_the_file_and_the_terminal_stays_ours(tmp_path, capfd):
+    import os
+
+    with chatter_to(tmp_path / "log") as terminal:
+        print("from python")
+        os.write(1, b"from a native part\n")
+        os.write(2, b"and its errors\n")
+        terminal.write("for people\n")
+        terminal.flush()
+    print("after")
+    out = capfd.readouterr().out
+    assert "for people" in out
+    assert "after" in out
+    assert "from python" not in out
+    log = (tmp_path / "log").read_text()
+    assert all(text in log for text in ("from python", "from a native part", "and its errors"))
+
+
+def test_settings_are_told_as_what_they_change():
+    base = {"optim.lr": 1e-3, "model.anchor_sizes": "1,2", "runtime.seed": 0}
+    assert setting_words(base, base) == "default"
+    assert setting_words(base | {"optim.lr": 0.00123456, "runtime.seed": 3}, base) == "lr 0.001235"
+
+
+def test_clock():
+    assert [clock(seconds) for seconds in (0, 59.6, 3599, 3600, 36061)] == [
+        "0:00",
+        "1:00",
+        "59:59",
+        "1:00:00",
+        "10:01:01",
+    ]
+
+
+def test_progress_is_plain_lines_in_a_file_and_a_table_on_a_terminal(run_folder, tmp_path):
+    record = read_record(run_folder, "demo")
+    base = record.trials["t0000"].config
+
+    class Terminal:
+        """A stream that says it is a terminal."""
+
+        def __init__(self):
+            self.text = ""
+
+        def write(self, text):
+            self.text += text
+
+        def flush(self):
+            pass
+
+        def isatty(self):
+            return True
+
+    with (tmp_path / "plain").open("w") as out, Progress(out, base, trials=5, epochs=3, slots=2) as progress:
+        progress.update(record, "t0001")
+        progress.update(record, "t0001")  # the same news is told once
+        progress.update(record, "t0002")
+    lines = (tmp_path / "plain").read_text().splitlines()
+    assert len(lines) == 2
+    assert "t0001  epoch 1/3  mAP 0.20  best 0.42 (t0000)  lr 0.002  stopped" in lines[0]
+    assert lines[1] == "t0002 diverged: step 9: loss | not finite"
+
+    terminal = Terminal()
+    with Progress(terminal, base, trials=5, epochs=3, slots=2) as progress:
+        progress.update(record, "t0004")
+        table = progress._table(record)
+    assert table.row_count == 1  # t0004 alone is running
+    assert "4 of 5 trials ended (1 stopped, 2 failed)" in progress._summary(record)
+    assert "best 0.42 (t0000)" in progress._summary(record)

@@ -1,0 +1,250 @@
+"""Whole searches under a real local Ray, as a user starts them: a command in a process of its own."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from datetime import datetime
+from pathlib import Path
+
+import optuna
+import pyarrow.parquet as pq
+import pytest
+from optuna.trial import TrialState
+
+from digits_core.config import TrainConfig, read_toml
+from results.leaderboard import read_leaderboard
+from results.record import read_record
+from results.schema import THRESHOLDS
+
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
+
+ROOT = Path(__file__).parents[2]
+
+SPACE = """
+from spaces.registry import Baseline, space
+
+@space("toy", summary="rates, one of them far too high", baselines=(
+    Baseline(name="wild", source="test", overrides={
+        "optim.lr": 10.0, "optim.optimizer": "sgd", "optim.schedule": "constant", "optim.max_grad_norm": 0.0}),
+))
+def toy(trial):
+    return {"optim.lr": trial.suggest_float("lr", 1e-4, 3e-3, log=True)}
+"""
+
+TINY = ["--set", "model.min_size=32", "--set", "model.max_size=128"]
+
+
+def command(*arguments):
+    return [sys.executable, "-m", "search.run", *arguments]
+
+
+def started(*arguments):
+    """A search under way; its process group is its own, as a shell gives it."""
+    return subprocess.Popen(
+        command(*arguments),
+        cwd=ROOT,
+        env=os.environ | {"NO_ALBUMENTATIONS_UPDATE": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def finished(process):
+    out, errors = process.communicate(timeout=280)
+    assert "Traceback" not in errors, errors
+    return process.returncode, out, errors
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory):
+    from digits_core.synthetic import write_drawn_folder
+
+    folder = tmp_path_factory.mktemp("drawn") / "data"
+    write_drawn_folder(folder, 64, 24, seed=9)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory, drawn):
+    """One search from start to end: folder, what it printed."""
+    base = tmp_path_factory.mktemp("whole")
+    (base / "toy.py").write_text(SPACE)
+    code, out, errors = finished(
+        started(
+            *("--space", f"{base / 'toy.py'},thresholds", "--data", str(drawn), "--out", str(base / "runs")),
+            *("--name", "whole", "--trials", "5", "--epochs", "3", "--keep", "2", *TINY),
+        )
+    )
+    assert code == 0, errors
+    return base / "runs" / "whole", out
+
+
+def test_it_ends_with_leaderboard_winner_folder_and_next_commands(whole):
+    folder, out = whole
+    assert re.search(r"1\s+t000\d", out)
+    assert re.search(r"winner: t000\d", out)
+    assert f"run folder  {folder}" in out
+    for module in ("results.leaderboard", "results.export", "search.run"):
+        assert f"python -m {module}" in out
+    assert "dashboard: http://127.0.0.1:" in out
+    assert "\x1b" not in out  # plain lines, not a terminal
+
+
+def test_the_board_has_a_row_per_trial_and_the_diverged_one_keeps_its_reason(whole):
+    board = read_leaderboard(whole[0]).set_index("trial_id")
+    assert sorted(board.index) == [f"t{number:04d}" for number in range(5)]
+    wild = board[board["baseline"] == "wild"].iloc[0]
+    assert wild["status"] == "diverged"
+    assert "the loss is not finite" in wild["stop_reason"]
+    rest = board[board["baseline"] != "wild"]
+    assert set(rest["status"]) <= {"finished", "stopped"}
+    assert rest["val_map"].notna().all()
+    assert (rest["trial_seconds"] >= rest["train_seconds"]).all()
+    for row in rest[rest["status"] == "stopped"].to_dict("records"):
+        assert row["stop_reason"].startswith("asha: val_map")
+    assert "t0001 diverged" in whole[1]
+
+
+def test_what_the_models_have_is_read_back_into_the_rows(whole):
+    for row in read_leaderboard(whole[0]).to_dict("records"):
+        if row["status"] != "diverged":
+            model, config = json.loads(row["model"]), json.loads(row["config"])
+            assert model["min_size"] == config["model.min_size"] == 32
+            assert model["nms"] == config["detect.task1.nms"]
+            assert model["num_parameters"] == row["num_parameters"]
+
+
+def test_trials_ran_side_by_side(whole):
+    record = read_record(whole[0], "whole")
+    spans = [(trial.started_at, trial.finished_at) for trial in record.trials.values()]
+    overlap = [a for a in spans for b in spans if a is not b and a[0] < b[1] and b[0] < a[1]]
+    assert overlap or os.cpu_count() == 1
+
+
+def test_every_report_is_one_epoch_and_in_order(whole):
+    record = read_record(whole[0], "whole")
+    for trial in record.trials.values():
+        assert list(trial.epochs) == list(range(1, len(trial.epochs) + 1))
+    events = [json.loads(line) for line in (whole[0] / "events.jsonl").read_text().splitlines()]
+    reports = [(event["trial_id"], event["epoch"]) for event in events if event["kind"] == "report"]
+    assert len(set(reports)) == len(reports)
+
+
+def test_the_kept_checkpoint_is_the_best_epochs_and_scores_what_the_board_says(whole, drawn, one_thread):
+    from digits_core.cache import DataSource, open_data
+    from digits_core.checkpoint import load_config, load_model
+    from digits_core.evaluate import detect_split, score_split
+    from digits_core.model import build_model
+
+    folder, _ = whole
+    board = read_leaderboard(folder)
+    row = board[board["status"] != "diverged"].iloc[0]
+    checkpoint = folder / row["checkpoint"]
+    config = load_config(checkpoint)
+    model, _ = build_model(config)
+    load_model(checkpoint, model)
+    data = open_data(DataSource(folder=str(drawn)))
+    import torch
+
+    raw = detect_split(model, data.valid, 0.01, batch_size=32, device=torch.device("cpu"), dtype=torch.float32)
+    scores = score_split(raw, data.valid, config.detect)
+    assert scores.map == pytest.approx(row["val_map"], abs=1e-4)
+    assert scores.number_accuracy == pytest.approx(row["val_number_accuracy"], abs=1e-9)
+
+
+def test_losers_checkpoints_are_gone_and_ray_keeps_none(whole):
+    folder, _ = whole
+    board = read_leaderboard(folder)
+    kept = {path.name for path in (folder / "checkpoints").iterdir()}
+    assert kept == set(board["trial_id"][board["checkpoint"].notna()])
+    assert len(kept) == 2
+    assert list((folder / "tune").glob("*/checkpoint_*")) == []
+
+
+def test_each_trained_model_is_swept_and_the_optimum_is_the_tables(whole):
+    folder, _ = whole
+    for row in read_leaderboard(folder).to_dict("records"):
+        if row["status"] == "diverged":
+            continue
+        table = pq.read_table(folder / "thresholds" / f"{row['trial_id']}.parquet")
+        assert table.schema.equals(THRESHOLDS)
+        sweep = table.to_pandas()
+        assert len(sweep) == 35
+        assert sweep["val_map"].max() == pytest.approx(row["task1_map"])
+        assert sweep["val_number_accuracy"].max() == pytest.approx(row["task2_number_accuracy"])
+        own = sweep[(sweep["task1_nms"] == 0.5) & (sweep["task1_score"] == 0.01)].iloc[0]
+        assert own["val_map"] == pytest.approx(row["val_map"])  # the trial's own setting is one of the grid's
+
+
+def test_the_winners_settings_are_a_file_that_config_takes(whole):
+    folder, _ = whole
+    config = TrainConfig.from_flat(read_toml(folder / "best.toml"))
+    winner = read_record(folder, "whole").winner()
+    assert config.optim.lr == winner.config["optim.lr"]
+    assert config.detect.task2.score == winner.optima["task2_score"]
+
+
+def test_optuna_knows_what_became_of_each_drawn_trial(whole):
+    folder, _ = whole
+    storage = optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(folder / "study.journal")))
+    [study] = optuna.get_all_study_summaries(storage)
+    trials = optuna.load_study(study_name=study.study_name, storage=storage).trials
+    drawn = [trial for trial in read_record(folder, "whole").trials.values() if trial.baseline is None]
+    assert len(trials) == len(drawn) == 3
+    states = {"finished": TrialState.COMPLETE, "stopped": TrialState.PRUNED}
+    for trial in drawn:
+        mine = trials[trial.optuna_number]
+        assert mine.state == states[trial.status]
+        assert mine.params == trial.params
+        assert mine.intermediate_values == pytest.approx({n: epoch["val_map"] for n, epoch in trial.epochs.items()})
+
+
+def test_run_json_says_what_ran_on_what(whole, drawn):
+    tree = json.loads((whole[0] / "run.json").read_text())
+    assert tree["settings"]["trials"] == 5
+    assert tree["data"]["num_train"] == 64
+    assert re.fullmatch("[0-9a-f]{32}", tree["data"]["fingerprint"])
+    assert tree["versions"]["ray"]
+    assert tree["command"][:3] == ["python", "-m", "search.run"]
+    assert datetime.fromisoformat(tree["started_at"])
+
+
+def test_ctrl_c_keeps_all_rows_and_resume_goes_on_where_it_stood(tmp_path, drawn):
+    arguments = ["--out", str(tmp_path / "runs")]
+    folder = tmp_path / "runs" / "held"
+    process = started(
+        *("--space", "lr_schedules", "--data", str(drawn), "--name", "held", "--trials", "4"),
+        *("--epochs", "6", "--scheduler", "none", *TINY, *arguments),
+    )
+    events = folder / "events.jsonl"
+    deadline = time.monotonic() + 200
+    while not (events.exists() and events.read_text().count('"kind":"checkpoint"') >= 2):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal sends it: to every process of the group
+    code, out, _ = finished(process)
+    assert code == 130
+    assert "--resume held" in out
+    before = read_record(folder, "held")
+    assert len(read_leaderboard(folder)) == len(before.trials)
+    assert {trial.status for trial in before.trials.values()} <= {"interrupted", "finished"}
+    assert any(trial.status == "interrupted" and trial.num_epochs for trial in before.trials.values())
+
+    code, out, errors = finished(started("--resume", "held", *arguments))
+    assert code == 0, errors
+    after = read_record(folder, "held")
+    assert len(after.trials) == 4
+    assert {trial.status for trial in after.trials.values()} == {"finished"}
+    lines = [json.loads(line) for line in events.read_text().splitlines()]
+    reports = [(line["trial_id"], line["epoch"]) for line in lines if line["kind"] == "report"]
+    assert sorted(reports) == [(f"t{trial:04d}", epoch) for trial in range(4) for epoch in range(1, 7)]
+    for trial_id, trial in before.trials.items():  # what was known is still known
+        for epoch, values in trial.epochs.items():
+            assert after.trials[trial_id].epochs[epoch]["val_map"] == values["val_map"]

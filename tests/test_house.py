@@ -1,0 +1,140 @@
+"""What holds for the whole house: walls, commands, documents, names."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from digits_core import data, pretrain
+from digits_core.config import knobs
+from results import export, leaderboard
+from results.leaderboard import SHOWN
+from results.schema import EPOCHS, LEADERBOARD
+from search import run
+from search.defaults import METRICS, SAMPLERS, SCHEDULERS
+
+ROOT = Path(__file__).parents[1]
+COMMANDS = {
+    "search.run": run,
+    "results.leaderboard": leaderboard,
+    "results.export": export,
+    "digits_core.data": data,
+    "digits_core.pretrain": pretrain,
+}
+
+
+def loaded_by(code):
+    """The top-level packages that a fresh process has loaded after running code."""
+    code += "; import sys; print(' '.join(sorted({name.partition('.')[0] for name in sys.modules})))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    return set(done.stdout.split())
+
+
+def test_import_contracts_hold():
+    done = subprocess.run(
+        [str(Path(sys.executable).with_name("lint-imports")), "--no-cache"], capture_output=True, text=True, cwd=ROOT
+    )
+    assert done.returncode == 0, done.stdout
+
+
+def test_packages_import_nothing_by_themselves():
+    bare = loaded_by("pass")
+    assert loaded_by("import digits_core, spaces, results, search") - bare == {
+        "digits_core",
+        "spaces",
+        "results",
+        "search",
+    }
+
+
+def test_results_and_spaces_load_neither_torch_nor_ray():
+    loaded = loaded_by("import results.leaderboard, results.export, results.store, spaces.catalogue")
+    assert not loaded & {"torch", "torchvision", "ray"}
+
+
+def test_core_loads_neither_ray_nor_optuna():
+    assert not loaded_by("import digits_core.train, digits_core.sweep, digits_core.data") & {"ray", "optuna"}
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_help_for_itself_and_every_flag(name, capsys):
+    with pytest.raises(SystemExit) as caught:
+        COMMANDS[name].main(["--help"])
+    assert caught.value.code == 0
+    assert f"python -m {name}" in capsys.readouterr().out
+    parser = COMMANDS[name].build_parser()
+    assert parser.description
+    for action in parser._actions:
+        assert action.help or action.choices, action
+
+
+def test_the_reference_page_is_what_the_code_says():
+    source = (ROOT / "docs" / "make_reference.py").read_text()
+    scope = {"__file__": str(ROOT / "docs" / "make_reference.py"), "__name__": "make_reference"}
+    exec(compile(source, "make_reference.py", "exec"), scope)
+    written = (ROOT / "docs" / "reference.md").read_text()
+    assert scope["reference"]() == written, "run: python docs/make_reference.py"
+    for name in COMMANDS:
+        assert f"### python -m {name}" in written
+
+
+def test_commands_named_in_documents_exist():
+    for document in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md"):
+        for module in re.findall(r"python -m ([\w.]+)", (ROOT / document).read_text()):
+            assert module in COMMANDS, f"{document} names {module}"
+
+
+def test_flags_named_in_the_readme_exist():
+    flags = {flag for module in COMMANDS.values() for flag in re.findall(r"--[a-z-]+", _help(module.build_parser()))}
+    flags |= {"--help"}
+    named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", (ROOT / "README.md").read_text()))
+    assert named <= flags
+
+
+def _help(parser):
+    text = parser.format_help()
+    for action in parser._actions:
+        if hasattr(action, "choices") and isinstance(action.choices, dict):
+            text += "".join(sub.format_help() for sub in action.choices.values())
+    return text
+
+
+def test_search_flags_are_no_knobs_but_for_three():
+    leaves = {name.rpartition(".")[2] for name in knobs()}
+    flags = {action.dest for action in run.build_parser()._actions}
+    assert flags & leaves == {"epochs", "images_per_epoch", "seed"}
+
+
+def test_names_agree_between_rooms():
+    assert set(SHOWN) == set(METRICS)
+    assert set(METRICS) <= set(LEADERBOARD.names)
+    assert set(METRICS) <= set(EPOCHS.names)
+    actions = {action.dest: action for action in run.build_parser()._actions}
+    assert tuple(actions["sampler"].choices) == SAMPLERS
+    assert tuple(actions["scheduler"].choices) == SCHEDULERS
+    assert tuple(actions["metric"].choices) == METRICS
+
+
+def test_the_lock_names_versions_and_hashes_and_no_addresses():
+    lock = (ROOT / "requirements.lock").read_text()
+    assert "://" not in lock
+    for line in re.findall(r"^[a-z0-9].*$", lock, re.MULTILINE):
+        assert re.match(r"[\w.-]+==\S+( ;.*)? \\$", line), line
+    assert {"torch", "torchvision", "ray"} <= set(re.findall(r"^([\w-]+)==", lock, re.MULTILINE))
+
+
+def test_nothing_phones_home():
+    from search.cluster import WORKER_ENVIRONMENT
+
+    assert WORKER_ENVIRONMENT["RAY_USAGE_STATS_ENABLED"] == "0"
+    assert WORKER_ENVIRONMENT["NO_ALBUMENTATIONS_UPDATE"] == "1"
+    code = (
+        "import os, socket; os.environ.pop('NO_ALBUMENTATIONS_UPDATE', None)\n"
+        "def refuse(*_, **__): raise SystemExit('asked the network')\n"
+        "socket.getaddrinfo = socket.create_connection = refuse\n"
+        "from digits_core.synthetic import draw_number; draw_number(1, 1)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
