@@ -351,6 +351,8 @@ def _build(source: DataSource, root: Path, fingerprint: str) -> None:
             if not part.images:
                 raise DataError(f"the {part.name} part of {printable(source.folder)} has no usable image")
             table = Table.from_part(part)
+            if table.crowds.all():  # none at all, too
+                raise DataError(f"the {part.name} part of {printable(source.folder)} has no usable box")
             for item in fields(Table):
                 arrays[f"{part.name}.{item.name}"] = getattr(table, item.name)
             arrays[f"{part.name}.pixel_start"] = np.array(

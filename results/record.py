@@ -69,6 +69,8 @@ class RunRecord:
     metric: str = "val_map"
     trials: dict[str, TrialRecord] = field(default_factory=dict)
     num_events: int = 0
+    num_drivers: int = 0
+    """Starts of the search: one more with each resume."""
 
     def apply(self, event: Event) -> None:
         """Take in one event.
@@ -80,6 +82,7 @@ class RunRecord:
         kind, time = event["kind"], datetime.fromisoformat(event["time"])
         if kind == "run":
             self.metric = event["metric"]
+            self.num_drivers += 1
             # A new driver: whatever was under way when the last one died is not any more.
             for trial in self.trials.values():
                 _leave_slot(trial, None)

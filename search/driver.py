@@ -90,7 +90,7 @@ def run_search(settings: SearchSettings, *, resume: bool = False, command: list[
     port = free_port(settings.dashboard_port)
     folder = Path(settings.out) / settings.name
     _check_folder(folder, resume=resume)
-    probe = Probe() if settings.address is None else None
+    probe = Probe(plan.probe_config()) if settings.address is None else None
     data = prepare_data(settings, console)
     prepare_environment()
     import ray.tune  # noqa: F401  # takes seconds, which the probe takes anyway

@@ -10,7 +10,8 @@ import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from digits_core.errors import DeviceError, UsageError
+from digits_core.config import TrainConfig
+from digits_core.errors import DeviceError, UsageError, UserError, WeightsError
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,12 +23,14 @@ class Findings:
         num_gpus: GPUs that the driver names, whether torch can use them or not.
         torch_fault: why torch cannot be used at all, in a sentence; None when it can.
         gpu_fault: why torch cannot use the GPUs; None when it can, or there are none.
+        model_fault: why the model of the search's base config cannot be built; None when it can.
     """
 
     num_cores: int
     num_gpus: int
     torch_fault: str | None
     gpu_fault: str | None
+    model_fault: str | None
 
     def resources(self) -> dict[str, float]:
         """As Ray counts them."""
@@ -39,15 +42,18 @@ class Findings:
         Raises:
             UsageError: torch and torchvision do not belong together, or one is missing.
             DeviceError: GPUs are there and wanted, but torch cannot use them.
+            WeightsError: the base config's initial weights cannot be loaded.
         """
         if self.torch_fault is not None:
             raise UsageError(self.torch_fault)
         if self.gpu_fault is not None and gpus_per_trial != 0:
             raise DeviceError(self.gpu_fault)
+        if self.model_fault is not None:
+            raise WeightsError(self.model_fault)
 
 
-def look() -> Findings:
-    """Import torch and torchvision in this process and try them."""
+def look(config: TrainConfig) -> Findings:
+    """Import torch and torchvision in this process, try them, and build the model of a config."""
     allowed = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
     try:
         import torch
@@ -56,13 +62,13 @@ def look() -> Findings:
         torchvision.ops.nms(torch.zeros(1, 4), torch.zeros(1), 0.5)
     except ImportError as error:
         fault = f"torch or torchvision cannot be imported ({error}); install both as the README says"
-        return Findings(len(allowed), 0, fault, None)
+        return Findings(len(allowed), 0, fault, None, None)
     except (RuntimeError, NotImplementedError) as error:
         fault = (
             f"torch and torchvision do not fit each other ({str(error).splitlines()[0]}); install both from the "
             "package registry: a CPU-only torch beside the registry's torchvision does not work"
         )
-        return Findings(len(allowed), 0, fault, None)
+        return Findings(len(allowed), 0, fault, None, None)
     num_gpus = torch.cuda.device_count()
     gpu_fault = None
     if num_gpus:
@@ -74,23 +80,36 @@ def look() -> Findings:
                 f"{str(error).splitlines()[0]}; update the driver, install a torch built for it, or search on the "
                 "CPU with --gpus-per-trial 0"
             )
-    return Findings(len(allowed), num_gpus, None, gpu_fault)
+    return Findings(len(allowed), num_gpus, None, gpu_fault, _model_fault(config))
+
+
+def _model_fault(config: TrainConfig) -> str | None:
+    """Initial weights that cannot be had would fail in every trial: better once, before the first."""
+    from digits_core.model import build_model
+
+    try:
+        build_model(config)
+    except UserError as error:
+        return str(error)
+    return None
 
 
 class Probe:
     """A look that is under way in another process."""
 
-    def __init__(self) -> None:
-        """Start looking."""
+    def __init__(self, config: TrainConfig) -> None:
+        """Start looking, at the machine and at the model of a config."""
         root = str(Path(__file__).parent.parent)
         path = os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
         self._process = subprocess.Popen(
             [sys.executable, "-m", "search.probe"],
+            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
             env=os.environ | {"PYTHONPATH": path},
         )
+        self._config = config.to_json()
 
     def findings(self) -> Findings:
         """Wait for what was found.
@@ -98,7 +117,7 @@ class Probe:
         Raises:
             UsageError: the process died, as it does when a library of torch cannot be loaded.
         """
-        out, errors = self._process.communicate()
+        out, errors = self._process.communicate(self._config)
         if self._process.returncode:
             lines = errors.strip().splitlines() or [f"exit code {self._process.returncode}"]
             raise UsageError(f"torch cannot be used here: {lines[-1]}")
@@ -106,4 +125,4 @@ class Probe:
 
 
 if __name__ == "__main__":
-    print(json.dumps(asdict(look())))
+    print(json.dumps(asdict(look(TrainConfig.from_json(sys.stdin.read())))))

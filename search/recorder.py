@@ -99,7 +99,11 @@ class Recorder(Callback):
 
     def on_checkpoint(self, iteration: int, trials: list[Trial], trial: Trial, checkpoint: Any, **info: Any) -> None:
         """Ray has stored a checkpoint to go on from."""
-        self._events.write("checkpoint", trial_id=_name(trial), path=str(checkpoint.path))
+        name, path = _name(trial), str(checkpoint.path)
+        before = self.record.trials[name].saved
+        self._events.write("checkpoint", trial_id=name, path=path)
+        if before is not None and before != path:  # Ray deletes its own, not those of a driver before
+            shutil.rmtree(before, ignore_errors=True)
 
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """A trial ended without an error: finished, stopped or interrupted."""

@@ -185,7 +185,7 @@ def _dry_run(settings: Any) -> int:
     images = images_per_epoch(len(data.train), plan.base.data.images_per_epoch)
     names = ["default", *(baseline.name for baseline in plan.space.baselines)][: plan.trials]
     if settings.address is None:
-        found = Probe().findings()
+        found = Probe(plan.probe_config()).findings()
         found.check(settings.gpus_per_trial)
         slots = plan_slots(found.resources(), settings.cpus_per_trial, settings.gpus_per_trial).description
     else:

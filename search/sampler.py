@@ -76,6 +76,7 @@ class SettingSearcher(Searcher):
         sampler: str,
         payload: dict[str, Any],
         on_propose: Callable[[Proposal], None],
+        ending: Callable[[], str | None] = lambda: None,
         waiting: list[Proposal] | None = None,
         tried: dict[str, str] | None = None,
         values: dict[str, float] | None = None,
@@ -91,13 +92,14 @@ class SettingSearcher(Searcher):
             sampler: its name; `grid` walks every setting of the space.
             payload: what every trial is handed beside its config.
             on_propose: called with each new setting before Ray sees it.
+            ending: why the whole run is ending, or None; what an interruption cuts off stays open in Optuna.
             waiting: trials of an earlier driver to run first.
             tried: digest to trial_id of the settings tried before.
             values: digest to best score of those that have one.
         """
         super().__init__(metric=metric, mode="max")
         self._space, self._base, self._study = space, base, study
-        self._payload, self._on_propose = payload, on_propose
+        self._payload, self._on_propose, self._ending = payload, on_propose, ending
         self._waiting = list(waiting or [])
         self._tried = dict(tried or {})
         self._num_trials = num_trials
@@ -133,12 +135,16 @@ class SettingSearcher(Searcher):
         if proposal.optuna_trial is None:
             return
         value = self._values.get(proposal.digest)
-        if error or value is None:
+        if error:
             self._study.tell(proposal.optuna_trial, state=TrialState.FAIL)
             return
-        if result and (result["epoch"] >= proposal.config.optim.epochs or result["early_stopped"]):
+        if (
+            result
+            and "epoch" in result
+            and (result["epoch"] >= proposal.config.optim.epochs or result["early_stopped"])
+        ):
             self._study.tell(proposal.optuna_trial, value)
-        else:
+        elif self._ending() != "interrupted":
             self._study.tell(proposal.optuna_trial, state=TrialState.PRUNED)
 
     def save(self, checkpoint_path: str) -> None:

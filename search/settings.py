@@ -76,6 +76,10 @@ class Plan:
     trials: int
     sweep: list[Overrides]
 
+    def probe_config(self) -> TrainConfig:
+        """The setting that every trial starts from: the base with what the space fixes."""
+        return TrainConfig.from_flat(self.space.fixed, self.base)
+
 
 def make_plan(settings: SearchSettings) -> Plan:
     """Resolve and check what is asked.

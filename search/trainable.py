@@ -3,6 +3,7 @@
 # The driver imports this module to hand run_trial to Ray: torch and what needs it is imported by trials alone.
 import dataclasses
 import json
+import shutil
 import tempfile
 from functools import cache
 from pathlib import Path
@@ -86,6 +87,8 @@ def _report(report: "EpochReport", data: DigitData, settings: list[DetectConfig]
             _write_sweep(rows, folder / BEST_FOLDER / THRESHOLDS_FILE)
     saved = None if report.checkpoint is None else tune.Checkpoint.from_directory(str(report.checkpoint))
     tune.report(values, checkpoint=saved)
+    if report.checkpoint is not None:  # Ray has stored it; the next one carries all that is needed
+        shutil.rmtree(report.checkpoint, ignore_errors=True)
 
 
 def _optima(rows: "list[SweepRow]") -> dict[str, float]:

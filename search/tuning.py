@@ -98,6 +98,7 @@ def fit(
             "sweep": plan.sweep,
         },
         on_propose=recorder.propose,
+        ending=ending,
         waiting=unfinished(events.record, study),
         tried={trial.config_hash: trial.trial_id for trial in events.record.trials.values()},
         values=known_values(events.record),
@@ -116,8 +117,9 @@ def fit(
             trial_dirname_creator=_trial_name,
         ),
         run_config=tune.RunConfig(
-            name=TUNE_FOLDER,
-            storage_path=str(folder.resolve()),
+            # A resumed run reads the checkpoints of the one before: their names must not meet.
+            name=f"{events.record.num_drivers:03d}",
+            storage_path=str((folder / TUNE_FOLDER).resolve()),
             stop=EarlyEnd(ending),
             callbacks=[recorder],
             verbose=0,

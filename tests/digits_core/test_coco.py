@@ -159,6 +159,12 @@ def test_other_file_names_are_taken(folder):
     assert len(data.train) == 4
 
 
+def test_a_part_of_crowds_alone_cannot_be_searched_on(folder):
+    root = folder(valid={"annotations": [box(1, iscrowd=1), box(2, 2, iscrowd=1)]})
+    with pytest.raises(DataError, match=r"the valid part of .* has no usable box"):
+        open_data(DataSource(folder=str(root)))
+
+
 def test_crowds_are_kept_apart_from_digits(folder):
     root = folder(train={"annotations": [box(1, iscrowd=1), box(2, 2)]})
     data = open_data(DataSource(folder=str(root)))

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from digits_core.config import TrainConfig, parse_assignment
 from search import driver
 from search.probe import Findings, Probe, look
 from search.run import build_parser, main
@@ -52,6 +53,7 @@ def run(*arguments):
 )
 def test_a_mistake_is_one_sentence(arguments, said, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    findings(monkeypatch)
     assert run(*arguments) == 2
     error = capsys.readouterr().err
     assert said in error
@@ -63,7 +65,7 @@ def test_a_mistake_is_one_sentence(arguments, said, capsys, tmp_path, monkeypatc
 
 def findings(monkeypatch, **more):
     """Let the probe find something."""
-    values = {"num_cores": 2, "num_gpus": 0, "torch_fault": None, "gpu_fault": None, **more}
+    values = {"num_cores": 2, "num_gpus": 0, "torch_fault": None, "gpu_fault": None, "model_fault": None, **more}
     monkeypatch.setattr(driver.Probe, "findings", lambda _: Findings(**values))
 
 
@@ -76,7 +78,7 @@ def test_a_gpu_where_there_is_none(capsys, tmp_path, monkeypatch):
 
 
 def test_the_probe_finds_this_machine():
-    found = Probe().findings()
+    found = Probe(TrainConfig()).findings()
     assert found.num_cores >= 1
     assert found.torch_fault is None
     found.check(0)
@@ -90,7 +92,7 @@ def test_a_driver_too_old_for_torch(capsys, tmp_path, monkeypatch):
 
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     monkeypatch.setattr(torch.cuda, "init", refuse)
-    found = look()
+    found = look(TrainConfig())
     found.check(0)  # without GPUs the search can go on
     monkeypatch.chdir(tmp_path)
     findings(monkeypatch, num_gpus=1, gpu_fault=found.gpu_fault)
@@ -110,13 +112,36 @@ def test_torch_and_torchvision_that_do_not_fit(capsys, tmp_path, monkeypatch):
 
     with monkeypatch.context() as broken:
         broken.setattr(torchvision.ops, "nms", refuse)
-        found = look()
+        found = look(TrainConfig())
     monkeypatch.chdir(tmp_path)
     findings(monkeypatch, torch_fault=found.torch_fault)
     assert run("--space", "anchors") == 2
     error = capsys.readouterr().err
     assert "torch and torchvision do not fit each other (operator torchvision::nms does not exist)" in error
     assert "install both from the package registry" in error
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("knob", "said"),
+    [
+        ("model.weights=/nowhere/at/all", "/nowhere/at/all/model.safetensors: no such file"),
+        ("model.min_size=32", None),
+        ("model.anchor_sizes=8,16,32,64,128", "for others set model.fresh_rpn=true"),
+    ],
+)
+def test_initial_weights_that_cannot_be_had_stop_the_search_before_it_starts(knob, said, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    name, value = parse_assignment(knob)
+    found = look(TrainConfig.from_flat({name: value}))
+    findings(monkeypatch, model_fault=found.model_fault)
+    if said is None:
+        assert found.model_fault is None
+        return
+    assert run("--space", "lr_schedules", "--set", knob) == 2
+    error = capsys.readouterr().err
+    assert said in error
+    assert error.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
 
 
