@@ -1,6 +1,7 @@
 """A Tune callback: every report becomes an event, and the Parquet views follow within seconds."""
 
 import json
+import re
 import shutil
 import time
 from collections.abc import Callable
@@ -22,6 +23,9 @@ VIEW_SECONDS = 3.0
 
 CHECKPOINTS, THRESHOLDS = "checkpoints", "thresholds"
 
+MAX_REASON = 500
+
+_ERROR_LINE = re.compile(r"^(?:\w+\.)*(\w*(?:Error|Exception))(?:\(.*?\))?: (.*)$")
 _FAILURES = {"DivergedError": "diverged", "OutOfMemoryError": "out_of_memory", "MemoryError": "out_of_memory"}
 
 
@@ -81,7 +85,7 @@ class Recorder(Callback):
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """A trial takes a slot."""
         self._events.write("start", trial_id=_name(trial))
-        self._show(trial)
+        self._show(_name(trial))
 
     def on_trial_result(
         self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
@@ -95,7 +99,7 @@ class Recorder(Callback):
             values["device"] = result["device"]
         epoch, early = int(result["epoch"]), bool(result["early_stopped"])
         self._events.write("report", trial_id=_name(trial), epoch=epoch, early_stopped=early, **values)
-        self._show(trial)
+        self._show(_name(trial))
 
     def on_checkpoint(self, iteration: int, trials: list[Trial], trial: Trial, checkpoint: Any, **info: Any) -> None:
         """Ray has stored a checkpoint to go on from."""
@@ -110,31 +114,35 @@ class Recorder(Callback):
         name = _name(trial)
         last = trial.last_result or {}
         epochs = int(trial.config["config"]["optim.epochs"])
-        ending = self._ending()
         reason = self._reasons.get(trial.trial_id)
         if self.record.trials[name].num_epochs >= epochs:
-            self._end(trial, "finished", None)
+            self._end(name, "finished", None)
         elif last.get("early_stopped"):
             patience = trial.config["config"]["optim.early_stop_epochs"]
-            self._end(trial, "finished", f"early stop: no better epoch in {patience}")
+            self._end(name, "finished", f"early stop: no better epoch in {patience}")
         elif reason is not None:
-            self._end(trial, "stopped", reason)
-        elif ending == "time budget":
-            self._end(trial, "stopped", "the time budget was used up")
+            self._end(name, "stopped", reason)
         else:
-            self._end(trial, "interrupted", "the run was interrupted")
+            self._end(name, *self._cut_off())
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """A trial ended by an error: its name says which status."""
-        status, reason = classify(trial.get_error())
-        self._end(trial, status, reason)
+        status, reason = classify(_error_text(trial))
+        self._end(_name(trial), status, reason)
 
     def finish(self) -> None:
-        """Write the views a last time."""
+        """Set down trials that Ray cut off without a word, as it does when a run ends early; write the views."""
+        for trial in list(self.record.trials.values()):
+            if trial.status == "running" and trial.since is not None:
+                self._end(trial.trial_id, *self._cut_off())
         write_views(self._folder, self.record)
 
-    def _end(self, trial: Trial, status: str, reason: str | None) -> None:
-        name = _name(trial)
+    def _cut_off(self) -> tuple[str, str]:
+        if self._ending() == "time budget":
+            return "stopped", "the time budget was used up"
+        return "interrupted", "the run was interrupted"
+
+    def _end(self, name: str, status: str, reason: str | None) -> None:
         if status != "interrupted":
             self._keep_best(name)
         self._events.write("end", trial_id=name, status=status, reason=reason)
@@ -143,7 +151,7 @@ class Recorder(Callback):
             saved = self.record.trials[name].saved
             if saved is not None:
                 shutil.rmtree(saved, ignore_errors=True)
-        self._show(trial)
+        self._show(name)
 
     def _keep_best(self, name: str) -> None:
         """Take the best epoch's model and its threshold sweep out of Ray's last checkpoint."""
@@ -171,30 +179,38 @@ class Recorder(Callback):
             shutil.rmtree(self._folder / str(loser.checkpoint), ignore_errors=True)
             self._events.write("kept", trial_id=loser.trial_id, path=None)
 
-    def _show(self, trial: Trial) -> None:
-        self._watcher(self.record, _name(trial))
+    def _show(self, name: str) -> None:
+        self._watcher(self.record, name)
         now = time.monotonic()
         if now - self._written >= VIEW_SECONDS:
             write_views(self._folder, self.record)
             self._written = time.monotonic()
 
 
-def classify(error: BaseException | None) -> tuple[str, str]:
-    """The status and one-line reason of an error that a trial raised, as Ray hands it over."""
-    seen: BaseException | None = error
-    while seen is not None:
-        for cls in type(seen).__mro__:
-            if cls.__name__ in _FAILURES:
-                return _FAILURES[cls.__name__], _one_line(seen)
-        following = getattr(seen, "cause", None) or seen.__cause__
-        seen = following if isinstance(following, BaseException) else None
-    return "failed", "unknown error" if error is None else _one_line(error)
+def classify(text: str) -> tuple[str, str]:
+    """The status and one-line reason of an error, from the text that Ray keeps of it.
+
+    Ray's copy of the exception itself is a pickle, which this house does not open.
+    """
+    lines = [line.strip() for line in text.splitlines() if line.strip() and not line.startswith("Failure #")]
+    for line in reversed(lines):
+        match = _ERROR_LINE.match(line)
+        if match is None:
+            continue
+        name, message = match.groups()
+        if name in _FAILURES:
+            return _FAILURES[name], message[:MAX_REASON]
+        return "failed", (message if name == "RefusedError" else f"{name}: {message}")[:MAX_REASON]
+    return "failed", (lines[0] if lines else "unknown error")[:MAX_REASON]
 
 
-def _one_line(error: BaseException) -> str:
-    """The last line that says something: Ray puts the remote traceback before it."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return (lines[-1] if lines else type(error).__name__)[:500]
+def _error_text(trial: Trial) -> str:
+    """What Ray wrote down of a trial's error; the file is on this machine before it is in the storage."""
+    file = trial.error_file
+    try:
+        return Path(file).read_text(encoding="utf-8", errors="replace") if file else ""
+    except OSError:
+        return ""
 
 
 def _name(trial: Trial) -> str:

@@ -147,6 +147,11 @@ class SettingSearcher(Searcher):
         elif self._ending() != "interrupted":
             self._study.tell(proposal.optuna_trial, state=TrialState.PRUNED)
 
+    def close(self) -> None:
+        """Tell Optuna of trials that Ray cut off without a word, as it does when a run ends early."""
+        for trial_id in list(self._running):
+            self.on_trial_complete(trial_id)
+
     def save(self, checkpoint_path: str) -> None:
         """Nothing to save: run folder and study hold it all."""
 

@@ -130,6 +130,7 @@ def fit(
     try:
         tuner.fit()
     finally:
+        searcher.close()
         recorder.finish()
 
 

@@ -4,7 +4,6 @@ import time
 
 import pytest
 
-from digits_core.errors import DivergedError
 from results.record import read_record
 from search.cluster import chatter_to
 from search.driver import Ending
@@ -42,32 +41,28 @@ def test_signals_are_left_alone_outside_the_main_thread():
     assert done == [True]
 
 
-class RemoteError(Exception):
-    """As Ray hands over what a trial raised: a traceback as text, and the cause."""
-
-    def __init__(self, text, cause):
-        super().__init__(text)
-        self.cause = cause
+TRACEBACK = """Failure # 1 (occurred at 2026-01-01_00-00-00)
+ray::ImplicitFunc.train() (pid=19436, repr=run_trial)
+  File "train.py", line 242, in train_step
+    raise DivergedError(f"step: {named}")
+"""
 
 
 @pytest.mark.parametrize(
-    ("error", "expected"),
+    ("text", "expected"),
     [
-        (RemoteError("Traceback\n  ...\nx", DivergedError("step 3: loss=nan")), ("diverged", "step 3: loss=nan")),
-        (MemoryError("no room"), ("out_of_memory", "no room")),
-        (RemoteError("Traceback\n  line\nValueError: five", ValueError("five")), ("failed", "ValueError: five")),
-        (None, ("failed", "unknown error")),
+        (TRACEBACK + "digits_core.errors.DivergedError: step 3: nan", ("diverged", "step 3: nan")),
+        (TRACEBACK + "torch.OutOfMemoryError: CUDA out of memory.", ("out_of_memory", "CUDA out of memory.")),
+        (TRACEBACK + "MemoryError: no room", ("out_of_memory", "no room")),
+        ("ray.exceptions.OutOfMemoryError: Task was killed", ("out_of_memory", "Task was killed")),
+        (TRACEBACK + "search.trainable.RefusedError: no weights", ("failed", "no weights")),
+        (TRACEBACK + "ValueError: five\nnote", ("failed", "ValueError: five")),
+        ("Failure # 1 (now)\nThe actor died unexpectedly\n\tclass_name: x", ("failed", "The actor died unexpectedly")),
+        ("", ("failed", "unknown error")),
     ],
 )
-def test_errors_of_trials_become_a_status_and_one_line(error, expected):
-    assert classify(error) == expected
-
-
-def test_cuda_out_of_memory_has_a_status_of_its_own():
-    import torch
-
-    error = RemoteError("Traceback\nboom", torch.OutOfMemoryError("CUDA out of memory."))
-    assert classify(error) == ("out_of_memory", "CUDA out of memory.")
+def test_errors_of_trials_become_a_status_and_one_line(text, expected):
+    assert classify(text) == expected
 
 
 def test_chatter_goes_into_the_file_and_the_terminal_stays_ours(tmp_path, capfd):
