@@ -8,6 +8,7 @@ import platform
 import shutil
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -242,7 +243,8 @@ def _tell(
     settings: SearchSettings, plan: Plan, folder: Path, record: RunRecord, ending: str | None, console: Console
 ) -> int:
     """Print the leaderboard, the winner in words and what to do next."""
-    resume = f"python -m search.run --resume {settings.name}" + (
+    python = this_python()
+    resume = f"{python} -m search.run --resume {settings.name}" + (
         f" --out {settings.out}" if settings.out != "runs" else ""
     )
     print_board(leaderboard_table(record).to_pandas(), settings.metric, console)
@@ -259,13 +261,26 @@ def _tell(
         console.print(f"""
 run folder  {folder}
             leaderboard.parquet, epochs.parquet, {BEST_FILE} (the winner's settings), events.jsonl
-go on with  python -m results.leaderboard {folder}
-            python -m results.export {folder} --format csv -o leaderboard.csv
-            python -m search.run --space lr_schedules --config {folder / BEST_FILE}""", markup=False)  # fmt: skip
+go on with  {python} -m results.leaderboard {folder}
+            {python} -m results.export {folder} --format csv -o leaderboard.csv
+            {python} -m search.run --space lr_schedules --config {folder / BEST_FILE}""", markup=False)  # fmt: skip
     if ending == "interrupted":
         console.print(f"interrupted; go on with\n            {resume}", markup=False)
         return 130
     return 0 if winner is not None else 1
+
+
+def this_python() -> str:
+    """How to call the interpreter that runs this: `python` where a shell would find it so."""
+    found = shutil.which("python")
+    if (
+        found is not None
+        and os.path.samefile(found, sys.executable)
+        and Path(found).parent == Path(sys.executable).parent
+    ):
+        return "python"
+    here = Path(sys.executable)
+    return str(here.relative_to(Path.cwd())) if here.is_relative_to(Path.cwd()) else str(here)
 
 
 def winner_words(record: RunRecord, base: TrainConfig) -> list[str]:

@@ -3,6 +3,8 @@
 import time
 from typing import TextIO
 
+from rich import box
+from rich.console import Group
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
@@ -39,7 +41,15 @@ class Progress:
         self.console = open_console(out)
         self._base, self._trials, self._epochs, self._slots = base, trials, epochs, slots
         self._started = time.monotonic()
-        self._live = Live(console=self.console, refresh_per_second=2, transient=True) if out.isatty() else None
+        self._live = None
+        if out.isatty():  # what Ray prints goes to its log, not above the table
+            self._live = Live(
+                console=self.console,
+                refresh_per_second=2,
+                transient=True,
+                redirect_stdout=False,
+                redirect_stderr=False,
+            )
         self._told: dict[str, tuple[str, int]] = {}
 
     def __enter__(self) -> "Progress":
@@ -56,7 +66,7 @@ class Progress:
     def update(self, record: RunRecord, trial_id: str) -> None:
         """Show what became of one trial."""
         if self._live:
-            self._live.update(self._table(record))
+            self._live.update(Group(self._table(record), Text(self._summary(record))))
         trial = record.trials[trial_id]
         state = (trial.status, trial.num_epochs)
         if self._told.get(trial_id) == state:
@@ -82,7 +92,7 @@ class Progress:
         return "-" if winner is None or best is None else f"{best[record.metric]:.2f} ({winner.trial_id})"
 
     def _table(self, record: RunRecord) -> Table:
-        table = Table(title=record.run, title_justify="left", caption=self._summary(record), caption_justify="left")
+        table = Table(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False)
         for header in ("trial", "epoch", SHOWN[record.metric], "best", "images/s", "setting"):
             table.add_column(header, justify="left" if header in ("trial", "setting") else "right")
         for trial in record.trials.values():

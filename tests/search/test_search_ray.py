@@ -91,7 +91,7 @@ def test_it_ends_with_leaderboard_winner_folder_and_next_commands(whole):
     assert re.search(r"winner: t000\d", out)
     assert f"run folder  {folder}" in out
     for module in ("results.leaderboard", "results.export", "search.run"):
-        assert f"python -m {module}" in out
+        assert f" -m {module}" in out
     assert "dashboard: http://127.0.0.1:" in out
     assert "\x1b" not in out  # plain lines, not a terminal
 
