@@ -258,26 +258,33 @@ def _tell(
         write_text(folder / BEST_FILE, best.to_toml())
         for line in winner_words(record, plan.base):
             console.print(line, markup=False)
-        console.print(f"""
+        files = f"leaderboard.parquet, epochs.parquet, {BEST_FILE} (the winner's settings), events.jsonl"
+        console.print(
+            f"""
 run folder  {folder}
-            leaderboard.parquet, epochs.parquet, {BEST_FILE} (the winner's settings), events.jsonl
+            {files}{", thresholds/" if plan.sweep else ""}
 go on with  {python} -m results.leaderboard {folder}
             {python} -m results.export {folder} --format csv -o leaderboard.csv
-            {python} -m search.run --space lr_schedules --config {folder / BEST_FILE}""", markup=False)  # fmt: skip
+            {python} -m search.run {_next_search(settings)} --config {folder / BEST_FILE}""",
+            markup=False,
+        )
     if ending == "interrupted":
         console.print(f"interrupted; go on with\n            {resume}", markup=False)
         return 130
     return 0 if winner is not None else 1
 
 
+def _next_search(settings: SearchSettings) -> str:
+    """The flags of a search that takes the winner further: another space, the same data."""
+    searched = settings.space.split(",")
+    space = next((name for name in ("lr_schedules", "anchors", "thresholds") if name not in searched), "aspect_ratios")
+    return f"--space {space}" + ("" if settings.data.folder == DRAWN else f" --data {settings.data.folder}")
+
+
 def this_python() -> str:
     """How to call the interpreter that runs this: `python` where a shell would find it so."""
     found = shutil.which("python")
-    if (
-        found is not None
-        and os.path.samefile(found, sys.executable)
-        and Path(found).parent == Path(sys.executable).parent
-    ):
+    if found is not None and Path(found) == Path(sys.executable):
         return "python"
     here = Path(sys.executable)
     return str(here.relative_to(Path.cwd())) if here.is_relative_to(Path.cwd()) else str(here)
