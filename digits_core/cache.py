@@ -173,6 +173,8 @@ def _annotation_files(source: DataSource) -> list[tuple[str, Path]]:
             "valid.json, train/ and valid/ (other names: --train-json, --valid-json, --train-dir, --valid-dir)"
         )
     valid = folder / source.valid_json
+    if source.valid_json != DataSource().valid_json and not valid.is_file():
+        raise DataError(f"--valid-json {printable(source.valid_json)}: {printable(source.folder)} holds no such file")
     return [("train", train), *([("valid", valid)] if valid.is_file() else [])]
 
 

@@ -1,9 +1,12 @@
 """COCO annotations of digits: what is read, what is checked, what is written."""
 
+import contextlib
 import json
 import math
+import os
+import shutil
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -105,6 +108,24 @@ def read_part(name: str, path: Path, content: bytes) -> Part:
     elif not seen:
         part.blame("no annotations")
     return part
+
+
+@contextlib.contextmanager
+def new_folder(folder: Path) -> Iterator[Path]:
+    """A folder to write a data set into, which takes its name when it is whole.
+
+    Raises:
+        DataError: the folder is there and not empty.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise DataError(f"{folder} is not empty; name a new folder")
+    half = folder.with_name(f".{folder.name}.{os.getpid()}.half")
+    half.mkdir(parents=True)
+    try:
+        yield half
+        half.replace(folder)
+    finally:
+        shutil.rmtree(half, ignore_errors=True)
 
 
 def write_annotations(path: Path, images: list[dict[str, Any]], annotations: list[dict[str, Any]]) -> None:

@@ -99,9 +99,7 @@ def detect_raw(model: FasterRCNN, images: Sequence[Tensor], *, floor: float = SC
 def keep(raw: RawDetections, task: TaskConfig) -> Detections:
     """Apply a task's score threshold, NMS and top-k, in torchvision's order.
 
-    Raises:
-        ValueError: the task's score lies under the floor that `raw` was cut at is not detected here; callers
-            take the floor from the tasks.
+    `raw` must have been cut at a floor no higher than the task's score.
     """
     above = raw.scores > task.score
     boxes, scores, labels = raw.boxes[above], raw.scores[above], raw.labels[above]

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from digits_core.coco import write_annotations
+from digits_core.coco import new_folder, write_annotations
 from digits_core.errors import DataError, UsageError
 from digits_core.labels import category_of
 
@@ -60,15 +60,18 @@ def convert_svhn(source: Path, out: Path, *, valid_fraction: float, seed: int) -
     Raises:
         DataError: nothing to convert, or a named image is missing.
     """
-    from PIL import Image
-
     parts = [source / name for name in ("train", "extra", "test") if (source / name / STRUCT_FILE).is_file()]
     if not parts and (source / STRUCT_FILE).is_file():
         parts = [source]
     if not parts:
         raise DataError(f"{source}: holds no {STRUCT_FILE}, neither itself nor in train/, extra/ or test/")
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise DataError(f"-o {out}: is not empty; name a new folder")
+    with new_folder(out) as half:
+        return _convert(parts, half, valid_fraction=valid_fraction, seed=seed)
+
+
+def _convert(parts: list[Path], out: Path, *, valid_fraction: float, seed: int) -> dict[str, int]:
+    from PIL import Image
+
     images: dict[str, list[dict[str, Any]]] = {"train": [], "valid": [], "test": []}
     annotations: dict[str, list[dict[str, Any]]] = {name: [] for name in images}
     for part in parts:
@@ -77,8 +80,11 @@ def convert_svhn(source: Path, out: Path, *, valid_fraction: float, seed: int) -
             picture = part / name
             if Path(name).name != name or not picture.is_file():
                 raise DataError(f"{part / STRUCT_FILE} names the image {name}, which is not there")
-            with Image.open(picture) as image:
-                width, height = image.size
+            try:
+                with Image.open(picture) as image:
+                    width, height = image.size
+            except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+                raise DataError(f"{picture} cannot be read: it is no whole image") from None
             image_id = len(images[split]) + 1
             target = f"{image_id}{picture.suffix}"
             (out / split).mkdir(parents=True, exist_ok=True)

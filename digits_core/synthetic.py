@@ -17,7 +17,6 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from digits_core.errors import DataError
 from digits_core.labels import NUM_DIGITS, category_of
 
 Pixels = NDArray[np.uint8]
@@ -106,32 +105,38 @@ def write_drawn_folder(folder: Path, num_train: int, num_valid: int, seed: int =
     Raises:
         DataError: the folder holds something already.
     """
-    from digits_core.coco import write_annotations
+    from digits_core.coco import new_folder, write_annotations
 
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise DataError(f"{folder} is not empty; name a new folder for the drawn images")
-    for split, count in (("train", num_train), ("valid", num_valid)):
-        (folder / split).mkdir(parents=True, exist_ok=True)
-        images: list[dict[str, Any]] = []
-        annotations: list[dict[str, Any]] = []
-        for image_id, drawn in enumerate(draw_numbers(stream_seed(split, seed), count), start=1):
-            name = f"{image_id}.png"
-            Image.fromarray(drawn.pixels).save(folder / split / name)
-            height, width = drawn.pixels.shape[:2]
-            images.append({"id": image_id, "file_name": name, "width": width, "height": height})
-            for box, digit in zip(drawn.boxes.tolist(), drawn.digits.tolist(), strict=True):
-                x_min, y_min, x_max, y_max = box
-                annotations.append(
-                    {
-                        "id": len(annotations) + 1,
-                        "image_id": image_id,
-                        "category_id": category_of(digit),
-                        "bbox": [x_min, y_min, x_max - x_min, y_max - y_min],
-                        "area": (x_max - x_min) * (y_max - y_min),
-                        "iscrowd": 0,
-                    }
-                )
-        write_annotations(folder / f"{split}.json", images, annotations)
+    with new_folder(folder) as half:
+        for split, count in (("train", num_train), ("valid", num_valid)):
+            (half / split).mkdir()
+            images, annotations = _write_images(half / split, draw_numbers(stream_seed(split, seed), count))
+            write_annotations(half / f"{split}.json", images, annotations)
+
+
+def _write_images(
+    folder: Path, drawn_images: Iterator[DrawnImage]
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Save images as numbered PNGs; returns COCO's rows of images and of annotations."""
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
+    for image_id, drawn in enumerate(drawn_images, start=1):
+        name = f"{image_id}.png"
+        Image.fromarray(drawn.pixels).save(folder / name)
+        height, width = drawn.pixels.shape[:2]
+        images.append({"id": image_id, "file_name": name, "width": width, "height": height})
+        for (x_min, y_min, x_max, y_max), digit in zip(drawn.boxes.tolist(), drawn.digits.tolist(), strict=True):
+            annotations.append(
+                {
+                    "id": len(annotations) + 1,
+                    "image_id": image_id,
+                    "category_id": category_of(digit),
+                    "bbox": [x_min, y_min, x_max - x_min, y_max - y_min],
+                    "area": (x_max - x_min) * (y_max - y_min),
+                    "iscrowd": 0,
+                }
+            )
+    return images, annotations
 
 
 def stream_seed(split: str, seed: int) -> int:

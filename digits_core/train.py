@@ -40,7 +40,8 @@ class EpochMetrics:
         val_map, val_map_50, val_map_75: COCO AP on valid at `detect.task1`; None when not measurable.
         val_number_accuracy: share of valid images whose number is read right at `detect.task2`.
         images_per_second: training images over training seconds.
-        peak_memory_bytes: largest so far: of the GPU, or of the process on a CPU.
+        peak_memory_bytes: largest so far: of the GPU in this training; on a CPU of the process, which may have
+            trained others before.
         epoch_seconds: training, evaluation and saving; train_seconds and eval_seconds are parts of it.
         early_stopped: `optim.early_stop_epochs` ended the training here.
     """

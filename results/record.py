@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from digits_core.errors import RunError
-from results.schema import ENDED, EPOCH_NUMBERS
+from results.schema import ENDED, EPOCH_NUMBERS, FAILED
 
 Event = dict[str, Any]
 
@@ -37,6 +37,7 @@ class TrialRecord:
     status: str = "running"
     stop_reason: str | None = None
     epochs: dict[int, Event] = field(default_factory=dict)
+    early_stopped: bool = False
     model: dict[str, Any] | None = None
     device: str | None = None
     optima: dict[str, float] = field(default_factory=dict)
@@ -54,6 +55,11 @@ class TrialRecord:
     def num_epochs(self) -> int:
         """Epochs done."""
         return max(self.epochs, default=0)
+
+    @property
+    def trained_out(self) -> bool:
+        """Whether its training came to its own end: all epochs, or early stopping."""
+        return self.early_stopped or self.num_epochs >= int(self.config["optim.epochs"])
 
     def best(self, metric: str) -> Event | None:
         """The epoch with the highest metric; the earlier one of equals. None before the first."""
@@ -100,12 +106,14 @@ class RunRecord:
             case "start":
                 trial.status, trial.stop_reason, trial.finished_at = "running", None, None
                 trial.started_at = trial.started_at or time
+                _leave_slot(trial, time)
                 trial.since = time
             case "report":
                 trial.epochs[int(event["epoch"])] = {key: event.get(key) for key in EPOCH_NUMBERS} | {
                     "epoch": int(event["epoch"]),
                     "reported_at": time,
                 }
+                trial.early_stopped = bool(event.get("early_stopped"))
                 trial.model = event.get("model") or trial.model
                 trial.device = event.get("device") or trial.device
                 trial.optima = event.get("optima") or trial.optima
@@ -121,24 +129,21 @@ class RunRecord:
     def ranked(self) -> list[TrialRecord]:
         """Trials, best first: by the metric at the best epoch, then the cheaper, then the earlier.
 
-        Trials without a score come last.
+        Trials that failed come after all others, and those without a score last of each.
         """
 
-        def key(trial: TrialRecord) -> tuple[float, float, str]:
+        def key(trial: TrialRecord) -> tuple[bool, float, float, str]:
             best = trial.best(self.metric)
             score = float("inf") if best is None else -float(best[self.metric])
-            return score, sum(float(epoch["train_seconds"] or 0) for epoch in trial.epochs.values()), trial.trial_id
+            cost = sum(float(epoch["train_seconds"] or 0) for epoch in trial.epochs.values())
+            return trial.status in FAILED, score, cost, trial.trial_id
 
         return sorted(self.trials.values(), key=key)
 
     def winner(self) -> TrialRecord | None:
-        """The best trial that did not fail; None when no trial has a score."""
-        usable = (
-            trial
-            for trial in self.ranked()
-            if trial.best(self.metric) is not None and trial.status not in ("diverged", "out_of_memory", "failed")
-        )
-        return next(usable, None)
+        """The best trial that did not fail; None when no such trial has a score."""
+        scored = (t for t in self.ranked() if t.status not in FAILED and t.best(self.metric) is not None)
+        return next(scored, None)
 
 
 def _leave_slot(trial: TrialRecord, time: datetime | None) -> None:

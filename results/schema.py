@@ -14,6 +14,9 @@ STATUSES: tuple[str, ...] = get_args(Status)
 ENDED = ("finished", "stopped", "diverged", "out_of_memory", "failed")
 """Statuses of trials that are never run again."""
 
+FAILED = ("diverged", "out_of_memory", "failed")
+"""Ended by an error: such a trial keeps its row but never wins."""
+
 _TIME = pa.timestamp("us", tz="UTC")
 
 _METADATA = {b"schema_version": SCHEMA_VERSION.encode()}

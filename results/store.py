@@ -197,4 +197,4 @@ def _row(record: RunRecord, trial: TrialRecord) -> dict[str, Any]:
 
 def read_record_of(folder: Path) -> RunRecord:
     """The record of a run folder, named after it."""
-    return read_record(folder, folder.name)
+    return read_record(folder, folder.resolve().name)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
-from digits_core.errors import UsageError
+from digits_core.errors import UsageError, printable
 
 DASHBOARD_PORT = 8265
 OBJECT_STORE_BYTES = 256 * 2**20
@@ -118,7 +118,7 @@ def connected(
     address: str | None,
     *,
     port: int,
-    num_gpus: int,
+    machine: Mapping[str, float],
     cpus_per_trial: float | None,
     gpus_per_trial: float | None,
 ) -> Iterator[Cluster]:
@@ -130,12 +130,15 @@ def connected(
     prepare_environment()
     import ray
 
+    if address is not None:
+        _check_address(address)
     quiet = {"logging_level": logging.ERROR, "log_to_driver": False}
     try:
         if address is None:
             context = ray.init(
                 address="local",
-                num_gpus=num_gpus,
+                num_cpus=int(machine["CPU"]),
+                num_gpus=int(machine["GPU"]),
                 include_dashboard=True,
                 dashboard_host="127.0.0.1",
                 dashboard_port=port,
@@ -147,15 +150,31 @@ def connected(
     except (ConnectionError, ValueError, RuntimeError) as error:
         if address is None:
             raise
-        raise UsageError(
-            f"--address {address}: no Ray cluster can be joined there: {str(error).splitlines()[0]}"
-        ) from None
+        raise UsageError(f"--address {address}: no Ray cluster can be joined there: {error}") from None
     try:
         resources = ray.cluster_resources()
         slots = plan_slots(resources, cpus_per_trial, gpus_per_trial)
         yield Cluster(slots, context.dashboard_url)
     finally:
         ray.shutdown()
+
+
+def _check_address(address: str) -> None:
+    """See that something listens at HOST:PORT: Ray itself would try for many minutes.
+
+    Raises:
+        UsageError: nothing does, or the address has another form.
+    """
+    if address == "auto":
+        return
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not host or not port.isdigit() or not 0 < int(port) < 65536:
+        raise UsageError(f"--address takes auto or HOST:PORT, got '{printable(address)}'")
+    try:
+        socket.create_connection((host, int(port)), timeout=5).close()
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise UsageError(f"--address {address}: no Ray cluster answers there ({reason})") from None
 
 
 @contextlib.contextmanager

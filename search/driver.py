@@ -8,7 +8,6 @@ import platform
 import shutil
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -19,12 +18,11 @@ from typing import Any
 from rich.console import Console
 
 from digits_core.cache import DRAWN, DigitData, open_data
-from digits_core.config import TrainConfig
-from digits_core.errors import RunError, UsageError
-from results.leaderboard import print_board
-from results.record import EventWriter, RunRecord
-from results.store import BEST_FILE, RUN_FILE, leaderboard_table, read_run_file, write_text
+from digits_core.errors import RunError, UsageError, UserError
+from results.record import EventWriter
+from results.store import RUN_FILE, read_run_file, write_text
 from results.terminal import open_console
+from search.closing import print_end, resume_command, this_python
 from search.cluster import chatter_to, connected, free_port, plan_slots, prepare_environment
 from search.probe import Probe
 from search.progress import Progress
@@ -96,36 +94,65 @@ def run_search(settings: SearchSettings, *, resume: bool = False, command: list[
     prepare_environment()
     import ray.tune  # noqa: F401  # takes seconds, which the probe takes anyway
 
-    num_gpus = 0 if probe is None else check_machine(settings, probe)
-    folder.mkdir(parents=True, exist_ok=True)
+    machine = {} if probe is None else check_machine(settings, probe)
+    events = _open_folder(settings, plan, data, folder, resume=resume, command=command)
+    record = events.record
+    try:
+        events.write("run", metric=settings.metric, trials=plan.trials, resumed=resume)
+        with chatter_to(folder / LOG_FILE) as terminal:
+            ending = _tune(settings, plan, data, folder, events, terminal, port=port, machine=machine)
+    except KeyboardInterrupt:  # the second Ctrl-C: the record holds what it holds
+        console.print(f"interrupted; go on with\n            {resume_command(settings)}", markup=False, soft_wrap=True)
+        return 130
+    except UserError:
+        if (
+            not resume and not record.trials
+        ):  # nothing has begun: the folder would only stand in the way of the next try
+            events.close()
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
+    finally:
+        events.close()
+    return print_end(settings, plan, folder, record, ending, console)
+
+
+def _open_folder(
+    settings: SearchSettings, plan: Plan, data: DigitData, folder: Path, *, resume: bool, command: list[str] | None
+) -> EventWriter:
+    """Make the run folder, or open the one to go on with.
+
+    Raises:
+        UsageError: somebody made it in the meantime.
+        RunError: the run to go on with was on other data.
+    """
     if resume:
         known = read_run_file(folder)
         if known["data"]["fingerprint"] != data.fingerprint:
             raise RunError(
                 f"--resume {settings.name}: the data at {settings.data.folder} has changed since the run began"
             )
-    else:
-        write_text(folder / RUN_FILE, json.dumps(describe_run(settings, plan, data, command), indent=2) + "\n")
-    events = EventWriter(folder, settings.name)
+        return EventWriter(folder, settings.name)
     try:
-        events.write("run", metric=settings.metric, trials=plan.trials, resumed=resume)
-        with chatter_to(folder / LOG_FILE) as terminal:
-            ending = _tune(settings, plan, data, folder, events, terminal, port=port, num_gpus=num_gpus)
-    finally:
-        events.close()
-    return _tell(settings, plan, folder, events.record, ending, console)
+        folder.mkdir(parents=True)
+    except FileExistsError:
+        raise UsageError(
+            f"--name {settings.name}: {folder} was made by another search just now; name another"
+        ) from None
+    write_text(folder / RUN_FILE, json.dumps(describe_run(settings, plan, data, command), indent=2) + "\n")
+    return EventWriter(folder, settings.name)
 
 
-def check_machine(settings: SearchSettings, probe: Probe) -> int:
-    """See that this machine can run the search; returns the GPUs it may use.
+def check_machine(settings: SearchSettings, probe: Probe) -> dict[str, float]:
+    """See that this machine can run the search; returns the cores and GPUs it may use.
 
     Raises:
         UserError: torch is broken, or the slots asked for are not there.
     """
     found = probe.findings()
     found.check(settings.gpus_per_trial)
-    plan_slots(found.resources(), settings.cpus_per_trial, settings.gpus_per_trial)
-    return 0 if settings.gpus_per_trial == 0 else found.num_gpus
+    machine = found.resources()
+    plan_slots(machine, settings.cpus_per_trial, settings.gpus_per_trial)
+    return {**machine, "GPU": 0.0} if settings.gpus_per_trial == 0 else machine
 
 
 def prepare_data(settings: SearchSettings, console: Console) -> DigitData:
@@ -205,28 +232,32 @@ def _tune(
     terminal: Any,
     *,
     port: int,
-    num_gpus: int,
+    machine: dict[str, float],
 ) -> str | None:
     """Hand the search to Ray Tune; returns why it ended early, if it did."""
     console = open_console(terminal)
+    ending = Ending(settings.time_budget_s)
     cluster_of_run = connected(
         settings.address,
         port=port,
-        num_gpus=num_gpus,
+        machine=machine,
         cpus_per_trial=settings.cpus_per_trial,
         gpus_per_trial=settings.gpus_per_trial,
     )
-    with cluster_of_run as cluster:
+    with ending.on_signals(lambda text: console.print(text)), cluster_of_run as cluster:
         console.print(f"slots: {cluster.slots.description}")
-        if cluster.dashboard:
+        if cluster.dashboard and settings.address is None:
+            ray = Path(this_python()).with_name("ray")
             console.print(
-                f"dashboard: http://{cluster.dashboard} (this machine only); "
-                "`ray get-auth-token` prints the token it asks for"
+                f"dashboard: http://{cluster.dashboard} (this machine only); `{ray} get-auth-token` prints the token "
+                "it asks for",
+                soft_wrap=True,
             )
-        console.print(f"run folder: {folder} (Ray's own messages in {LOG_FILE})")
+        elif cluster.dashboard:
+            console.print(f"dashboard: http://{cluster.dashboard}")
+        console.print(f"run folder: {folder} (Ray's own messages in {LOG_FILE})", soft_wrap=True)
         from search.tuning import fit
 
-        ending = Ending(settings.time_budget_s)
         progress = Progress(
             terminal,
             {**plan.base.to_flat(), **plan.space.fixed},
@@ -234,98 +265,9 @@ def _tune(
             epochs=plan.base.optim.epochs,
             slots=cluster.slots.count,
         )
-        with ending.on_signals(lambda text: progress.console.print(text)), progress:
+        with progress:
             fit(settings, plan, data, folder, events, cluster.slots, progress.update, ending.reason)
         return ending.reason()
-
-
-def _tell(
-    settings: SearchSettings, plan: Plan, folder: Path, record: RunRecord, ending: str | None, console: Console
-) -> int:
-    """Print the leaderboard, the winner in words and what to do next."""
-    python = this_python()
-    resume = f"{python} -m search.run --resume {settings.name}" + (
-        f" --out {settings.out}" if settings.out != "runs" else ""
-    )
-    print_board(leaderboard_table(record).to_pandas(), settings.metric, console)
-    winner = record.winner()
-    if winner is None:
-        console.print("no trial has a score; see the reasons above" if record.trials else "no trial was started")
-    else:
-        best = TrainConfig.from_flat(winner.config)
-        if winner.optima:
-            best = TrainConfig.from_flat(_swept_thresholds(winner.optima), best)
-        write_text(folder / BEST_FILE, best.to_toml())
-        for line in winner_words(record, plan.base):
-            console.print(line, markup=False)
-        files = f"leaderboard.parquet, epochs.parquet, {BEST_FILE} (the winner's settings), events.jsonl"
-        console.print(
-            f"""
-run folder  {folder}
-            {files}{", thresholds/" if plan.sweep else ""}
-go on with  {python} -m results.leaderboard {folder}
-            {python} -m results.export {folder} --format csv -o leaderboard.csv
-            {python} -m search.run {_next_search(settings)} --config {folder / BEST_FILE}""",
-            markup=False,
-        )
-    if ending == "interrupted":
-        console.print(f"interrupted; go on with\n            {resume}", markup=False)
-        return 130
-    return 0 if winner is not None else 1
-
-
-def _next_search(settings: SearchSettings) -> str:
-    """The flags of a search that takes the winner further: another space, the same data."""
-    searched = settings.space.split(",")
-    space = next((name for name in ("lr_schedules", "anchors", "thresholds") if name not in searched), "aspect_ratios")
-    return f"--space {space}" + ("" if settings.data.folder == DRAWN else f" --data {settings.data.folder}")
-
-
-def this_python() -> str:
-    """How to call the interpreter that runs this: `python` where a shell would find it so."""
-    found = shutil.which("python")
-    if found is not None and Path(found) == Path(sys.executable):
-        return "python"
-    here = Path(sys.executable)
-    return str(here.relative_to(Path.cwd())) if here.is_relative_to(Path.cwd()) else str(here)
-
-
-def winner_words(record: RunRecord, base: TrainConfig) -> list[str]:
-    """The winner and how it differs from the default, in a few lines."""
-    winner = record.winner()
-    best = None if winner is None else winner.best(record.metric)
-    if winner is None or best is None:
-        return []
-    numbers = best["val_number_accuracy"]
-    name = f" ({winner.baseline})" if winner.baseline else ""
-    lines = [
-        "",
-        f"winner: {winner.trial_id}{name}, best at epoch {best['epoch']} of {winner.num_epochs}: "
-        f"mAP {best['val_map']:.2f}, mAP@.5 {best['val_map_50']:.2f}"
-        + ("" if numbers is None else f", {numbers:.0%} of the numbers read right"),
-    ]
-    default = base.to_flat()
-    for knob, value in winner.config.items():
-        if value != default[knob]:
-            lines.append(f"        {knob} = {value}   (default {default[knob]})")
-    if winner.optima:
-        optima = winner.optima
-        lines.append(
-            f"        thresholds: Task 1 nms {optima['task1_nms']:g} score {optima['task1_score']:g} -> mAP "
-            f"{optima['task1_map']:.2f}; Task 2 nms {optima['task2_nms']:g} score {optima['task2_score']:g} -> "
-            f"{optima['task2_number_accuracy']:.0%} of the numbers (both chosen on these validation images)"
-        )
-    lines.append("        one training each: differences of a few hundredths may be luck")
-    return lines
-
-
-def _swept_thresholds(optima: dict[str, float]) -> dict[str, object]:
-    return {
-        f"detect.{task}.{name}": optima[f"{task}_{name}"]
-        for task in ("task1", "task2")
-        for name in ("nms", "score")
-        if f"{task}_{name}" in optima
-    }
 
 
 def resumed_settings(out: str, name: str) -> SearchSettings:
@@ -354,15 +296,16 @@ def _version(package: str) -> str | None:
 
 def _git_commit() -> str | None:
     """The commit of the code in use, where it lies in a git checkout."""
-    try:
-        found = subprocess.run(
-            ["git", "rev-parse", "HEAD"],
-            cwd=Path(__file__).parent,
-            capture_output=True,
-            text=True,
-            timeout=10,
-            check=False,
-        )
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return found.stdout.strip() or None if found.returncode == 0 else None
+    here = Path(__file__)
+
+    def git(*arguments: str) -> str | None:
+        try:
+            done = subprocess.run(
+                ["git", *arguments], cwd=here.parent, capture_output=True, text=True, timeout=10, check=False
+            )
+        except (OSError, subprocess.SubprocessError):
+            return None
+        return done.stdout.strip() or None if done.returncode == 0 else None
+
+    # Installed into an environment inside another repository, its commit says nothing of this code.
+    return git("rev-parse", "HEAD") if git("ls-files", "--error-unmatch", here.name) else None

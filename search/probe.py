@@ -54,7 +54,7 @@ class Findings:
 
 def look(config: TrainConfig) -> Findings:
     """Import torch and torchvision in this process, try them, and build the model of a config."""
-    allowed = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
+    cores = usable_cores()
     try:
         import torch
         import torchvision.ops
@@ -62,13 +62,13 @@ def look(config: TrainConfig) -> Findings:
         torchvision.ops.nms(torch.zeros(1, 4), torch.zeros(1), 0.5)
     except ImportError as error:
         fault = f"torch or torchvision cannot be imported ({error}); install both as the README says"
-        return Findings(len(allowed), 0, fault, None, None)
+        return Findings(cores, 0, fault, None, None)
     except (RuntimeError, NotImplementedError) as error:
         fault = (
             f"torch and torchvision do not fit each other ({str(error).splitlines()[0]}); install both from the "
             "package registry: a CPU-only torch beside the registry's torchvision does not work"
         )
-        return Findings(len(allowed), 0, fault, None, None)
+        return Findings(cores, 0, fault, None, None)
     num_gpus = torch.cuda.device_count()
     gpu_fault = None
     if num_gpus:
@@ -80,7 +80,7 @@ def look(config: TrainConfig) -> Findings:
                 f"{str(error).splitlines()[0]}; update the driver, install a torch built for it, or search on the "
                 "CPU with --gpus-per-trial 0"
             )
-    return Findings(len(allowed), num_gpus, None, gpu_fault, _model_fault(config))
+    return Findings(cores, num_gpus, None, gpu_fault, _model_fault(config))
 
 
 def _model_fault(config: TrainConfig) -> str | None:
@@ -92,6 +92,16 @@ def _model_fault(config: TrainConfig) -> str | None:
     except UserError as error:
         return str(error)
     return None
+
+
+def usable_cores() -> int:
+    """Cores that this process may use: by affinity, and by the CPU quota of a container."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
+        return cores if quota == "max" else max(1, min(cores, int(quota) // int(period)))
+    except (OSError, ValueError):
+        return cores
 
 
 class Probe:

@@ -12,7 +12,7 @@ from rich.text import Text
 from digits_core.config import Flat
 from results.leaderboard import SHOWN
 from results.record import RunRecord, TrialRecord
-from results.schema import ENDED
+from results.schema import ENDED, FAILED
 from results.terminal import open_console
 
 
@@ -72,7 +72,7 @@ class Progress:
         if self._told.get(trial_id) == state:
             return
         self._told[trial_id] = state
-        if trial.status in ("diverged", "out_of_memory", "failed"):
+        if trial.status in FAILED:
             self.console.print(Text(f"{trial_id} {trial.status}: {trial.stop_reason}", style="red"))
         elif not self._live and trial.num_epochs:
             self.console.print(self._line(record, trial), markup=False)
@@ -111,7 +111,7 @@ class Progress:
     def _summary(self, record: RunRecord) -> str:
         states = [trial.status for trial in record.trials.values()]
         ended = sum(state in ENDED for state in states)
-        failed = sum(state in ("diverged", "out_of_memory", "failed") for state in states)
+        failed = sum(state in FAILED for state in states)
         elapsed = time.monotonic() - self._started
         return (
             f"{ended} of {self._trials} trials ended ({states.count('stopped')} stopped, {failed} failed)   best "

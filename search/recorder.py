@@ -57,7 +57,7 @@ class Recorder(Callback):
         self._folder, self._events = folder, events
         self._space, self._keep = space, keep
         self._reasons, self._ending, self._watcher = reasons, ending, watcher
-        self._written = 0.0
+        self._written, self._dirty = 0.0, True
 
     def __getstate__(self) -> dict[str, Any]:
         """Ray pickles its parts with a run; an open record has no place there."""
@@ -106,38 +106,43 @@ class Recorder(Callback):
         name, path = _name(trial), str(checkpoint.path)
         before = self.record.trials[name].saved
         self._events.write("checkpoint", trial_id=name, path=path)
-        if before is not None and before != path:  # Ray deletes its own, not those of a driver before
+        # Ray deletes those of this driver itself, and knows nothing of those of the drivers before.
+        if before is not None and Path(before).parents[1] != Path(path).parents[1]:
             shutil.rmtree(before, ignore_errors=True)
 
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """A trial ended without an error: finished, stopped or interrupted."""
-        name = _name(trial)
-        last = trial.last_result or {}
-        epochs = int(trial.config["config"]["optim.epochs"])
-        reason = self._reasons.get(trial.trial_id)
-        if self.record.trials[name].num_epochs >= epochs:
-            self._end(name, "finished", None)
-        elif last.get("early_stopped"):
-            patience = trial.config["config"]["optim.early_stop_epochs"]
-            self._end(name, "finished", f"early stop: no better epoch in {patience}")
-        elif reason is not None:
-            self._end(name, "stopped", reason)
-        else:
-            self._end(name, *self._cut_off())
+        self._end(_name(trial), *self._verdict(_name(trial), self._reasons.get(trial.trial_id)))
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """A trial ended by an error: its name says which status."""
         status, reason = classify(_error_text(trial))
         self._end(_name(trial), status, reason)
 
+    def on_step_end(self, iteration: int, trials: list[Trial], **info: Any) -> None:
+        """Ray's loop comes by often: the views follow the last event even when the next one is far."""
+        if self._dirty and time.monotonic() - self._written >= VIEW_SECONDS:
+            self._write_views()
+
+    def settle(self, name: str) -> None:
+        """End a trial of a driver before that had nothing left to train."""
+        self._end(name, *self._verdict(name))
+
     def finish(self) -> None:
         """Set down trials that Ray cut off without a word, as it does when a run ends early; write the views."""
         for trial in list(self.record.trials.values()):
-            if trial.status == "running" and trial.since is not None:
-                self._end(trial.trial_id, *self._cut_off())
-        write_views(self._folder, self.record)
+            if trial.status == "running":
+                self._end(trial.trial_id, *self._verdict(trial.trial_id))
+        self._write_views()
 
-    def _cut_off(self) -> tuple[str, str]:
+    def _verdict(self, name: str, reason: str | None = None) -> tuple[str, str | None]:
+        """Status and reason of a trial that ended without an error."""
+        trial = self.record.trials[name]
+        if trial.trained_out:
+            patience = trial.config["optim.early_stop_epochs"]
+            return "finished", f"early stop: no better epoch in {patience}" if trial.early_stopped else None
+        if reason is not None:
+            return "stopped", reason
         if self._ending() == "time budget":
             return "stopped", "the time budget was used up"
         return "interrupted", "the run was interrupted"
@@ -181,10 +186,11 @@ class Recorder(Callback):
 
     def _show(self, name: str) -> None:
         self._watcher(self.record, name)
-        now = time.monotonic()
-        if now - self._written >= VIEW_SECONDS:
-            write_views(self._folder, self.record)
-            self._written = time.monotonic()
+        self._dirty = True
+
+    def _write_views(self) -> None:
+        write_views(self._folder, self.record)
+        self._written, self._dirty = time.monotonic(), False
 
 
 def classify(text: str) -> tuple[str, str]:

@@ -49,12 +49,19 @@ def build_parser() -> argparse.ArgumentParser:
     )
 
     how = parser.add_argument_group("how to search")
-    how.add_argument("--trials", type=at_least(1), metavar="N", help=f"settings to train (default {defaults.TRIALS})")
+    how.add_argument(
+        "--trials", type=at_least(1), metavar="N", help=f"settings to train (default {defaults.TRIALS}; a grid: all)"
+    )
     how.add_argument(
         "--epochs", type=at_least(1), metavar="N", help="epochs of a whole training (default: the config's)"
     )
     how.add_argument("--time-budget", metavar="T", help="end after so long: 30m, 2h, 1h30m")
-    how.add_argument("--sampler", choices=defaults.SAMPLERS, default="tpe", help="proposes settings (default tpe)")
+    how.add_argument(
+        "--sampler",
+        choices=defaults.SAMPLERS,
+        default="tpe",
+        help="proposes settings (default tpe); grid walks a finite space",
+    )
     how.add_argument("--scheduler", choices=defaults.SCHEDULERS, default="asha", help="stops the weak (default asha)")
     how.add_argument("--metric", choices=defaults.METRICS, default="val_map", help="what to raise (default val_map)")
     how.add_argument("--seed", type=at_least(0), default=0, metavar="N", help="of the sampler and of every training")
@@ -76,9 +83,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="GPUs of a slot, fractions too (default: 1 where there is one)",
     )
     where.add_argument("--address", metavar="auto|HOST:PORT", help="join a running Ray cluster")
-    where.add_argument(
-        "--dashboard-port", type=at_least(1), metavar="N", help="of the Ray dashboard (default: a free one)"
-    )
+    where.add_argument("--dashboard-port", type=_port, metavar="N", help="of the Ray dashboard (default: a free one)")
     where.add_argument("--dry-run", action="store_true", help="print what would run and end")
     return parser
 
@@ -210,6 +215,13 @@ def _positive(text: str) -> float:
         number = 0.0
     if not 0 < number < 1e6:
         raise argparse.ArgumentTypeError(f"must be a number above 0, got '{text}'")
+    return number
+
+
+def _port(text: str) -> int:
+    number = int(text) if text.isdigit() else 0
+    if not 1024 <= number <= 65535:
+        raise argparse.ArgumentTypeError(f"must be a port from 1024 to 65535, got '{text}'")
     return number
 
 

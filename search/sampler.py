@@ -14,7 +14,7 @@ from ray.tune.search import Searcher
 
 from digits_core.anchors import setting_digest
 from digits_core.config import TrainConfig
-from digits_core.errors import SpaceError
+from digits_core.errors import ConfigError
 from spaces.registry import Baseline, Overrides, Space, enumerate_settings
 
 MAX_REPEATS = 50
@@ -105,7 +105,7 @@ class SettingSearcher(Searcher):
         self._num_trials = num_trials
         self._running: dict[str, Proposal] = {}
         self._values = dict(values or {})
-        self._baselines = [] if self._tried else [DEFAULT_BASELINE, *space.baselines]
+        self._baselines = [DEFAULT_BASELINE, *space.baselines]  # those tried before are passed over
         self._grid = enumerate_settings(space) if sampler == "grid" else None
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
@@ -172,24 +172,31 @@ class SettingSearcher(Searcher):
             proposal.optuna_trial.report(float(value), int(result["epoch"]))
 
     def _new(self) -> Proposal | None:
+        """The next setting not tried before; None when there are enough, or the space is used up."""
         if len(self._tried) >= self._num_trials:
             return None
         repeats = 0
         while repeats < MAX_REPEATS:
             if self._baselines:
                 baseline = self._baselines.pop(0)
-                proposal = self._propose({**self._space.fixed, **baseline.overrides}, baseline=baseline.name)
+                overrides = {**self._space.fixed, **baseline.overrides}
+                proposal = self._propose(overrides, baseline=baseline.name)
             else:
+                repeats += self._grid is None
                 drawn = self._draw()
                 if drawn is None:
                     return None
-                proposal = self._propose(self._space.draw(drawn), optuna_trial=drawn)
+                try:
+                    proposal = self._propose(self._space.draw(drawn), optuna_trial=drawn)
+                except (optuna.TrialPruned, ConfigError) as refused:  # by the space itself, or by what it drew
+                    pruned = isinstance(refused, optuna.TrialPruned)
+                    self._study.tell(drawn, state=TrialState.PRUNED if pruned else TrialState.FAIL)
+                    continue
             if proposal.digest not in self._tried:
                 self._tried[proposal.digest] = proposal.trial_id
                 self._on_propose(proposal)
                 return proposal
             self._tell_known(proposal)
-            repeats += proposal.baseline is None and self._grid is None
         return None
 
     def _draw(self) -> optuna.Trial | None:
@@ -204,10 +211,7 @@ class SettingSearcher(Searcher):
     def _propose(
         self, overrides: Overrides, *, baseline: str | None = None, optuna_trial: optuna.Trial | None = None
     ) -> Proposal:
-        try:
-            config = TrainConfig.from_flat(overrides, self._base)
-        except Exception as error:
-            raise SpaceError(f"space '{self._space.name}' drew a setting that cannot be: {error}") from None
+        config = TrainConfig.from_flat(overrides, self._base)
         return Proposal(trial_name(len(self._tried)), config, baseline=baseline, optuna_trial=optuna_trial)
 
     def _tell_known(self, proposal: Proposal) -> None:

@@ -33,8 +33,8 @@ class Asha(AsyncHyperBandScheduler):
         action = super().on_trial_result(tune_controller, trial, result)
         if action == TrialScheduler.STOP and result["epoch"] < self._max_t:
             self.reasons[trial.trial_id] = (
-                f"asha: {self._metric} {result[self._metric]:.3f} at epoch {result['epoch']} is not among the best "
-                f"1/{REDUCTION_FACTOR} of the trials that came this far"
+                f"asha: {self._metric} {result[self._metric]:.3f} at epoch {result['epoch']} lies under the cut that "
+                f"keeps the best 1/{REDUCTION_FACTOR} of those that came this far before"
             )
         return str(action)
 
@@ -50,6 +50,10 @@ class Median(MedianStoppingRule):
         """Stop a trial whose best lies under the median of the others' running means."""
         super().__init__(time_attr="epoch", metric=metric, mode="max", grace_period=1, min_samples_required=3)
         self.reasons: dict[str, str] = {}
+
+    def _on_insufficient_samples(self, tune_controller: Any, trial: Trial, time: float) -> str:
+        """Go on: Ray's rule would pause the trial to let others catch up, and a pause costs a slot."""
+        return str(TrialScheduler.CONTINUE)
 
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
         """Decide, and keep the reason of a stop."""

@@ -93,6 +93,11 @@ def make_plan(settings: SearchSettings) -> Plan:
         taken = sorted(one.fields() & settings.fixed.keys())
         if taken:
             raise UsageError(f"--set {taken[0]}: space '{one.name}' varies this knob; leave it out of one of them")
+        other = [name for name, value in one.fixed.items() if settings.fixed.get(name, value) != value]
+        if other:
+            raise UsageError(f"--set {other[0]}: space '{one.name}' needs {other[0]}={one.fixed[other[0]]}")
+    if "runtime.seed" in settings.fixed:
+        raise UsageError("--set runtime.seed: the seed has a flag of its own, --seed")
     flat: Flat = {**settings.config, **settings.fixed, "runtime.seed": settings.seed}
     for knob, value in (("optim.epochs", settings.epochs), ("data.images_per_epoch", settings.images_per_epoch)):
         if value is not None:
@@ -112,8 +117,9 @@ def make_plan(settings: SearchSettings) -> Plan:
             )
         return Plan(Space(name=settings.space, summary="", suggest=lambda _: {}), base, 1, sweep)
     space = combine(trained)
-    if settings.sampler == "grid":
-        enumerate_settings(space)
+    if settings.sampler == "grid":  # all of it, unless fewer are asked for
+        grid = len(enumerate_settings(space))
+        return Plan(space, base, trials or grid + 1 + len(space.baselines), sweep)
     return Plan(space, base, trials or TRIALS, sweep)
 
 

@@ -32,7 +32,7 @@ def run_trial(params: dict[str, Any]) -> None:
     """Train one setting under Ray Tune.
 
     Args:
-        params: `config` (flat knobs), `data` (a DataSource as a dict), `fingerprint`, `metric`,
+        params: `config` (flat knobs), `data` (a DataSource as a dict), `fingerprint`, `metric`, `device`,
             `resume_from` (a checkpoint folder or None) and `sweep` (flat `detect.*` settings to score after
             training, may be empty).
 
@@ -61,6 +61,7 @@ def run_trial(params: dict[str, Any]) -> None:
                 score_floor=min([SCORE_FLOOR, *(task.score for one in settings for task in (one.task1, one.task2))]),
                 workdir=workdir,
                 resume_from=None if resume_from is None else Path(resume_from),
+                device=params["device"],
             )
         except UserError as error:
             raise RefusedError(str(error)) from None

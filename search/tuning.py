@@ -73,7 +73,12 @@ def fit(
     Raises:
         SpaceError: a space drew a setting that cannot be.
     """
-    study = open_study(folder, settings, plan)
+    study = open_study(folder, settings, plan, drivers=events.record.num_drivers)
+    broken = False
+
+    def why() -> str | None:
+        return "interrupted" if broken else ending()
+
     scheduler = build_scheduler(settings.scheduler, settings.metric, plan.base.optim.epochs)
     recorder = Recorder(
         folder,
@@ -81,9 +86,10 @@ def fit(
         space=plan.space.name,
         keep=settings.keep,
         reasons=scheduler.reasons,
-        ending=ending,
+        ending=why,
         watcher=watcher,
     )
+    settle(events.record, study, recorder)
     searcher = SettingSearcher(
         plan.space,
         plan.base,
@@ -96,9 +102,11 @@ def fit(
             "fingerprint": data.fingerprint,
             "metric": settings.metric,
             "sweep": plan.sweep,
+            # Ray hides no GPU from trials that asked for none.
+            "device": "auto" if slots.gpus else "cpu",
         },
         on_propose=recorder.propose,
-        ending=ending,
+        ending=why,
         waiting=unfinished(events.record, study),
         tried={trial.config_hash: trial.trial_id for trial in events.record.trials.values()},
         values=known_values(events.record),
@@ -129,12 +137,15 @@ def fit(
     )
     try:
         tuner.fit()
+    except BaseException:
+        broken = True  # what was under way can go on with --resume
+        raise
     finally:
         searcher.close()
         recorder.finish()
 
 
-def open_study(folder: Path, settings: SearchSettings, plan: Plan) -> optuna.Study:
+def open_study(folder: Path, settings: SearchSettings, plan: Plan, *, drivers: int) -> optuna.Study:
     """Optuna's memory of the run, in a journal that optuna-dashboard opens."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     with warnings.catch_warnings():
@@ -143,7 +154,8 @@ def open_study(folder: Path, settings: SearchSettings, plan: Plan) -> optuna.Stu
     return optuna.create_study(
         study_name=settings.name,
         storage=storage,
-        sampler=build_sampler(settings.sampler, settings.seed, plan.trials),
+        # A resumed run that drew the same numbers again would propose what it has tried.
+        sampler=build_sampler(settings.sampler, settings.seed + 7919 * (drivers - 1), plan.trials),
         pruner=optuna.pruners.NopPruner(),  # Ray's scheduler decides
         direction="maximize",
         load_if_exists=True,
@@ -161,8 +173,19 @@ def unfinished(record: RunRecord, study: optuna.Study) -> list[Proposal]:
             resume_from=trial.saved if trial.saved is not None and Path(trial.saved).is_dir() else None,
         )
         for trial in record.trials.values()
-        if trial.status not in ENDED
+        if trial.status not in ENDED and not trial.trained_out
     ]
+
+
+def settle(record: RunRecord, study: optuna.Study, recorder: Recorder) -> None:
+    """End the trials that had reported their last epoch when the driver before was killed."""
+    for trial in list(record.trials.values()):
+        if trial.status in ENDED or not trial.trained_out:
+            continue
+        recorder.settle(trial.trial_id)
+        best, known = trial.best(record.metric), _optuna_trial(study, trial.optuna_number)
+        if known is not None and best is not None:
+            study.tell(known, float(best[record.metric]))
 
 
 def known_values(record: RunRecord) -> dict[str, float]:

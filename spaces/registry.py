@@ -69,11 +69,8 @@ class Space:
 
     def fields(self) -> set[str]:
         """The knobs that the space varies, seen by drawing; fixed ones are left out."""
-        study = quiet_study(optuna.samplers.RandomSampler(seed=0))
-        names: set[str] = set()
-        for _ in range(PROBES):
-            names |= self.draw(study.ask()).keys()
-        return names - self.fixed.keys()
+        drawn = probe(self)
+        return {name for _, overrides in drawn for name in overrides} - self.fixed.keys()
 
     @property
     def after_training(self) -> bool:
@@ -149,13 +146,26 @@ def _refuse_clash(first: Space, second: Space) -> None:
 
 def parameter_names(one: Space) -> set[str]:
     """The names that the space gives its Optuna parameters, seen by drawing."""
+    return {name for trial, _ in probe(one) for name in trial.params}
+
+
+def probe(one: Space, draws: int = PROBES) -> list[tuple[optuna.Trial, Overrides]]:
+    """Random draws that show what a space holds; those that the space prunes itself are left out.
+
+    Raises:
+        SpaceError: the space fails, or prunes every draw.
+    """
     study = quiet_study(optuna.samplers.RandomSampler(seed=0))
-    names: set[str] = set()
-    for _ in range(PROBES):
+    found = []
+    for _ in range(draws):
         trial = study.ask()
-        one.draw(trial)
-        names |= trial.params.keys()
-    return names
+        try:
+            found.append((trial, one.draw(trial)))
+        except optuna.TrialPruned:
+            continue
+    if not found:
+        raise SpaceError(f"space '{one.name}' prunes every setting that it draws")
+    return found
 
 
 def enumerate_settings(one: Space) -> list[tuple[dict[str, object], Overrides]]:
@@ -164,15 +174,12 @@ def enumerate_settings(one: Space) -> list[tuple[dict[str, object], Overrides]]:
     Raises:
         SpaceError: a parameter is continuous, or there are more than MAX_GRID settings.
     """
-    study = quiet_study(optuna.samplers.RandomSampler(seed=0))
-    for _ in range(PROBES):
-        probe = study.ask()
-        one.draw(probe)
-        for name, distribution in probe.distributions.items():
+    for trial, _ in probe(one):
+        for name, distribution in trial.distributions.items():
             if isinstance(distribution, optuna.distributions.FloatDistribution) and distribution.step is None:
                 raise SpaceError(
-                    f"--sampler grid cannot walk space '{one.name}': its parameter '{name}' is continuous; "
-                    "give it a step, or take another sampler"
+                    f"space '{one.name}' cannot be walked as a grid: its parameter '{name}' is continuous; give it a "
+                    "step" + ("" if one.after_training else ", or take another --sampler")
                 )
     found: list[tuple[dict[str, object], Overrides]] = []
 
@@ -196,10 +203,14 @@ def check_space(one: Space, base: TrainConfig, draws: int = 16) -> None:
     Raises:
         SpaceError: a setting is no valid config; names the space.
     """
-    study = quiet_study(optuna.samplers.RandomSampler(seed=0))
-    settings = [one.draw(study.ask()) for _ in range(draws)]
+    settings = [overrides for _, overrides in probe(one, draws)]
     settings += [{**one.fixed, **baseline.overrides} for baseline in one.baselines]
     for overrides in settings:
+        runtime = [name for name in overrides if name.startswith("runtime.")]
+        if runtime:
+            raise SpaceError(
+                f"space '{one.name}' must not set {runtime[0]}: it makes no other setting; use --set or --seed"
+            )
         try:
             TrainConfig.from_flat(overrides, base)
         except ConfigError as error:

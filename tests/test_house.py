@@ -125,6 +125,27 @@ def test_the_lock_names_versions_and_hashes_and_no_addresses():
     assert {"torch", "torchvision", "ray"} <= set(re.findall(r"^([\w-]+)==", lock, re.MULTILINE))
 
 
+def test_make_without_the_venv_module_is_one_sentence(tmp_path):
+    import shutil
+
+    for name in ("Makefile", "requirements.lock", "pyproject.toml"):
+        shutil.copy(ROOT / name, tmp_path)
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    for tool in ("sh", "bash", "make", "grep", "sed", "expand", "test", "touch"):
+        if shutil.which(tool):
+            (tools / tool).symlink_to(shutil.which(tool))
+    fake = tools / "python3"
+    fake.write_text(f'#!/bin/sh\ncase "$2" in *venv*) exit 1;; esac\nexec {sys.executable} "$@"\n')
+    fake.chmod(0o755)
+    done = subprocess.run(
+        ["make", "env"], cwd=tmp_path, env={"PATH": str(tools)}, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert "Python's venv module is missing; install it (on Debian and Ubuntu: apt install python3-venv)" in done.stderr
+    assert not (tmp_path / ".venv").exists()
+
+
 def test_nothing_phones_home():
     from search.cluster import WORKER_ENVIRONMENT
 

@@ -79,6 +79,15 @@ def test_a_damaged_struct_is_one_sentence(tmp_path, content):
         list(read_digit_struct(tmp_path / "digitStruct.mat"))
 
 
+def test_a_damaged_picture_is_one_sentence_and_leaves_no_half_folder(tmp_path, capsys):
+    write_struct(tmp_path / "train", IMAGES)
+    (tmp_path / "train" / "2.png").write_bytes(b"no picture")
+    before = sorted(path.name for path in tmp_path.iterdir())
+    assert main(["convert", str(tmp_path / "train"), "-o", str(tmp_path / "out")]) == 2
+    assert "2.png cannot be read" in capsys.readouterr().err
+    assert sorted(path.name for path in tmp_path.iterdir()) == before
+
+
 def test_nothing_to_convert_is_one_sentence(tmp_path, capsys):
     assert main(["convert", str(tmp_path), "-o", str(tmp_path / "out")]) == 2
     assert "holds no digitStruct.mat" in capsys.readouterr().err

@@ -12,7 +12,7 @@ from results.export import FORMATS
 def test_leaderboard_prints_best_first_and_says_why_not(run_folder, capsys):
     assert leaderboard.main([str(run_folder)]) == 0
     out = capsys.readouterr().out
-    assert out.index("t0002") < out.index("t0000") < out.index("t0001")
+    assert out.index("t0000") < out.index("t0001") < out.index("t0002")
     assert "0.42" in out
     assert "diverged" in out
     assert "lr" in out
@@ -37,13 +37,13 @@ def test_every_format_holds_every_trial(run_folder, tmp_path, form, capsys):
     assert "5 rows of 1 run" in capsys.readouterr().out
     if form == "csv":
         rows = list(csv.DictReader(path.open()))
-        assert [row["trial_id"] for row in rows][:2] == ["t0002", "t0000"]
+        assert [row["trial_id"] for row in rows][:2] == ["t0000", "t0004"]
         assert rows[-1]["val_map"] == ""
-        assert rows[1]["started_at"].endswith("+00:00")
+        assert rows[0]["started_at"].endswith("+00:00")
     if form == "json":
         rows = json.loads(path.read_text())
         assert rows[-1]["val_map"] is None
-        assert rows[1]["best_epoch"] == 2
+        assert rows[0]["best_epoch"] == 2
     if form == "parquet":
         assert pq.read_table(path).num_rows == 5
         assert str(pq.read_schema(path).field("optim.lr").type) == "double"

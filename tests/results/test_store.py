@@ -34,7 +34,7 @@ def test_the_views_are_rebuilt_from_the_events_alone(run_folder):
 def test_the_leaderboard_has_one_row_per_trial_failed_ones_too(run_folder):
     rebuild(run_folder)
     board = read_leaderboard(run_folder)
-    assert board["trial_id"].tolist() == ["t0002", "t0000", "t0004", "t0001", "t0003"]
+    assert board["trial_id"].tolist() == ["t0000", "t0004", "t0001", "t0002", "t0003"]
     assert set(board["status"]) <= set(STATUSES)
     row = board.set_index("trial_id").loc["t0000"]
     assert row["best_epoch"] == 2

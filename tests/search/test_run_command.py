@@ -48,13 +48,17 @@ def run(*arguments):
         (["--spac", "anchors"], "unrecognized arguments"),
         (["--space", "thresholds", "--trials", "4"], "one training serves"),
         (["--resume", "none"], "--resume none: there is no run"),
+        (["--space", "anchors", "--set", "model.fresh_rpn=false"], "--set model.fresh_rpn: space 'anchors' needs"),
+        (["--space", "anchors", "--set", "runtime.seed=3"], "the seed has a flag of its own, --seed"),
+        (["--space", "anchors", "--dashboard-port", "70000"], "must be a port from 1024 to 65535, got '70000'"),
+        (["--space", "anchors", "--valid-json", "val.json", "--data", "{folder}"], "holds no such file"),
         (["--resume", "none", "--trials", "3"], "--trials: a resumed run keeps its settings"),
     ],
 )
-def test_a_mistake_is_one_sentence(arguments, said, capsys, tmp_path, monkeypatch):
+def test_a_mistake_is_one_sentence(arguments, said, capsys, tmp_path, monkeypatch, tiny_folder):
     monkeypatch.chdir(tmp_path)
     findings(monkeypatch)
-    assert run(*arguments) == 2
+    assert run(*(text.format(folder=tiny_folder) for text in arguments)) == 2
     error = capsys.readouterr().err
     assert said in error
     assert error.count("\n") == 1
@@ -143,6 +147,24 @@ def test_initial_weights_that_cannot_be_had_stop_the_search_before_it_starts(kno
     assert said in error
     assert error.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("address", "said"),
+    [
+        ("127.0.0.1:9", "no Ray cluster answers there"),
+        ("nonsense", "--address takes auto or HOST:PORT, got 'nonsense'"),
+    ],
+)
+def test_a_cluster_that_is_not_there_is_refused_at_once_and_leaves_nothing(
+    address, said, capsys, tmp_path, monkeypatch, tiny_folder
+):
+    monkeypatch.chdir(tmp_path)
+    assert run("--space", "anchors", "--data", str(tiny_folder), "--address", address) == 2
+    error = capsys.readouterr().err
+    assert said in error
+    assert error.count("\n") == 1
+    assert list(tmp_path.glob("runs/*")) == []
 
 
 def test_a_busy_dashboard_port(capsys, tmp_path, monkeypatch):

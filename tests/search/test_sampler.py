@@ -150,6 +150,47 @@ def test_settings_of_an_earlier_driver_are_known():
     assert all(proposal.baseline is None for proposal in later)
 
 
+def test_baselines_that_an_interruption_left_out_come_first_on_resume():
+    searcher, _, proposals = search(SPACES["anchors"], 5)
+    searcher.suggest("ray0")
+    tried = {proposal.digest: proposal.trial_id for proposal in proposals}
+    again, _, later = search(SPACES["anchors"], 5, tried=tried)
+    run_through(again)
+    assert [proposal.baseline for proposal in later] == ["report B small", "report B normal", None, None]
+
+
+def test_settings_that_the_space_prunes_or_that_cannot_be_are_passed_over():
+    def suggest(trial):
+        size = trial.suggest_int("size", 1, 30)
+        if size % 2:
+            raise optuna.TrialPruned
+        return {"optim.step_epochs": size if size < 20 else -1}
+
+    searcher, study, _ = search(Space(name="picky", summary="", suggest=suggest), 6)
+    sizes = [params["config"]["optim.step_epochs"] for params in run_through(searcher)[1:]]
+    assert len(sizes) == 5
+    assert all(size % 2 == 0 and size < 20 for size in sizes)
+    assert {trial.state for trial in study.trials} >= {TrialState.PRUNED, TrialState.COMPLETE}
+
+
+def test_what_an_interruption_cuts_off_stays_open_in_optuna():
+    searcher, study, _ = search(SPACES["lr_schedules"], 12, ending=lambda: "interrupted")
+    for number in range(5):
+        searcher.suggest(f"ray{number}")
+    searcher.on_trial_result("ray4", result(1, 0.2))
+    searcher.close()
+    assert [trial.state for trial in study.trials] == [TrialState.RUNNING]
+
+
+def test_what_the_time_budget_cuts_off_is_pruned_in_optuna():
+    searcher, study, _ = search(SPACES["lr_schedules"], 12, ending=lambda: "time budget")
+    for number in range(5):
+        searcher.suggest(f"ray{number}")
+    searcher.on_trial_result("ray4", result(1, 0.2))
+    searcher.close()
+    assert [trial.state for trial in study.trials] == [TrialState.PRUNED]
+
+
 def test_the_thresholds_plan_trains_the_default_alone():
     searcher, _, proposals = search(Space(name="thresholds", summary="", suggest=lambda trial: {}), 1)
     assert len(run_through(searcher)) == 1

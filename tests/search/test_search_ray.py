@@ -215,12 +215,28 @@ def test_run_json_says_what_ran_on_what(whole, drawn):
     assert datetime.fromisoformat(tree["started_at"])
 
 
+def test_a_time_budget_ends_the_run_and_what_it_cut_off_counts_as_stopped(tmp_path, drawn):
+    code, _out, errors = finished(
+        started(
+            *("--space", "lr_schedules", "--data", str(drawn), "--out", str(tmp_path), "--name", "short"),
+            *("--trials", "50", "--epochs", "40", "--scheduler", "median", "--time-budget", "30s", *TINY),
+        )
+    )
+    assert code in (0, 1), errors  # 1 where the machine was too slow for a single epoch
+    record = read_record(tmp_path / "short", "short")
+    assert 0 < len(record.trials) < 50
+    statuses = {trial.status for trial in record.trials.values()}
+    assert statuses <= {"stopped", "finished"}
+    assert any(trial.stop_reason == "the time budget was used up" for trial in record.trials.values())
+    assert len(read_leaderboard(tmp_path / "short")) == len(record.trials)
+
+
 def test_ctrl_c_keeps_all_rows_and_resume_goes_on_where_it_stood(tmp_path, drawn):
     arguments = ["--out", str(tmp_path / "runs")]
     folder = tmp_path / "runs" / "held"
     process = started(
         *("--space", "lr_schedules", "--data", str(drawn), "--name", "held", "--trials", "4"),
-        *("--epochs", "6", "--scheduler", "none", *TINY, *arguments),
+        *("--epochs", "5", "--scheduler", "none", *TINY, *arguments),
     )
     events = folder / "events.jsonl"
     deadline = time.monotonic() + 200
@@ -244,7 +260,7 @@ def test_ctrl_c_keeps_all_rows_and_resume_goes_on_where_it_stood(tmp_path, drawn
     assert {trial.status for trial in after.trials.values()} == {"finished"}
     lines = [json.loads(line) for line in events.read_text().splitlines()]
     reports = [(line["trial_id"], line["epoch"]) for line in lines if line["kind"] == "report"]
-    assert sorted(reports) == [(f"t{trial:04d}", epoch) for trial in range(4) for epoch in range(1, 7)]
+    assert sorted(reports) == [(f"t{trial:04d}", epoch) for trial in range(4) for epoch in range(1, 6)]
     for trial_id, trial in before.trials.items():  # what was known is still known
         for epoch, values in trial.epochs.items():
             assert after.trials[trial_id].epochs[epoch]["val_map"] == values["val_map"]

@@ -37,6 +37,17 @@ def test_thresholds_beside_another_space_are_swept_on_each_of_its_models():
     assert len(plan.sweep) == 35
 
 
+def test_a_grid_is_walked_whole_unless_fewer_are_asked_for(tmp_path):
+    (tmp_path / "grid.py").write_text(
+        "from spaces.registry import space\n"
+        "@space('grid', summary='')\n"
+        "def grid(trial):\n"
+        "    return {'optim.step_epochs': trial.suggest_int('n', 1, 30)}\n"
+    )
+    assert make_plan(SearchSettings(space=str(tmp_path / "grid.py"), sampler="grid")).trials == 31
+    assert make_plan(SearchSettings(space=str(tmp_path / "grid.py"), sampler="grid", trials=4)).trials == 4
+
+
 def test_a_knob_both_fixed_and_varied_is_refused():
     with pytest.raises(UsageError, match=r"--set optim\.lr: space 'lr_schedules' varies this knob"):
         make_plan(SearchSettings(space="lr_schedules", fixed={"optim.lr": 1e-3}))

@@ -98,6 +98,10 @@ def toy(name, suggest, **more):
     return Space(name=name, summary="", suggest=suggest, **more)
 
 
+def _prune(trial):
+    raise optuna.TrialPruned
+
+
 LR = toy("a", lambda trial: {"optim.lr": trial.suggest_float("lr", 1e-4, 1e-2)})
 
 
@@ -192,6 +196,8 @@ def test_a_users_file_without_a_space_is_one_sentence(tmp_path, content, said):
         (lambda trial: {"optim.lr": 99.0}, "optim.lr must be a number"),
         (lambda trial: 1 / 0, "failed to draw a setting: ZeroDivisionError"),
         (lambda trial: [1], "must return a dict of TrainConfig knobs"),
+        (lambda trial: {"runtime.seed": trial.suggest_int("s", 0, 9)}, r"must not set runtime\.seed"),
+        (_prune, "prunes every setting that it draws"),
     ],
 )
 def test_a_space_that_draws_nonsense_is_named(suggest, said):
