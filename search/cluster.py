@@ -107,10 +107,18 @@ def free_port(asked: int | None) -> int:
     )
 
 
-def prepare_environment() -> None:
-    """Set what Ray reads from the environment; before its first import."""
+def prepare_environment(*, joins: bool) -> None:
+    """Set what Ray reads from the environment; before its first import.
+
+    Args:
+        joins: the search joins a running cluster; then it logs in with the user's token where there is one,
+            as Ray does by itself for its own clusters and for `auto` alone.
+    """
     for name, value in WORKER_ENVIRONMENT.items():
         os.environ.setdefault(name, value)
+    token = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token")
+    if joins and ("RAY_AUTH_TOKEN" in os.environ or token.is_file()):
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
 
 
 @contextlib.contextmanager
@@ -127,7 +135,6 @@ def connected(
     Raises:
         UsageError: no cluster answers at `address`, or the slots asked for are not there.
     """
-    prepare_environment()
     import ray
 
     if address is not None:
@@ -150,7 +157,10 @@ def connected(
     except (ConnectionError, ValueError, RuntimeError) as error:
         if address is None:
             raise
-        raise UsageError(f"--address {address}: no Ray cluster can be joined there: {error}") from None
+        raise UsageError(
+            f"--address {address}: no Ray cluster can be joined there ({error}); one with token login wants its "
+            "token in RAY_AUTH_TOKEN or ~/.ray/auth_token"
+        ) from None
     try:
         resources = ray.cluster_resources()
         slots = plan_slots(resources, cpus_per_trial, gpus_per_trial)

@@ -91,7 +91,7 @@ def run_search(settings: SearchSettings, *, resume: bool = False, command: list[
     _check_folder(folder, resume=resume)
     probe = Probe(plan.probe_config()) if settings.address is None else None
     data = prepare_data(settings, console)
-    prepare_environment()
+    prepare_environment(joins=settings.address is not None)
     import ray.tune  # noqa: F401  # takes seconds, which the probe takes anyway
 
     machine = {} if probe is None else check_machine(settings, probe)
