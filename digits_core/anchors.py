@@ -3,7 +3,8 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from digits_core.config import Flat, TrainConfig, flat_digest, format_numbers, parse_numbers
+from digits_core.config import TrainConfig, flat_digest
+from digits_core.knob import Flat, format_numbers, parse_numbers
 
 
 def realised_anchors(sizes: tuple[float, ...], ratios: tuple[float, ...]) -> NDArray[np.float32]:

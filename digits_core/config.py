@@ -7,7 +7,6 @@ and `--config` all speak in flat names, and all of them end in `TrainConfig.from
 import dataclasses
 import hashlib
 import json
-import math
 import tomllib
 import types
 import typing
@@ -17,121 +16,17 @@ from pathlib import Path
 from typing import Any, Self
 
 from digits_core.errors import ConfigError, did_you_mean, printable
-
-Scalar = bool | int | float | str | None
-Flat = dict[str, Scalar]
+from digits_core.knob import Flat, Knob, Scalar, format_numbers, knob, parse_numbers
 
 NUM_LEVELS = 5
 """Pyramid levels of every backbone: 0, 1, 2, 3 and pool."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Knob:
-    """What one field accepts: its type (None allowed or not), its limits and what it means."""
-
-    name: str
-    kind: type
-    optional: bool
-    default: Scalar
-    help: str
-    low: float | None
-    high: float | None
-    choices: tuple[str, ...] | None
-
-    @property
-    def limits(self) -> str:
-        """The limits in words, as error messages and the reference print them."""
-        if self.choices:
-            return " | ".join(self.choices)
-        if self.kind is bool:
-            return "true | false"
-        if self.low is None and self.high is None:
-            return {str: "text", int: "a whole number", float: "a number"}[self.kind]
-        noun = "a whole number" if self.kind is int else "a number"
-        if self.high is None:
-            return f"{noun} of at least {self.low:g}"
-        return f"{noun} from {self.low:g} to {self.high:g}"
-
-    def check(self, value: object) -> Scalar:
-        """Return `value` in the knob's own type.
-
-        Raises:
-            ConfigError: wrong type, not finite, outside the limits or not among the choices.
-        """
-        if value is None and self.optional:
-            return None
-        if self.kind is float and isinstance(value, int) and not isinstance(value, bool):
-            value = float(value)
-        if not isinstance(value, self.kind) or (isinstance(value, bool) and self.kind is not bool):
-            raise ConfigError(f"{self.name} must be {self.limits}, got {printable(repr(value))}")
-        if isinstance(value, float) and not math.isfinite(value):
-            raise ConfigError(f"{self.name} must be {self.limits}, got {value}")
-        if self.choices and value not in self.choices:
-            hint = did_you_mean(str(value), self.choices)
-            raise ConfigError(f"{self.name} must be one of {self.limits}, got {printable(repr(value))}{hint}")
-        too_low = self.low is not None and isinstance(value, int | float) and value < self.low
-        too_high = self.high is not None and isinstance(value, int | float) and value > self.high
-        if too_low or too_high:
-            raise ConfigError(f"{self.name} must be {self.limits}, got {value}")
-        return typing.cast(Scalar, value)
-
-    def parse(self, text: str) -> Scalar:
-        """Read a value typed by hand (`--set NAME=VALUE`).
-
-        Raises:
-            ConfigError: the text is no value of this knob.
-        """
-        text = text.strip()
-        if self.optional and text.lower() in ("none", "null", "auto", ""):
-            return None
-        value: object = text
-        try:
-            if self.kind is bool:
-                value = {"true": True, "false": False}[text.lower()]
-            elif self.kind is not str:
-                value = self.kind(text)
-        except (KeyError, ValueError):
-            raise ConfigError(f"{self.name} must be {self.limits}, got '{printable(text)}'") from None
-        return self.check(value)
-
-
-def _knob(
-    default: Scalar,
-    help: str,
-    *,
-    low: float | None = None,
-    high: float | None = None,
-    choices: tuple[str, ...] | None = None,
-) -> Any:
-    """A dataclass field that knows its limits and its meaning."""
-    return field(default=default, metadata={"help": help, "low": low, "high": high, "choices": choices})
-
-
-def parse_numbers(text: str, name: str) -> tuple[float, ...]:
-    """Positive numbers written as text, `"4,8,12,24,48"`.
-
-    Raises:
-        ConfigError: an item is no finite number above 0.
-    """
-    try:
-        numbers = tuple(float(item) for item in text.split(","))
-    except ValueError:
-        numbers = ()
-    if not numbers or not all(0 < number < 1e6 for number in numbers):
-        raise ConfigError(f"{name} must be positive numbers with commas, like '4,8,16', got '{printable(text)}'")
-    return numbers
-
-
-def format_numbers(numbers: typing.Iterable[float]) -> str:
-    """The one spelling of a list of numbers: no spaces, no `.0`."""
-    return ",".join(f"{number:.6g}" for number in numbers)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class DataConfig:
     """How much of the data an epoch takes."""
 
-    images_per_epoch: int = _knob(
+    images_per_epoch: int = knob(
         0, "training images between two evaluations; 0 takes all of them", low=0, high=10_000_000
     )
 
@@ -140,36 +35,36 @@ class DataConfig:
 class ModelConfig:
     """The detector: backbone, initial weights, anchors, RPN and RoI heads."""
 
-    backbone: str = _knob("tiny", "feature extractor under the pyramid", choices=("tiny", "resnet50"))
-    weights: str = _knob(
+    backbone: str = knob("tiny", "feature extractor under the pyramid", choices=("tiny", "resnet50"))
+    weights: str = knob(
         "drawn",
         "initial weights: none | drawn (shipped, tiny only) | imagenet | coco | path of a checkpoint folder",
     )
-    fresh_rpn: bool = _knob(False, "start the RPN head anew, since a pretrained one is fitted to its own anchors")
-    trainable_layers: int | None = _knob(
+    fresh_rpn: bool = knob(False, "start the RPN head anew, since a pretrained one is fitted to its own anchors")
+    trainable_layers: int | None = knob(
         None, "resnet stages that train, from the top; none: 3 with weights, all 5 without", low=0, high=5
     )
-    anchor_sizes: str = _knob(
+    anchor_sizes: str = knob(
         "18,26,38,55,80", "one anchor side per pyramid level (0 1 2 3 pool), pixels after the resize"
     )
-    aspect_ratios: str = _knob("1.4,2,2.8", "height / width of the anchors, on every level")
-    min_size: int = _knob(64, "shortest image side after the resize, pixels", low=32, high=4096)
-    max_size: int = _knob(224, "longest image side after the resize, pixels", low=32, high=8192)
-    rpn_pre_nms_top_n_train: int = _knob(400, "proposals per level before NMS, training", low=1, high=20_000)
-    rpn_pre_nms_top_n_test: int = _knob(200, "proposals per level before NMS, testing", low=1, high=20_000)
-    rpn_post_nms_top_n_train: int = _knob(200, "proposals per image after NMS, training", low=1, high=20_000)
-    rpn_post_nms_top_n_test: int = _knob(60, "proposals per image after NMS, testing", low=1, high=20_000)
-    rpn_nms: float = _knob(0.7, "IoU above which the RPN drops the weaker proposal", low=0.0, high=1.0)
-    rpn_fg_iou: float = _knob(0.7, "IoU from which an anchor counts as foreground", low=0.0, high=1.0)
-    rpn_bg_iou: float = _knob(0.3, "IoU under which an anchor counts as background", low=0.0, high=1.0)
-    rpn_batch_size: int = _knob(128, "anchors per image in the RPN loss", low=1, high=4096)
-    rpn_positive_fraction: float = _knob(0.5, "largest share of foreground anchors", low=0.0, high=1.0)
-    roi_fg_iou: float = _knob(0.5, "IoU from which a proposal counts as foreground", low=0.0, high=1.0)
-    roi_batch_size: int = _knob(64, "proposals per image in the RoI loss", low=1, high=4096)
-    roi_positive_fraction: float = _knob(0.25, "largest share of foreground proposals", low=0.0, high=1.0)
-    roi_levels: int = _knob(4, "pyramid levels that RoIAlign reads: 4 is 0-3, 2 is 0-1", low=1, high=4)
-    roi_output_size: int = _knob(5, "side of the pooled RoI features", low=1, high=28)
-    roi_sampling_ratio: int = _knob(2, "RoIAlign samples per bin and axis", low=1, high=8)
+    aspect_ratios: str = knob("1.4,2,2.8", "height / width of the anchors, on every level")
+    min_size: int = knob(64, "shortest image side after the resize, pixels", low=32, high=4096)
+    max_size: int = knob(224, "longest image side after the resize, pixels", low=32, high=8192)
+    rpn_pre_nms_top_n_train: int = knob(400, "proposals per level before NMS, training", low=1, high=20_000)
+    rpn_pre_nms_top_n_test: int = knob(200, "proposals per level before NMS, testing", low=1, high=20_000)
+    rpn_post_nms_top_n_train: int = knob(200, "proposals per image after NMS, training", low=1, high=20_000)
+    rpn_post_nms_top_n_test: int = knob(60, "proposals per image after NMS, testing", low=1, high=20_000)
+    rpn_nms: float = knob(0.7, "IoU above which the RPN drops the weaker proposal", low=0.0, high=1.0)
+    rpn_fg_iou: float = knob(0.7, "IoU from which an anchor counts as foreground", low=0.0, high=1.0)
+    rpn_bg_iou: float = knob(0.3, "IoU under which an anchor counts as background", low=0.0, high=1.0)
+    rpn_batch_size: int = knob(128, "anchors per image in the RPN loss", low=1, high=4096)
+    rpn_positive_fraction: float = knob(0.5, "largest share of foreground anchors", low=0.0, high=1.0)
+    roi_fg_iou: float = knob(0.5, "IoU from which a proposal counts as foreground", low=0.0, high=1.0)
+    roi_batch_size: int = knob(64, "proposals per image in the RoI loss", low=1, high=4096)
+    roi_positive_fraction: float = knob(0.25, "largest share of foreground proposals", low=0.0, high=1.0)
+    roi_levels: int = knob(4, "pyramid levels that RoIAlign reads: 4 is 0-3, 2 is 0-1", low=1, high=4)
+    roi_output_size: int = knob(5, "side of the pooled RoI features", low=1, high=28)
+    roi_sampling_ratio: int = knob(2, "RoIAlign samples per bin and axis", low=1, high=8)
 
     def __post_init__(self) -> None:
         """Check each knob and what they say together."""
@@ -209,22 +104,22 @@ class ModelConfig:
 class OptimConfig:
     """Optimiser, learning-rate schedule and length of the training."""
 
-    optimizer: str = _knob("adamw", "torch.optim optimiser", choices=("adamw", "sgd"))
-    lr: float = _knob(1.5e-3, "peak learning rate, for one step of batch_size images", low=1e-8, high=10.0)
-    weight_decay: float = _knob(1e-4, "weight decay", low=0.0, high=1.0)
-    momentum: float = _knob(0.9, "momentum of sgd", low=0.0, high=0.9999)
-    schedule: str = _knob(
+    optimizer: str = knob("adamw", "torch.optim optimiser", choices=("adamw", "sgd"))
+    lr: float = knob(1.5e-3, "peak learning rate, for one step of batch_size images", low=1e-8, high=10.0)
+    weight_decay: float = knob(1e-4, "weight decay", low=0.0, high=1.0)
+    momentum: float = knob(0.9, "momentum of sgd", low=0.0, high=0.9999)
+    schedule: str = knob(
         "onecycle", "learning rate over the epochs", choices=("onecycle", "cosine", "step", "constant")
     )
-    step_epochs: int = _knob(3, "epochs between two cuts of schedule=step", low=1, high=10_000)
-    step_gamma: float = _knob(0.1, "factor of each cut of schedule=step", low=0.0, high=1.0)
-    eta_min: float = _knob(0.0, "learning rate at the end of schedule=cosine", low=0.0, high=10.0)
-    onecycle_peak: float = _knob(0.3, "share of the training before the peak of onecycle", low=0.01, high=0.99)
-    warmup_epochs: float = _knob(0.0, "epochs of linear warm-up from a hundredth", low=0.0, high=1000.0)
-    batch_size: int = _knob(8, "images per optimiser step", low=1, high=4096)
-    epochs: int = _knob(4, "epochs of the full schedule; early stopping never shortens it", low=1, high=10_000)
-    max_grad_norm: float = _knob(5.0, "gradients are clipped to this norm; 0 leaves them", low=0.0, high=1e6)
-    early_stop_epochs: int = _knob(0, "stop after so many epochs without a better val_map; 0 never", low=0, high=10_000)
+    step_epochs: int = knob(3, "epochs between two cuts of schedule=step", low=1, high=10_000)
+    step_gamma: float = knob(0.1, "factor of each cut of schedule=step", low=0.0, high=1.0)
+    eta_min: float = knob(0.0, "learning rate at the end of schedule=cosine", low=0.0, high=10.0)
+    onecycle_peak: float = knob(0.3, "share of the training before the peak of onecycle", low=0.01, high=0.99)
+    warmup_epochs: float = knob(0.0, "epochs of linear warm-up from a hundredth", low=0.0, high=1000.0)
+    batch_size: int = knob(8, "images per optimiser step", low=1, high=4096)
+    epochs: int = knob(4, "epochs of the full schedule; early stopping never shortens it", low=1, high=10_000)
+    max_grad_norm: float = knob(5.0, "gradients are clipped to this norm; 0 leaves them", low=0.0, high=1e6)
+    early_stop_epochs: int = knob(0, "stop after so many epochs without a better val_map; 0 never", low=0, high=10_000)
 
     def __post_init__(self) -> None:
         """Check each knob and what they say together."""
@@ -241,10 +136,10 @@ class OptimConfig:
 class TaskConfig:
     """What is kept of a model's raw detections, for one task. Acts after training only."""
 
-    nms: float = _knob(0.5, "IoU above which the weaker detection is dropped", low=0.0, high=1.0)
-    score: float = _knob(0.01, "detections are kept strictly above this score", low=0.0, high=1.0)
-    max_detections: int = _knob(100, "best detections kept per image", low=1, high=1000)
-    class_agnostic: bool = _knob(False, "NMS over all classes together instead of within each")
+    nms: float = knob(0.5, "IoU above which the weaker detection is dropped", low=0.0, high=1.0)
+    score: float = knob(0.01, "detections are kept strictly above this score", low=0.0, high=1.0)
+    max_detections: int = knob(100, "best detections kept per image", low=1, high=1000)
+    class_agnostic: bool = knob(False, "NMS over all classes together instead of within each")
 
     def __post_init__(self) -> None:
         """Check each knob."""
@@ -265,13 +160,13 @@ class DetectConfig:
 class RuntimeConfig:
     """What changes neither the setting nor, on one device, its meaning."""
 
-    seed: int = _knob(0, "seed of weights, data order and sampling", low=0, high=2**31 - 1)
-    precision: str = _knob(
+    seed: int = knob(0, "seed of weights, data order and sampling", low=0, high=2**31 - 1)
+    precision: str = knob(
         "auto",
         "arithmetic: auto is bfloat16 on a GPU that has it, float32 elsewhere",
         choices=("auto", "float32", "bfloat16"),
     )
-    eval_batch_size: int = _knob(32, "images per batch of an evaluation", low=1, high=4096)
+    eval_batch_size: int = knob(32, "images per batch of an evaluation", low=1, high=4096)
 
     def __post_init__(self) -> None:
         """Check each knob."""
@@ -454,9 +349,9 @@ def _check_section(name: str, section: Any) -> None:
     if cls not in _SECTION_KNOBS:
         defaults = types.SimpleNamespace(**{item.name: item.default for item in dataclasses.fields(cls)})
         _SECTION_KNOBS[cls] = tuple(_section_knobs(cls, f"{name}.", defaults))
-    for knob in _SECTION_KNOBS[cls]:
-        attribute = knob.name.rpartition(".")[2]
-        object.__setattr__(section, attribute, knob.check(getattr(section, attribute)))
+    for one in _SECTION_KNOBS[cls]:
+        attribute = one.name.rpartition(".")[2]
+        object.__setattr__(section, attribute, one.check(getattr(section, attribute)))
 
 
-_ALL_KNOBS: dict[str, Knob] = {knob.name: knob for knob in _section_knobs(TrainConfig, "", TrainConfig())}
+_ALL_KNOBS: dict[str, Knob] = {one.name: one for one in _section_knobs(TrainConfig, "", TrainConfig())}

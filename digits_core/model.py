@@ -19,8 +19,9 @@ from torchvision.ops import MultiScaleRoIAlign
 
 from digits_core.anchors import realised_anchors
 from digits_core.checkpoint import load_config, load_tensors
-from digits_core.config import NUM_LEVELS, ModelConfig, TrainConfig, parse_numbers
+from digits_core.config import NUM_LEVELS, ModelConfig, TrainConfig
 from digits_core.errors import ConfigError, WeightsError
+from digits_core.knob import parse_numbers
 from digits_core.labels import NUM_CLASSES
 
 DRAWN_WEIGHTS = Path(__file__).parent / "weights" / "tiny_drawn"

@@ -9,7 +9,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from digits_core.config import Flat
+from digits_core.knob import Flat
 from results.leaderboard import SHOWN
 from results.record import RunRecord, TrialRecord
 from results.schema import ENDED, FAILED

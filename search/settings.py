@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from digits_core.cache import DRAWN, DataSource
-from digits_core.config import Flat, TrainConfig, parse_assignment, read_toml
+from digits_core.config import TrainConfig, parse_assignment, read_toml
 from digits_core.errors import UsageError, printable
+from digits_core.knob import Flat
 from search.defaults import TRIALS
 from spaces.catalogue import get_spaces
 from spaces.registry import Overrides, Space, check_space, combine, enumerate_settings

@@ -2,7 +2,8 @@
 
 import optuna
 
-from digits_core.config import NUM_LEVELS, format_numbers
+from digits_core.config import NUM_LEVELS
+from digits_core.knob import format_numbers
 from spaces.registry import Baseline, Overrides, space
 
 

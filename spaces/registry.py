@@ -6,8 +6,9 @@ from dataclasses import dataclass, field
 
 import optuna
 
-from digits_core.config import Flat, TrainConfig
+from digits_core.config import TrainConfig
 from digits_core.errors import ConfigError, SpaceError
+from digits_core.knob import Flat
 
 Overrides = Flat
 """Knobs of TrainConfig by flat name."""
