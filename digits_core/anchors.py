@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from digits_core.config import TrainConfig, flat_digest
+from digits_core.config import ModelConfig, TrainConfig, flat_digest
 from digits_core.knob import Flat, format_numbers, parse_numbers
 
 
@@ -28,13 +28,16 @@ def realised_anchors(sizes: tuple[float, ...], ratios: tuple[float, ...]) -> NDA
     return np.asarray(np.round(half), dtype=np.float32)
 
 
+def anchors_of(model: ModelConfig) -> NDArray[np.float32]:
+    """The realised anchors of a config, float32 [num_levels, num_ratios, 4]."""
+    sizes = parse_numbers(model.anchor_sizes, "model.anchor_sizes")
+    return realised_anchors(sizes, parse_numbers(model.aspect_ratios, "model.aspect_ratios"))
+
+
 def canonical_setting(config: TrainConfig) -> Flat:
     """The flat config with its anchors as realised: equal for settings that give the same model."""
     flat = config.to_flat()
-    boxes = realised_anchors(
-        parse_numbers(config.model.anchor_sizes, "model.anchor_sizes"),
-        parse_numbers(config.model.aspect_ratios, "model.aspect_ratios"),
-    )
+    boxes = anchors_of(config.model)
     # The order of ratios is an order of output channels, not another model.
     flat["model.anchor_sizes"] = ";".join(
         format_numbers(np.unique(level[:, 2:] * 2, axis=0).ravel().tolist()) for level in boxes

@@ -232,10 +232,6 @@ class TrainConfig:
                 lines.append(f"{key} = {json.dumps(value, ensure_ascii=False)}")
         return "\n".join(lines) + "\n"
 
-    def digest(self) -> str:
-        """Sixteen hex digits that name the setting: all knobs but `runtime`, so seeds share it."""
-        return flat_digest(self.to_flat())
-
 
 def flat_digest(flat: Mapping[str, Scalar]) -> str:
     """Sixteen hex digits of flat knobs, `runtime` left out."""

@@ -17,7 +17,7 @@ from torchvision.models.detection.backbone_utils import BackboneWithFPN, resnet_
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
 from torchvision.ops import MultiScaleRoIAlign
 
-from digits_core.anchors import realised_anchors
+from digits_core.anchors import anchors_of
 from digits_core.checkpoint import load_config, load_tensors
 from digits_core.config import NUM_LEVELS, ModelConfig, TrainConfig
 from digits_core.errors import ConfigError, WeightsError
@@ -210,12 +210,7 @@ def _load_initial(detector: FasterRCNN, model: ModelConfig) -> Loaded:
 def _refuse_other_anchors(model: ModelConfig) -> None:
     """The drawn RPN head means something with its own anchors alone."""
     trained = load_config(DRAWN_WEIGHTS).model
-
-    def boxes(some: ModelConfig) -> list[Any]:
-        sizes = parse_numbers(some.anchor_sizes, "model.anchor_sizes")
-        return list(realised_anchors(sizes, parse_numbers(some.aspect_ratios, "model.aspect_ratios")).tolist())
-
-    if not model.fresh_rpn and boxes(trained) != boxes(model):
+    if not model.fresh_rpn and anchors_of(trained).tolist() != anchors_of(model).tolist():
         raise ConfigError(
             f"model.weights=drawn was trained with anchors {trained.anchor_sizes} and ratios "
             f"{trained.aspect_ratios}; for others set model.fresh_rpn=true"

@@ -11,7 +11,7 @@ import pandas as pd
 from digits_core.command import CommandParser, run_command
 from digits_core.errors import UsageError, did_you_mean, printable
 from results.leaderboard import read_leaderboards
-from results.store import EPOCHS_FILE, find_runs, read_table, rebuild
+from results.store import EPOCHS_FILE, find_runs, read_table, rebuild, replacing
 
 TABLES = ("leaderboard", "epochs")
 
@@ -32,12 +32,8 @@ def export_table(table: pd.DataFrame, form: str, path: Path) -> None:
     if path.is_dir() or not path.parent.is_dir():
         what = "is a folder; name a file" if path.is_dir() else f"there is no folder {path.parent}"
         raise UsageError(f"-o {printable(str(path))}: {what}")
-    half = path.with_name(f".{path.name}.half")
-    try:
+    with replacing(path) as half:
         FORMATS[form](table, half)
-        half.replace(path)
-    finally:
-        half.unlink(missing_ok=True)
 
 
 def _plain(table: pd.DataFrame) -> pd.DataFrame:

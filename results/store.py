@@ -1,7 +1,9 @@
 """Run folders: where things lie, atomic writes, and reads that check the version."""
 
+import contextlib
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -41,27 +43,29 @@ def find_runs(paths: list[Path]) -> list[Path]:
     return found
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a small file so that a reader sees the old one or the new one, never a part."""
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary file beside `path` that takes its name when it is whole: readers see the old or the new one."""
     half = path.with_name(f".{path.name}.{os.getpid()}.half")
     try:
-        with half.open("w", encoding="utf-8") as out:
-            out.write(text)
-            out.flush()
-            os.fsync(out.fileno())
+        yield half
         half.replace(path)
     finally:
         half.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a small file, on disk before it takes its name."""
+    with replacing(path) as half, half.open("w", encoding="utf-8") as out:
+        out.write(text)
+        out.flush()
+        os.fsync(out.fileno())
 
 
 def write_table(path: Path, table: pa.Table) -> None:
-    """Write a Parquet file by a temporary name and a rename, which is atomic."""
-    half = path.with_name(f".{path.name}.{os.getpid()}.half")
-    try:
+    """Write a Parquet file that a reader never sees half of."""
+    with replacing(path) as half:
         pq.write_table(table, half)
-        half.replace(path)
-    finally:
-        half.unlink(missing_ok=True)
 
 
 def read_table(path: Path) -> pd.DataFrame:

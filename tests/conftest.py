@@ -91,6 +91,7 @@ def report(epoch, val_map, **more):
 
 
 def introduce(events, trial_id, **flat):
+    from digits_core.anchors import setting_digest
     from digits_core.config import TrainConfig
 
     config = TrainConfig.from_flat(flat)
@@ -100,7 +101,7 @@ def introduce(events, trial_id, **flat):
         space="lr_schedules",
         baseline=None,
         config=config.to_flat(),
-        config_hash=config.digest(),
+        config_hash=setting_digest(config),
         seed=0,
         params={},
         optuna_number=None,
