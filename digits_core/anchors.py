@@ -1,9 +1,12 @@
 """The anchors that a config really gives (numpy, no torch)."""
 
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 
-from digits_core.config import ModelConfig, TrainConfig, flat_digest
+from digits_core.coco import Table
+from digits_core.config import NUM_LEVELS, ModelConfig, TrainConfig, flat_digest
 from digits_core.knob import Flat, format_numbers, parse_numbers
 
 
@@ -49,3 +52,78 @@ def canonical_setting(config: TrainConfig) -> Flat:
 def setting_digest(config: TrainConfig) -> str:
     """Sixteen hex digits that name the setting by its realised anchors, whatever the seed."""
     return flat_digest(canonical_setting(config))
+
+
+SIZE_DIVISIBLE = 32
+"""torchvision pads every batch to a multiple of it."""
+
+STRIDES = (4, 8, 16, 32)
+"""Pixels between two anchors on levels 0 to 3 of every backbone; the pool level has every other one of level 3."""
+
+
+@dataclass(frozen=True, slots=True)
+class Coverage:
+    """How well anchors cover annotated boxes before any training.
+
+    Attributes:
+        recall_50, recall_70: share of the boxes that some anchor overlaps by IoU .5 or .7 at least.
+        mean_iou: mean over the boxes of the IoU with their best anchor.
+    """
+
+    recall_50: float
+    recall_70: float
+    mean_iou: float
+
+
+def coverage(model: ModelConfig, table: Table) -> Coverage:
+    """How well the realised anchors cover the boxes of a split.
+
+    Every anchor is taken where it lies: on the grid of its level, after the model's own resize.
+
+    Args:
+        model: anchors and sizes of the resize.
+        table: annotations, without crowds counted.
+    """
+    iou = best_ious(model, table)
+    if not len(iou):
+        return Coverage(0.0, 0.0, 0.0)
+    return Coverage(float((iou >= 0.5).mean()), float((iou >= 0.7).mean()), float(iou.mean()))
+
+
+def best_ious(model: ModelConfig, table: Table) -> NDArray[np.float32]:
+    """The IoU of each box with its best anchor, float32 [num_boxes], crowds left out.
+
+    Of the anchors of one shape the nearest centre overlaps most, so only that one is measured.
+
+    Source:
+        torchvision `AnchorGenerator.grid_anchors` and `GeneralizedRCNNTransform.resize`.
+    """
+    image = np.repeat(np.arange(len(table.image_ids)), np.diff(table.box_start))[~table.crowds]
+    resized = resized_sizes(model, table.sizes)
+    boxes = table.boxes[~table.crowds] * np.tile(resized / table.sizes, 2).astype(np.float32)[image]
+    padded = -(-resized // SIZE_DIVISIBLE) * SIZE_DIVISIBLE
+    centre = (boxes[:, :2] + boxes[:, 2:]) / 2
+    side = boxes[:, 2:] - boxes[:, :2]
+    best = np.zeros(len(boxes), dtype=np.float32)
+    for level, shapes in enumerate(anchors_of(model)):
+        grid = padded // STRIDES[level] if level < NUM_LEVELS - 1 else -(-(padded // STRIDES[-1]) // 2)
+        stride = (padded // grid)[image].astype(np.float32)
+        place = np.clip(np.rint(centre / stride), 0, (grid[image] - 1).astype(np.float32)) * stride
+        for shape in shapes:
+            low = np.maximum(boxes[:, :2], place + shape[:2])
+            high = np.minimum(boxes[:, 2:], place + shape[2:])
+            inter = np.maximum(high - low, 0).prod(axis=1)
+            union = side.prod(axis=1) + (shape[2:] - shape[:2]).prod() - inter
+            np.maximum(best, inter / union, out=best)
+    return best
+
+
+def resized_sizes(model: ModelConfig, sizes: NDArray[np.int32]) -> NDArray[np.int64]:
+    """Width and height after the model's own resize, int64 [num_images, 2].
+
+    Source:
+        torchvision `GeneralizedRCNNTransform`: the shortest side becomes `min_size`, unless the longest would exceed
+        `max_size`; fractions of a pixel are cut off.
+    """
+    scale = np.minimum(model.min_size / sizes.min(axis=1), model.max_size / sizes.max(axis=1))
+    return np.asarray(np.floor(sizes * scale[:, None]), dtype=np.int64)

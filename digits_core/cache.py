@@ -12,7 +12,7 @@ import os
 import shutil
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from itertools import islice
 from pathlib import Path
 
@@ -27,6 +27,9 @@ Pixels = NDArray[np.uint8]
 DRAWN = "drawn"
 FORMAT = 1
 
+MIN_CONFIRM_IMAGES = 30
+"""Fewer images on either side of a confirmation tell nothing."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DataSource:
@@ -39,6 +42,7 @@ class DataSource:
         valid_fraction: share of the training images set apart when there is no valid part.
         split_seed: which images are set apart then.
         skip_bad: leave out what the check refuses, and count it.
+        confirm_fraction: share of valid that takes no part in choosing; 0 sets none apart.
         drawn_train, drawn_valid, drawn_seed: size and seed of the drawn data.
     """
 
@@ -50,6 +54,7 @@ class DataSource:
     valid_fraction: float = 0.1
     split_seed: int = 0
     skip_bad: bool = False
+    confirm_fraction: float = 0.0
     drawn_train: int = 320
     drawn_valid: int = 160
     drawn_seed: int = 0
@@ -73,20 +78,27 @@ class Split:
         start = self.pixel_start[index]
         return self.pixels[start : start + int(width) * int(height) * 3].reshape(int(height), int(width), 3)
 
+    def some(self, images: NDArray[np.int64], name: str) -> "Split":
+        """A split of some of the images, by their indices; pixels stay where they are."""
+        return Split(name, self.table.some(images), self.pixel_start[images], self.pixels)
+
 
 @dataclass(frozen=True, slots=True)
 class DigitData:
     """A data set ready to train on.
 
     Attributes:
-        fingerprint: 32 hex digits over all that was read and how it was split.
+        fingerprint: 32 hex digits over all that was read and how it was split; what was set apart to confirm
+            stands behind a dash.
         notes: counts of what was clipped or left out, for run.json.
+        confirm: the part of valid that takes no part in choosing; None when none was asked for.
     """
 
     fingerprint: str
     train: Split
     valid: Split
     notes: dict[str, int]
+    confirm: Split | None = None
 
 
 def images_per_epoch(num_images: int, asked: int) -> int:
@@ -116,11 +128,12 @@ def open_data(source: DataSource, *, fingerprint: str | None = None) -> DigitDat
     from filelock import FileLock
 
     root = cache_root()
-    if fingerprint is not None and (root / fingerprint).is_dir():
-        return _load(root / fingerprint)
+    known = None if fingerprint is None else fingerprint.partition("-")[0]
+    if known is not None and (root / known).is_dir():
+        return _set_confirm_apart(_load(root / known), source.confirm_fraction)
     found = _fingerprint(source)
-    if fingerprint is not None and found != fingerprint:
-        raise DataError(f"the data at {source.folder} differs from the run's: fingerprint {found}, not {fingerprint}")
+    if known is not None and found != known:
+        raise DataError(f"the data at {source.folder} differs from the run's: fingerprint {found}, not {known}")
     try:
         root.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -129,7 +142,7 @@ def open_data(source: DataSource, *, fingerprint: str | None = None) -> DigitDat
         with FileLock(root / f"{found}.lock"):
             if not (root / found).is_dir():
                 _build(source, root, found)
-    return _load(root / found)
+    return _set_confirm_apart(_load(root / found), source.confirm_fraction)
 
 
 def check_data(source: DataSource) -> tuple[dict[str, Table], list[Problem], dict[str, int]]:
@@ -190,11 +203,11 @@ def _fingerprint(source: DataSource) -> str:
 
         # The drawing code and the libraries that draw stand for the pixels.
         versions = [np.__version__, cv2.__version__, PIL.__version__, albumentations.__version__]
-        digest.update(json.dumps([FORMAT, asdict(source), versions]).encode())
+        digest.update(json.dumps([FORMAT, _read_from(source), versions]).encode())
         digest.update(Path(synthetic.__file__).read_bytes())
         return digest.hexdigest()
     files = _annotation_files(source)
-    how = asdict(source) | {"folder": "", "format": FORMAT}
+    how = _read_from(source) | {"folder": "", "format": FORMAT}
     digest.update(json.dumps(how, sort_keys=True).encode())
     for name, path in files:
         content = _read(path, "annotation file")
@@ -205,6 +218,11 @@ def _fingerprint(source: DataSource) -> str:
             for file_digest in pool.map(_file_digest, paths):
                 digest.update(file_digest)
     return digest.hexdigest()
+
+
+def _read_from(source: DataSource) -> dict[str, object]:
+    """What decides on the decoded files; what is set apart of them afterwards does not."""
+    return {name: value for name, value in asdict(source).items() if name != "confirm_fraction"}
 
 
 def _file_digest(path: Path) -> bytes:
@@ -223,16 +241,47 @@ def _read_parts(source: DataSource) -> list[Part]:
     return parts if len(parts) == 2 else _set_apart(source, parts[0])
 
 
+def _draw_by_hash(ids: Iterable[int], fraction: float, salt: str) -> set[int]:
+    """A share of some ids, at least one, by a hash of each: other ids beside them change nothing."""
+
+    def rank(image_id: int) -> bytes:
+        return hashlib.blake2b(f"{salt}:{image_id}".encode(), digest_size=8).digest()
+
+    ordered = sorted(ids, key=rank)
+    return set(ordered[: max(1, round(len(ordered) * fraction))])
+
+
+def _set_confirm_apart(data: DigitData, fraction: float) -> DigitData:
+    """Take a share of valid out of it, by a hash of the image ids.
+
+    Raises:
+        DataError: what is left on either side could tell nothing.
+    """
+    if not fraction:
+        return data
+    ids = data.valid.table.image_ids.tolist()
+    chosen = _draw_by_hash(ids, fraction, "confirm")
+    mine = np.array([image_id in chosen for image_id in ids])
+    smaller = int(min(mine.sum(), (~mine).sum()))
+    if smaller < MIN_CONFIRM_IMAGES:
+        raise DataError(
+            f"--confirm-fraction {fraction:g}: splits the {len(ids)} valid images into {int((~mine).sum())} to choose "
+            f"by and {int(mine.sum())} to confirm on; each needs at least {MIN_CONFIRM_IMAGES} to tell anything"
+        )
+    return replace(
+        data,
+        fingerprint=f"{data.fingerprint}-confirm{fraction:g}",
+        valid=data.valid.some(np.flatnonzero(~mine), "valid"),
+        confirm=data.valid.some(np.flatnonzero(mine), "confirm"),
+    )
+
+
 def _set_apart(source: DataSource, whole: Part) -> list[Part]:
     """Split a lone train part by a hash of its image ids, so that other images do not move."""
     if not 0 < source.valid_fraction < 1:
         raise DataError(f"--valid-fraction must lie between 0 and 1, got {source.valid_fraction}")
 
-    def rank(image_id: int) -> bytes:
-        return hashlib.blake2b(f"{source.split_seed}:{image_id}".encode(), digest_size=8).digest()
-
-    ids = sorted(whole.images, key=rank)
-    chosen = set(ids[: max(1, round(len(ids) * source.valid_fraction))])
+    chosen = _draw_by_hash(whole.images, source.valid_fraction, f"{source.split_seed}")
     train, valid = Part("train", whole.source), Part("valid", whole.source)
     train.problems, train.clipped = whole.problems, whole.clipped
     for image_id, image in whole.images.items():

@@ -309,3 +309,12 @@ class Table:
             labels=np.array([row[5] for row in flat], dtype=np.int64),
             crowds=np.array([row[6] for row in flat], dtype=bool),
         )
+
+    def some(self, images: NDArray[np.int64]) -> "Table":
+        """The annotations of some of the images, by their indices."""
+        counts = np.diff(self.box_start)[images]
+        start = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+        rows = np.repeat(self.box_start[images] - start[:-1], counts) + np.arange(start[-1])
+        return Table(
+            self.image_ids[images], self.sizes[images], start, self.boxes[rows], self.labels[rows], self.crowds[rows]
+        )

@@ -18,6 +18,9 @@ from typing import Any, Self
 from digits_core.errors import ConfigError, did_you_mean, printable
 from digits_core.knob import Flat, Knob, Scalar, format_numbers, knob, parse_numbers
 
+READINGS = ("left_to_right", "main_axis")
+"""The rules by which the digits of an image become a number; `transcribe` follows them."""
+
 NUM_LEVELS = 5
 """Pyramid levels of every backbone: 0, 1, 2, 3 and pool."""
 
@@ -154,6 +157,15 @@ class DetectConfig:
     task2: TaskConfig = field(
         default_factory=lambda: TaskConfig(nms=0.5, score=0.5, max_detections=100, class_agnostic=True)
     )
+    reading: str = knob(
+        "left_to_right",
+        "order of the digits of a number; main_axis also reads numbers that stand one above the other",
+        choices=READINGS,
+    )
+
+    def __post_init__(self) -> None:
+        """Check each knob."""
+        _check_section("detect", self)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -319,12 +331,14 @@ def _build(cls: type, values: Mapping[str, Scalar], prefix: str) -> Any:
     return cls(**arguments)
 
 
-def _section_knobs(cls: type, prefix: str, section: Any) -> Iterator[Knob]:
+def _section_knobs(cls: type, prefix: str, section: Any, *, nested: bool = True) -> Iterator[Knob]:
     hints = typing.get_type_hints(cls)
     for item in dataclasses.fields(cls):
         hint = hints[item.name]
         if dataclasses.is_dataclass(hint):
-            yield from _section_knobs(typing.cast(type, hint), f"{prefix}{item.name}.", getattr(section, item.name))
+            if nested:
+                inner = getattr(section, item.name)
+                yield from _section_knobs(typing.cast(type, hint), f"{prefix}{item.name}.", inner)
             continue
         optional = isinstance(hint, types.UnionType)
         kind = next(part for part in typing.get_args(hint) if part is not type(None)) if optional else hint
@@ -343,8 +357,9 @@ _SECTION_KNOBS: dict[type, tuple[Knob, ...]] = {}
 def _check_section(name: str, section: Any) -> None:
     cls = type(section)
     if cls not in _SECTION_KNOBS:
+        # Sections within this one check themselves.
         defaults = types.SimpleNamespace(**{item.name: item.default for item in dataclasses.fields(cls)})
-        _SECTION_KNOBS[cls] = tuple(_section_knobs(cls, f"{name}.", defaults))
+        _SECTION_KNOBS[cls] = tuple(_section_knobs(cls, f"{name}.", defaults, nested=False))
     for one in _SECTION_KNOBS[cls]:
         attribute = one.name.rpartition(".")[2]
         object.__setattr__(section, attribute, one.check(getattr(section, attribute)))

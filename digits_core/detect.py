@@ -1,4 +1,4 @@
-"""A model over images: raw detections, before any threshold of the config; and what a task keeps of them."""
+"""A model over images: raw detections, before any threshold of the config, and the losses on them."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -7,10 +7,12 @@ import numpy as np
 import torch
 from torch import Tensor
 from torchvision.models.detection import FasterRCNN
-from torchvision.ops import batched_nms, clip_boxes_to_image, nms, remove_small_boxes
+from torchvision.models.detection.image_list import ImageList
+from torchvision.models.detection.rpn import concat_box_prediction_layers
+from torchvision.ops import clip_boxes_to_image, remove_small_boxes
 
 from digits_core.cache import Pixels
-from digits_core.config import TaskConfig
+from digits_core.matching import Candidates
 
 SCORE_FLOOR = 0.01
 """Detections at or under it are dropped at once: they move COCO AP by less than its third decimal."""
@@ -18,31 +20,10 @@ SCORE_FLOOR = 0.01
 MIN_SIDE_PX = 0.01
 """torchvision's own limit: thinner boxes, in resized pixels, are removed before NMS."""
 
+LOSS_SEED = 20_210_811
+"""Anchors and proposals of a validation loss are sampled by it, whatever the seed of the training."""
 
-@dataclass(frozen=True, slots=True)
-class RawDetections:
-    """The decoded, clipped boxes of every class above the floor, of one image, before NMS.
-
-    Attributes:
-        boxes: float32 [num, 4], xyxy, pixels of the resized image (where torchvision does its NMS).
-        scores: float32 [num], (0, 1].
-        labels: int64 [num], category ids.
-        scale: float32 [4]; boxes times scale lie in the original image.
-    """
-
-    boxes: Tensor
-    scores: Tensor
-    labels: Tensor
-    scale: Tensor
-
-
-@dataclass(frozen=True, slots=True)
-class Detections:
-    """What a task keeps of one image: boxes xyxy in original pixels, best score first."""
-
-    boxes: Tensor
-    scores: Tensor
-    labels: Tensor
+Features = dict[str, Tensor]
 
 
 def to_tensor(pixels: Pixels) -> Tensor:
@@ -51,24 +32,32 @@ def to_tensor(pixels: Pixels) -> Tensor:
 
 
 @torch.inference_mode()
-def detect_raw(model: FasterRCNN, images: Sequence[Tensor], *, floor: float = SCORE_FLOOR) -> list[RawDetections]:
+def detect_raw(
+    model: FasterRCNN,
+    images: Sequence[Tensor],
+    targets: Sequence[dict[str, Tensor]] | None = None,
+    *,
+    floor: float = SCORE_FLOOR,
+) -> tuple[Candidates, float | None]:
     """Run the model on one batch and stop before its thresholds.
 
     Args:
         model: in evaluation mode.
         images: float32 [3, height, width] in [0, 1], of any sizes, on the model's device.
+        targets: `boxes` float32 [num, 4] and `labels` int64 [num] of each image, to measure the loss too.
         floor: scores must lie strictly above it.
 
     Returns:
-        Raw detections per image, on the CPU.
+        Raw detections, and the sum of torchvision's four losses; None without targets.
 
     Source:
         torchvision `RoIHeads.postprocess_detections`, up to its score filter and small-box removal.
     """
     original = [(image.shape[-2], image.shape[-1]) for image in images]
-    batch, _ = model.transform(list(images))
+    batch, resized_targets = model.transform(list(images), None if targets is None else list(targets))
     features = model.backbone(batch.tensors)
-    proposals, _ = model.rpn(batch, features)
+    rpn = _run_rpn(model, batch, features)
+    proposals = rpn.proposals(model, batch)
     heads = model.roi_heads
     pooled = heads.box_roi_pool(features, proposals, batch.image_sizes)
     class_logits, box_regression = heads.box_predictor(heads.box_head(pooled))
@@ -86,26 +75,66 @@ def detect_raw(model: FasterRCNN, images: Sequence[Tensor], *, floor: float = SC
         solid = remove_small_boxes(kept, MIN_SIDE_PX)
         wide, tall = size[1] / resized[1], size[0] / resized[0]
         found.append(
-            RawDetections(
-                kept[solid],
-                image_scores[rows, labels][solid],
-                labels[solid],
-                torch.tensor([wide, tall, wide, tall], dtype=torch.float32),
+            (
+                kept[solid].numpy(),
+                image_scores[rows, labels][solid].numpy(),
+                labels[solid].numpy(),
+                np.array([wide, tall, wide, tall], dtype=np.float32),
             )
         )
-    return found
+    loss = None if resized_targets is None else _loss(model, batch, features, rpn, resized_targets)
+    return Candidates.of_images(found), loss
 
 
-def keep(raw: RawDetections, task: TaskConfig) -> Detections:
-    """Apply a task's score threshold, NMS and top-k, in torchvision's order.
+@dataclass(frozen=True, slots=True)
+class _Rpn:
+    """What the RPN says of one batch, before any of it becomes a proposal."""
 
-    `raw` must have been cut at a floor no higher than the task's score.
+    anchors: list[Tensor]
+    per_level: list[int]
+    objectness: Tensor
+    deltas: Tensor
+
+    def proposals(self, model: FasterRCNN, batch: ImageList) -> list[Tensor]:
+        """The proposals of each image, as many as the RPN's mode asks for."""
+        decoded = model.rpn.box_coder.decode(self.deltas, self.anchors).view(len(self.anchors), -1, 4)
+        boxes, _ = model.rpn.filter_proposals(decoded, self.objectness, batch.image_sizes, self.per_level)
+        return list(boxes)
+
+
+def _run_rpn(model: FasterRCNN, batch: ImageList, features: Features) -> _Rpn:
+    """The first half of torchvision's `RegionProposalNetwork.forward`, which detections and loss share."""
+    levels = list(features.values())
+    objectness, deltas = model.rpn.head(levels)
+    anchors = model.rpn.anchor_generator(batch, levels)
+    per_level = [one[0].numel() for one in objectness]
+    return _Rpn(anchors, per_level, *concat_box_prediction_layers(objectness, deltas))
+
+
+def _loss(
+    model: FasterRCNN, batch: ImageList, features: Features, rpn: _Rpn, targets: list[dict[str, Tensor]]
+) -> float:
+    """The sum of the four losses on features of the model in evaluation mode.
+
+    torchvision computes losses in training mode alone. Here only the RPN and the RoI heads are told that
+    they train, not the layers in them: batch norm keeps to its running statistics and changes none.
     """
-    above = raw.scores > task.score
-    boxes, scores, labels = raw.boxes[above], raw.scores[above], raw.labels[above]
-    kept = nms(boxes, scores, task.nms) if task.class_agnostic else batched_nms(boxes, scores, labels, task.nms)
-    kept = kept[: task.max_detections]
-    return Detections(boxes[kept] * raw.scale, scores[kept], labels[kept])
+    parts = (model.rpn, model.roi_heads)
+    devices = [batch.tensors.device] if batch.tensors.device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(LOSS_SEED)
+        try:
+            for part in parts:
+                part.training = True
+            labels, matched = model.rpn.assign_targets_to_anchors(rpn.anchors, targets)
+            wanted = model.rpn.box_coder.encode(matched, rpn.anchors)
+            rpn_losses = model.rpn.compute_loss(rpn.objectness, rpn.deltas, labels, wanted)
+            proposals = rpn.proposals(model, batch)
+            _, roi_losses = model.roi_heads(features, proposals, batch.image_sizes, targets)
+        finally:
+            for part in parts:
+                part.training = False
+    return sum(float(loss) for loss in (*rpn_losses, *roi_losses.values()))
 
 
 def batches_by_shape(sizes: "np.ndarray[tuple[int, ...], np.dtype[np.int32]]", batch_size: int) -> Iterator[list[int]]:

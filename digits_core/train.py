@@ -15,12 +15,12 @@ from torch.nn.utils import clip_grad_norm_
 from torchvision.models.detection import FasterRCNN
 
 from digits_core.batches import derived_seed, epoch_batches, load_batch, steps_per_epoch
-from digits_core.cache import DigitData
+from digits_core.cache import DigitData, Split
 from digits_core.checkpoint import TrainingState, load_training, save_model, save_training
 from digits_core.config import TrainConfig
-from digits_core.detect import SCORE_FLOOR, RawDetections
+from digits_core.detect import SCORE_FLOOR
 from digits_core.errors import DeviceError, DivergedError
-from digits_core.evaluate import detect_split, score_split
+from digits_core.evaluate import Evaluation, evaluate
 from digits_core.files import BEST_FOLDER
 from digits_core.model import build_model, read_back
 from digits_core.optim import build_optimizer, lr_at, set_lr
@@ -37,7 +37,9 @@ class EpochMetrics:
         train_loss: mean over the epoch's images of the four losses' sum.
         loss_classifier, loss_box_reg, loss_objectness, loss_rpn_box_reg: the four, likewise.
         lr: learning rate of the epoch's last step.
+        val_loss: the four losses' sum on valid, mean over its images.
         val_map, val_map_50, val_map_75: COCO AP on valid at `detect.task1`; None when not measurable.
+        val_digit_accuracy: valid digits read right at `detect.task2`, over all digits and stray detections.
         val_number_accuracy: share of valid images whose number is read right at `detect.task2`.
         images_per_second: training images over training seconds.
         peak_memory_bytes: largest so far: of the GPU in this training; on a CPU of the process, which may have
@@ -53,9 +55,11 @@ class EpochMetrics:
     loss_objectness: float
     loss_rpn_box_reg: float
     lr: float
+    val_loss: float
     val_map: float | None
     val_map_50: float | None
     val_map_75: float | None
+    val_digit_accuracy: float | None
     val_number_accuracy: float | None
     images_per_second: float
     peak_memory_bytes: int | None
@@ -74,7 +78,8 @@ class EpochReport:
         improved: whether the metric is the best so far.
         checkpoint: a folder to go on from, with the best epoch's model in `best/`; its owner may move it.
             None when none was asked for.
-        raw: raw detections on valid, for whatever acts after training.
+        valid: the model on valid: raw detections and match tables.
+        confirm: the model on the part set apart to confirm; None when not asked for, or not the best so far.
         model: what the built model really has (`model.read_back`).
         device: the name of the GPU, or `cpu`.
     """
@@ -82,7 +87,8 @@ class EpochReport:
     metrics: EpochMetrics
     improved: bool
     checkpoint: Path | None
-    raw: list[RawDetections]
+    valid: Evaluation
+    confirm: Evaluation | None
     model: dict[str, object]
     device: str
 
@@ -116,6 +122,7 @@ def train(
     *,
     metric: str = "val_map",
     score_floor: float = SCORE_FLOOR,
+    confirm: bool = False,
     workdir: Path | None = None,
     resume_from: Path | None = None,
     device: str = "auto",
@@ -131,6 +138,7 @@ def train(
         report: called once per epoch; may raise to stop.
         metric: the score that says which epoch is best: `val_map`, `val_map_50` or `val_number_accuracy`.
         score_floor: raw detections are cut at it, or at a lower threshold of the config.
+        confirm: score the best epochs on `data.confirm` too.
         workdir: where checkpoints are written, one new folder per epoch; None writes none.
         resume_from: a checkpoint folder of this config to go on from.
         device: `auto` (a GPU if there is one), `cpu`, `cuda` or `cuda:N`.
@@ -148,16 +156,8 @@ def train(
         started = time.perf_counter()
         losses, num_images = train_one_epoch(run, epoch)
         trained = time.perf_counter()
-        raw = detect_split(
-            run.model,
-            data.valid,
-            min(score_floor, config.detect.task1.score, config.detect.task2.score),
-            batch_size=config.runtime.eval_batch_size,
-            device=run.device,
-            dtype=run.dtype,
-        )
-        scores = score_split(raw, data.valid, config.detect)
-        evaluated = time.perf_counter()
+        valid = _evaluate(run, data.valid, score_floor)
+        scores = valid.scores
         value = scores.named(metric)
         improved = value is not None and (run.state.best_value is None or value > run.state.best_value)
         run.state = dataclasses.replace(
@@ -166,6 +166,10 @@ def train(
             best_epoch=epoch if improved else run.state.best_epoch,
             best_value=value if improved else run.state.best_value,
         )
+        confirmed = None
+        if confirm and improved and data.confirm is not None:
+            confirmed = _evaluate(run, data.confirm, score_floor)
+        evaluated = time.perf_counter()
         checkpoint = None if workdir is None else _save(run, workdir, improved, resume_from)
         patience = config.optim.early_stop_epochs
         early = bool(patience) and epoch - run.state.best_epoch >= patience and epoch < config.optim.epochs
@@ -174,9 +178,11 @@ def train(
             train_loss=sum(losses.values()),
             **losses,
             lr=run.optimizer.param_groups[0]["lr"],
+            val_loss=valid.loss,
             val_map=scores.map,
             val_map_50=scores.map_50,
             val_map_75=scores.map_75,
+            val_digit_accuracy=scores.digit_accuracy,
             val_number_accuracy=scores.number_accuracy,
             images_per_second=num_images / (trained - started),
             peak_memory_bytes=_peak_memory(run.device),
@@ -185,7 +191,7 @@ def train(
             eval_seconds=evaluated - trained,
             early_stopped=early,
         )
-        report(EpochReport(metrics, improved, checkpoint, raw, facts, _device_name(run.device)))
+        report(EpochReport(metrics, improved, checkpoint, valid, confirmed, facts, _device_name(run.device)))
         if early:
             return
 
@@ -247,6 +253,18 @@ def train_step(run: Run, images: list[Tensor], targets: list[dict[str, Tensor]])
         clip_grad_norm_(run.model.parameters(), run.config.optim.max_grad_norm)
     run.optimizer.step()
     return losses.detach()
+
+
+def _evaluate(run: Run, split: Split, floor: float) -> Evaluation:
+    return evaluate(
+        run.model,
+        split,
+        run.config.detect,
+        floor,
+        batch_size=run.config.runtime.eval_batch_size,
+        device=run.device,
+        dtype=run.dtype,
+    )
 
 
 def choose_device(device: str) -> torch.device:

@@ -11,7 +11,8 @@ import pandas as pd
 from digits_core.command import CommandParser, run_command
 from digits_core.errors import UsageError, did_you_mean, printable
 from results.leaderboard import read_leaderboards
-from results.store import EPOCHS_FILE, find_runs, read_table, rebuild, replacing
+from results.store import EPOCHS_FILE, find_runs, rebuild
+from results.tables import read_table, replacing
 
 TABLES = ("leaderboard", "epochs")
 

@@ -19,7 +19,18 @@ Event = dict[str, Any]
 
 EVENTS_FILE = "events.jsonl"
 
-_TRIAL_KEYS = ("trial_id", "space", "baseline", "config", "config_hash", "seed", "params", "optuna_number")
+_TRIAL_KEYS = (
+    "trial_id",
+    "space",
+    "role",
+    "baseline",
+    "config",
+    "config_hash",
+    "seed",
+    "params",
+    "optuna_number",
+    "coverage",
+)
 
 
 @dataclass(slots=True)
@@ -34,13 +45,21 @@ class TrialRecord:
     seed: int
     params: dict[str, Any]
     optuna_number: int | None
+    role: str = "search"
+    coverage: dict[str, float] | None = None
+    """How the realised anchors cover the training boxes."""
     status: str = "running"
     stop_reason: str | None = None
     epochs: dict[int, Event] = field(default_factory=dict)
     early_stopped: bool = False
     model: dict[str, Any] | None = None
     device: str | None = None
-    optima: dict[str, float] = field(default_factory=dict)
+    optima: dict[str, Any] = field(default_factory=dict)
+    """The best thresholds of each task, of the best epoch's sweep."""
+    confirm: dict[str, float | None] = field(default_factory=dict)
+    """The best epoch's scores on the images set apart to confirm."""
+    weights: dict[int, str] = field(default_factory=dict)
+    """A digest of the model's weights after each epoch."""
     saved: str | None = None
     """Ray's latest checkpoint folder, to go on from."""
     checkpoint: str | None = None
@@ -94,7 +113,7 @@ class RunRecord:
                 _leave_slot(trial, None)
             return
         if kind == "trial":
-            self.trials[event["trial_id"]] = TrialRecord(**{key: event[key] for key in _TRIAL_KEYS})
+            self.trials[event["trial_id"]] = TrialRecord(**{key: event[key] for key in _TRIAL_KEYS if key in event})
             return
         if "trial_id" not in event:
             return
@@ -117,6 +136,9 @@ class RunRecord:
                 trial.model = event.get("model") or trial.model
                 trial.device = event.get("device") or trial.device
                 trial.optima = event.get("optima") or trial.optima
+                trial.confirm = event.get("confirm") or trial.confirm
+                if event.get("weights"):
+                    trial.weights[int(event["epoch"])] = event["weights"]
             case "checkpoint":
                 trial.saved = event["path"]
             case "kept":
@@ -126,24 +148,53 @@ class RunRecord:
                 trial.finished_at = time if trial.status in ENDED else None
                 _leave_slot(trial, time)
 
-    def ranked(self) -> list[TrialRecord]:
-        """Trials, best first: by the metric at the best epoch, then the cheaper, then the earlier.
+    def value(self, trial: TrialRecord) -> float | None:
+        """The run's metric at a trial's best epoch; None without one, or when it failed."""
+        best = None if trial.status in FAILED else trial.best(self.metric)
+        return None if best is None else float(best[self.metric])
 
-        Trials that failed come after all others, and those without a score last of each.
+    def fresh_seeds(self, digest: str, role: str | None = None) -> list[TrialRecord]:
+        """Whole trainings of a setting with seeds that no choice has looked at, in the order of their ids."""
+        return [
+            trial
+            for _, trial in sorted(self.trials.items())
+            if trial.config_hash == digest
+            and trial.role != "search"
+            and role in (None, trial.role)
+            and trial.status == "finished"
+            and self.value(trial) is not None
+        ]
+
+    def settings(self) -> list[TrialRecord]:
+        """The first training of every setting, best first.
+
+        Settings with fresh seeds come first, by the mean of those; the rest by their one training. Of equals
+        the cheaper leads, then the earlier. Those that failed come after all others, without a score last.
         """
 
-        def key(trial: TrialRecord) -> tuple[bool, float, float, str]:
-            best = trial.best(self.metric)
-            score = float("inf") if best is None else -float(best[self.metric])
+        def key(trial: TrialRecord) -> tuple[bool, bool, float, float, str]:
+            value = self.value(trial)
+            fresh = [self.value(one) or 0.0 for one in self.fresh_seeds(trial.config_hash)]
+            score = sum(fresh) / len(fresh) if fresh else value
             cost = sum(float(epoch["train_seconds"] or 0) for epoch in trial.epochs.values())
-            return trial.status in FAILED, score, cost, trial.trial_id
+            return trial.status in FAILED, not fresh, -score if score is not None else 1.0, cost, trial.trial_id
 
-        return sorted(self.trials.values(), key=key)
+        return sorted((trial for trial in self.trials.values() if trial.role == "search"), key=key)
+
+    def ranked(self) -> list[TrialRecord]:
+        """All trials: each setting's first training, best setting first, and under it its further seeds."""
+        seeds: dict[str, list[TrialRecord]] = {}
+        for _, trial in sorted(self.trials.items()):
+            if trial.role != "search":
+                seeds.setdefault(trial.config_hash, []).append(trial)
+        found = []
+        for trial in self.settings():
+            found += [trial, *seeds.pop(trial.config_hash, [])]
+        return found
 
     def winner(self) -> TrialRecord | None:
-        """The best trial that did not fail; None when no such trial has a score."""
-        scored = (t for t in self.ranked() if t.status not in FAILED and t.best(self.metric) is not None)
-        return next(scored, None)
+        """The first training of the best setting; None when no trial that did not fail has a score."""
+        return next((trial for trial in self.settings() if self.value(trial) is not None), None)
 
 
 def _leave_slot(trial: TrialRecord, time: datetime | None) -> None:

@@ -4,14 +4,21 @@ from typing import Literal, get_args
 
 import pyarrow as pa
 
-SCHEMA_VERSION = "1"
+from digits_core.metrics import SCORE_NAMES
 
-Status = Literal["running", "finished", "stopped", "interrupted", "diverged", "out_of_memory", "failed"]
+SCHEMA_VERSION = "2"
+
+Status = Literal["running", "finished", "stopped", "screened", "interrupted", "diverged", "out_of_memory", "failed"]
 """running: no end recorded. finished: all epochs, or early stopping. stopped: by the scheduler or the
-time budget. interrupted: the run was; --resume goes on. The others failed, with the reason beside."""
+time budget. screened: never trained, its anchors miss too many digits. interrupted: the run was; --resume goes
+on. The others failed, with the reason beside."""
+
+Role = Literal["search", "replicate", "confirm"]
+"""search: the first training of a setting. replicate: a further seed of one that did well. confirm: a fresh seed
+after the search, scored on images that took no part in it."""
 
 STATUSES: tuple[str, ...] = get_args(Status)
-ENDED = ("finished", "stopped", "diverged", "out_of_memory", "failed")
+ENDED = ("finished", "stopped", "screened", "diverged", "out_of_memory", "failed")
 """Statuses of trials that are never run again."""
 
 FAILED = ("diverged", "out_of_memory", "failed")
@@ -21,11 +28,19 @@ _TIME = pa.timestamp("us", tz="UTC")
 
 _METADATA = {b"schema_version": SCHEMA_VERSION.encode()}
 
+
+def _scores(part: str) -> list[pa.Field]:
+    """Each score of one split and its 95 % interval over images, at the trial's own `detect` settings."""
+    names = [f"{part}_{name}" for name in SCORE_NAMES]
+    return [pa.field(f"{name}{end}", pa.float64()) for name in names for end in ("", "_low", "_high")]
+
+
 LEADERBOARD = pa.schema(
     [
         pa.field("run", pa.string(), nullable=False),
         pa.field("trial_id", pa.string(), nullable=False),
         pa.field("space", pa.string(), nullable=False),
+        pa.field("role", pa.string(), nullable=False),
         pa.field("baseline", pa.string()),  # the name of the baseline; null for drawn settings
         pa.field("status", pa.string(), nullable=False),
         pa.field("stop_reason", pa.string()),
@@ -34,17 +49,23 @@ LEADERBOARD = pa.schema(
         pa.field("seed", pa.int64(), nullable=False),
         pa.field("epochs", pa.int32(), nullable=False),  # epochs done
         pa.field("best_epoch", pa.int32()),  # by the run's metric, from 1; null before the first
-        pa.field("val_map", pa.float64()),  # this and the following at the best epoch
-        pa.field("val_map_50", pa.float64()),
-        pa.field("val_map_75", pa.float64()),
-        pa.field("val_number_accuracy", pa.float64()),
-        pa.field("task1_map", pa.float64()),  # optimum of the threshold sweep, chosen on these images
+        pa.field("ties_with_best", pa.bool_()),  # cannot be told from the leader; null where nothing can be said
+        pa.field("same_as", pa.string()),  # a trial of another setting that trained to the very same weights
+        *_scores("val"),  # this and the following at the best epoch
+        *_scores("confirm"),  # of the trials that confirm, on the images set apart for it
+        pa.field("task1_map", pa.float64()),  # optimum of the threshold sweep, chosen on these very images
         pa.field("task1_nms", pa.float64()),
         pa.field("task1_score", pa.float64()),
+        pa.field("task1_class_agnostic", pa.bool_()),
         pa.field("task2_number_accuracy", pa.float64()),  # likewise
         pa.field("task2_nms", pa.float64()),
         pa.field("task2_score", pa.float64()),
+        pa.field("task2_class_agnostic", pa.bool_()),
         pa.field("train_loss", pa.float64()),
+        pa.field("val_loss", pa.float64()),
+        pa.field("anchor_recall_50", pa.float64()),  # training digits that an anchor covers by IoU .5, before training
+        pa.field("anchor_recall_70", pa.float64()),
+        pa.field("anchor_mean_iou", pa.float64()),  # of each training digit with its best anchor
         pa.field("train_seconds", pa.float64(), nullable=False),  # optimiser steps alone
         pa.field("trial_seconds", pa.float64(), nullable=False),  # all the time in a slot
         pa.field("images_per_second", pa.float64()),
@@ -71,9 +92,11 @@ EPOCHS = pa.schema(
         pa.field("loss_objectness", pa.float64()),
         pa.field("loss_rpn_box_reg", pa.float64()),
         pa.field("lr", pa.float64()),
+        pa.field("val_loss", pa.float64()),
         pa.field("val_map", pa.float64()),
         pa.field("val_map_50", pa.float64()),
         pa.field("val_map_75", pa.float64()),
+        pa.field("val_digit_accuracy", pa.float64()),
         pa.field("val_number_accuracy", pa.float64()),
         pa.field("images_per_second", pa.float64()),
         pa.field("peak_memory_bytes", pa.int64()),
@@ -88,16 +111,48 @@ EPOCHS = pa.schema(
 
 THRESHOLDS = pa.schema(
     [
-        pa.field("task1_nms", pa.float64(), nullable=False),
-        pa.field("task1_score", pa.float64(), nullable=False),
-        pa.field("task2_nms", pa.float64(), nullable=False),
-        pa.field("task2_score", pa.float64(), nullable=False),
-        pa.field("val_map", pa.float64()),  # at Task 1's thresholds
+        pa.field("class_agnostic", pa.bool_(), nullable=False),  # this and the next three: the setting of a task
+        pa.field("nms", pa.float64(), nullable=False),
+        pa.field("score", pa.float64(), nullable=False),
+        pa.field("max_detections", pa.int64(), nullable=False),
+        pa.field("val_map", pa.float64()),
         pa.field("val_map_50", pa.float64()),
-        pa.field("val_number_accuracy", pa.float64()),  # at Task 2's thresholds
+        pa.field("val_digit_accuracy", pa.float64()),
+        pa.field("val_number_accuracy", pa.float64()),
     ],
     metadata=_METADATA,
 )
-"""One row per setting of the threshold sweep of one trial's best epoch."""
+"""One row per setting of a task, swept on one trial's best epoch."""
+
+
+def _detections(task: str) -> list[pa.Field]:
+    """What one task's NMS keeps of an image above the score floor, best score first."""
+    kinds = {
+        "labels": pa.uint8(),  # category ids
+        "scores": pa.float32(),
+        "boxes": pa.float32(),  # four numbers a detection: xyxy, original pixels
+        "iou": pa.float32(),  # with its match at IoU .5; 0 without one
+        "matched": pa.uint16(),  # bit t: a digit of its class at IoU .50 + .05 t
+        "ignored": pa.uint16(),  # bit t: on a crowd instead
+        "digits": pa.uint8(),  # 0 on no digit at all, 1 on one of another class, 2 of its own, 3 on a crowd alone
+    }
+    return [pa.field(f"{task}_{name}", pa.list_(kind), nullable=False) for name, kind in kinds.items()]
+
+
+MATCHES = pa.schema(
+    [
+        pa.field("image_id", pa.int64(), nullable=False),
+        pa.field("number", pa.string(), nullable=False),  # the annotated one
+        pa.field("truth", pa.list_(pa.uint8()), nullable=False),  # category ids, in the order of the number
+        *_detections("task1"),
+        *_detections("task2"),
+    ],
+    metadata=_METADATA,
+)
+"""One row per image of a split: one trial's best epoch against the annotations."""
+
+BOOTSTRAP = pa.schema([pa.field(name, pa.float64()) for name in SCORE_NAMES], metadata=_METADATA)
+"""One row per resample of the images; the same resamples in every file of a run."""
+
 EPOCH_NUMBERS = tuple(field.name for field in EPOCHS if field.name not in ("run", "trial_id", "epoch", "reported_at"))
 """The numbers of one epoch, as a report bears them."""

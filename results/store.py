@@ -1,20 +1,21 @@
 """Run folders: where things lie, atomic writes, and reads that check the version."""
 
-import contextlib
 import json
-import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from digits_core.config import knob_named
 from digits_core.errors import ConfigError, RunError, printable
+from digits_core.metrics import SCORE_NAMES
+from results.guard import find_twins
+from results.matches import resampled_scores
 from results.record import EVENTS_FILE, RunRecord, TrialRecord, read_record
-from results.schema import EPOCHS, LEADERBOARD, SCHEMA_VERSION
+from results.schema import ENDED, EPOCHS, LEADERBOARD
+from results.statistics import interval
+from results.tables import write_table
+from results.verdicts import ties_with_best
 
 RUN_FILE = "run.json"
 LEADERBOARD_FILE = "leaderboard.parquet"
@@ -43,56 +44,9 @@ def find_runs(paths: list[Path]) -> list[Path]:
     return found
 
 
-@contextlib.contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A temporary file beside `path` that takes its name when it is whole: readers see the old or the new one."""
-    half = path.with_name(f".{path.name}.{os.getpid()}.half")
-    try:
-        yield half
-        half.replace(path)
-    finally:
-        half.unlink(missing_ok=True)
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a small file, on disk before it takes its name."""
-    with replacing(path) as half, half.open("w", encoding="utf-8") as out:
-        out.write(text)
-        out.flush()
-        os.fsync(out.fileno())
-
-
-def write_table(path: Path, table: pa.Table) -> None:
-    """Write a Parquet file that a reader never sees half of."""
-    with replacing(path) as half:
-        pq.write_table(table, half)
-
-
-def read_table(path: Path) -> pd.DataFrame:
-    """Read a table of ours with Arrow's own types: null stays apart from NaN, integers stay integers.
-
-    Raises:
-        RunError: no such file, no Parquet, or another schema version.
-    """
-    try:
-        table = pq.read_table(path)
-    except FileNotFoundError:
-        raise RunError(f"{path}: no such file") from None
-    except (pa.ArrowException, OSError) as error:
-        raise RunError(f"{path} is damaged or no Parquet file: {printable(str(error))}") from None
-    version = (table.schema.metadata or {}).get(b"schema_version", b"none").decode(errors="replace")
-    if version != SCHEMA_VERSION:
-        raise RunError(
-            f"{path} has schema version {printable(version)}, this program reads {SCHEMA_VERSION}; rebuild it with "
-            "python -m results.leaderboard RUN --rebuild"
-        )
-    frame: pd.DataFrame = table.to_pandas(types_mapper=pd.ArrowDtype)
-    return frame
-
-
 def write_views(folder: Path, record: RunRecord) -> None:
     """Write both Parquet views of a record."""
-    write_table(folder / LEADERBOARD_FILE, leaderboard_table(record))
+    write_table(folder / LEADERBOARD_FILE, leaderboard_table(record, folder))
     write_table(folder / EPOCHS_FILE, epochs_table(record))
 
 
@@ -107,14 +61,29 @@ def rebuild(folder: Path) -> RunRecord:
     return record
 
 
-def leaderboard_table(record: RunRecord) -> pa.Table:
-    """One row per trial, best first, with a typed column per knob that varies."""
+def leaderboard_table(record: RunRecord, folder: Path) -> pa.Table:
+    """One row per trial, best setting first, with a typed column per knob that varies.
+
+    Args:
+        record: the run's.
+        folder: where its match tables lie; intervals are made from them.
+    """
     ranked = record.ranked()
     varying = varying_knobs(ranked)
     schema = LEADERBOARD
     for name in varying:
         schema = schema.append(pa.field(name, _arrow_type(name)))
-    rows = [_row(record, trial) | {name: trial.config.get(name) for name in varying} for trial in ranked]
+    ties, twins = ties_with_best(record, folder), find_twins(record)
+    rows = [
+        {
+            **_row(record, trial),
+            **_intervals(record, folder, trial),
+            "ties_with_best": ties.get(trial.trial_id),
+            "same_as": twins.get(trial.trial_id),
+            **{name: trial.config.get(name) for name in varying},
+        }
+        for trial in ranked
+    ]
     return pa.Table.from_pylist(rows, schema=schema)
 
 
@@ -170,6 +139,7 @@ def _row(record: RunRecord, trial: TrialRecord) -> dict[str, Any]:
         "run": record.run,
         "trial_id": trial.trial_id,
         "space": trial.space,
+        "role": trial.role,
         "baseline": trial.baseline,
         "status": trial.status,
         "stop_reason": trial.stop_reason,
@@ -178,14 +148,12 @@ def _row(record: RunRecord, trial: TrialRecord) -> dict[str, Any]:
         "seed": trial.seed,
         "epochs": trial.num_epochs,
         "best_epoch": best.get("epoch"),
-        **{
-            name: best.get(name)
-            for name in ("val_map", "val_map_50", "val_map_75", "val_number_accuracy", "train_loss")
-        },
-        **{
-            name: trial.optima.get(name)
-            for name in ("task1_map", "task1_nms", "task1_score", "task2_number_accuracy", "task2_nms", "task2_score")
-        },
+        **{f"val_{name}": best.get(f"val_{name}") for name in SCORE_NAMES},
+        **{f"confirm_{name}": trial.confirm.get(name) for name in SCORE_NAMES},
+        **{name: value for name, value in trial.optima.items() if name in LEADERBOARD.names},
+        "train_loss": best.get("train_loss"),
+        "val_loss": best.get("val_loss"),
+        **{f"anchor_{name}": value for name, value in (trial.coverage or {}).items()},
         "train_seconds": sum(float(epoch["train_seconds"] or 0) for epoch in epochs),
         "trial_seconds": trial.slot_seconds,
         "images_per_second": best.get("images_per_second"),
@@ -197,6 +165,21 @@ def _row(record: RunRecord, trial: TrialRecord) -> dict[str, Any]:
         "started_at": trial.started_at,
         "finished_at": trial.finished_at,
     }
+
+
+def _intervals(record: RunRecord, folder: Path, trial: TrialRecord) -> dict[str, float]:
+    """The ends of every score's interval, for a trial that has ended."""
+    if trial.status not in ENDED:
+        return {}
+    found: dict[str, float] = {}
+    best = trial.best(record.metric) or {}
+    for part, points in (("val", {name: best.get(f"val_{name}") for name in SCORE_NAMES}), ("confirm", trial.confirm)):
+        for name, values in resampled_scores(folder, trial.trial_id, trial.config, part).items():
+            point = points.get(name)
+            if point is not None:
+                low, high = interval(point, values)
+                found |= {f"{part}_{name}_low": low, f"{part}_{name}_high": high}
+    return found
 
 
 def read_record_of(folder: Path) -> RunRecord:

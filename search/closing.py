@@ -2,17 +2,22 @@
 
 import shutil
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from shlex import quote
+from typing import Any
 
 from rich.console import Console
 
 from digits_core.cache import DRAWN, DataSource
 from digits_core.config import TrainConfig
 from digits_core.data import LAYOUT
-from results.leaderboard import print_board
+from results.compare import confirmation_words, twin_words
+from results.leaderboard import SHOWN, print_board, score_cells
 from results.record import RunRecord
-from results.store import BEST_FILE, leaderboard_table, write_text
+from results.store import BEST_FILE, leaderboard_table
+from results.tables import write_text
+from results.verdicts import whole_board
 from search.settings import Plan, SearchSettings
 
 
@@ -21,7 +26,10 @@ def print_end(
 ) -> int:
     """Print the leaderboard, the winner in words and what to do next."""
     python = this_python()
-    print_board(leaderboard_table(record).to_pandas(), settings.metric, console)
+    board = leaderboard_table(record, folder).to_pandas()
+    print_board(board, settings.metric, console)
+    for line in [*confirmation_words(record, folder), *twin_words(record)]:
+        console.print(line, markup=False, soft_wrap=True)
     winner = record.winner()
     if winner is None:
         console.print("no trial has a score; see the reasons above" if record.trials else "no trial was started")
@@ -30,14 +38,16 @@ def print_end(
         if winner.optima:
             best = TrainConfig.from_flat(_swept_thresholds(winner.optima), best)
         write_text(folder / BEST_FILE, best.to_toml())
-        for line in winner_words(record, plan.base):
+        [row] = board[board["trial_id"] == winner.trial_id].to_dict("records")
+        for line in [*winner_words(record, plan.base, row), *verdict_words(record, folder)]:
             console.print(line, markup=False, soft_wrap=True)
         files = f"leaderboard.parquet, epochs.parquet, {BEST_FILE} (the winner's settings), events.jsonl"
         console.print(
             f"""
 run folder  {folder}
-            {files}{", thresholds/" if plan.sweep else ""}
+            {files}, thresholds/, matches/
 go on with  {python} -m results.leaderboard {quote(str(folder))}
+            {python} -m results.compare {quote(str(folder))}
             {python} -m results.export {quote(str(folder))} --format csv -o leaderboard.csv
             {python} -m search.run {_next_search(settings)} --config {quote(str(folder / BEST_FILE))}""",
             markup=False,
@@ -46,10 +56,9 @@ go on with  {python} -m results.leaderboard {quote(str(folder))}
     if ending == "interrupted":
         console.print(f"interrupted; go on with\n            {resume_command(settings)}", markup=False, soft_wrap=True)
         return 130
-    if ending is None and len(record.trials) < plan.trials:
-        console.print(
-            f"the space holds no more than {len(record.trials)} different settings of the {plan.trials} asked for"
-        )
+    trained = sum(trial.role == "search" and trial.status != "screened" for trial in record.trials.values())
+    if ending is None and trained < plan.trials:
+        console.print(f"the space holds no more than {trained} different settings of the {plan.trials} asked for")
     return 0 if winner is not None else 1
 
 
@@ -82,39 +91,67 @@ def this_python() -> str:
     return quote(str(here.relative_to(Path.cwd()) if here.is_relative_to(Path.cwd()) else here))
 
 
-def winner_words(record: RunRecord, base: TrainConfig) -> list[str]:
-    """The winner and how it differs from the default, in a few lines."""
+def winner_words(record: RunRecord, base: TrainConfig, row: Mapping[Any, Any]) -> list[str]:
+    """The winner and how it differs from the default, in a few lines.
+
+    Args:
+        record: the run's; it has a winner.
+        base: the config that settings change.
+        row: the winner's on the leaderboard.
+    """
     winner = record.winner()
     best = None if winner is None else winner.best(record.metric)
     if winner is None or best is None:
         return []
     numbers = best["val_number_accuracy"]
     name = f" ({winner.baseline})" if winner.baseline else ""
+    score, interval = score_cells(row, record.metric)
     lines = [
         "",
         f"winner: {winner.trial_id}{name}, best at epoch {best['epoch']} of {winner.num_epochs}: "
-        f"mAP {best['val_map']:.2f}, mAP@.5 {best['val_map_50']:.2f}"
+        f"{SHOWN[record.metric]} {score}{' ' + interval if interval else ''}, mAP@.5 {best['val_map_50']:.2f}"
         + ("" if numbers is None else f", {numbers:.0%} of the numbers read right"),
     ]
     default = base.to_flat()
     for knob, value in winner.config.items():
         if value != default[knob]:
             lines.append(f"        {knob} = {value}   (default {default[knob]})")
-    if winner.optima:
-        optima = winner.optima
-        lines.append(
-            f"        thresholds: Task 1 nms {optima['task1_nms']:g} score {optima['task1_score']:g} -> mAP "
-            f"{optima['task1_map']:.2f}; Task 2 nms {optima['task2_nms']:g} score {optima['task2_score']:g} -> "
-            f"{optima['task2_number_accuracy']:.0%} of the numbers (both chosen on these validation images)"
-        )
-    lines.append("        one training each: differences of a few hundredths may be luck")
+    for task, column, unit in (("task1", "task1_map", "mAP"), ("task2", "task2_number_accuracy", "of the numbers")):
+        if column in winner.optima:
+            optima = winner.optima
+            kind = "across classes" if optima[f"{task}_class_agnostic"] else "within classes"
+            gain = f"{optima[column]:.3f} mAP" if unit == "mAP" else f"{optima[column]:.1%} {unit}"
+            lines.append(
+                f"        Task {task[-1]} at its best thresholds: nms {optima[f'{task}_nms']:g} {kind}, score "
+                f"{optima[f'{task}_score']:g} -> {gain} (chosen on these validation images)"
+            )
     return lines
 
 
-def _swept_thresholds(optima: dict[str, float]) -> dict[str, object]:
+def verdict_words(record: RunRecord, folder: Path) -> list[str]:
+    """What can be said of the winner against the default and the others."""
+    verdicts = whole_board(record, folder, record.metric)
+    winner = record.winner()
+    judged = [one for one in verdicts if one.told_apart is not None]
+    if winner is None or not judged:
+        return []
+    lines = []
+    default = next((trial.trial_id for trial in record.settings() if trial.baseline == "default"), None)
+    for one in verdicts:
+        if one.second == default:
+            lines.append(f"        against the default ({default}): {one.words}")
+    tied = [one.second for one in judged if not one.told_apart]
+    if tied:
+        lines.append(f"        {len(tied)} of {len(judged)} others cannot be told apart from it")
+    if all(one.level == "models" for one in judged):
+        lines.append("        one training each: verdicts hold for these models; --replicates 3 tells settings apart")
+    return lines
+
+
+def _swept_thresholds(optima: dict[str, Any]) -> dict[str, object]:
     return {
         f"detect.{task}.{name}": optima[f"{task}_{name}"]
         for task in ("task1", "task2")
-        for name in ("nms", "score")
+        for name in ("nms", "score", "class_agnostic")
         if f"{task}_{name}" in optima
     }

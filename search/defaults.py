@@ -3,6 +3,18 @@
 TRIALS = 12
 """Settings of a search that names no number."""
 
+REPLICATE_TOP = 3
+"""Settings that `--replicates` trains again, unless another number is named."""
+
+CONFIRM_SEEDS = 3
+"""Fresh seeds of each confirmed setting, unless `--replicates` asks for more."""
+
+CONFIRM_FRACTION = 0.3
+"""Share of valid that `--confirm` sets apart."""
+
+SCREEN = False
+"""Whether settings whose anchors miss the digits are left untrained."""
+
 METRICS = ("val_map", "val_map_50", "val_number_accuracy")
 """What `--metric` takes; larger is better in each."""
 

@@ -19,8 +19,10 @@ from rich.console import Console
 
 from digits_core.cache import DRAWN, DigitData, open_data
 from digits_core.errors import RunError, UsageError, UserError
+from digits_core.sweep import NUM_SWEPT
 from results.record import EventWriter
-from results.store import RUN_FILE, read_run_file, write_text
+from results.store import RUN_FILE, read_run_file
+from results.tables import write_text
 from results.terminal import open_console
 from search.closing import print_end, resume_command, this_python
 from search.cluster import chatter_to, connected, free_port, plan_slots, prepare_environment
@@ -162,6 +164,8 @@ def prepare_data(settings: SearchSettings, console: Console) -> DigitData:
     data = open_data(settings.data)
     took = time.monotonic() - started
     sizes = f"{len(data.train)} training and {len(data.valid)} validation images"
+    if data.confirm is not None:
+        sizes += f", {len(data.confirm)} more set apart to confirm"
     console.print(f"data: {what}, {sizes}" + (f" (decoded in {took:.0f} s)" if took > 1 else ""))
     left_out = [f"{count} {name.replace('_', ' ')}" for name, count in data.notes.items() if count]
     if left_out:
@@ -175,8 +179,6 @@ def describe_run(settings: SearchSettings, plan: Plan, data: DigitData, command:
         "ray",
         "torch",
         "torchvision",
-        "torchmetrics",
-        "faster-coco-eval",
         "optuna",
         "pyarrow",
         "pandas",
@@ -187,12 +189,13 @@ def describe_run(settings: SearchSettings, plan: Plan, data: DigitData, command:
         "command": command,
         "settings": settings.to_json(),
         "base_config": plan.base.to_flat(),
-        "space": {"name": plan.space.name, "trials": plan.trials, "swept_settings": len(plan.sweep)},
+        "space": {"name": plan.space.name, "trials": plan.trials, "swept_settings": NUM_SWEPT + len(plan.sweep)},
         "seed": settings.seed,
         "data": {
             "fingerprint": data.fingerprint,
             "num_train": len(data.train),
             "num_valid": len(data.valid),
+            "num_confirm": 0 if data.confirm is None else len(data.confirm),
             **asdict(settings.data),
             "notes": data.notes,
         },

@@ -5,18 +5,27 @@ import re
 import shutil
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from ray.tune import Callback
 from ray.tune.experiment import Trial
 
-from digits_core.files import BEST_FOLDER, CONFIG_FILE, MODEL_FILE
+from digits_core.files import (
+    BEST_FOLDER,
+    CONFIG_FILE,
+    CONFIRM_FILE,
+    MATCHES_FILE,
+    MODEL_FILE,
+    THRESHOLDS_FILE,
+)
+from results.matches import matches_path
 from results.record import EventWriter, RunRecord
 from results.schema import EPOCH_NUMBERS
 from results.store import write_views
+from results.tables import replacing
 from search.sampler import Proposal
-from search.trainable import THRESHOLDS_FILE
 
 VIEW_SECONDS = 3.0
 """The Parquet views are rewritten at most this often, and at the end."""
@@ -74,13 +83,20 @@ class Recorder(Callback):
             "trial",
             trial_id=proposal.trial_id,
             space=self._space,
+            role=proposal.role,
             baseline=proposal.baseline,
             config=proposal.config.to_flat(),
             config_hash=proposal.digest,
             seed=proposal.config.runtime.seed,
             params=proposal.params,
             optuna_number=proposal.optuna_number,
+            coverage=None if proposal.coverage is None else asdict(proposal.coverage),
         )
+
+    def screened(self, proposal: Proposal, reason: str) -> None:
+        """Write down that a setting is not worth a training."""
+        self._events.write("end", trial_id=proposal.trial_id, status="screened", reason=reason)
+        self._dirty = True
 
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """A trial takes a slot."""
@@ -92,11 +108,12 @@ class Recorder(Callback):
     ) -> None:
         """One epoch."""
         values = {key: result[key] for key in EPOCH_NUMBERS if key in result}
-        for key in ("model", "optima"):
+        for key in ("model", "optima", "confirm"):
             if key in result:
                 values[key] = json.loads(result[key])
-        if "device" in result:
-            values["device"] = result["device"]
+        for key in ("device", "weights"):
+            if key in result:
+                values[key] = result[key]
         epoch, early = int(result["epoch"]), bool(result["early_stopped"])
         self._events.write("report", trial_id=_name(trial), epoch=epoch, early_stopped=early, **values)
         self._show(_name(trial))
@@ -172,9 +189,15 @@ class Recorder(Callback):
             shutil.copyfile(best / file, half / file)
         shutil.rmtree(target, ignore_errors=True)
         half.rename(target)
-        if (best / THRESHOLDS_FILE).is_file():
-            (self._folder / THRESHOLDS).mkdir(exist_ok=True)
-            shutil.copyfile(best / THRESHOLDS_FILE, self._folder / THRESHOLDS / f"{name}.parquet")
+        for file, place in (
+            (THRESHOLDS_FILE, self._folder / THRESHOLDS / f"{name}.parquet"),
+            (MATCHES_FILE, matches_path(self._folder, name, "val")),
+            (CONFIRM_FILE, matches_path(self._folder, name, "confirm")),
+        ):
+            if (best / file).is_file():
+                place.parent.mkdir(exist_ok=True)
+                with replacing(place) as half:
+                    shutil.copyfile(best / file, half)
         self._events.write("kept", trial_id=name, path=f"{CHECKPOINTS}/{name}")
 
     def _drop_losers(self) -> None:

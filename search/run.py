@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from digits_core.cache import DRAWN
 from digits_core.command import CommandParser, at_least, run_command
 from digits_core.data import LAYOUT, add_layout_flags
 from digits_core.errors import UsageError
@@ -38,9 +39,18 @@ def build_parser() -> argparse.ArgumentParser:
     what.add_argument("--set", action="append", default=[], metavar="KNOB=VALUE", help="fix a knob; may be repeated")
     what.add_argument("--config", metavar="FILE.toml", help="the same, kept in a file; a space may vary what it sets")
 
+    what.add_argument(
+        "--from",
+        dest="source",
+        metavar="RUN[:TRIAL]|CHECKPOINT",
+        help="sweep a trained model instead of training one; with spaces like thresholds alone",
+    )
+
     data = parser.add_argument_group("data")
     data.add_argument(
-        "--data", default="drawn", metavar="FOLDER", help="COCO folder, or 'drawn', the built-in data (default)"
+        "--data",
+        metavar="FOLDER",
+        help="COCO folder, or 'drawn', the built-in data (default; with --from RUN: the run's)",
     )
     add_layout_flags(data)
     data.add_argument("--skip-bad", action="store_true", help="leave out images and boxes that the check refuses")
@@ -65,6 +75,44 @@ def build_parser() -> argparse.ArgumentParser:
     how.add_argument("--scheduler", choices=defaults.SCHEDULERS, default="asha", help="stops the weak (default asha)")
     how.add_argument("--metric", choices=defaults.METRICS, default="val_map", help="what to raise (default val_map)")
     how.add_argument("--seed", type=at_least(0), default=0, metavar="N", help="of the sampler and of every training")
+
+    real = parser.add_argument_group("what is real")
+    real.add_argument(
+        "--replicates",
+        type=at_least(1),
+        default=1,
+        metavar="R",
+        help="train the best settings R times in all, each time with another seed (default 1; verdicts on settings "
+        "need 3)",
+    )
+    real.add_argument(
+        "--replicate-top",
+        type=at_least(1),
+        default=defaults.REPLICATE_TOP,
+        metavar="K",
+        help=f"how many settings that is: the best of those that trained to the end (default {defaults.REPLICATE_TOP})",
+    )
+    real.add_argument(
+        "--confirm",
+        type=at_least(1),
+        default=0,
+        metavar="K",
+        help="set a part of valid apart, and after the search train the K best settings and the default on fresh "
+        "seeds and score them there",
+    )
+    real.add_argument(
+        "--confirm-fraction",
+        type=_share,
+        default=defaults.CONFIRM_FRACTION,
+        metavar="X",
+        help=f"share of valid that is set apart (default {defaults.CONFIRM_FRACTION:g})",
+    )
+    real.add_argument(
+        "--screen",
+        choices=("on", "off"),
+        default="on" if defaults.SCREEN else "off",
+        help=f"leave settings untrained whose anchors miss the digits (default {'on' if defaults.SCREEN else 'off'})",
+    )
 
     where = parser.add_argument_group("where to run and write")
     where.add_argument("--out", default="runs", metavar="DIR", help="folder of run folders (default runs)")
@@ -111,9 +159,10 @@ def _handle(args: argparse.Namespace, typed: list[str]) -> int:
     settings = SearchSettings(
         space=args.space,
         data=data_source(
-            args.data,
+            args.data or DRAWN,
             **{name: getattr(args, name) for name in LAYOUT},
             skip_bad=args.skip_bad,
+            confirm_fraction=args.confirm_fraction if args.confirm else 0.0,
         ),
         out=args.out,
         name=run_name(args.name, args.space),
@@ -125,6 +174,10 @@ def _handle(args: argparse.Namespace, typed: list[str]) -> int:
         scheduler=args.scheduler,
         metric=args.metric,
         seed=args.seed,
+        replicates=args.replicates,
+        replicate_top=args.replicate_top,
+        confirm=args.confirm,
+        screen=args.screen == "on",
         keep=args.keep,
         cpus_per_trial=args.cpus_per_trial,
         gpus_per_trial=args.gpus_per_trial,
@@ -133,6 +186,10 @@ def _handle(args: argparse.Namespace, typed: list[str]) -> int:
         fixed=fixed,
         config=config,
     )
+    if args.source is not None:
+        from search.rescore import rescore
+
+        return rescore(settings, args.source, own_data=args.data is not None, dry_run=args.dry_run)
     if args.dry_run:
         return _dry_run(settings)
     from search.driver import run_search
@@ -177,9 +234,12 @@ def _list_knobs() -> int:
 
 def _dry_run(settings: Any) -> int:
     from digits_core.cache import images_per_epoch
+    from digits_core.sweep import NUM_SWEPT
+    from results.record import RunRecord
     from results.terminal import open_console
     from search.cluster import plan_slots
     from search.driver import prepare_data
+    from search.further import FurtherTrials
     from search.probe import Probe
     from search.settings import make_plan
 
@@ -188,6 +248,10 @@ def _dry_run(settings: Any) -> int:
     data = prepare_data(settings, console)
     epochs = plan.base.optim.epochs
     images = images_per_epoch(len(data.train), plan.base.data.images_per_epoch)
+    further = FurtherTrials(
+        RunRecord(settings.name), replicates=settings.replicates, top=settings.replicate_top, confirm=settings.confirm
+    ).most()
+    most = (plan.trials + further) * epochs
     names = ["default", *(baseline.name for baseline in plan.space.baselines)][: plan.trials]
     if settings.address is None:
         found = Probe(plan.probe_config()).findings()
@@ -199,13 +263,23 @@ def _dry_run(settings: Any) -> int:
         f"would train: {plan.trials} settings of space {settings.space}, baselines first ({', '.join(names)})\n"
         f"each at most {epochs} epochs of {images} images; {settings.scheduler} stops the weak, "
         f"{settings.sampler} proposes\n"
-        f"at most {plan.trials * epochs} epochs and {plan.trials * epochs * images:,} images in all\n"
-        f"slots: {slots}\n"
-        f"swept on each trained model: {len(plan.sweep)} threshold settings\n"
+        + (f"then at most {further} more trainings: further seeds of the best settings\n" if further else "")
+        + f"at most {most} epochs and {most * images:,} images in all\nslots: {slots}\n"
+        f"swept on each trained model: {NUM_SWEPT + len(plan.sweep):,} threshold settings\n"
         f"run folder: {settings.out}/{settings.name}",
         markup=False,
     )
     return 0
+
+
+def _share(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = 0.0
+    if not 0 < number < 1:
+        raise argparse.ArgumentTypeError(f"must be a number between 0 and 1, got '{text}'")
+    return number
 
 
 def _positive(text: str) -> float:

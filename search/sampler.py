@@ -5,16 +5,18 @@ twice that are the same once anchors are rounded, and knows no baselines; so thi
 """
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import optuna
 from optuna.trial import TrialState
 from ray.tune.search import Searcher
 
-from digits_core.anchors import setting_digest
+from digits_core.anchors import Coverage, setting_digest
 from digits_core.config import TrainConfig
 from digits_core.errors import ConfigError
+from search.further import Waiting
+from search.screen import Screen
 from spaces.registry import Baseline, Overrides, Space, enumerate_settings
 
 MAX_REPEATS = 50
@@ -41,18 +43,33 @@ def build_sampler(name: str, seed: int, num_trials: int) -> optuna.samplers.Base
 class Proposal:
     """One setting to train, as the searcher hands it out."""
 
-    __slots__ = ("baseline", "config", "digest", "optuna_number", "optuna_trial", "params", "resume_from", "trial_id")
+    __slots__ = (
+        "baseline",
+        "config",
+        "coverage",
+        "digest",
+        "optuna_number",
+        "optuna_trial",
+        "params",
+        "resume_from",
+        "role",
+        "trial_id",
+    )
 
     def __init__(
         self,
         trial_id: str,
         config: TrainConfig,
         *,
+        role: str = "search",
         baseline: str | None = None,
         optuna_trial: optuna.Trial | None = None,
         resume_from: str | None = None,
+        coverage: Coverage | None = None,
     ) -> None:
         self.trial_id = trial_id
+        self.role = role
+        self.coverage = coverage
         self.config = config
         self.digest = setting_digest(config)
         self.baseline = baseline
@@ -77,8 +94,13 @@ class SettingSearcher(Searcher):
         payload: dict[str, Any],
         on_propose: Callable[[Proposal], None],
         ending: Callable[[], str | None] = lambda: None,
+        screen: Screen | None = None,
+        on_screen: Callable[[Proposal, str], None] = lambda proposal, reason: None,
+        further: Callable[[], tuple[TrainConfig, str] | type[Waiting] | None] = lambda: None,
         waiting: list[Proposal] | None = None,
-        tried: dict[str, str] | None = None,
+        tried: Iterable[str] = (),
+        num_tried: int = 0,
+        num_trials_before: int = 0,
         values: dict[str, float] | None = None,
     ) -> None:
         """Prepare a search.
@@ -88,20 +110,27 @@ class SettingSearcher(Searcher):
             base: the config that settings change.
             study: Optuna's memory, with its sampler.
             metric: the reported score to raise.
-            num_trials: trials in all, baselines included, those of `tried` too.
+            num_trials: settings to train in all, baselines and those of an earlier driver included.
             sampler: its name; `grid` walks every setting of the space.
             payload: what every trial is handed beside its config.
             on_propose: called with each new setting before Ray sees it.
             ending: why the whole run is ending, or None; what an interruption cuts off stays open in Optuna.
+            screen: looks at the anchors of each setting before it is trained.
+            on_screen: called with a setting that the screen keeps from being trained, and the reason.
+            further: what to train once the settings are used up: config and role, Waiting, or None for nothing.
             waiting: trials of an earlier driver to run first.
-            tried: digest to trial_id of the settings tried before.
+            tried: digests of the settings tried before.
+            num_tried: how many of those were trained.
+            num_trials_before: trials of any role so far.
             values: digest to best score of those that have one.
         """
         super().__init__(metric=metric, mode="max")
         self._space, self._base, self._study = space, base, study
         self._payload, self._on_propose, self._ending = payload, on_propose, ending
         self._waiting = list(waiting or [])
-        self._tried = dict(tried or {})
+        self._screen, self._on_screen, self._further = screen, on_screen, further
+        self._tried = set(tried)
+        self._num_tried, self._count = num_tried, num_trials_before
         self._num_trials = num_trials
         self._running: dict[str, Proposal] = {}
         self._values = dict(values or {})
@@ -109,14 +138,21 @@ class SettingSearcher(Searcher):
         self._grid = enumerate_settings(space) if sampler == "grid" else None
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
-        """The next setting, or FINISHED."""
+        """The next setting, FINISHED, or None to be asked again later."""
         proposal = self._waiting.pop(0) if self._waiting else self._new()
         if proposal is None:
-            return str(Searcher.FINISHED)
+            due = self._further()
+            if due is Waiting:
+                return None
+            if not isinstance(due, tuple):
+                return str(Searcher.FINISHED)
+            proposal = self._name(due[0], role=due[1])
+            self._on_propose(proposal)
         self._running[trial_id] = proposal
         return {
             **self._payload,
             "trial_id": proposal.trial_id,
+            "role": proposal.role,
             "config": proposal.config.to_flat(),
             "resume_from": proposal.resume_from,
         }
@@ -165,7 +201,7 @@ class SettingSearcher(Searcher):
     def _report(self, trial_id: str, result: dict[str, Any], proposal: Proposal | None = None) -> None:
         proposal = proposal or self._running.get(trial_id)
         value = result.get(self.metric)
-        if proposal is None or value is None or "epoch" not in result:
+        if proposal is None or proposal.role != "search" or value is None or "epoch" not in result:
             return
         self._values[proposal.digest] = max(float(value), self._values.get(proposal.digest, float(value)))
         if proposal.optuna_trial is not None and result["epoch"] not in _steps(proposal.optuna_trial):
@@ -173,7 +209,7 @@ class SettingSearcher(Searcher):
 
     def _new(self) -> Proposal | None:
         """The next setting not tried before; None when there are enough, or the space is used up."""
-        if len(self._tried) >= self._num_trials:
+        if self._num_tried >= self._num_trials:
             return None
         repeats = 0
         while repeats < MAX_REPEATS:
@@ -192,11 +228,21 @@ class SettingSearcher(Searcher):
                     pruned = isinstance(refused, optuna.TrialPruned)
                     self._study.tell(drawn, state=TrialState.PRUNED if pruned else TrialState.FAIL)
                     continue
-            if proposal.digest not in self._tried:
-                self._tried[proposal.digest] = proposal.trial_id
-                self._on_propose(proposal)
+            if proposal.digest in self._tried:
+                self._tell_known(proposal)
+                continue
+            self._tried.add(proposal.digest)
+            self._count += 1
+            reason = None
+            if self._screen is not None:
+                proposal.coverage, reason = self._screen.look(proposal.config, baseline=proposal.baseline is not None)
+            self._on_propose(proposal)
+            if reason is None:
+                self._num_tried += 1
                 return proposal
-            self._tell_known(proposal)
+            self._on_screen(proposal, reason)
+            if proposal.optuna_trial is not None:  # Optuna takes one pruned before its first value for the worst
+                self._study.tell(proposal.optuna_trial, state=TrialState.PRUNED)
         return None
 
     def _draw(self) -> optuna.Trial | None:
@@ -212,7 +258,13 @@ class SettingSearcher(Searcher):
         self, overrides: Overrides, *, baseline: str | None = None, optuna_trial: optuna.Trial | None = None
     ) -> Proposal:
         config = TrainConfig.from_flat(overrides, self._base)
-        return Proposal(trial_name(len(self._tried)), config, baseline=baseline, optuna_trial=optuna_trial)
+        return Proposal(trial_name(self._count), config, baseline=baseline, optuna_trial=optuna_trial)
+
+    def _name(self, config: TrainConfig, *, role: str) -> Proposal:
+        """A further training, with the next free id."""
+        self._count += 1
+        coverage = None if self._screen is None else self._screen.look(config, baseline=True)[0]
+        return Proposal(trial_name(self._count - 1), config, role=role, coverage=coverage)
 
     def _tell_known(self, proposal: Proposal) -> None:
         """A setting tried before: Optuna learns its value again and draws elsewhere."""

@@ -9,6 +9,11 @@ GRACE_EPOCHS = 1
 REDUCTION_FACTOR = 3
 
 
+def is_race(trial: Trial) -> bool:
+    """Whether a trial may be stopped for being weak: the first training of a setting may."""
+    return str(trial.config.get("role", "search")) == "search"
+
+
 class Asha(AsyncHyperBandScheduler):
     """Ray's ASHA over epochs.
 
@@ -28,8 +33,25 @@ class Asha(AsyncHyperBandScheduler):
         )
         self.reasons: dict[str, str] = {}
 
+    def on_trial_add(self, tune_controller: Any, trial: Trial) -> None:
+        """Trials of the search race each other; further seeds of a setting do not."""
+        if is_race(trial):
+            super().on_trial_add(tune_controller, trial)
+
+    def on_trial_complete(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> None:
+        """Likewise."""
+        if is_race(trial):
+            super().on_trial_complete(tune_controller, trial, result)
+
+    def on_trial_remove(self, tune_controller: Any, trial: Trial) -> None:
+        """Likewise."""
+        if is_race(trial):
+            super().on_trial_remove(tune_controller, trial)
+
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
         """Decide, and keep the reason of a stop."""
+        if not is_race(trial):
+            return str(TrialScheduler.CONTINUE)
         action = super().on_trial_result(tune_controller, trial, result)
         if action == TrialScheduler.STOP and result["epoch"] < self._max_t:
             self.reasons[trial.trial_id] = (
@@ -56,7 +78,9 @@ class Median(MedianStoppingRule):
         return str(TrialScheduler.CONTINUE)
 
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
-        """Decide, and keep the reason of a stop."""
+        """Decide, and keep the reason of a stop; further seeds of a setting run to their end."""
+        if not is_race(trial):
+            return str(TrialScheduler.CONTINUE)
         action = super().on_trial_result(tune_controller, trial, result)
         if action == TrialScheduler.STOP:
             self.reasons[trial.trial_id] = (

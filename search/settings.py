@@ -10,8 +10,8 @@ from digits_core.cache import DRAWN, DataSource
 from digits_core.config import TrainConfig, parse_assignment, read_toml
 from digits_core.errors import UsageError, printable
 from digits_core.knob import Flat
-from search.defaults import TRIALS
-from spaces.catalogue import get_spaces
+from search.defaults import REPLICATE_TOP, SCREEN, TRIALS
+from spaces.catalogue import SPACES, get_spaces
 from spaces.registry import Overrides, Space, check_space, combine, enumerate_settings
 
 _DURATION = re.compile(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s?)?")
@@ -27,6 +27,10 @@ class SearchSettings:
         trials: settings to train, baselines included; None takes the default.
         epochs, images_per_epoch: None leaves the config's own.
         time_budget_s: seconds after which the search ends; None never.
+        replicates: trainings of each of the best settings, the search's own among them.
+        replicate_top: how many settings get them.
+        confirm: how many settings are confirmed on images set apart; 0 confirms none.
+        screen: whether settings whose anchors miss the digits are left untrained.
         fixed: knobs from `--set`; a space must not vary them.
         config: knobs from `--config`; a space may vary them.
     """
@@ -43,6 +47,10 @@ class SearchSettings:
     scheduler: str = "asha"
     metric: str = "val_map"
     seed: int = 0
+    replicates: int = 1
+    replicate_top: int = REPLICATE_TOP
+    confirm: int = 0
+    screen: bool = SCREEN
     keep: int = 5
     cpus_per_trial: float | None = None
     gpus_per_trial: float | None = None
@@ -69,7 +77,7 @@ class Plan:
         space: what trials vary; nothing at all when only thresholds are asked for.
         base: the config that settings change.
         trials: settings to train at most.
-        sweep: `detect.*` settings to score on each trained model.
+        sweep: `detect.*` settings to score on each trained model, beside the grid that all are swept over.
     """
 
     space: Space
@@ -107,7 +115,7 @@ def make_plan(settings: SearchSettings) -> Plan:
     for one in named:
         check_space(one, base)
     trained = [one for one in named if not one.after_training]
-    swept = [one for one in named if one.after_training]
+    swept = [one for one in named if one.after_training and one is not SPACES["thresholds"]]  # its grid always is
     sweep = [overrides for _, overrides in enumerate_settings(combine(swept))] if swept else []
     trials = settings.trials
     if not trained:
@@ -116,12 +124,18 @@ def make_plan(settings: SearchSettings) -> Plan:
                 f"--trials {trials}: space '{settings.space}' acts after training, so one training serves; "
                 "leave --trials out"
             )
-        return Plan(Space(name=settings.space, summary="", suggest=lambda _: {}), base, 1, sweep)
-    space = combine(trained)
-    if settings.sampler == "grid":  # all of it, unless fewer are asked for
-        grid = len(enumerate_settings(space))
-        return Plan(space, base, trials or grid + 1 + len(space.baselines), sweep)
-    return Plan(space, base, trials or TRIALS, sweep)
+        plan = Plan(Space(name=settings.space, summary="", suggest=lambda _: {}), base, 1, sweep)
+    else:
+        space = combine(trained)
+        if settings.sampler == "grid":  # all of it, unless fewer are asked for
+            trials = trials or len(enumerate_settings(space)) + 1 + len(space.baselines)
+        plan = Plan(space, base, trials or TRIALS, sweep)
+    if settings.confirm > plan.trials:
+        raise UsageError(
+            f"--confirm {settings.confirm}: the board will hold {plan.trials} settings; confirm at most so many, or "
+            "raise --trials"
+        )
+    return plan
 
 
 def run_name(name: str | None, space: str) -> str:

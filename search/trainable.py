@@ -2,6 +2,7 @@
 
 # The driver imports this module to hand run_trial to Ray: torch and what needs it is imported by trials alone.
 import dataclasses
+import hashlib
 import json
 import shutil
 import tempfile
@@ -12,16 +13,16 @@ from typing import TYPE_CHECKING, Any
 from ray import tune
 
 from digits_core.cache import DataSource, DigitData, open_data
-from digits_core.config import DetectConfig, TrainConfig
+from digits_core.config import TaskConfig, TrainConfig
 from digits_core.errors import UserError
-from digits_core.files import BEST_FOLDER
+from digits_core.files import BEST_FOLDER, CONFIRM_FILE, MATCHES_FILE, MODEL_FILE, THRESHOLDS_FILE
 
 if TYPE_CHECKING:
-    from digits_core.sweep import SweepRow
+    from digits_core.cache import Split
+    from digits_core.config import DetectConfig
+    from digits_core.evaluate import Evaluation
+    from digits_core.sweep import Sweep
     from digits_core.train import EpochReport
-
-THRESHOLDS_FILE = "thresholds.parquet"
-"""Lies beside the model of the best epoch and travels with its checkpoint."""
 
 
 class RefusedError(Exception):
@@ -33,8 +34,8 @@ def run_trial(params: dict[str, Any]) -> None:
 
     Args:
         params: `config` (flat knobs), `data` (a DataSource as a dict), `fingerprint`, `metric`, `device`,
-            `resume_from` (a checkpoint folder or None) and `sweep` (flat `detect.*` settings to score after
-            training, may be empty).
+            `resume_from` (a checkpoint folder or None), `sweep` (flat `detect.*` settings to score after
+            training beside the grid that every trial is swept over) and `role` (`confirm` scores the part set apart).
 
     Raises:
         DivergedError: a loss was not finite.
@@ -44,7 +45,8 @@ def run_trial(params: dict[str, Any]) -> None:
     from digits_core.train import train
 
     config = TrainConfig.from_flat(params["config"])
-    settings = [TrainConfig.from_flat(overrides, config).detect for overrides in params["sweep"]]
+    swept = [TrainConfig.from_flat(overrides, config).detect for overrides in params["sweep"]]
+    tasks = [task for one in swept for task in (one.task1, one.task2)]
     checkpoint = tune.get_checkpoint()
     resume_from = params["resume_from"]
     with tempfile.TemporaryDirectory(prefix="digit-search-") as scratch:
@@ -56,9 +58,10 @@ def run_trial(params: dict[str, Any]) -> None:
             train(
                 config,
                 data,
-                lambda report: _report(report, data, settings, workdir),
+                lambda report: _report(report, data, config, tasks, workdir),
                 metric=params["metric"],
-                score_floor=min([SCORE_FLOOR, *(task.score for one in settings for task in (one.task1, one.task2))]),
+                score_floor=min([SCORE_FLOOR, *(task.score for task in tasks)]),
+                confirm=params["role"] == "confirm",
                 workdir=workdir,
                 resume_from=None if resume_from is None else Path(resume_from),
                 device=params["device"],
@@ -73,54 +76,87 @@ def _data(fingerprint: str, source: str) -> DigitData:
     return open_data(DataSource(**json.loads(source)), fingerprint=fingerprint)
 
 
-def _report(report: "EpochReport", data: DigitData, settings: list[DetectConfig], workdir: Path) -> None:
-    """Hand one epoch to Ray, after the sweep where the epoch is the best so far. May not return."""
-    from digits_core.sweep import sweep
-
+def _report(
+    report: "EpochReport", data: DigitData, config: TrainConfig, tasks: list[TaskConfig], workdir: Path
+) -> None:
+    """Hand one epoch to Ray, with match tables and sweep where it is the best so far. May not return."""
     values: dict[str, Any] = dataclasses.asdict(report.metrics)
     if report.metrics.epoch == 1 or report.improved:
         values["model"] = json.dumps(report.model)
         values["device"] = report.device
-    if report.improved and settings and report.checkpoint is not None:
-        rows = sweep(report.raw, data.valid, settings)
-        values["optima"] = json.dumps(_optima(rows))
-        for folder in (workdir, report.checkpoint):  # the next checkpoints copy it from the first
-            _write_sweep(rows, folder / BEST_FOLDER / THRESHOLDS_FILE)
+    if report.checkpoint is not None:
+        values["weights"] = _digest(report.checkpoint / MODEL_FILE)
+        if report.improved:
+            values |= keep_evaluation(report, data, config, tasks, workdir / BEST_FOLDER)
+            for file in (THRESHOLDS_FILE, MATCHES_FILE, CONFIRM_FILE):  # the next checkpoints copy it from the first
+                if (workdir / BEST_FOLDER / file).is_file():
+                    shutil.copyfile(workdir / BEST_FOLDER / file, report.checkpoint / BEST_FOLDER / file)
     saved = None if report.checkpoint is None else tune.Checkpoint.from_directory(str(report.checkpoint))
     tune.report(values, checkpoint=saved)
     if report.checkpoint is not None:  # Ray has stored it; the next one carries all that is needed
         shutil.rmtree(report.checkpoint, ignore_errors=True)
 
 
-def _optima(rows: "list[SweepRow]") -> dict[str, float]:
-    """The best thresholds of each task, chosen on these images."""
-    from digits_core.sweep import best_of
+def keep_evaluation(
+    report: "EpochReport", data: DigitData, config: TrainConfig, tasks: list[TaskConfig], folder: Path
+) -> dict[str, str]:
+    """Write an epoch's match tables and threshold sweep into a folder.
 
-    optima: dict[str, float] = {}
+    Returns:
+        As JSON text: `optima`, the best thresholds of each task; `confirm`, the scores on the part set apart.
+    """
+    from digits_core.sweep import sweep
+
+    found = sweep(
+        report.valid.found, data.valid.table, config.detect, [config.detect.task1, config.detect.task2, *tasks]
+    )
+    write_sweep(found, folder / THRESHOLDS_FILE)
+    write_evaluation(report.valid, data.valid, config.detect, folder / MATCHES_FILE)
+    values = {"optima": json.dumps(optima(found))}
+    if report.confirm is not None and data.confirm is not None:
+        write_evaluation(report.confirm, data.confirm, config.detect, folder / CONFIRM_FILE)
+        values["confirm"] = json.dumps(dataclasses.asdict(report.confirm.scores))
+    return values
+
+
+def optima(found: "Sweep") -> dict[str, float | bool]:
+    """The best thresholds of each task, chosen on the very images they were scored on."""
+    values: dict[str, float | bool] = {}
     for task, score, column in (("task1", "map", "task1_map"), ("task2", "number_accuracy", "task2_number_accuracy")):
-        row = best_of(rows, score)
+        row = found.best(score)
         if row is not None:
-            setting = getattr(row.detect, task)
-            optima |= {column: getattr(row, score), f"{task}_nms": setting.nms, f"{task}_score": setting.score}
-    return optima
+            setting = found.task(row)
+            values |= {
+                column: float(getattr(found, score)[row]),
+                f"{task}_nms": setting.nms,
+                f"{task}_score": setting.score,
+                f"{task}_class_agnostic": setting.class_agnostic,
+            }
+    return values
 
 
-def _write_sweep(rows: "list[SweepRow]", path: Path) -> None:
+def write_sweep(found: "Sweep", path: Path) -> None:
+    """Write a threshold sweep as Parquet."""
     import pyarrow as pa
 
     from results.schema import THRESHOLDS
-    from results.store import write_table
+    from results.tables import write_table
 
-    columns = [
-        {
-            "task1_nms": row.detect.task1.nms,
-            "task1_score": row.detect.task1.score,
-            "task2_nms": row.detect.task2.nms,
-            "task2_score": row.detect.task2.score,
-            "val_map": row.map,
-            "val_map_50": row.map_50,
-            "val_number_accuracy": row.number_accuracy,
-        }
-        for row in rows
-    ]
-    write_table(path, pa.Table.from_pylist(columns, schema=THRESHOLDS))
+    columns = [getattr(found, name.removeprefix("val_")) for name in THRESHOLDS.names]
+    arrays = [pa.array(values, field.type, from_pandas=True) for values, field in zip(columns, THRESHOLDS, strict=True)]
+    write_table(path, pa.table(arrays, schema=THRESHOLDS))
+
+
+def write_evaluation(one: "Evaluation", split: "Split", detect: "DetectConfig", path: Path) -> None:
+    """Write the match tables of an evaluation as Parquet."""
+    from digits_core.metrics import Truth
+    from results.matches import StoredMatches, write_matches
+
+    truth = Truth.from_table(split.table, detect.reading)
+    write_matches(path, StoredMatches(split.table.image_ids, truth, one.task1, one.task2), detect)
+
+
+def _digest(path: Path) -> str:
+    """Sixteen hex digits of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=8)).hexdigest()

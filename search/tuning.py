@@ -18,9 +18,11 @@ from digits_core.config import TrainConfig
 from results.record import EventWriter, RunRecord
 from results.schema import ENDED
 from search.cluster import Slots
+from search.further import FurtherTrials
 from search.recorder import Recorder
 from search.sampler import Proposal, SettingSearcher, build_sampler
 from search.scheduler import build_scheduler
+from search.screen import Screen
 from search.settings import Plan, SearchSettings
 from search.trainable import run_trial
 
@@ -90,6 +92,11 @@ def fit(
         watcher=watcher,
     )
     settle(events.record, study, recorder)
+    record = events.record
+    searched = [trial for trial in record.trials.values() if trial.role == "search"]
+    further = FurtherTrials(
+        record, replicates=settings.replicates, top=settings.replicate_top, confirm=settings.confirm
+    )
     searcher = SettingSearcher(
         plan.space,
         plan.base,
@@ -107,9 +114,14 @@ def fit(
         },
         on_propose=recorder.propose,
         ending=why,
-        waiting=unfinished(events.record, study),
-        tried={trial.config_hash: trial.trial_id for trial in events.record.trials.values()},
-        values=known_values(events.record),
+        screen=Screen(data.train.table, active=settings.screen),
+        on_screen=recorder.screened,
+        further=further.next,
+        waiting=unfinished(record, study),
+        tried=[trial.config_hash for trial in searched],
+        num_tried=sum(trial.status != "screened" for trial in searched),
+        num_trials_before=len(record.trials),
+        values=known_values(record),
     )
     resources = {"cpu": slots.cpus, **({"gpu": slots.gpus} if slots.gpus else {})}
     tuner = tune.Tuner(
@@ -117,7 +129,7 @@ def fit(
         tune_config=tune.TuneConfig(
             search_alg=searcher,
             scheduler=scheduler,
-            num_samples=plan.trials,
+            num_samples=plan.trials + further.most(),
             # Ray starts as many processes at once, and asks for no setting before a slot is free for it.
             max_concurrent_trials=slots.count,
             reuse_actors=True,  # a fresh process costs seconds of imports
@@ -168,6 +180,7 @@ def unfinished(record: RunRecord, study: optuna.Study) -> list[Proposal]:
         Proposal(
             trial.trial_id,
             TrainConfig.from_flat(trial.config),
+            role=trial.role,
             baseline=trial.baseline,
             optuna_trial=_optuna_trial(study, trial.optuna_number),
             resume_from=trial.saved if trial.saved is not None and Path(trial.saved).is_dir() else None,
@@ -193,7 +206,7 @@ def known_values(record: RunRecord) -> dict[str, float]:
     values = {}
     for trial in record.trials.values():
         best = trial.best(record.metric)
-        if best is not None:
+        if best is not None and trial.role == "search":
             values[trial.config_hash] = float(best[record.metric])
     return values
 

@@ -2,17 +2,18 @@
 
 import optuna
 
+from digits_core.sweep import NMS_VALUES, SCORE_VALUES
 from spaces.registry import Overrides, space
 
 
-@space("thresholds", summary="NMS and score thresholds, swept on each trained model")
+@space("thresholds", summary="both kinds of NMS, its IoU and the score threshold, swept on each trained model")
 def thresholds(trial: optuna.Trial) -> Overrides:
-    """The same pair for both tasks; Task 1 keeps its NMS within classes, Task 2 across them."""
-    nms = trial.suggest_categorical("nms", [0.3, 0.4, 0.5, 0.6, 0.7])
-    score = trial.suggest_categorical("score", [0.01, 0.05, 0.1, 0.3, 0.5, 0.7, 0.8])
+    """The grid that every trained model is swept over; each task takes its own best from it."""
+    class_agnostic = trial.suggest_categorical("class_agnostic", [False, True])
+    nms = trial.suggest_categorical("nms", NMS_VALUES)
+    score = trial.suggest_categorical("score", SCORE_VALUES)
     return {
-        "detect.task1.nms": nms,
-        "detect.task1.score": score,
-        "detect.task2.nms": nms,
-        "detect.task2.score": score,
+        f"detect.{task}.{knob}": value
+        for task in ("task1", "task2")
+        for knob, value in (("nms", nms), ("score", score), ("class_agnostic", class_agnostic))
     }

@@ -1,0 +1,235 @@
+"""python -m results.compare: says which differences between trials, settings or groups of them are real."""
+
+import argparse
+import itertools
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from digits_core.command import CommandParser, run_command
+from digits_core.errors import RunError, UsageError, did_you_mean, printable
+from digits_core.metrics import SCORE_NAMES
+from results.guard import differing_knobs, find_twins
+from results.matches import MATCHES_FOLDER, matches_path, read_matches
+from results.record import RunRecord, TrialRecord
+from results.statistics import pooled_variance
+from results.store import find_runs, read_record_of, read_run_file, varying_knobs
+from results.verdicts import Board, Verdict, confirmations, whole_board
+
+METRICS = tuple(f"val_{name}" for name in SCORE_NAMES)
+
+MAX_GROUPS = 8
+"""Values of a field that `--by` takes: more of them are no groups."""
+
+_EPILOG = """
+examples:
+  python -m results.compare runs/my-search
+  python -m results.compare runs/my-search --trials t0003,t0000
+  python -m results.compare runs/my-search --by optim.schedule --metric val_number_accuracy
+
+How to read a verdict: docs/statistics.md.
+"""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The flags of this command."""
+    parser = CommandParser(
+        prog="python -m results.compare",
+        description="Say which differences are real: by default the best setting against every other one.",
+        epilog=_EPILOG,
+    )
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="run folder; several must share their data")
+    parser.add_argument("--trials", metavar="A,B", help="compare these trials; of several runs, RUN:TRIAL")
+    parser.add_argument("--by", metavar="FIELD", help="compare the groups of settings that share a knob's value")
+    parser.add_argument("--metric", choices=METRICS, help="score to compare (default: the run's metric)")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command."""
+    args = build_parser().parse_args(argv)
+    return run_command("results.compare", lambda: _compare(args))
+
+
+def _compare(args: argparse.Namespace) -> int:
+    from results.terminal import open_console
+
+    if args.trials and args.by:
+        raise UsageError("--trials and --by are two ways to compare; give one of them")
+    folders = find_runs(args.runs)
+    if len(folders) > 1 and not args.trials:
+        raise UsageError(f"{len(folders)} runs are named; say which of their trials to compare: --trials RUN:TRIAL,...")
+    records = {folder.resolve().name: (read_record_of(folder), folder) for folder in folders}
+    console = open_console()
+    for record, folder in records.values():
+        check_tables(record, folder)
+        metric = args.metric or record.metric
+        board = Board(record, folder, metric)
+        freedom = board.seed_variance[1]
+        seeds = (
+            f"seeds move it by {board.seed_variance[0] ** 0.5:.3f} (standard deviation, {freedom} degrees of freedom)"
+            if freedom
+            else "no setting has fresh seeds, so trials are compared as the models they are"
+        )
+        console.print(f"{folder}: {metric} on {board.num_images} valid images; {seeds}", markup=False)
+    if args.trials:
+        verdicts = _pairs(records, args.trials, args.metric)
+    elif args.by:
+        verdicts = _groups(board, args.by)
+    else:
+        verdicts = whole_board(record, folder, metric)
+        print_confirmation(record, folder, console)
+        for line in twin_words(record):
+            console.print(line, markup=False)
+    if not verdicts:
+        console.print("nothing to compare: fewer than two settings have a score")
+    print_verdicts(verdicts, console)
+    return 0
+
+
+def check_tables(record: RunRecord, folder: Path) -> None:
+    """See that a run can be compared at all.
+
+    Raises:
+        RunError: it has no match tables, or they are of another schema version or damaged.
+    """
+    scored = [trial for trial in record.trials.values() if record.value(trial) is not None]
+    paths = [matches_path(folder, trial.trial_id, "val") for trial in scored]
+    there = [path for path in paths if path.is_file()]
+    if scored and not there:
+        raise RunError(
+            f"{folder}: holds no match tables ({MATCHES_FOLDER}/TRIAL.parquet), so no interval can be given; "
+            "they are written when a trial ends"
+        )
+    for path in there[:1]:
+        read_matches(path)
+
+
+def print_verdicts(verdicts: Sequence[Verdict], console: Any) -> None:
+    """One line per comparison."""
+    names = max((len(f"{one.first} against {one.second}") for one in verdicts), default=0)
+    for one in verdicts:
+        pair = f"{one.first} against {one.second}"
+        console.print(f"  {pair:{names}}  {one.words}", markup=False, soft_wrap=True)
+
+
+def print_confirmation(record: RunRecord, folder: Path, console: Any) -> None:
+    """Whether the best settings of a search still beat the default on images that took no part in it."""
+    for line in confirmation_words(record, folder):
+        console.print(line, markup=False, soft_wrap=True)
+
+
+def confirmation_words(record: RunRecord, folder: Path) -> list[str]:
+    """The same as lines; none when nothing was confirmed."""
+    lines = []
+    for one in confirmations(record, folder):
+        difference = one.verdict.difference
+        said = f"{one.trial.trial_id} against the default: the search saw {one.claimed:+.3f}"
+        if difference is None:
+            lines.append(f"  {said}; {one.verdict.words}")
+            continue
+        flattered = one.claimed - difference.estimate
+        lines.append(
+            f"  {said}, {one.seeds} fresh seeds on images set apart say {difference.estimate:+.3f} "
+            f"[{difference.low:.3f}, {difference.high:.3f}]: "
+            + ("it still beats the default" if one.verdict.told_apart and difference.estimate > 0 else "")
+            + ("the default is better" if one.verdict.told_apart and difference.estimate < 0 else "")
+            + ("" if one.verdict.told_apart else "not confirmed, the two cannot be told apart")
+            + (
+                f"; choosing had flattered it by {flattered:.3f}"
+                if flattered > 0
+                else "; choosing had not flattered it"
+            )
+        )
+    return ["confirmation:", *lines] if lines else []
+
+
+def twin_words(record: RunRecord) -> list[str]:
+    """A warning for each trial whose knobs did nothing."""
+    lines = []
+    for trial_id, other in find_twins(record).items():
+        names = differing_knobs(record.trials[other], record.trials[trial_id])
+        lines.append(f"warning: {trial_id} trained to the same weights as {other}: {', '.join(names)} did nothing here")
+    return lines
+
+
+def _pairs(records: dict[str, tuple[RunRecord, Path]], names: str, metric: str | None) -> list[Verdict]:
+    """All pairs of the named trials."""
+    found = [_named(records, name.strip()) for name in names.split(",")]
+    if len(found) < 2:
+        raise UsageError(f"--trials {printable(names)}: names one trial; give two or more, like t0003,t0000")
+    if len({(run, trial.trial_id) for run, trial in found}) < len(found):
+        raise UsageError(f"--trials {printable(names)}: names a trial twice")
+    runs = list(dict.fromkeys(run for run, _ in found))
+    _check_same_images(records, runs)
+    merged, folder = records[runs[0]]
+    board = Board(merged, folder, metric or merged.metric) if len(runs) == 1 else _joint(records, runs, metric)
+    trials = [trial if len(runs) == 1 else board.record.trials[f"{run}:{trial.trial_id}"] for run, trial in found]
+    verdicts = [board.compare(first, second) for first, second in itertools.combinations(trials, 2)]
+    return board.correct(verdicts)
+
+
+def _named(records: dict[str, tuple[RunRecord, Path]], name: str) -> tuple[str, TrialRecord]:
+    run, colon, trial_id = name.rpartition(":")
+    run = Path(run).name if colon else next(iter(records))
+    if len(records) > 1 and not colon:
+        raise UsageError(f"--trials {printable(name)}: several runs are named; write RUN:{printable(name)}")
+    if run not in records:
+        raise UsageError(f"--trials {printable(name)}: no run '{printable(run)}'{did_you_mean(run, records)}")
+    trials = records[run][0].trials
+    if trial_id not in trials:
+        raise UsageError(f"--trials {printable(name)}: run '{run}' has no such trial{did_you_mean(trial_id, trials)}")
+    return run, trials[trial_id]
+
+
+def _check_same_images(records: dict[str, tuple[RunRecord, Path]], runs: list[str]) -> None:
+    """Raises RunError where runs were scored on other images."""
+    prints = {run: str(read_run_file(records[run][1]).get("data", {}).get("fingerprint")) for run in runs}
+    for run in runs[1:]:
+        if prints[run] != prints[runs[0]]:
+            raise RunError(
+                f"runs '{runs[0]}' and '{run}' are on different data (fingerprints {prints[runs[0]]} and "
+                f"{prints[run]}); scores on other images cannot be compared"
+            )
+
+
+def _joint(records: dict[str, tuple[RunRecord, Path]], runs: list[str], metric: str | None) -> Board:
+    """Several runs as one, with trials named RUN:TRIAL."""
+    first, folder = records[runs[0]]
+    whole = RunRecord(",".join(runs), metric=first.metric)
+    for run in runs:
+        for trial in records[run][0].trials.values():
+            name = f"{run}:{trial.trial_id}"
+            whole.trials[name] = replace(trial, trial_id=name)
+    folders = {run: records[run][1] for run in runs}
+    return Board(whole, folder, metric or first.metric, folders=folders)
+
+
+def _groups(board: Board, field: str) -> list[Verdict]:
+    """All pairs of values of one knob, each with the settings that have it."""
+    record = board.record
+    leads = [lead for lead in record.settings() if lead.status == "finished" and board.measured([lead])]
+    known = [*varying_knobs(list(record.trials.values())), "baseline", "space"]
+    if field not in known:
+        raise UsageError(f"--by {printable(field)}: no such field varies in this run{did_you_mean(field, known)}")
+    groups: dict[str, list[TrialRecord]] = {}
+    for lead in leads:
+        value = lead.config[field] if "." in field else getattr(lead, field)
+        groups.setdefault(f"{field}={value}", []).append(lead)
+    if len(groups) > MAX_GROUPS:
+        raise UsageError(
+            f"--by {field}: takes {len(groups)} values here, more than {MAX_GROUPS}; groups are for knobs of few values"
+        )
+    spread = pooled_variance([[board.setting_value(one) for one in group] for group in groups.values()])
+    ordered = sorted(groups, key=lambda name: -sum(map(board.setting_value, groups[name])) / len(groups[name]))
+    return board.correct(
+        [
+            board.compare_groups(first, groups[first], second, groups[second], spread)
+            for first, second in itertools.combinations(ordered, 2)
+        ]
+    )
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

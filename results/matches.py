@@ -1,0 +1,161 @@
+"""Match tables on disk, and the scores of their bootstrap: matches/TRIAL.parquet, bootstrap/TRIAL.parquet.
+
+The first is written by the trial and never changes. The second follows from it and is made when it is asked
+for: the same resamples of the images for every trial of a run, so that differences are paired.
+"""
+
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from digits_core.config import DetectConfig, TrainConfig
+from digits_core.errors import RunError, printable
+from digits_core.metrics import SCORE_NAMES, MatchTable, Truth, bootstrap_scores, resample_weights
+from digits_core.transcribe import numbers_of
+from results.schema import BOOTSTRAP, MATCHES, SCHEMA_VERSION
+from results.tables import write_table
+
+MATCHES_FOLDER, BOOTSTRAP_FOLDER = "matches", "bootstrap"
+
+RESAMPLES = 1000
+"""Resamples of the images behind every interval."""
+
+MAX_PER_IMAGE = 100
+"""Detections of an image that a match table on disk holds, unless a task asks for more."""
+
+_COLUMNS = ("labels", "scores", "iou", "matched", "ignored", "digits")
+
+
+@dataclass(frozen=True, slots=True)
+class StoredMatches:
+    """A trial's best epoch on one split.
+
+    Attributes:
+        image_ids: int64 [num_images].
+        truth: what is annotated.
+        task1, task2: the match tables at the two tasks' NMS, all scores above the floor.
+    """
+
+    image_ids: NDArray[np.int64]
+    truth: Truth
+    task1: MatchTable
+    task2: MatchTable
+
+
+def write_matches(path: Path, stored: StoredMatches, detect: DetectConfig) -> None:
+    """Write match tables: one row per image, its detections as lists, best score first."""
+    images = len(stored.image_ids)
+    digits = np.searchsorted(stored.truth.image, np.arange(images + 1))
+    columns: dict[str, Any] = {
+        "image_id": pa.array(stored.image_ids),
+        "number": pa.array(numbers_of(images, stored.truth.image, stored.truth.labels)),
+        "truth": _lists(digits, stored.truth.labels, "truth"),
+    }
+    for name, task in (("task1", detect.task1), ("task2", detect.task2)):
+        table: MatchTable = getattr(stored, name)
+        table = table.select(table.rank < max(MAX_PER_IMAGE, task.max_detections))
+        ends = np.searchsorted(table.image, np.arange(images + 1))
+        for column in _COLUMNS:
+            columns[f"{name}_{column}"] = _lists(ends, getattr(table, column), f"{name}_{column}")
+        columns[f"{name}_boxes"] = _lists(ends * 4, table.boxes.ravel(), f"{name}_boxes")
+    write_table(path, pa.table([columns[field.name] for field in MATCHES], schema=MATCHES))
+
+
+def read_matches(path: Path) -> StoredMatches:
+    """Read what `write_matches` wrote.
+
+    Raises:
+        RunError: no such file, no Parquet, or another schema version.
+    """
+    table = _read(path)
+    image_ids = table.column("image_id").to_numpy()
+    truth_image, labels = _flat(table, "truth", np.int64)
+    tasks = []
+    for name in ("task1", "task2"):
+        image, first = _flat(table, f"{name}_labels", np.int64)
+        values = {column: _flat(table, f"{name}_{column}", None)[1] for column in _COLUMNS[1:]}
+        boxes = _flat(table, f"{name}_boxes", np.float32)[1].reshape(-1, 4)
+        rank = np.arange(len(image)) - np.searchsorted(image, image)
+        tasks.append(MatchTable(image=image, rank=rank, labels=first, boxes=boxes, **values))
+    return StoredMatches(image_ids, Truth(len(image_ids), truth_image, labels), *tasks)
+
+
+def matches_path(folder: Path, trial_id: str, part: str) -> Path:
+    """Where the match tables of a trial lie; `part` is `val` or `confirm`."""
+    return folder / MATCHES_FOLDER / f"{trial_id}{'' if part == 'val' else '.' + part}.parquet"
+
+
+def resampled_scores(
+    folder: Path, trial_id: str, config: dict[str, Any], part: str = "val"
+) -> dict[str, NDArray[np.float64]]:
+    """Every score of a trial's best epoch under each resample of the images; empty without match tables.
+
+    Made once, and kept in the run folder.
+
+    Args:
+        folder: the run folder.
+        trial_id: the trial.
+        config: its flat config, for the tasks' settings.
+        part: `val` or `confirm`.
+
+    Raises:
+        RunError: the match tables are damaged or of another schema version.
+    """
+    source = matches_path(folder, trial_id, part)
+    if not source.is_file():
+        return {}
+    target = folder / BOOTSTRAP_FOLDER / source.name
+    if not target.is_file() or target.stat().st_mtime_ns < source.stat().st_mtime_ns:
+        stored = read_matches(source)
+        detect = TrainConfig.from_flat(config).detect
+        weights = resample_weights(len(stored.image_ids), RESAMPLES)
+        scores = bootstrap_scores(stored.task1, stored.task2, stored.truth, detect, weights)
+        nothing = np.full(RESAMPLES, np.nan)
+        columns = [pa.array(scores.get(name, nothing), from_pandas=True) for name in SCORE_NAMES]  # NaN is null
+        target.parent.mkdir(exist_ok=True)
+        write_table(target, pa.table(columns, schema=BOOTSTRAP))
+    return _read_bootstrap(target, target.stat().st_mtime_ns)
+
+
+@lru_cache(maxsize=4096)
+def _read_bootstrap(path: Path, _time: int) -> dict[str, NDArray[np.float64]]:
+    table = _read(path)
+    found = {name: table.column(name).to_numpy().astype(np.float64) for name in SCORE_NAMES}
+    return {name: values for name, values in found.items() if not np.isnan(values).all()}
+
+
+def _read(path: Path) -> pa.Table:
+    try:
+        table = pq.read_table(path)
+    except FileNotFoundError:
+        raise RunError(f"{path}: no such file") from None
+    except (pa.ArrowException, OSError) as error:
+        raise RunError(f"{path} is damaged or no Parquet file: {printable(str(error))}") from None
+    version = (table.schema.metadata or {}).get(b"schema_version", b"none").decode(errors="replace")
+    if version != SCHEMA_VERSION:
+        raise RunError(
+            f"{path} has schema version {printable(version)}, this program reads {SCHEMA_VERSION}; search again, or "
+            "compare with the version that wrote it"
+        )
+    return table
+
+
+def _lists(ends: NDArray[np.int64], values: NDArray[Any], column: str) -> pa.Array:
+    kind = MATCHES.field(column).type
+    return pa.ListArray.from_arrays(pa.array(ends, pa.int32()), pa.array(values).cast(kind.value_type), type=kind)
+
+
+def _flat(table: pa.Table, column: str, kind: Any) -> tuple[NDArray[np.int64], NDArray[Any]]:
+    """The image of each value of a list column, and the values."""
+    array = table.column(column).combine_chunks()
+    array = array.chunk(0) if isinstance(array, pa.ChunkedArray) else array
+    counts = np.diff(array.offsets.to_numpy())
+    values = array.flatten().to_numpy(zero_copy_only=False)
+    image = np.repeat(np.arange(len(counts)), counts)
+    return image, values if kind is None else values.astype(kind)

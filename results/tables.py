@@ -1,0 +1,60 @@
+"""Parquet and text files of a run folder: atomic writes, and reads that check the version."""
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from digits_core.errors import RunError, printable
+from results.schema import SCHEMA_VERSION
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary file beside `path` that takes its name when it is whole: readers see the old or the new one."""
+    half = path.with_name(f".{path.name}.{os.getpid()}.half")
+    try:
+        yield half
+        half.replace(path)
+    finally:
+        half.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a small file, on disk before it takes its name."""
+    with replacing(path) as half, half.open("w", encoding="utf-8") as out:
+        out.write(text)
+        out.flush()
+        os.fsync(out.fileno())
+
+
+def write_table(path: Path, table: pa.Table) -> None:
+    """Write a Parquet file that a reader never sees half of."""
+    with replacing(path) as half:
+        pq.write_table(table, half)
+
+
+def read_table(path: Path) -> pd.DataFrame:
+    """Read a table of ours with Arrow's own types: null stays apart from NaN, integers stay integers.
+
+    Raises:
+        RunError: no such file, no Parquet, or another schema version.
+    """
+    try:
+        table = pq.read_table(path)
+    except FileNotFoundError:
+        raise RunError(f"{path}: no such file") from None
+    except (pa.ArrowException, OSError) as error:
+        raise RunError(f"{path} is damaged or no Parquet file: {printable(str(error))}") from None
+    version = (table.schema.metadata or {}).get(b"schema_version", b"none").decode(errors="replace")
+    if version != SCHEMA_VERSION:
+        raise RunError(
+            f"{path} has schema version {printable(version)}, this program reads {SCHEMA_VERSION}; rebuild it with "
+            "python -m results.leaderboard RUN --rebuild"
+        )
+    frame: pd.DataFrame = table.to_pandas(types_mapper=pd.ArrowDtype)
+    return frame

@@ -1,0 +1,321 @@
+"""Verdicts on a run's trials and settings: what is better, what cannot be told apart, what is not compared."""
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from results.matches import matches_path, read_matches, resampled_scores
+from results.record import RunRecord, TrialRecord
+from results.statistics import (
+    LEVEL,
+    Difference,
+    holm,
+    model_difference,
+    needed,
+    pooled_variance,
+    setting_difference,
+)
+
+Level = Literal["models", "settings", "groups"]
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """One comparison.
+
+    Attributes:
+        first, second: names of the two sides.
+        level: whether trained models, settings or groups of settings are compared.
+        difference: first minus second; None when they are not compared.
+        p: corrected where several were compared at once.
+        words: the verdict for people.
+    """
+
+    first: str
+    second: str
+    level: Level
+    difference: Difference | None
+    p: float | None
+    words: str
+
+    @property
+    def told_apart(self) -> bool | None:
+        """Whether one is better; None when they are not compared."""
+        return None if self.p is None else self.p < 1 - LEVEL
+
+
+class Board:
+    """A run's trials with their scores on one split, ready to be compared."""
+
+    def __init__(
+        self,
+        record: RunRecord,
+        folder: Path,
+        metric: str,
+        part: str = "val",
+        *,
+        folders: Mapping[str, Path] | None = None,
+    ) -> None:
+        """Look at one score.
+
+        Args:
+            record: the run's.
+            folder: the run folder, with its match tables.
+            metric: `val_map` or another score; on the part to confirm it is the score of the same name.
+            part: `val` or `confirm`.
+            folders: where several runs are looked at as one, with trials named RUN:TRIAL: RUN to its folder.
+        """
+        self.record, self.folder, self.metric, self.part = record, folder, metric, part
+        self._folders = dict(folders or {})
+        self._score = metric.removeprefix("val_")
+
+    def point(self, trial: TrialRecord) -> float | None:
+        """The score at the trial's best epoch."""
+        if self.part == "confirm":
+            return trial.confirm.get(self._score)
+        best = trial.best(self.record.metric)
+        return None if best is None else best.get(self.metric)
+
+    def resampled(self, trial: TrialRecord) -> NDArray[np.float64] | None:
+        """The same under each resample of the images; None without match tables."""
+        folder, name = self._place(trial)
+        return resampled_scores(folder, name, trial.config, self.part).get(self._score)
+
+    def measured(self, trials: Sequence[TrialRecord]) -> list[TrialRecord]:
+        """Those with a score and a match table."""
+        return [trial for trial in trials if self.point(trial) is not None and self.resampled(trial) is not None]
+
+    def fresh(self, trial: TrialRecord) -> list[TrialRecord]:
+        """The fresh seeds of a trial's setting that can be compared here."""
+        role = "confirm" if self.part == "confirm" else None
+        return self.measured(self.record.fresh_seeds(trial.config_hash, role))
+
+    @cached_property
+    def seed_variance(self) -> tuple[float, int]:
+        """Variance over seeds within settings, pooled over all of the run, and its degrees of freedom."""
+        groups = [[self._point(one) for one in self.fresh(lead)] for lead in self.record.settings()]
+        return pooled_variance(groups)
+
+    @cached_property
+    def num_images(self) -> int:
+        """Images of the split."""
+        for trial in self.record.trials.values():
+            path = matches_path(*self._place(trial), self.part)
+            if path.is_file():
+                return len(read_matches(path).image_ids)
+        return 0
+
+    def compare(self, first: TrialRecord, second: TrialRecord) -> Verdict:
+        """Two trials: as settings where both have fresh seeds, else as the models they are."""
+        fresh = [self.fresh(one) if one.role == "search" else [] for one in (first, second)]
+        variance, freedom = self.seed_variance
+        if all(fresh) and freedom and first.config_hash != second.config_hash:
+            difference = self._of(fresh[0], fresh[1], variance, freedom)
+            return self._judge(first.trial_id, second.trial_id, "settings", difference)
+        if self.part == "confirm":
+            few = "not compared: confirmed by fewer than two seeds"
+            return self._refuse(first.trial_id, second.trial_id, "settings", few)
+        reason = self.incomparable(first, second)
+        if reason is not None:
+            return self._refuse(first.trial_id, second.trial_id, "models", reason)
+        difference = model_difference(
+            self._point(first), self._point(second), self._resampled(first), self._resampled(second)
+        )
+        return self._judge(first.trial_id, second.trial_id, "models", difference)
+
+    def compare_groups(
+        self,
+        first: str,
+        firsts: Sequence[TrialRecord],
+        second: str,
+        seconds: Sequence[TrialRecord],
+        spread: tuple[float, int],
+    ) -> Verdict:
+        """Two groups of settings, each setting by the mean of its fresh seeds or by its one training."""
+        if len(firsts) == len(seconds) == 1:
+            verdict = self.compare(firsts[0], seconds[0])
+            words = verdict.words.replace(firsts[0].trial_id, first).replace(seconds[0].trial_id, second)
+            return replace(verdict, first=first, second=second, words=words)
+        variance, freedom = spread
+        if not freedom:
+            reason = "not compared: no value was trained twice, so nothing tells luck from effect"
+            return self._refuse(first, second, "groups", reason)
+        values = [[self.setting_value(one) for one in group] for group in (firsts, seconds)]
+        resampled = [np.stack([self._setting_resampled(one) for one in group]) for group in (firsts, seconds)]
+        difference = setting_difference(values[0], values[1], resampled[0], resampled[1], variance, freedom)
+        return self._judge(first, second, "groups", difference)
+
+    def setting_value(self, trial: TrialRecord) -> float:
+        """The mean of a setting's fresh seeds, or its one training."""
+        return float(np.mean([self._point(one) for one in self.fresh(trial) or [trial]]))
+
+    def incomparable(self, first: TrialRecord, second: TrialRecord) -> str | None:
+        """Why two trained models are not compared; None when they are."""
+        for one in (first, second):
+            if self.point(one) is None:
+                return f"{one.trial_id} has no score"
+            if self.resampled(one) is None:
+                return f"{one.trial_id} has no match table"
+        whole = all(one.status == "finished" for one in (first, second))
+        if not whole and first.num_epochs != second.num_epochs:
+            common = min(first.num_epochs, second.num_epochs)
+            values = [one.epochs[common].get(self.metric) for one in (first, second)]
+            there = "" if None in values else f"; at epoch {common} they had {values[0]:.3f} and {values[1]:.3f}"
+            return f"not compared: {first.num_epochs} epochs against {second.num_epochs}{there}"
+        return None
+
+    def correct(self, verdicts: Sequence[Verdict]) -> list[Verdict]:
+        """The same verdicts, each held to what being one of many asks for (Holm)."""
+        judged = [one for one in verdicts if one.difference is not None]
+        corrected = iter(holm([one.difference.p for one in judged if one.difference is not None]))
+        return [
+            one
+            if one.difference is None
+            else self._judge(one.first, one.second, one.level, one.difference, next(corrected))
+            for one in verdicts
+        ]
+
+    def _of(
+        self, first: Sequence[TrialRecord], second: Sequence[TrialRecord], variance: float, freedom: int
+    ) -> Difference:
+        points = [[self._point(one) for one in side] for side in (first, second)]
+        resampled = [np.stack([self._resampled(one) for one in side]) for side in (first, second)]
+        return setting_difference(points[0], points[1], resampled[0], resampled[1], variance, freedom)
+
+    def _judge(
+        self, first: str, second: str, level: Level, difference: Difference, corrected: float | None = None
+    ) -> Verdict:
+        p = difference.p if corrected is None else corrected
+        shown = difference if difference.estimate >= 0 else difference.swapped()
+        better = first if difference.estimate >= 0 else second
+        reach = f"{shown.estimate:+.3f} [{shown.low:.3f}, {shown.high:.3f}]"
+        if p < 1 - LEVEL:
+            what = {"models": f"{better}'s model", "settings": better, "groups": better}[level]
+            words = f"{what} is better: {reach}"
+            if level == "models":
+                words += "; of the settings nothing can be said without replicates"
+        elif difference.p < 1 - LEVEL:
+            words = f"cannot be told apart among so many: {reach}; {needed(difference, self.num_images)}"
+        else:
+            words = f"cannot be told apart: {reach}; {needed(difference, self.num_images)}"
+        return Verdict(first, second, level, difference, p, words)
+
+    @staticmethod
+    def _refuse(first: str, second: str, level: Level, reason: str) -> Verdict:
+        return Verdict(first, second, level, None, None, reason)
+
+    def _place(self, trial: TrialRecord) -> tuple[Path, str]:
+        """The run folder of a trial, and its name there."""
+        run, _, name = trial.trial_id.rpartition(":")
+        return self._folders.get(run, self.folder), name
+
+    def _point(self, trial: TrialRecord) -> float:
+        value = self.point(trial)
+        return float("nan") if value is None else float(value)
+
+    def _resampled(self, trial: TrialRecord) -> NDArray[np.float64]:
+        values = self.resampled(trial)
+        return np.full(1, np.nan) if values is None else values
+
+    def _setting_resampled(self, trial: TrialRecord) -> NDArray[np.float64]:
+        return np.asarray(np.mean([self._resampled(one) for one in self.fresh(trial) or [trial]], axis=0))
+
+
+def whole_board(record: RunRecord, folder: Path, metric: str) -> list[Verdict]:
+    """The best setting against each other one; Holm's correction over all pairs that can be compared.
+
+    All pairs, not only those with the best: which one is the best was seen in the same scores.
+    """
+    board = Board(record, folder, metric)
+    leads = [trial for trial in board.record.settings() if board.record.value(trial) is not None]
+    if not leads:
+        return []
+    verdicts = [board.compare(leads[0], other) for other in leads[1:]]
+    ranks = _all_pairs_holm(board, [leads[0], *_told(leads[1:], verdicts)])
+    return [
+        verdict
+        if verdict.difference is None
+        else board._judge(verdict.first, verdict.second, verdict.level, verdict.difference, ranks[verdict.second])
+        for verdict in verdicts
+    ]
+
+
+def ties_with_best(record: RunRecord, folder: Path) -> dict[str, bool]:
+    """For each setting's first trial, whether it cannot be told from the best one; absent where not compared."""
+    verdicts = whole_board(record, folder, record.metric)
+    ties = {verdict.second: not verdict.told_apart for verdict in verdicts if verdict.told_apart is not None}
+    winner = record.winner()
+    return ties if winner is None or not ties else {winner.trial_id: True, **ties}
+
+
+@dataclass(frozen=True, slots=True)
+class Confirmation:
+    """What fresh seeds on images that took no part in the search say of one of its best settings.
+
+    Attributes:
+        trial: its first training.
+        seeds: how many fresh ones.
+        claimed: the lead over the default that the search saw.
+        verdict: the setting against the default on the images set apart.
+    """
+
+    trial: TrialRecord
+    seeds: int
+    claimed: float
+    verdict: Verdict
+
+
+def confirmations(record: RunRecord, folder: Path) -> list[Confirmation]:
+    """Every confirmed setting against the default, best of the search first; none without a default."""
+    board = Board(record, folder, record.metric, "confirm")
+    leads = [lead for lead in record.settings() if record.fresh_seeds(lead.config_hash, "confirm")]
+    default = next((lead for lead in leads if lead.baseline == "default"), None)
+    base = None if default is None else record.value(default)
+    if default is None or base is None:
+        return []
+    others = [lead for lead in leads if lead is not default]
+    verdicts = board.correct([board.compare(lead, default) for lead in others])
+    return [
+        Confirmation(lead, len(board.fresh(lead)), (record.value(lead) or 0.0) - base, verdict)
+        for lead, verdict in zip(others, verdicts, strict=True)
+    ]
+
+
+def _told(trials: Sequence[TrialRecord], verdicts: Sequence[Verdict]) -> list[TrialRecord]:
+    return [trial for trial, verdict in zip(trials, verdicts, strict=True) if verdict.difference is not None]
+
+
+def _all_pairs_holm(board: Board, trials: Sequence[TrialRecord]) -> dict[str, float]:
+    """The corrected p-value of the first of `trials` against each other, within the family of all pairs."""
+    pairs = list(itertools.combinations(range(len(trials)), 2))
+    if not pairs:
+        return {}
+    raw = _model_p_values(board, trials)
+    replicated = [bool(board.fresh(trial)) for trial in trials] if board.seed_variance[1] else [False] * len(trials)
+    for one, other in pairs:
+        if replicated[one] and replicated[other]:
+            difference = board.compare(trials[one], trials[other]).difference
+            raw[one, other] = 1.0 if difference is None else difference.p
+    corrected = holm([float(raw[pair]) for pair in pairs])
+    return {trials[other].trial_id: p for (one, other), p in zip(pairs, corrected, strict=True) if one == 0}
+
+
+def _model_p_values(board: Board, trials: Sequence[TrialRecord]) -> NDArray[np.float64]:
+    """p-values of all pairs as models, float64 [trials, trials], from one covariance matrix."""
+    from scipy.stats import norm
+
+    resampled = np.stack([board._resampled(trial) for trial in trials])
+    resampled = resampled[:, ~np.isnan(resampled).any(axis=0)]
+    covariance = np.cov(resampled)
+    variance = np.diag(covariance)
+    error = np.sqrt(np.maximum(variance[:, None] + variance[None, :] - 2 * covariance, 0))
+    points = np.array([board._point(trial) for trial in trials])
+    distance = np.abs(points[:, None] - points[None, :])
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(error > 1e-12, 2 * norm.sf(distance / error), np.where(distance > 0, 0.0, 1.0))

@@ -1,0 +1,190 @@
+"""A search without training: thresholds swept on a model that is there already."""
+
+import dataclasses
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+from digits_core.anchors import setting_digest
+from digits_core.cache import DataSource
+from digits_core.checkpoint import load_config, load_model
+from digits_core.config import TrainConfig
+from digits_core.errors import RunError, UsageError, printable
+from digits_core.files import CONFIG_FILE, MODEL_FILE
+from results.matches import matches_path
+from results.record import EventWriter
+from results.schema import EPOCH_NUMBERS
+from results.store import RUN_FILE, find_runs, read_record_of, read_run_file, write_views
+from results.tables import write_text
+from results.terminal import open_console
+from search.closing import print_end
+from search.driver import describe_run, prepare_data
+from search.recorder import THRESHOLDS
+from search.settings import Plan, SearchSettings, make_plan
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Source:
+    """A trained model.
+
+    Attributes:
+        folder: its checkpoint.
+        words: where it came from.
+        data: what the run it came from searched on; None for a lone checkpoint.
+        epoch: its best epoch; 1 where nothing is known.
+    """
+
+    folder: Path
+    words: str
+    data: DataSource | None = None
+    epoch: int = 1
+
+
+def rescore(settings: SearchSettings, source: str, *, own_data: bool, dry_run: bool) -> int:
+    """Sweep a trained model and write a run folder about it.
+
+    Args:
+        settings: what was asked.
+        source: RUN, RUN:TRIAL or a checkpoint folder.
+        own_data: whether `settings.data` was named; else a run's own data is taken.
+        dry_run: say what would be done, and end.
+
+    Raises:
+        UserError: the source has no model, or a space asked for needs training.
+    """
+    from spaces.catalogue import get_spaces
+
+    for one in get_spaces(settings.space):
+        if not one.after_training:
+            raise UsageError(
+                f"--from {printable(source)}: space '{one.name}' needs trainings of its own; name thresholds"
+            )
+    if settings.replicates > 1 or settings.confirm:
+        raise UsageError(
+            f"--from {printable(source)}: nothing is trained, so --replicates and --confirm have no meaning"
+        )
+    trained = [name for name in settings.fixed | settings.config if not name.startswith("detect.")]
+    if trained:
+        raise UsageError(f"--set {trained[0]}: the model of --from is trained already; only detect.* can be set")
+    model = find_source(source, Path(settings.out))
+    if model.data is not None and not own_data:
+        settings = dataclasses.replace(settings, data=dataclasses.replace(model.data, confirm_fraction=0.0))
+    plan = make_plan(settings)
+    config = TrainConfig.from_flat(settings.config | settings.fixed, load_config(model.folder))
+    plan = dataclasses.replace(plan, base=config)
+    folder = Path(settings.out) / settings.name
+    console = open_console()
+    if folder.exists():
+        raise UsageError(f"--name {settings.name}: {folder} exists; name another")
+    console.print(f"model: {model.words}", markup=False)
+    data = prepare_data(settings, console)
+    if dry_run:
+        console.print(f"would sweep this model without any training, into {folder}", markup=False)
+        return 0
+    return _sweep(settings, plan, model, data, folder, console)
+
+
+def find_source(source: str, out: Path) -> Source:
+    """The model that `--from` names.
+
+    Raises:
+        RunError: there is none.
+    """
+    path = Path(source)
+    if (path / MODEL_FILE).is_file() and (path / CONFIG_FILE).is_file():
+        return Source(path, f"checkpoint {path}")
+    name, colon, trial_id = source.rpartition(":")
+    name = name if colon else source
+    if not Path(name).exists() and not (out / name).exists():
+        raise RunError(
+            f"--from {printable(source)}: there is no run {printable(name)}, in {out} neither, and no checkpoint (a "
+            f"folder with {MODEL_FILE} and {CONFIG_FILE})"
+        )
+    [folder, *more] = find_runs([Path(name) if Path(name).exists() else out / name])
+    if more:
+        raise RunError(f"--from {printable(source)}: holds several runs; name one of them")
+    record = read_record_of(folder)
+    trial = record.trials.get(trial_id) if colon else record.winner()
+    if trial is None:
+        what = f"no trial '{printable(trial_id)}'" if colon else "no trial with a score"
+        raise RunError(f"--from {printable(source)}: run '{record.run}' has {what}")
+    if trial.checkpoint is None:
+        raise RunError(
+            f"--from {printable(source)}: the checkpoint of {trial.trial_id} was not kept (--keep says how many are); "
+            f"its own sweep lies in {folder / THRESHOLDS / (trial.trial_id + '.parquet')}"
+        )
+    best = trial.best(record.metric)
+    data = DataSource(**read_run_file(folder)["settings"]["data"])
+    words = f"{trial.trial_id} of {folder}"
+    return Source(folder / trial.checkpoint, words, data, 1 if best is None else int(best["epoch"]))
+
+
+def _sweep(settings: SearchSettings, plan: Plan, model: Source, data: Any, folder: Path, console: Any) -> int:
+
+    from digits_core.detect import SCORE_FLOOR
+    from digits_core.evaluate import evaluate
+    from digits_core.model import build_model, read_back
+    from digits_core.sweep import sweep
+    from digits_core.train import choose_device, choose_dtype
+    from search.trainable import optima, write_evaluation, write_sweep
+
+    config, name = plan.base, "t0000"
+    detector, _ = build_model(TrainConfig.from_flat({"model.weights": "none"}, config))
+    load_model(model.folder, detector)
+    device = choose_device("cpu" if settings.gpus_per_trial == 0 else "auto")
+    more = [TrainConfig.from_flat(one, config).detect for one in plan.sweep]
+    tasks = [task for one in [config.detect, *more] for task in (one.task1, one.task2)]
+    started = time.perf_counter()
+    found = evaluate(
+        detector.to(device),
+        data.valid,
+        config.detect,
+        min([SCORE_FLOOR, *(task.score for task in tasks)]),
+        batch_size=config.runtime.eval_batch_size,
+        device=device,
+        dtype=choose_dtype(config.runtime.precision, device),
+    )
+    evaluated = time.perf_counter()
+    swept = sweep(found.found, data.valid.table, config.detect, tasks)
+    console.print(
+        f"evaluated once in {evaluated - started:.1f} s, {len(swept):,} settings scored in "
+        f"{time.perf_counter() - evaluated:.1f} s"
+    )
+    folder.mkdir(parents=True)
+    for path in (folder / THRESHOLDS, matches_path(folder, name, "val").parent):
+        path.mkdir()
+    write_text(folder / RUN_FILE, json.dumps(describe_run(settings, plan, data, None), indent=2) + "\n")
+    write_sweep(swept, folder / THRESHOLDS / f"{name}.parquet")
+    write_evaluation(found, data.valid, config.detect, matches_path(folder, name, "val"))
+    events = EventWriter(folder, settings.name)
+    events.write("run", metric=settings.metric, trials=1, resumed=False)
+    events.write(
+        "trial",
+        trial_id=name,
+        space=settings.space,
+        role="search",
+        baseline=model.words,
+        config=config.to_flat(),
+        config_hash=setting_digest(config),
+        seed=config.runtime.seed,
+        params={},
+        optuna_number=None,
+    )
+    events.write("start", trial_id=name)
+    values = {f"val_{key}": value for key, value in dataclasses.asdict(found.scores).items()}
+    events.write(
+        "report",
+        trial_id=name,
+        epoch=model.epoch,
+        early_stopped=False,
+        **{key: value for key, value in (values | {"val_loss": found.loss}).items() if key in EPOCH_NUMBERS},
+        eval_seconds=evaluated - started,
+        model=read_back(detector),
+        optima=optima(swept),
+        device=device.type,
+    )
+    events.write("end", trial_id=name, status="finished", reason="swept without training")
+    events.close()
+    write_views(folder, events.record)
+    return print_end(settings, plan, folder, events.record, None, console)

@@ -1,0 +1,35 @@
+"""The anchor screen: settings whose anchors miss the digits are seen before anything is trained."""
+
+from digits_core.anchors import Coverage, coverage
+from digits_core.coco import Table
+from digits_core.config import TrainConfig
+
+MARGIN = 0.1
+"""A setting is screened when its anchors' mean best IoU lies further than this under the best baseline's."""
+
+
+class Screen:
+    """Measures how anchors cover the training boxes; remembers the best baseline."""
+
+    def __init__(self, table: Table, *, active: bool) -> None:
+        """Look at a training split.
+
+        Args:
+            table: its annotations.
+            active: whether settings are screened; measured they are in any case.
+        """
+        self._table, self._active = table, active
+        self._best_baseline: float | None = None
+
+    def look(self, config: TrainConfig, *, baseline: bool) -> tuple[Coverage, str | None]:
+        """The coverage of one setting, and why it is not worth a training; None when it is, as baselines always are."""
+        found = coverage(config.model, self._table)
+        if baseline:
+            self._best_baseline = max(self._best_baseline or 0.0, found.mean_iou)
+            return found, None
+        if self._active and self._best_baseline is not None and found.mean_iou < self._best_baseline - MARGIN:
+            return found, (
+                f"screen: its anchors overlap the training digits by a mean IoU of {found.mean_iou:.2f}, the best "
+                f"baseline's by {self._best_baseline:.2f}"
+            )
+        return found, None
