@@ -54,10 +54,10 @@ class FurtherTrials:
 
     def to_confirm(self) -> list[TrialRecord]:
         """The best settings that trained to their end, and the default whatever became of it."""
-        leads = [lead for lead in self._record.settings() if lead.status == "finished"]
-        best = [lead for lead in leads if self._record.value(lead) is not None][: self._confirm]
-        default = [lead for lead in self._record.settings() if lead.baseline == "default" and lead not in best]
-        return best + default
+        leads = self._record.settings()
+        default = [lead for lead in leads if lead.baseline == "default"]
+        whole = [lead for lead in leads if lead.status == "finished" and self._record.value(lead) is not None]
+        return [lead for lead in whole if lead not in default][: self._confirm] + default
 
     def _survivors(self) -> list[TrialRecord]:
         """Settings whose first training came to its end, best first by that one alone."""
