@@ -5,7 +5,6 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from digits_core.command import CommandParser, run_command
 from digits_core.errors import RunError, UsageError, did_you_mean, printable
@@ -61,31 +60,32 @@ def _compare(args: argparse.Namespace) -> int:
     if len(folders) > 1 and not args.trials:
         raise UsageError(f"{len(folders)} runs are named; say which of their trials to compare: --trials RUN:TRIAL,...")
     records = {folder.resolve().name: (read_record_of(folder), folder) for folder in folders}
-    console = open_console()
+    lines = []
     for record, folder in records.values():
         check_tables(record, folder)
-        metric = args.metric or record.metric
-        board = Board(record, folder, metric)
-        freedom = board.seed_variance[1]
-        seeds = (
-            f"seeds move it by {board.seed_variance[0] ** 0.5:.3f} (standard deviation, {freedom} degrees of freedom)"
-            if freedom
-            else "no setting has fresh seeds, so trials are compared as the models they are"
-        )
-        console.print(f"{folder}: {metric} on {board.num_images} valid images; {seeds}", markup=False)
+        board = Board(record, folder, args.metric or record.metric)
+        lines.append(f"{folder}: {board.metric} on {board.num_images} valid images; {_luck(board)}")
     if args.trials:
         verdicts = _pairs(records, args.trials, args.metric)
     elif args.by:
         verdicts = _groups(board, args.by)
     else:
-        verdicts = whole_board(record, folder, metric)
-        print_confirmation(record, folder, console)
-        for line in twin_words(record):
-            console.print(line, markup=False)
+        verdicts = whole_board(record, folder, board.metric)
+        lines += [*confirmation_words(record, folder), *twin_words(record)]
     if not verdicts:
-        console.print("nothing to compare: fewer than two settings have a score")
-    print_verdicts(verdicts, console)
+        lines.append("nothing to compare: fewer than two settings have a score")
+    console = open_console()
+    for line in [*lines, *verdict_lines(verdicts)]:
+        console.print(line, markup=False, soft_wrap=True)
     return 0
+
+
+def _luck(board: Board) -> str:
+    """How much seeds move a score, as far as the run can tell."""
+    variance, freedom = board.seed_variance
+    if not freedom:
+        return "no setting has two fresh seeds, so trials are compared as the models they are"
+    return f"seeds move it by {variance**0.5:.3f} (standard deviation, {freedom} degrees of freedom)"
 
 
 def check_tables(record: RunRecord, folder: Path) -> None:
@@ -106,22 +106,18 @@ def check_tables(record: RunRecord, folder: Path) -> None:
         read_matches(path)
 
 
-def print_verdicts(verdicts: Sequence[Verdict], console: Any) -> None:
-    """One line per comparison."""
-    names = max((len(f"{one.first} against {one.second}") for one in verdicts), default=0)
-    for one in verdicts:
-        pair = f"{one.first} against {one.second}"
-        console.print(f"  {pair:{names}}  {one.words}", markup=False, soft_wrap=True)
-
-
-def print_confirmation(record: RunRecord, folder: Path, console: Any) -> None:
-    """Whether the best settings of a search still beat the default on images that took no part in it."""
-    for line in confirmation_words(record, folder):
-        console.print(line, markup=False, soft_wrap=True)
+def verdict_lines(verdicts: Sequence[Verdict]) -> list[str]:
+    """One line per comparison, aligned."""
+    pairs = [f"{one.first} against {one.second}" for one in verdicts]
+    width = max(map(len, pairs), default=0)
+    return [f"  {pair:{width}}  {one.words}" for pair, one in zip(pairs, verdicts, strict=True)]
 
 
 def confirmation_words(record: RunRecord, folder: Path) -> list[str]:
-    """The same as lines; none when nothing was confirmed."""
+    """Whether the best settings of a search still beat the default on images that took no part in it, as lines.
+
+    None when nothing was confirmed.
+    """
     lines = []
     for one in confirmations(record, folder):
         difference = one.verdict.difference

@@ -173,9 +173,9 @@ class RunRecord:
         """
 
         def key(trial: TrialRecord) -> tuple[bool, bool, float, float, str]:
-            value = self.value(trial)
+            best = trial.best(self.metric)
             fresh = [self.value(one) or 0.0 for one in self.fresh_seeds(trial.config_hash)]
-            score = sum(fresh) / len(fresh) if fresh else value
+            score = sum(fresh) / len(fresh) if fresh else None if best is None else float(best[self.metric])
             cost = sum(float(epoch["train_seconds"] or 0) for epoch in trial.epochs.values())
             return trial.status in FAILED, not fresh, -score if score is not None else 1.0, cost, trial.trial_id
 

@@ -15,7 +15,7 @@ CONFIRM_FRACTION = 0.3
 SCREEN = False
 """Whether settings whose anchors miss the digits are left untrained."""
 
-METRICS = ("val_map", "val_map_50", "val_number_accuracy")
+METRICS = ("val_map", "val_map_50", "val_digit_accuracy", "val_number_accuracy")
 """What `--metric` takes; larger is better in each."""
 
 SAMPLERS = ("tpe", "random", "grid", "gp")

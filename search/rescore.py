@@ -69,7 +69,7 @@ def rescore(settings: SearchSettings, source: str, *, own_data: bool, dry_run: b
         raise UsageError(f"--set {trained[0]}: the model of --from is trained already; only detect.* can be set")
     model = find_source(source, Path(settings.out))
     if model.data is not None and not own_data:
-        settings = dataclasses.replace(settings, data=dataclasses.replace(model.data, confirm_fraction=0.0))
+        settings = dataclasses.replace(settings, data=model.data)  # what was set apart to confirm stays apart
     plan = make_plan(settings)
     config = TrainConfig.from_flat(settings.config | settings.fixed, load_config(model.folder))
     plan = dataclasses.replace(plan, base=config)

@@ -6,7 +6,6 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from digits_core.cache import DRAWN
 from digits_core.command import CommandParser, at_least, run_command
 from digits_core.data import LAYOUT, add_layout_flags
 from digits_core.errors import UsageError
@@ -153,6 +152,7 @@ def _handle(args: argparse.Namespace, typed: list[str]) -> int:
         return _resume(args, typed)
     if args.space is None:
         raise UsageError("--space is missing; --list-spaces prints what there is")
+    from digits_core.cache import DRAWN
     from search.settings import SearchSettings, data_source, parse_duration, read_knobs, run_name
 
     fixed, config = read_knobs(args.set, args.config)

@@ -1,11 +1,13 @@
+import dataclasses
+
 import numpy as np
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 
-from digits_core.anchors import realised_anchors, setting_digest
-from digits_core.config import TrainConfig
+from digits_core.anchors import best_ious, coverage, realised_anchors, resized_sizes, setting_digest
+from digits_core.config import ModelConfig, TrainConfig
 
 SIZES = st.lists(st.floats(4, 500), min_size=5, max_size=5).map(tuple)
 RATIOS = st.lists(st.floats(0.2, 5), min_size=1, max_size=4).map(tuple)
@@ -53,3 +55,62 @@ def test_model_has_the_realised_anchors():
     read = read_back(build_model(config)[0])["anchors"]
     boxes = realised_anchors((8, 12, 18, 27, 41), (1, 2))
     assert np.array_equal(np.array(read), boxes[:, :, 2:] * 2)
+
+
+@settings(deadline=None, max_examples=12)
+@given(
+    st.sampled_from(["18,26,38,55,80", "4,8,12,24,48", "64,90,128,181,256"]),
+    st.sampled_from([(64, 224), (96, 160)]),
+    st.data(),
+)
+def test_best_ious_equal_brute_force_over_torchvisions_own_anchors(sizes, shape, data):
+    """Every anchor of the built model's generator, on its own feature maps, against every box."""
+    from torchvision.models.detection.image_list import ImageList
+    from torchvision.ops import box_iou
+
+    from digits_core.model import build_model
+    from oracle import table_of
+
+    config = TrainConfig.from_flat(
+        {
+            "model.anchor_sizes": sizes,
+            "model.min_size": shape[0],
+            "model.max_size": shape[1],
+            "model.fresh_rpn": True,
+        }
+    )
+    model = build_model(config)[0].eval()
+    wide, tall = data.draw(st.tuples(st.integers(20, 150), st.integers(20, 150)))
+    number = st.integers(1, 60)
+    boxes = [
+        (float(x), float(y), min(float(x + w), wide), min(float(y + h), tall))
+        for x, y, w, h in data.draw(
+            st.lists(st.tuples(st.integers(0, 18), st.integers(0, 18), number, number), min_size=1, max_size=5)
+        )
+    ]
+    table = table_of([[(box, 1, False) for box in boxes]])
+    table = dataclasses.replace(table, sizes=np.array([[wide, tall]], dtype=np.int32))
+    target = {"boxes": torch.tensor(boxes), "labels": torch.ones(len(boxes), dtype=torch.int64)}
+    batch, targets = model.transform([torch.zeros(3, tall, wide)], [target])
+    assert resized_sizes(config.model, table.sizes).tolist() == [list(batch.image_sizes[0][::-1])]
+    with torch.no_grad():
+        features = list(model.backbone(batch.tensors).values())
+    anchors = model.rpn.anchor_generator(ImageList(batch.tensors, batch.image_sizes), features)[0]
+    expected = box_iou(targets[0]["boxes"], anchors).max(dim=1).values
+    np.testing.assert_allclose(best_ious(config.model, table), expected.numpy(), atol=1e-5)
+
+
+def test_coverage_counts_shares_and_leaves_crowds_out():
+    from oracle import table_of
+
+    model = ModelConfig()
+    fitting = (10.0, 10.0, 23.0, 36.0)  # 13 x 26, an anchor of the first level
+    table = table_of(
+        [[(fitting, 1, False), ((0.0, 0.0, 2.0, 2.0), 1, False), ((0.0, 0.0, 3.0, 3.0), 1, True)]], side=64
+    )
+    found = coverage(model, table)
+    assert found.recall_50 == 0.5
+    assert 0.3 < found.mean_iou < 0.6
+    assert found.recall_70 <= found.recall_50
+    empty = coverage(model, table_of([[]]))
+    assert (empty.recall_50, empty.recall_70, empty.mean_iou) == (0.0, 0.0, 0.0)

@@ -113,3 +113,34 @@ def test_the_cache_lies_where_the_user_says(monkeypatch, tmp_path):
     monkeypatch.delenv("DIGIT_SEARCH_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", "/somewhere")
     assert cache.cache_root() == Path("/somewhere/digit-search")
+
+
+def test_a_part_of_valid_is_set_apart_to_confirm_by_a_hash_of_image_ids(root):
+    from dataclasses import replace
+
+    source = DataSource(folder=DRAWN, drawn_train=4, drawn_valid=80, drawn_seed=11)
+    whole = open_data(source)
+    parted = open_data(replace(source, confirm_fraction=0.4))
+    assert whole.confirm is None
+    assert len(parted.confirm) == 32
+    ids = parted.valid.table.image_ids.tolist() + parted.confirm.table.image_ids.tolist()
+    assert sorted(ids) == whole.valid.table.image_ids.tolist()
+    assert parted.valid.table.image_ids.tolist() == sorted(parted.valid.table.image_ids.tolist())
+    place = whole.valid.table.image_ids.tolist()
+    for split in (parted.valid, parted.confirm):
+        for index, image_id in enumerate(split.table.image_ids.tolist()):
+            there = place.index(image_id)
+            assert np.array_equal(split.image(index), whole.valid.image(there))
+            mine = slice(split.table.box_start[index], split.table.box_start[index + 1])
+            theirs = slice(whole.valid.table.box_start[there], whole.valid.table.box_start[there + 1])
+            assert np.array_equal(split.table.boxes[mine], whole.valid.table.boxes[theirs])
+    assert parted.fingerprint == f"{whole.fingerprint}-confirm0.4"
+    assert len(list(root.glob("*/pixels.bin"))) == 1  # decoded once for both
+    again = open_data(replace(source, confirm_fraction=0.4), fingerprint=parted.fingerprint)
+    assert again.confirm.table.image_ids.tolist() == parted.confirm.table.image_ids.tolist()
+
+
+def test_a_part_to_confirm_too_small_to_tell_anything_is_refused(root):
+    source = DataSource(folder=DRAWN, drawn_train=2, drawn_valid=40, drawn_seed=11, confirm_fraction=0.3)
+    with pytest.raises(DataError, match="into 28 to choose by and 12 to confirm on; each needs at least 30"):
+        open_data(source)

@@ -1,12 +1,13 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
-from torchvision.ops import box_iou
+from torch import nn
 
-from digits_core.config import TaskConfig, TrainConfig
-from digits_core.detect import RawDetections, batches_by_shape, detect_raw, keep, to_tensor
+from digits_core.config import TrainConfig
+from digits_core.detect import LOSS_SEED, batches_by_shape, detect_raw, to_tensor
+from digits_core.matching import Candidates, NmsSetting, keep
 from digits_core.model import build_model
 
 
@@ -22,81 +23,71 @@ def images():
     return [torch.rand(3, tall, wide, generator=generator) for tall, wide in ((40, 90), (33, 64), (64, 64))]
 
 
+@pytest.fixture(scope="module")
+def targets():
+    return [
+        {"boxes": torch.tensor([[5.0, 6.0, 20.0, 30.0], [30.0, 8.0, 45.0, 33.0]]), "labels": torch.tensor([3, 7])},
+        {"boxes": torch.zeros((0, 4)), "labels": torch.zeros(0, dtype=torch.int64)},
+        {"boxes": torch.tensor([[10.0, 10.0, 40.0, 60.0]]), "labels": torch.tensor([1])},
+    ]
+
+
 @pytest.mark.parametrize(("nms", "score", "top"), [(0.5, 0.05, 100), (0.3, 0.09, 100), (0.7, 0.01, 5)])
 def test_raw_detections_kept_equal_torchvisions_own_postprocessing(model, images, nms, score, top):
     heads = model.roi_heads
     heads.nms_thresh, heads.score_thresh, heads.detections_per_img = nms, score, top
     with torch.inference_mode():
         theirs = model([image.clone() for image in images])
-    raw = detect_raw(model, images, floor=0.0)
-    for one, other in zip(raw, theirs, strict=True):
-        ours = keep(one, TaskConfig(nms=nms, score=score, max_detections=top))
-        assert torch.equal(ours.labels, other["labels"])
-        torch.testing.assert_close(ours.scores, other["scores"])
-        torch.testing.assert_close(ours.boxes, other["boxes"], atol=1e-4, rtol=1e-5)
-
-
-def brute_force(raw, task):
-    """Greedy NMS as its definition says, one box at a time."""
-    order = [int(index) for index in torch.argsort(raw.scores, descending=True, stable=True)]
-    iou = box_iou(raw.boxes, raw.boxes)
-    kept = []
-    for index in order:
-        if raw.scores[index] <= task.score:
-            continue
-        rivals = [k for k in kept if task.class_agnostic or raw.labels[k] == raw.labels[index]]
-        if all(iou[k, index] <= task.nms for k in rivals):
-            kept.append(index)
-    return kept[: task.max_detections]
-
-
-@st.composite
-def raw_detections(draw):
-    """Random boxes on a coarse grid, so that ties and equal boxes occur."""
-    count = draw(st.integers(0, 14))
-    number = st.integers(0, 12)
-    boxes = [
-        (x, y, x + draw(st.integers(1, 9)), y + draw(st.integers(1, 9)))
-        for x, y in draw(st.lists(st.tuples(number, number), min_size=count, max_size=count))
-    ]
-    scores = draw(st.lists(st.integers(1, 99), min_size=count, max_size=count, unique=True))
-    labels = draw(st.lists(st.integers(1, 3), min_size=count, max_size=count))
-    return RawDetections(
-        torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4),
-        torch.tensor(scores, dtype=torch.float32) / 100,
-        torch.tensor(labels, dtype=torch.int64),
-        torch.ones(4),
-    )
-
-
-@settings(deadline=None, max_examples=150)
-@given(
-    raw_detections(),
-    st.sampled_from([0.1003, 0.3051, 0.5071, 0.7033]),  # no IoU on this grid equals one of them
-    st.sampled_from([0.0, 0.255, 0.5]),
-    st.sampled_from([1, 3, 100]),
-    st.booleans(),
-)
-def test_keep_equals_a_brute_force_twin(raw, nms, score, top, agnostic):
-    task = TaskConfig(nms=nms, score=score, max_detections=top, class_agnostic=agnostic)
-    kept, expected = keep(raw, task), brute_force(raw, task)
-    assert kept.scores.tolist() == raw.scores[expected].tolist()
-    assert kept.labels.tolist() == raw.labels[expected].tolist()
-    assert kept.boxes.tolist() == raw.boxes[expected].tolist()
-
-
-def test_scores_are_kept_strictly_above_the_threshold():
-    raw = RawDetections(torch.tensor([[0.0, 0, 5, 5]]), torch.tensor([0.5]), torch.tensor([1]), torch.ones(4))
-    assert len(keep(raw, TaskConfig(score=0.5)).scores) == 0
-    assert len(keep(raw, TaskConfig(score=0.4999)).scores) == 1
+    found, loss = detect_raw(model, images, floor=0.0)
+    assert loss is None
+    kept = keep(found, [NmsSetting(nms, False)]) != 0
+    for image, other in enumerate(theirs):
+        rows = np.flatnonzero(kept & (found.image == image) & (found.scores > np.float32(score)))[:top]
+        assert found.labels[rows].tolist() == other["labels"].tolist()
+        assert found.scores[rows] == pytest.approx(other["scores"].numpy())
+        assert found.original_boxes[rows] == pytest.approx(other["boxes"].numpy(), abs=1e-4, rel=1e-5)
 
 
 def test_boxes_come_back_in_original_pixels(model):
-    image = torch.rand(3, 40, 100)
-    raw = detect_raw(model, [image], floor=0.0)[0]
-    boxes = keep(raw, TaskConfig(score=0.0)).boxes
-    assert float(boxes[:, [0, 2]].max()) <= 100 + 1e-3
-    assert float(boxes[:, [1, 3]].max()) <= 40 + 1e-3
+    found, _ = detect_raw(model, [torch.rand(3, 40, 100)], floor=0.0)
+    assert float(found.original_boxes[:, [0, 2]].max()) <= 100 + 1e-3
+    assert float(found.original_boxes[:, [1, 3]].max()) <= 40 + 1e-3
+
+
+def test_the_loss_is_torchvisions_own_with_batch_norm_at_rest(model, images, targets):
+    _, ours = detect_raw(model, images, targets)
+    model.train()
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.eval()
+    model.transform.eval()  # in training it draws one of its sizes, and it has but one
+    torch.manual_seed(LOSS_SEED)
+    with torch.no_grad():
+        theirs = model([image.clone() for image in images], [dict(target) for target in targets])
+    model.eval()
+    assert ours == pytest.approx(float(sum(theirs.values())), rel=1e-5)
+
+
+def test_measuring_the_loss_changes_nothing_but_the_answer(model, images, targets):
+    state = {name: value.clone() for name, value in model.state_dict().items()}
+    modes = [module.training for module in model.modules()]
+    torch.manual_seed(11)
+    random = torch.get_rng_state()
+    with_loss, loss = detect_raw(model, images, targets)
+    assert detect_raw(model, images, targets)[1] == loss  # sampled by a seed of its own
+    assert torch.equal(torch.get_rng_state(), random)
+    assert [module.training for module in model.modules()] == modes
+    assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
+    without, _ = detect_raw(model, images)
+    assert np.array_equal(with_loss.boxes, without.boxes)
+    assert np.array_equal(with_loss.scores, without.scores)
+
+
+def test_images_can_be_taken_apart_and_put_together_again(model, images):
+    found, _ = detect_raw(model, images, floor=0.0)
+    again = Candidates.join(found.split())
+    for name in ("start", "boxes", "scores", "labels", "scale"):
+        assert np.array_equal(getattr(again, name), getattr(found, name))
 
 
 def test_pixels_become_channels_first_in_unit_range():

@@ -3,10 +3,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from oracle import candidates_of, postprocess, scenes, table_of
 from torchvision.ops import nms
 
 from digits_core.matching import MAX_SETTINGS, Candidates, NmsSetting, keep, match
+from oracle import candidates_of, postprocess, scenes, table_of
 
 SETTINGS = [NmsSetting(value, kind) for kind in (False, True) for value in (0.1, 0.3, 0.5, 0.7, 0.9)]
 

@@ -2,7 +2,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from oracle import candidates_of, coco_scores, digit_accuracy, number_accuracy, postprocess, scenes, table_of
 
 from digits_core import metrics
 from digits_core.matching import NmsSetting, match
@@ -18,6 +17,7 @@ from digits_core.metrics import (
     numbers_right,
     resample_weights,
 )
+from oracle import candidates_of, coco_scores, digit_accuracy, number_accuracy, postprocess, scenes, table_of
 
 SETTINGS = [NmsSetting(value, kind) for kind in (False, True) for value in (0.25, 0.5, 0.8)]
 THRESHOLDS = np.array([0.0, 0.05, 0.3, 0.5, 0.75, 0.9])

@@ -56,7 +56,9 @@ def test_every_epoch_is_reported_with_losses_scores_and_costs(tiny_data, spy_rep
         assert 0 <= metrics.val_map <= metrics.val_map_50 <= 1
         assert metrics.images_per_second > 0
         assert metrics.epoch_seconds >= metrics.train_seconds + metrics.eval_seconds
-        assert len(report.raw) == len(tiny_data.valid)
+        assert len(report.valid.found.start) == len(tiny_data.valid) + 1
+        assert report.valid.loss == metrics.val_loss > 0
+        assert report.confirm is None
         assert report.device == "cpu"
         assert load_config(report.checkpoint).optim.epochs == 2
 
@@ -109,12 +111,32 @@ def test_losses_of_the_first_steps_are_the_golden_ones(tiny_data, one_thread):
     np.testing.assert_allclose(found, golden, rtol=0.1)
 
 
-def test_the_best_epoch_is_carried_along_not_the_last(tiny_data, spy_report, tmp_path, monkeypatch):
+def score_as(monkeypatch, *values):
+    """Let the evaluations give these mAPs."""
     from digits_core import train as module
-    from digits_core.evaluate import Scores
+    from digits_core.metrics import Scores
 
-    values = iter([0.1, 0.3, 0.2, 0.3])
-    monkeypatch.setattr(module, "score_split", lambda *_: Scores(next(values), 0.5, 0.1, 0.0))
+    left, real = iter(values), module.evaluate
+    monkeypatch.setattr(
+        module,
+        "evaluate",
+        lambda *given, **named: dataclasses.replace(
+            real(*given, **named), scores=Scores(next(left), 0.5, 0.1, 0.0, 0.0)
+        ),
+    )
+
+
+def test_the_best_epochs_are_scored_on_the_part_to_confirm_when_asked(tiny_data, spy_report, monkeypatch):
+    score_as(monkeypatch, 0.3, 0.7, 0.2, 0.4, 0.6)  # valid, confirm; valid alone, for it is no better; valid, confirm
+    data = dataclasses.replace(tiny_data, confirm=tiny_data.train)
+    train(config_of(**{"optim.epochs": 3}), data, spy_report, confirm=True)
+    confirmed = [None if one.confirm is None else one.confirm.scores.map for one in spy_report.seen]
+    assert confirmed == [0.7, None, 0.6]
+    assert [one.metrics.val_map for one in spy_report.seen] == [0.3, 0.2, 0.4]
+
+
+def test_the_best_epoch_is_carried_along_not_the_last(tiny_data, spy_report, tmp_path, monkeypatch):
+    score_as(monkeypatch, 0.1, 0.3, 0.2, 0.3)
     train(config_of(**{"optim.epochs": 4}), tiny_data, spy_report, workdir=tmp_path)
     assert [report.improved for report in spy_report.seen] == [True, True, False, False]
     best = load_tensors(spy_report.seen[-1].checkpoint / BEST_FOLDER)
@@ -123,11 +145,7 @@ def test_the_best_epoch_is_carried_along_not_the_last(tiny_data, spy_report, tmp
 
 
 def test_early_stop_ends_after_epochs_without_progress(tiny_data, spy_report, monkeypatch):
-    from digits_core import train as module
-    from digits_core.evaluate import Scores
-
-    values = iter([0.1, 0.3, 0.2, 0.2, 0.9])
-    monkeypatch.setattr(module, "score_split", lambda *_: Scores(next(values), 0.5, 0.1, 0.0))
+    score_as(monkeypatch, 0.1, 0.3, 0.2, 0.2, 0.9)
     train(config_of(**{"optim.epochs": 5, "optim.early_stop_epochs": 2}), tiny_data, spy_report)
     assert [report.metrics.early_stopped for report in spy_report.seen] == [False, False, False, True]
 

@@ -15,11 +15,10 @@ from results.store import (
     find_runs,
     leaderboard_table,
     read_record_of,
-    read_table,
     rebuild,
-    write_table,
     write_views,
 )
+from results.tables import read_table, write_table
 
 
 def test_the_views_are_rebuilt_from_the_events_alone(run_folder):
@@ -46,7 +45,7 @@ def test_the_leaderboard_has_one_row_per_trial_failed_ones_too(run_folder):
 
 
 def test_knobs_that_vary_have_a_typed_column_and_others_none(run_folder):
-    table = leaderboard_table(read_record_of(run_folder))
+    table = leaderboard_table(read_record_of(run_folder), run_folder)
     assert table.schema.field("optim.lr").type == pa.float64()
     assert [name for name in table.schema.names if "." in name] == ["optim.lr"]
 
@@ -87,7 +86,7 @@ def test_another_schema_version_is_refused_with_the_way_out(run_folder):
     rebuild(run_folder)
     path = run_folder / LEADERBOARD_FILE
     write_table(path, pq.read_table(path).replace_schema_metadata({b"schema_version": b"99"}))
-    with pytest.raises(RunError, match="has schema version 99, this program reads 1; rebuild it with"):
+    with pytest.raises(RunError, match="has schema version 99, this program reads 2; rebuild it with"):
         read_leaderboard(run_folder)
 
 

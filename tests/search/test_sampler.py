@@ -7,6 +7,7 @@ from ray.tune.search import Searcher
 
 from digits_core.anchors import setting_digest
 from digits_core.config import TrainConfig
+from search.further import Waiting
 from search.sampler import MAX_REPEATS, SettingSearcher, build_sampler
 from spaces.catalogue import SPACES
 from spaces.registry import Space, quiet_study
@@ -143,8 +144,8 @@ def test_samplers_walk_conditional_spaces_and_repeat_with_their_seed(name):
 def test_settings_of_an_earlier_driver_are_known():
     searcher, _, proposals = search(SPACES["anchors"], 5)
     run_through(searcher)
-    tried = {proposal.digest: proposal.trial_id for proposal in proposals}
-    again, _, later = search(SPACES["anchors"], 7, tried=tried)
+    tried = [proposal.digest for proposal in proposals]
+    again, _, later = search(SPACES["anchors"], 7, tried=tried, num_tried=5, num_trials_before=5)
     handed = run_through(again)
     assert [params["trial_id"] for params in handed] == ["t0005", "t0006"]
     assert all(proposal.baseline is None for proposal in later)
@@ -153,8 +154,8 @@ def test_settings_of_an_earlier_driver_are_known():
 def test_baselines_that_an_interruption_left_out_come_first_on_resume():
     searcher, _, proposals = search(SPACES["anchors"], 5)
     searcher.suggest("ray0")
-    tried = {proposal.digest: proposal.trial_id for proposal in proposals}
-    again, _, later = search(SPACES["anchors"], 5, tried=tried)
+    tried = [proposal.digest for proposal in proposals]
+    again, _, later = search(SPACES["anchors"], 5, tried=tried, num_tried=1, num_trials_before=1)
     run_through(again)
     assert [proposal.baseline for proposal in later] == ["report B small", "report B normal", None, None]
 
@@ -201,3 +202,41 @@ def test_constant_liar_is_on_for_slots_side_by_side():
     sampler = build_sampler("tpe", 0, 12)
     assert isinstance(sampler, optuna.samplers.TPESampler)
     assert sampler._constant_liar
+
+
+def test_what_follows_the_search_is_asked_for_when_the_settings_are_used_up():
+    config = TrainConfig.from_flat({"runtime.seed": 9})
+    due = iter([Waiting, (config, "replicate"), None])
+    searcher, study, proposals = search(SPACES["anchors"], 2, further=lambda: next(due))
+    assert [searcher.suggest(name)["role"] for name in ("a", "b")] == ["search", "search"]
+    assert searcher.suggest("c") is None  # to be asked again later
+    params = searcher.suggest("c")
+    assert (params["role"], params["trial_id"], params["config"]["runtime.seed"]) == ("replicate", "t0002", 9)
+    assert proposals[-1].role == "replicate"
+    searcher.on_trial_complete("c", result(4, 0.99))  # Optuna hears nothing of it
+    assert searcher.suggest("d") == Searcher.FINISHED
+    assert len(study.trials) == 0
+
+
+def test_settings_that_the_screen_keeps_out_cost_no_trial_and_optuna_takes_them_for_the_worst():
+    screened = []
+
+    class Half:
+        """Keeps out every other drawn setting."""
+
+        def look(self, config, *, baseline):
+            self.turn = not getattr(self, "turn", False)
+            return "coverage", "too small" if self.turn and not baseline else None
+
+    searcher, study, proposals = search(
+        SPACES["anchors"], 6, screen=Half(), on_screen=lambda *given: screened.append(given)
+    )
+    handed = run_through(searcher)
+    assert len(handed) == 6
+    assert len(screened) >= 2
+    assert all(reason == "too small" for _, reason in screened)
+    assert all(proposal.coverage == "coverage" for proposal in proposals)
+    assert len({proposal.trial_id for proposal in proposals}) == len(proposals) == 6 + len(screened)
+    states = [trial.state for trial in study.trials]
+    assert states.count(TrialState.PRUNED) == len(screened)
+    assert states.count(TrialState.COMPLETE) == 3

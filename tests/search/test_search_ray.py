@@ -66,7 +66,7 @@ def drawn(tmp_path_factory):
     from digits_core.synthetic import write_drawn_folder
 
     folder = tmp_path_factory.mktemp("drawn") / "data"
-    write_drawn_folder(folder, 64, 24, seed=9)
+    write_drawn_folder(folder, 64, 64, seed=9)
     return folder
 
 
@@ -79,6 +79,7 @@ def whole(tmp_path_factory, drawn):
         started(
             *("--space", f"{base / 'toy.py'},thresholds", "--data", str(drawn), "--out", str(base / "runs")),
             *("--name", "whole", "--trials", "5", "--epochs", "3", "--keep", "2", *TINY),
+            *("--replicates", "2", "--replicate-top", "1", "--confirm", "1", "--confirm-fraction", "0.5"),
         )
     )
     assert code == 0, errors
@@ -98,6 +99,7 @@ def test_it_ends_with_leaderboard_winner_folder_and_next_commands(whole):
 
 def test_the_board_has_a_row_per_trial_and_the_diverged_one_keeps_its_reason(whole):
     board = read_leaderboard(whole[0]).set_index("trial_id")
+    board = board[board["role"] == "search"]
     assert sorted(board.index) == [f"t{number:04d}" for number in range(5)]
     wild = board[board["baseline"] == "wild"].iloc[0]
     assert wild["status"] == "diverged"
@@ -139,7 +141,7 @@ def test_every_report_is_one_epoch_and_in_order(whole):
 def test_the_kept_checkpoint_is_the_best_epochs_and_scores_what_the_board_says(whole, drawn, one_thread):
     from digits_core.cache import DataSource, open_data
     from digits_core.checkpoint import load_config, load_model
-    from digits_core.evaluate import detect_split, score_split
+    from digits_core.evaluate import evaluate
     from digits_core.model import build_model
 
     folder, _ = whole
@@ -149,11 +151,13 @@ def test_the_kept_checkpoint_is_the_best_epochs_and_scores_what_the_board_says(w
     config = load_config(checkpoint)
     model, _ = build_model(config)
     load_model(checkpoint, model)
-    data = open_data(DataSource(folder=str(drawn)))
+    data = open_data(DataSource(folder=str(drawn), confirm_fraction=0.5))
     import torch
 
-    raw = detect_split(model, data.valid, 0.01, batch_size=32, device=torch.device("cpu"), dtype=torch.float32)
-    scores = score_split(raw, data.valid, config.detect)
+    one = evaluate(
+        model, data.valid, config.detect, 0.01, batch_size=32, device=torch.device("cpu"), dtype=torch.float32
+    )
+    scores = one.scores
     assert scores.map == pytest.approx(row["val_map"], abs=1e-4)
     assert scores.number_accuracy == pytest.approx(row["val_number_accuracy"], abs=1e-9)
 
@@ -164,6 +168,9 @@ def test_losers_checkpoints_are_gone_and_ray_keeps_none(whole):
     kept = {path.name for path in (folder / "checkpoints").iterdir()}
     assert kept == set(board["trial_id"][board["checkpoint"].notna()])
     assert len(kept) == 2
+    assert {path.stem for path in (folder / "matches").glob("t????.parquet")} == set(
+        board["trial_id"][board["val_map"].notna() & (board["status"] != "diverged")]
+    )
     assert list((folder / "tune").glob("*/checkpoint_*")) == []
 
 
@@ -175,11 +182,56 @@ def test_each_trained_model_is_swept_and_the_optimum_is_the_tables(whole):
         table = pq.read_table(folder / "thresholds" / f"{row['trial_id']}.parquet")
         assert table.schema.equals(THRESHOLDS)
         sweep = table.to_pandas()
-        assert len(sweep) == 35
+        assert len(sweep) == 3400
         assert sweep["val_map"].max() == pytest.approx(row["task1_map"])
         assert sweep["val_number_accuracy"].max() == pytest.approx(row["task2_number_accuracy"])
-        own = sweep[(sweep["task1_nms"] == 0.5) & (sweep["task1_score"] == 0.01)].iloc[0]
-        assert own["val_map"] == pytest.approx(row["val_map"])  # the trial's own setting is one of the grid's
+        # the trial's own settings are of the grid
+        for agnostic, score, name in ((False, 0.01, "val_map"), (True, 0.5, "val_number_accuracy")):
+            mine = (sweep["class_agnostic"] == agnostic) & (sweep["nms"] == 0.5) & (sweep["score"] == score)
+            assert sweep[mine].iloc[0][name] == pytest.approx(row[name])
+        for name in ("map", "map_50", "digit_accuracy", "number_accuracy"):
+            assert row[f"val_{name}_low"] <= row[f"val_{name}"] <= row[f"val_{name}_high"]
+
+
+def test_the_best_is_replicated_and_confirmed_on_images_that_took_no_part(whole):
+    folder, out = whole
+    board = read_leaderboard(folder)
+    record = read_record(folder, "whole")
+    assert board["role"].value_counts()["replicate"] == 1
+    [replicate] = board[board["role"] == "replicate"].to_dict("records")
+    assert replicate["seed"] == 1
+    assert replicate["epochs"] == 3
+    confirms = board[board["role"] == "confirm"]
+    settings = confirms.groupby("config_hash")["seed"].nunique()
+    assert set(settings) == {3}
+    default = next(trial for trial in record.trials.values() if trial.baseline == "default")
+    assert default.config_hash in settings.index
+    assert confirms["confirm_map"].notna().all()
+    assert (confirms["confirm_map_low"] <= confirms["confirm_map"]).all()
+    assert board[board["role"] != "confirm"]["confirm_map"].isna().all()
+    assert len(list((folder / "matches").glob("*.confirm.parquet"))) == len(confirms)
+    tree = json.loads((folder / "run.json").read_text())
+    assert (tree["data"]["num_valid"], tree["data"]["num_confirm"]) == (32, 32)
+    assert tree["data"]["fingerprint"].endswith("-confirm0.5")
+    if len(settings) > 1:
+        assert "confirmation:" in out
+
+
+def test_a_run_is_compared_and_its_model_swept_without_training(whole, tmp_path, capsys):
+    from results import compare
+    from search import run
+
+    folder, _ = whole
+    assert compare.main([str(folder)]) == 0
+    assert "against" in capsys.readouterr().out
+    arguments = ["--space", "thresholds", "--from", str(folder), "--out", str(tmp_path), "--name", "swept"]
+    assert run.main(arguments) == 0
+    out = capsys.readouterr().out
+    assert "3,400 settings scored in" in out
+    [row] = read_leaderboard(tmp_path / "swept").to_dict("records")
+    source = read_record(folder, "whole").winner()
+    assert row["val_map"] == pytest.approx(source.best("val_map")["val_map"], abs=1e-4)
+    assert row["task2_number_accuracy"] == pytest.approx(source.optima["task2_number_accuracy"], abs=1e-9)
 
 
 def test_the_winners_settings_are_a_file_that_config_takes(whole):
@@ -195,7 +247,8 @@ def test_optuna_knows_what_became_of_each_drawn_trial(whole):
     storage = optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(folder / "study.journal")))
     [study] = optuna.get_all_study_summaries(storage)
     trials = optuna.load_study(study_name=study.study_name, storage=storage).trials
-    drawn = [trial for trial in read_record(folder, "whole").trials.values() if trial.baseline is None]
+    record = read_record(folder, "whole")
+    drawn = [trial for trial in record.trials.values() if trial.baseline is None and trial.role == "search"]
     assert len(trials) == len(drawn) == 3
     states = {"finished": TrialState.COMPLETE, "stopped": TrialState.PRUNED}
     for trial in drawn:
@@ -209,7 +262,7 @@ def test_run_json_says_what_ran_on_what(whole, drawn):
     tree = json.loads((whole[0] / "run.json").read_text())
     assert tree["settings"]["trials"] == 5
     assert tree["data"]["num_train"] == 64
-    assert re.fullmatch("[0-9a-f]{32}", tree["data"]["fingerprint"])
+    assert re.fullmatch("[0-9a-f]{32}-confirm0.5", tree["data"]["fingerprint"])
     assert tree["versions"]["ray"]
     assert tree["command"][:3] == ["python", "-m", "search.run"]
     assert datetime.fromisoformat(tree["started_at"])

@@ -25,7 +25,7 @@ def test_a_plan_resolves_space_config_and_flags():
 def test_thresholds_alone_train_once_and_sweep():
     plan = make_plan(SearchSettings(space="thresholds"))
     assert plan.trials == 1
-    assert len(plan.sweep) == 35
+    assert plan.sweep == []  # every trained model is swept over its grid
     with pytest.raises(UsageError, match="one training serves"):
         make_plan(SearchSettings(space="thresholds", trials=3))
 
@@ -34,7 +34,24 @@ def test_thresholds_beside_another_space_are_swept_on_each_of_its_models():
     plan = make_plan(SearchSettings(space="anchors,thresholds", trials=5))
     assert plan.space.name == "anchors"
     assert plan.trials == 5
-    assert len(plan.sweep) == 35
+    assert plan.sweep == []  # every trained model is swept over its grid
+
+
+def test_settings_of_ones_own_that_act_after_training_are_swept_beside_the_grid(tmp_path):
+    (tmp_path / "top.py").write_text(
+        "from spaces.registry import space\n"
+        "@space('top', summary='')\n"
+        "def top(trial):\n"
+        "    return {'detect.task1.max_detections': trial.suggest_categorical('k', [5, 10, 300])}\n"
+    )
+    plan = make_plan(SearchSettings(space=str(tmp_path / "top.py")))
+    assert plan.trials == 1
+    assert [one["detect.task1.max_detections"] for one in plan.sweep] == [5, 10, 300]
+
+
+def test_more_settings_to_confirm_than_the_board_will_hold_are_refused():
+    with pytest.raises(UsageError, match="--confirm 9: the board will hold 4 settings"):
+        make_plan(SearchSettings(space="anchors", trials=4, confirm=9))
 
 
 def test_a_grid_is_walked_whole_unless_fewer_are_asked_for(tmp_path):

@@ -1,0 +1,117 @@
+"""Run folders with real match tables, made from drawn-up detections of any quality."""
+
+import dataclasses
+import json
+import zlib
+
+import numpy as np
+
+from conftest import report
+from digits_core.anchors import setting_digest
+from digits_core.coco import Table
+from digits_core.config import TrainConfig
+from digits_core.evaluate import match_tasks
+from digits_core.matching import Candidates
+from digits_core.metrics import Truth, score
+from results.matches import StoredMatches, matches_path, write_matches
+from results.record import EventWriter
+
+NUM_IMAGES = 60
+
+
+def annotations(num_images=NUM_IMAGES, seed=0):
+    """One to three digits side by side in each image."""
+    generator = np.random.default_rng(seed)
+    counts = generator.integers(1, 4, num_images)
+    place = np.concatenate([np.arange(count) for count in counts])
+    boxes = np.stack([place * 14.0, np.full(len(place), 5.0), place * 14.0 + 10, np.full(len(place), 25.0)], axis=1)
+    return Table(
+        image_ids=np.arange(1, num_images + 1),
+        sizes=np.full((num_images, 2), 64, np.int32),
+        box_start=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
+        boxes=boxes.astype(np.float32),
+        labels=generator.integers(1, 11, len(place)),
+        crowds=np.zeros(len(place), bool),
+    )
+
+
+def detections(table, quality, seed):
+    """A detector that finds and names a digit rightly with probability `quality`."""
+    generator = np.random.default_rng(seed)
+    rows = []
+    for image in range(len(table.image_ids)):
+        mine = slice(table.box_start[image], table.box_start[image + 1])
+        boxes, labels = table.boxes[mine], table.labels[mine]
+        right = generator.random(len(labels)) < quality
+        found = np.where(right, labels, labels % 10 + 1)
+        shifted = boxes + generator.normal(0, 0.5, boxes.shape).astype(np.float32)
+        scores = generator.uniform(0.55, 0.99, len(labels)).astype(np.float32)
+        rows.append((shifted.astype(np.float32), scores, found, np.ones(4, np.float32)))
+    return Candidates.of_images(rows)
+
+
+class Searched:
+    """A run folder under construction."""
+
+    def __init__(self, folder, *, metric="val_map", fingerprint="f" * 32, table=None):
+        folder.mkdir(parents=True)
+        self.folder = folder
+        self.table = table or annotations()
+        self.events = EventWriter(folder, folder.name)
+        self.events.write("run", metric=metric, trials=9, resumed=False)
+        (folder / "run.json").write_text(json.dumps({"name": folder.name, "data": {"fingerprint": fingerprint}}))
+
+    def trial(
+        self,
+        name,
+        quality,
+        *,
+        seed=0,
+        role="search",
+        status="finished",
+        epochs=2,
+        baseline=None,
+        confirm=None,
+        matches=True,
+        **knobs,
+    ):
+        """A trial whose best epoch is its last, with the match tables of a detector of that quality."""
+        config = TrainConfig.from_flat({**knobs, "runtime.seed": seed})
+        self.events.write(
+            "trial", trial_id=name, space="s", role=role, baseline=baseline, config=config.to_flat(),
+            config_hash=setting_digest(config), seed=seed, params={}, optuna_number=None,
+        )  # fmt: skip
+        self.events.write("start", trial_id=name)
+        scores = self._write(name, "val", self.table, quality, config, seed)
+        for epoch in range(1, epochs + 1):
+            part = epoch / epochs
+            values = {f"val_{key}": value * part for key, value in dataclasses.asdict(scores).items()}
+            more = {}
+            if confirm is not None and epoch == epochs:
+                other = self._write(name, "confirm", annotations(seed=9), confirm, config, seed + 77)
+                more["confirm"] = dataclasses.asdict(other)
+            loss = 1 / epoch + seed / 1000 + quality / 100
+            self.events.write("report", trial_id=name, **{**report(epoch, 0.0), **values, **more, "train_loss": loss})
+        self.events.write("end", trial_id=name, status=status, reason=None)
+        if not matches:
+            matches_path(self.folder, name, "val").unlink()
+        return scores
+
+    def _write(self, name, part, table, quality, config, seed):
+        split = _Split(table)
+        found = detections(table, quality, zlib.crc32(f"{name} {part} {seed}".encode()))
+        tasks = match_tasks(found, split, config.detect)
+        truth = Truth.from_table(table)
+        path = matches_path(self.folder, name, part)
+        path.parent.mkdir(exist_ok=True)
+        write_matches(path, StoredMatches(table.image_ids, truth, *tasks), config.detect)
+        return score(*tasks, truth, config.detect)
+
+    def done(self):
+        self.events.close()
+        return self.folder
+
+
+class _Split:
+    def __init__(self, table):
+        self.table = table

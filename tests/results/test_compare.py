@@ -1,0 +1,126 @@
+import pytest
+
+from results import compare, leaderboard
+from searched import Searched, annotations
+
+LR = "optim.lr"
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """The default and two settings, replicated; one that did nothing; a confirmation."""
+    one = Searched(tmp_path_factory.mktemp("runs") / "demo")
+    one.trial("t0000", 0.6, baseline="default")
+    one.trial("t0001", 0.95, **{LR: 2e-3, "optim.schedule": "step"})
+    one.trial("t0002", 0.6, **{"optim.momentum": 0.5})
+    number = 3
+    for seed in (1, 2, 3):
+        one.trial(f"t{number:04d}", 0.6, seed=seed, role="replicate")
+        one.trial(
+            f"t{number + 1:04d}", 0.95, seed=seed, role="confirm", confirm=0.9, **{LR: 2e-3, "optim.schedule": "step"}
+        )
+        one.trial(f"t{number + 2:04d}", 0.6, seed=seed + 9, role="confirm", confirm=0.5)
+        number += 3
+    for name in ("t0000", "t0002"):
+        one.events.write("report", trial_id=name, epoch=3, weights="same")
+    return one.done()
+
+
+def printed(arguments, capsys):
+    assert compare.main([str(argument) for argument in arguments]) == 0
+    return capsys.readouterr().out
+
+
+def test_the_whole_board_is_compared_with_its_best(run, capsys):
+    out = printed([run], capsys)
+    assert "val_map on 60 valid images; seeds move it by 0.0" in out
+    assert "t0001 against t0000  t0001 is better: +0." in out
+
+
+def test_the_confirmation_and_knobs_that_did_nothing_are_told(run, capsys):
+    out = printed([run], capsys)
+    assert "t0001 against the default: the search saw +0." in out
+    assert "3 fresh seeds on images set apart say +0." in out
+    assert "it still beats the default" in out
+    assert "choosing had" in out
+    assert "warning: t0002 trained to the same weights as t0000: optim.momentum did nothing here" in out
+    assert leaderboard.main([str(run)]) == 0
+    board = capsys.readouterr().out
+    assert "warning: t0002 trained to the same weights as t0000" in board
+    assert "it still beats the default" in board
+
+
+def test_pairs_are_compared_by_name_and_by_any_score(run, capsys):
+    out = printed([run, "--trials", "t0000,t0001", "--metric", "val_number_accuracy"], capsys)
+    assert "val_number_accuracy on 60 valid images" in out
+    assert "t0000 against t0001  t0001 is better: +0." in out
+    models = printed([run, "--trials", "t0003,t0004"], capsys)
+    assert "t0004's model is better: +0." in models
+
+
+def test_groups_by_a_knobs_value(run, capsys):
+    out = printed([run, "--by", "optim.schedule"], capsys)
+    assert "optim.schedule=step against optim.schedule=onecycle  optim.schedule=step is better: +0." in out
+
+
+def test_trials_of_two_runs_on_the_same_images_are_compared(run, tmp_path, capsys):
+    other = Searched(tmp_path / "other")
+    other.trial("t0000", 0.2)
+    folder = other.done()
+    out = printed([run, folder, "--trials", "demo:t0000,other:t0000"], capsys)
+    assert "demo:t0000's model is better: +0." in out
+
+
+def test_a_board_of_one_setting_has_nothing_to_compare(tmp_path, capsys):
+    one = Searched(tmp_path / "one")
+    one.trial("t0000", 0.5)
+    assert "nothing to compare: fewer than two settings have a score" in printed([one.done()], capsys)
+
+
+def bare(folder):
+    one = Searched(folder)
+    one.trial("t0000", 0.5, matches=False)
+    return one.done()
+
+
+def of_version_one(folder):
+    import pyarrow.parquet as pq
+
+    from results.matches import matches_path
+    from results.tables import write_table
+
+    one = Searched(folder)
+    one.trial("t0000", 0.5)
+    path = matches_path(folder, "t0000", "val")
+    write_table(path, pq.read_table(path).replace_schema_metadata({b"schema_version": b"1"}))
+    return one.done()
+
+
+def on_other_data(folder):
+    one = Searched(folder, fingerprint="e" * 32, table=annotations(seed=4))
+    one.trial("t0000", 0.5)
+    return one.done()
+
+
+@pytest.mark.parametrize(
+    ("make", "arguments", "said"),
+    [
+        (bare, [], "holds no match tables"),
+        (of_version_one, [], "has schema version 1, this program reads 2"),
+        (on_other_data, ["{run}", "--trials", "demo:t0000,bad:t0000"], "are on different data"),
+        (None, ["{run}", "--trials", "t0000"], "names one trial"),
+        (None, ["{run}", "--trials", "t0000,t0000"], "names a trial twice"),
+        (None, ["{run}", "--trials", "t0000,t9"], "has no such trial"),
+        (None, ["{run}", "--trials", "t0000,else:t0001"], "no run 'else'"),
+        (None, ["{run}", "--by", "optim.lrr"], "no such field varies in this run; did you mean 'optim.lr'"),
+        (None, ["{run}", "--by", "optim.lr", "--trials", "t0000,t0001"], "give one of them"),
+        (None, ["{run}", "{run}"], "2 runs are named"),
+    ],
+)
+def test_a_mistake_is_one_sentence(run, tmp_path, make, arguments, said, capsys):
+    more = [] if make is None else [str(make(tmp_path / "bad"))]
+    assert compare.main(more + [text.format(run=run) for text in arguments]) == 2
+    captured = capsys.readouterr()
+    assert said in captured.err
+    assert captured.err.count("\n") == 1
+    assert captured.out == ""

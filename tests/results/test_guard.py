@@ -1,0 +1,57 @@
+import pytest
+import torch
+
+from conftest import introduce, report
+from digits_core.config import TrainConfig
+from digits_core.model import build_model, read_back
+from results.guard import find_twins
+from results.record import EventWriter, read_record
+
+
+def run_of(tmp_path, *trials):
+    """Trials of (knobs, digest of the weights or None, mAP of their one epoch)."""
+    folder = tmp_path / "run"
+    folder.mkdir()
+    events = EventWriter(folder, "run")
+    events.write("run", metric="val_map", trials=9, resumed=False)
+    for number, (knobs, weights, value) in enumerate(trials):
+        introduce(events, f"t{number:04d}", **knobs)
+        events.write(
+            "report", trial_id=f"t{number:04d}", **report(1, value), **({"weights": weights} if weights else {})
+        )
+    events.close()
+    return read_record(folder, "run")
+
+
+@pytest.mark.parametrize(
+    ("second", "weights", "value", "expected"),
+    [
+        ({"optim.momentum": 0.5}, "same", 0.3, {"t0001": "t0000"}),  # AdamW reads no momentum
+        ({"optim.momentum": 0.5}, None, 0.3, {"t0001": "t0000"}),  # known by its epochs alone
+        ({"optim.momentum": 0.5}, "other", 0.4, {}),
+        ({"runtime.seed": 5}, "same", 0.3, {}),  # the same setting
+        ({"detect.task1.nms": 0.3}, "same", 0.3, {}),  # acts after training, and says so
+    ],
+)
+def test_knobs_that_did_nothing_are_found_by_what_they_left_behind(tmp_path, second, weights, value, expected):
+    record = run_of(tmp_path, ({}, "same", 0.3), (second, weights, value))
+    assert find_twins(record) == expected
+
+
+def test_names_that_torchvision_does_not_read_change_nothing_in_what_is_read_back():
+    """Course report B set four names on the built model that torchvision has under others."""
+    torch.manual_seed(0)
+    model, _ = build_model(TrainConfig())
+    before = read_back(model)
+    image = [torch.rand(3, 64, 96)]
+    with torch.inference_mode():
+        kept = model.eval()(image)
+    heads = model.roi_heads
+    heads.box_nms_thresh, heads.box_score_thresh = 0.3, 0.5
+    heads.positive_fraction, heads.batch_size_per_image = 0.9, 16
+    assert read_back(model) == before
+    with torch.inference_mode():
+        again = model(image)
+    assert torch.equal(kept[0]["boxes"], again[0]["boxes"])
+    heads.nms_thresh, heads.score_thresh = 0.3, 0.5  # the names that are read
+    assert read_back(model) != before
