@@ -53,56 +53,52 @@ def print_board(board: pd.DataFrame, metric: str, console: Any, *, top: int | No
     from rich.text import Text
 
     shown = board if whole else board[(board["role"] == "search") & (board["status"] != "screened")]
+    tied = shown["ties_with_best"].fillna(False).astype(bool)
+    tied &= tied.sum() > 1  # the first alone ties with nobody
     if not whole:
-        tied = shown["ties_with_best"].fillna(False).astype(bool)
-        shown = pd.concat([shown[tied], shown[~tied]])
-    knobs = [name for name in knob_columns(board) if shown[name].astype(str).nunique() > 1]
-    several = board["run"].nunique() > 1
-    seeds = fresh_scores(board, metric)
+        shown, tied = pd.concat([shown[tied], shown[~tied]]), pd.concat([tied[tied], tied[~tied]])
+    rows = [_cells(row, board, metric, whole=whole) for row in shown.to_dict("records")]
     table = Table(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False)
-    others = [name for name in SHOWN if name != metric]
-    headers = ["#", *(["run"] if several else []), "trial", SHOWN.get(metric, metric), "95 %"]
-    headers += [
-        *(["fresh seeds"] if seeds and not whole else []),
-        *(SHOWN[name] for name in others),
-        "epochs",
-        "status",
-    ]
-    for header in headers:
+    knobs = [knob for knob in knob_columns(board) if shown[knob].astype(str).nunique() > 1]
+    headers = [name for name in (rows[0] if rows else {}) if name not in knob_columns(board) or name in knobs]
+    for name in ["#", *headers]:
+        plain = name in ("run", "trial", "status", "95 %", "role", "baseline", *knobs)
         table.add_column(
-            header, justify="left" if header in ("run", "trial", "status", "95 %") else "right", no_wrap=True
+            name.rpartition(".")[2] if name in knobs else name,
+            justify="left" if plain else "right",
+            no_wrap=name not in ("baseline", *knobs),
+            overflow="fold",
         )
-    if whole:
-        table.add_column("role")
-    for knob in knobs:
-        table.add_column(knob.rpartition(".")[2], overflow="fold")
-    table.add_column("baseline", overflow="fold")
-    rows = shown.to_dict("records") if top is None else shown.head(top).to_dict("records")
-    for number, row in enumerate(rows, start=1):
-        best = "-" if pd.isna(row["best_epoch"]) else f"{row['best_epoch']:.0f}"
-        tie = not pd.isna(row["ties_with_best"]) and bool(row["ties_with_best"])
-        cells = [f"{number}{'=' if tie and not whole else ' '}", *([row["run"]] if several else []), row["trial_id"]]
-        cells += score_cells(row, metric)
-        cells += [_fresh(seeds.get(row["config_hash"]))] if seeds and not whole else []
-        cells += ["-" if pd.isna(row[name]) else f"{row[name]:.2f}" for name in others]
-        cells += [f"{best}/{row['epochs']}", row["status"], *([row["role"]] if whole else [])]
-        cells += [_short(row[knob]) for knob in knobs]
-        cells.append("" if pd.isna(row["baseline"]) else row["baseline"])
-        following = rows[number : number + 1]
-        ends = (
-            tie
-            and bool(following)
-            and not (following[0]["ties_with_best"] is True or following[0]["ties_with_best"] == 1)
-        )
-        table.add_row(*(Text(str(cell)) for cell in cells), end_section=ends and not whole)
+    ties = tied.tolist()
+    for number, row in enumerate(rows[:top]):
+        place = f"{number + 1}{'=' if ties[number] and not whole else ' '}"
+        last_tie = ties[number] and number + 1 < len(ties) and not ties[number + 1]
+        table.add_row(Text(place), *(Text(row[name]) for name in headers), end_section=last_tie and not whole)
     console.print(table)
-    if top is not None and len(shown) > top:
-        console.print(f"and {len(shown) - top} more")
-    if not whole and board["ties_with_best"].fillna(False).sum() > 1:
-        console.print("= cannot be told apart from the first, with all pairs of the board compared (95 %)")
+    if top is not None and len(rows) > top:
+        console.print(f"and {len(rows) - top} more")
+    if any(ties) and not whole:
+        console.print("= cannot be told apart from the first, all pairs of the board considered (95 %)")
     screened = int((board["status"] == "screened").sum())
     if screened and not whole:
         console.print(f"{screened} more settings were screened out before training, for their anchors")
+
+
+def _cells(row: Mapping[Any, Any], board: pd.DataFrame, metric: str, *, whole: bool) -> dict[str, str]:
+    """What a row of the printed board shows, by column."""
+    score, interval = score_cells(row, metric)
+    best = "-" if pd.isna(row["best_epoch"]) else f"{row['best_epoch']:.0f}"
+    cells = {"run": str(row["run"])} if board["run"].nunique() > 1 else {}
+    cells |= {"trial": row["trial_id"], SHOWN.get(metric, metric): score, "95 %": interval}
+    if not whole and (board["role"] != "search").any():
+        further = board[(board["config_hash"] == row["config_hash"]) & (board["role"] != "search")]
+        fresh = further[further["status"] == "finished"][metric].dropna().astype(float)
+        cells["fresh seeds"] = f"{fresh.mean():.3f} ({len(fresh)})" if len(fresh) else ""
+    cells |= {SHOWN[name]: "-" if pd.isna(row[name]) else f"{row[name]:.2f}" for name in SHOWN if name != metric}
+    cells |= {"epochs": f"{best}/{row['epochs']}", "status": row["status"]}
+    cells |= {"role": row["role"]} if whole else {}
+    cells |= {knob: _short(row[knob]) for knob in knob_columns(board)}
+    return cells | {"baseline": "" if pd.isna(row["baseline"]) else row["baseline"]}
 
 
 def score_cells(row: Mapping[Any, Any], metric: str) -> list[str]:
@@ -113,16 +109,6 @@ def score_cells(row: Mapping[Any, Any], metric: str) -> list[str]:
     if low is None or high is None or pd.isna(low) or pd.isna(high):
         return [f"{value:.2f}", ""]
     return [f"{value:.3f}", f"[{low:.3f}, {high:.3f}]"]
-
-
-def fresh_scores(board: pd.DataFrame, metric: str) -> dict[str, list[float]]:
-    """The scores of further seeds that trained to their end, by the setting's digest."""
-    further = board[(board["role"] != "search") & (board["status"] == "finished")].dropna(subset=[metric])
-    return {str(digest): rows[metric].astype(float).tolist() for digest, rows in further.groupby("config_hash")}
-
-
-def _fresh(scores: list[float] | None) -> str:
-    return "" if not scores else f"{sum(scores) / len(scores):.3f} ({len(scores)})"
 
 
 def build_parser() -> argparse.ArgumentParser:

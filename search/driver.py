@@ -26,6 +26,7 @@ from results.tables import write_text
 from results.terminal import open_console
 from search.closing import print_end, resume_command, this_python
 from search.cluster import chatter_to, connected, free_port, plan_slots, prepare_environment
+from search.further import FurtherTrials
 from search.probe import Probe
 from search.progress import Progress
 from search.settings import Plan, SearchSettings, make_plan
@@ -265,6 +266,12 @@ def _tune(
             terminal,
             {**plan.base.to_flat(), **plan.space.fixed},
             trials=plan.trials,
+            further=FurtherTrials(
+                events.record,
+                replicates=settings.replicates,
+                top=settings.replicate_top,
+                confirm=settings.confirm,
+            ).most(),
             epochs=plan.base.optim.epochs,
             slots=cluster.slots.count,
         )

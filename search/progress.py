@@ -36,10 +36,10 @@ def clock(seconds: float) -> str:
 class Progress:
     """A live table on a terminal, one line per event elsewhere."""
 
-    def __init__(self, out: TextIO, base: Flat, *, trials: int, epochs: int, slots: int) -> None:
-        """Show a search of so many trials on so many slots."""
+    def __init__(self, out: TextIO, base: Flat, *, trials: int, epochs: int, slots: int, further: int = 0) -> None:
+        """Show a search of so many trials on so many slots, with so many further seeds to follow."""
         self.console = open_console(out)
-        self._base, self._trials, self._epochs, self._slots = base, trials, epochs, slots
+        self._base, self._trials, self._epochs, self._slots = base, trials + further, epochs, slots
         self._started = time.monotonic()
         self._live = None
         if out.isatty():  # what Ray prints goes to its log, not above the table
@@ -81,6 +81,8 @@ class Progress:
         last = trial.epochs[trial.num_epochs][record.metric]
         score = "no score" if last is None else f"{SHOWN[record.metric]} {last:.2f}"
         state = "" if trial.status == "running" else f"  {trial.status}"
+        if trial.role != "search":
+            state = f"  ({trial.role}, seed {trial.seed}){state}"
         return (
             f"{clock(time.monotonic() - self._started):>7}  {trial.trial_id}  epoch {trial.num_epochs}/{self._epochs}"
             f"  {score}  best {self._best(record)}  {setting_words(trial.config, self._base)}{state}"
@@ -109,7 +111,7 @@ class Progress:
         return table
 
     def _summary(self, record: RunRecord) -> str:
-        states = [trial.status for trial in record.trials.values()]
+        states = [trial.status for trial in record.trials.values() if trial.status != "screened"]
         ended = sum(state in ENDED for state in states)
         failed = sum(state in FAILED for state in states)
         elapsed = time.monotonic() - self._started
@@ -120,7 +122,7 @@ class Progress:
 
     def _left(self, record: RunRecord) -> str:
         """A guess: the trials to come take as many epochs as those that ended, at the mean pace."""
-        trials = list(record.trials.values())
+        trials = [trial for trial in record.trials.values() if trial.status != "screened"]
         ended = [trial for trial in trials if trial.status in ENDED]
         seconds = [float(epoch["epoch_seconds"]) for trial in trials for epoch in trial.epochs.values()]
         if not ended or not seconds:
