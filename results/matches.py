@@ -4,6 +4,7 @@ The first is written by the trial and never changes. The second follows from it 
 for: the same resamples of the images for every trial of a run, so that differences are paired.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -19,6 +20,7 @@ from digits_core.errors import RunError, printable
 from digits_core.metrics import SCORE_NAMES, MatchTable, Truth, bootstrap_scores, resample_weights
 from digits_core.transcribe import numbers_of
 from results.schema import BOOTSTRAP, MATCHES, SCHEMA_VERSION
+from results.statistics import interval
 from results.tables import write_table
 
 MATCHES_FOLDER, BOOTSTRAP_FOLDER = "matches", "bootstrap"
@@ -121,6 +123,24 @@ def resampled_scores(
         target.parent.mkdir(exist_ok=True)
         write_table(target, pa.table(columns, schema=BOOTSTRAP))
     return _read_bootstrap(target, target.stat().st_mtime_ns)
+
+
+def score_intervals(
+    folder: Path, trial_id: str, config: dict[str, Any], part: str, points: Mapping[str, float | None]
+) -> dict[str, tuple[float, float]]:
+    """The 95 % interval of each score that has one; `points` are the scores themselves."""
+    found = resampled_scores(folder, trial_id, config, part)
+    if not found:
+        return {}
+    path = folder / BOOTSTRAP_FOLDER / matches_path(folder, trial_id, part).name
+    time = path.stat().st_mtime_ns
+    scored = [(name, point) for name, point in points.items() if point is not None and name in found]
+    return {name: _interval(path, time, name, point) for name, point in scored}
+
+
+@lru_cache(maxsize=65536)
+def _interval(path: Path, time: int, name: str, point: float) -> tuple[float, float]:
+    return interval(point, _read_bootstrap(path, time)[name])
 
 
 @lru_cache(maxsize=4096)

@@ -153,17 +153,13 @@ class RunRecord:
         best = None if trial.status in FAILED else trial.best(self.metric)
         return None if best is None else float(best[self.metric])
 
-    def fresh_seeds(self, digest: str, role: str | None = None) -> list[TrialRecord]:
-        """Whole trainings of a setting with seeds that no choice has looked at, in the order of their ids."""
-        return [
-            trial
-            for _, trial in sorted(self.trials.items())
-            if trial.config_hash == digest
-            and trial.role != "search"
-            and role in (None, trial.role)
-            and trial.status == "finished"
-            and self.value(trial) is not None
-        ]
+    def fresh_seeds(self) -> dict[str, list[TrialRecord]]:
+        """Whole trainings with seeds that no choice has looked at, in the order of their ids, by their setting."""
+        found: dict[str, list[TrialRecord]] = {}
+        for _, trial in sorted(self.trials.items()):
+            if trial.role != "search" and trial.status == "finished" and self.value(trial) is not None:
+                found.setdefault(trial.config_hash, []).append(trial)
+        return found
 
     def settings(self) -> list[TrialRecord]:
         """The first training of every setting, best first.
@@ -171,10 +167,11 @@ class RunRecord:
         Settings with fresh seeds come first, by the mean of those; the rest by their one training. Of equals
         the cheaper leads, then the earlier. Those that failed come after all others, without a score last.
         """
+        seeds = self.fresh_seeds()
 
         def key(trial: TrialRecord) -> tuple[bool, bool, float, float, str]:
             best = trial.best(self.metric)
-            fresh = [self.value(one) or 0.0 for one in self.fresh_seeds(trial.config_hash)]
+            fresh = [self.value(one) or 0.0 for one in seeds.get(trial.config_hash, [])]
             score = sum(fresh) / len(fresh) if fresh else None if best is None else float(best[self.metric])
             cost = sum(float(epoch["train_seconds"] or 0) for epoch in trial.epochs.values())
             return trial.status in FAILED, not fresh, -score if score is not None else 1.0, cost, trial.trial_id

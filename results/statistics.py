@@ -136,17 +136,16 @@ def pooled_variance(groups: Sequence[Sequence[float]]) -> tuple[float, int]:
     return (squares / freedom if freedom else 0.0), freedom
 
 
-def holm(values: Sequence[float]) -> list[float]:
+def holm(values: Sequence[float] | NDArray[np.float64]) -> NDArray[np.float64]:
     """p-values corrected for being many; each may be compared with 1 - LEVEL as if it stood alone.
 
     Source:
         Holm 1979, A simple sequentially rejective multiple test procedure.
     """
-    corrected = [0.0] * len(values)
-    highest = 0.0
-    for rank, index in enumerate(sorted(range(len(values)), key=lambda one: values[one])):
-        highest = max(highest, min(1.0, (len(values) - rank) * values[index]))
-        corrected[index] = highest
+    order = np.argsort(values, kind="stable")
+    raised = np.asarray(values, dtype=np.float64)[order] * (len(order) - np.arange(len(order)))
+    corrected = np.empty(len(order))
+    corrected[order] = np.minimum(np.maximum.accumulate(raised), 1.0)
     return corrected
 
 

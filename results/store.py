@@ -10,10 +10,9 @@ from digits_core.config import knob_named
 from digits_core.errors import ConfigError, RunError, printable
 from digits_core.metrics import SCORE_NAMES
 from results.guard import find_twins
-from results.matches import resampled_scores
+from results.matches import score_intervals
 from results.record import EVENTS_FILE, RunRecord, TrialRecord, read_record
 from results.schema import ENDED, EPOCHS, LEADERBOARD
-from results.statistics import interval
 from results.tables import write_table
 from results.verdicts import ties_with_best
 
@@ -174,11 +173,8 @@ def _intervals(record: RunRecord, folder: Path, trial: TrialRecord) -> dict[str,
     found: dict[str, float] = {}
     best = trial.best(record.metric) or {}
     for part, points in (("val", {name: best.get(f"val_{name}") for name in SCORE_NAMES}), ("confirm", trial.confirm)):
-        for name, values in resampled_scores(folder, trial.trial_id, trial.config, part).items():
-            point = points.get(name)
-            if point is not None:
-                low, high = interval(point, values)
-                found |= {f"{part}_{name}_low": low, f"{part}_{name}_high": high}
+        for name, (low, high) in score_intervals(folder, trial.trial_id, trial.config, part, points).items():
+            found |= {f"{part}_{name}_low": low, f"{part}_{name}_high": high}
     return found
 
 

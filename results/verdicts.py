@@ -93,14 +93,20 @@ class Board:
 
     def fresh(self, trial: TrialRecord) -> list[TrialRecord]:
         """The fresh seeds of a trial's setting that can be compared here."""
-        role = "confirm" if self.part == "confirm" else None
-        return self.measured(self.record.fresh_seeds(trial.config_hash, role))
+        return self._fresh.get(trial.config_hash, [])
+
+    @cached_property
+    def _fresh(self) -> dict[str, list[TrialRecord]]:
+        roles = ("confirm",) if self.part == "confirm" else ("replicate", "confirm")
+        return {
+            digest: self.measured([trial for trial in trials if trial.role in roles])
+            for digest, trials in self.record.fresh_seeds().items()
+        }
 
     @cached_property
     def seed_variance(self) -> tuple[float, int]:
         """Variance over seeds within settings, pooled over all of the run, and its degrees of freedom."""
-        groups = [[self._point(one) for one in self.fresh(lead)] for lead in self.record.settings()]
-        return pooled_variance(groups)
+        return pooled_variance([[self._point(one) for one in group] for group in self._fresh.values()])
 
     @cached_property
     def num_images(self) -> int:
@@ -173,7 +179,7 @@ class Board:
     def correct(self, verdicts: Sequence[Verdict]) -> list[Verdict]:
         """The same verdicts, each held to what being one of many asks for (Holm)."""
         judged = [one for one in verdicts if one.difference is not None]
-        corrected = iter(holm([one.difference.p for one in judged if one.difference is not None]))
+        corrected = iter(holm([one.difference.p for one in judged if one.difference is not None]).tolist())
         return [
             one
             if one.difference is None
@@ -274,7 +280,7 @@ class Confirmation:
 def confirmations(record: RunRecord, folder: Path) -> list[Confirmation]:
     """Every confirmed setting against the default, best of the search first; none without a default."""
     board = Board(record, folder, record.metric, "confirm")
-    leads = [lead for lead in record.settings() if record.fresh_seeds(lead.config_hash, "confirm")]
+    leads = [lead for lead in record.settings() if board.fresh(lead)]
     default = next((lead for lead in leads if lead.baseline == "default"), None)
     base = None if default is None else record.value(default)
     if default is None or base is None:
@@ -293,17 +299,16 @@ def _told(trials: Sequence[TrialRecord], verdicts: Sequence[Verdict]) -> list[Tr
 
 def _all_pairs_holm(board: Board, trials: Sequence[TrialRecord]) -> dict[str, float]:
     """The corrected p-value of the first of `trials` against each other, within the family of all pairs."""
-    pairs = list(itertools.combinations(range(len(trials)), 2))
-    if not pairs:
+    if len(trials) < 2:
         return {}
     raw = _model_p_values(board, trials)
     replicated = [bool(board.fresh(trial)) for trial in trials] if board.seed_variance[1] else [False] * len(trials)
-    for one, other in pairs:
-        if replicated[one] and replicated[other]:
-            difference = board.compare(trials[one], trials[other]).difference
-            raw[one, other] = 1.0 if difference is None else difference.p
-    corrected = holm([float(raw[pair]) for pair in pairs])
-    return {trials[other].trial_id: p for (one, other), p in zip(pairs, corrected, strict=True) if one == 0}
+    for one, other in itertools.combinations(np.flatnonzero(replicated).tolist(), 2):
+        difference = board.compare(trials[one], trials[other]).difference
+        raw[one, other] = 1.0 if difference is None else difference.p
+    # row after row, so that the pairs of the first come first
+    corrected = holm(raw[np.triu_indices(len(trials), k=1)])
+    return {trial.trial_id: float(p) for trial, p in zip(trials[1:], corrected, strict=False)}
 
 
 def _model_p_values(board: Board, trials: Sequence[TrialRecord]) -> NDArray[np.float64]:

@@ -100,7 +100,7 @@ def make_plan(settings: SearchSettings) -> Plan:
     combine(named)  # refuses clashes among all of them
     for one in named:
         taken = sorted(one.fields() & settings.fixed.keys())
-        if taken:
+        if taken and not one.after_training:  # a sweep leaves the trial's own setting to --set
             raise UsageError(f"--set {taken[0]}: space '{one.name}' varies this knob; leave it out of one of them")
         other = [name for name, value in one.fixed.items() if settings.fixed.get(name, value) != value]
         if other:

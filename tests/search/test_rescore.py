@@ -1,0 +1,114 @@
+"""--from: sweeping a trained model, without Ray and without training."""
+
+import pytest
+import torch
+
+from conftest import introduce, report
+from digits_core.config import TrainConfig, read_toml
+from digits_core.model import DRAWN_WEIGHTS
+from results.leaderboard import read_leaderboard
+from results.matches import read_matches
+from results.record import EventWriter
+from results.tables import read_table
+from search import run
+
+
+def command(*arguments):
+    return run.main([str(argument) for argument in arguments])
+
+
+def test_a_checkpoint_is_swept_in_a_process_without_training(tiny_folder, tmp_path, capsys):
+    arguments = ["--space", "thresholds", "--from", DRAWN_WEIGHTS, "--data", tiny_folder, "--out", tmp_path]
+    assert command(*arguments, "--name", "swept", "--set", "detect.task2.score=0.7") == 0
+    out = capsys.readouterr().out
+    assert "3,400 settings scored in" in out
+    folder = tmp_path / "swept"
+    [row] = read_leaderboard(folder).to_dict("records")
+    assert row["status"] == "finished"
+    assert row["val_map_low"] <= row["val_map"] <= row["val_map_high"]
+    sweep = read_table(folder / "thresholds" / "t0000.parquet")
+    assert len(sweep) == 3400
+    assert row["task1_map"] == sweep["val_map"].max() >= row["val_map"]
+    own = sweep[sweep["class_agnostic"] & (sweep["nms"] == 0.5) & (sweep["score"] == 0.7)].iloc[0]
+    assert own["val_number_accuracy"] == pytest.approx(row["val_number_accuracy"])
+    assert len(read_matches(folder / "matches" / "t0000.parquet").image_ids) == 4
+    best = TrainConfig.from_flat(read_toml(folder / "best.toml"))
+    assert best.detect.task1.nms == row["task1_nms"]
+    assert best.detect.task2.class_agnostic == row["task2_class_agnostic"]
+
+
+def test_settings_of_ones_own_are_swept_beside_the_grid(tiny_folder, tmp_path):
+    (tmp_path / "top.py").write_text(
+        "from spaces.registry import space\n"
+        "@space('top', summary='')\n"
+        "def top(trial):\n"
+        "    return {'detect.task1.max_detections': trial.suggest_categorical('k', [1, 2])}\n"
+    )
+    arguments = ["--from", DRAWN_WEIGHTS, "--data", tiny_folder, "--out", tmp_path, "--name", "swept"]
+    assert command("--space", tmp_path / "top.py", *arguments) == 0
+    sweep = read_table(tmp_path / "swept" / "thresholds" / "t0000.parquet")
+    assert set(sweep["max_detections"]) == {1, 2, 100}
+
+
+def test_dry_run_writes_nothing(tiny_folder, tmp_path, capsys):
+    arguments = ["--space", "thresholds", "--from", DRAWN_WEIGHTS, "--data", tiny_folder, "--out", tmp_path / "runs"]
+    assert command(*arguments, "--dry-run") == 0
+    assert "would sweep this model without any training" in capsys.readouterr().out
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.fixture
+def searched(tmp_path):
+    """A run whose checkpoints are gone, and one without any score."""
+    import json
+
+    for name, value in (("gone", 0.5), ("empty", None)):
+        folder = tmp_path / "runs" / name
+        folder.mkdir(parents=True)
+        events = EventWriter(folder, name)
+        events.write("run", metric="val_map", trials=1, resumed=False)
+        introduce(events, "t0000")
+        events.write("report", trial_id="t0000", **report(1, value))
+        events.close()
+        (folder / "run.json").write_text(json.dumps({"settings": {"data": {}}}))
+    return tmp_path / "runs"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--from", "nowhere"], "--from nowhere: there is no run nowhere, in {out} neither, and no checkpoint"),
+        (["--from", "gone"], "the checkpoint of t0000 was not kept"),
+        (["--from", "gone:t0000"], "its own sweep lies in {out}/gone/thresholds/t0000.parquet"),
+        (["--from", "gone:t7"], "run 'gone' has no trial 't7'"),
+        (["--from", "empty"], "run 'empty' has no trial with a score"),
+        (["--from", "gone", "--space", "anchors"], "space 'anchors' needs trainings of its own"),
+        (["--from", "gone", "--replicates", "3"], "nothing is trained, so --replicates and --confirm have no meaning"),
+        (["--from", "gone", "--set", "optim.lr=0.1"], "only detect.* can be set"),
+    ],
+)
+def test_a_mistake_is_one_sentence_and_writes_nothing(searched, arguments, said, capsys):
+    before = sorted(searched.rglob("*"))
+    space = [] if "--space" in arguments else ["--space", "thresholds"]
+    assert command(*space, *arguments, "--out", searched) == 2
+    error = capsys.readouterr().err
+    assert said.format(out=searched) in error
+    assert error.count("\n") == 1
+    assert sorted(searched.rglob("*")) == before
+
+
+def test_the_model_of_a_checkpoint_is_the_one_that_is_scored(tiny_folder, tmp_path, tiny_data, one_thread):
+    from digits_core.checkpoint import load_config, load_model
+    from digits_core.evaluate import evaluate
+    from digits_core.model import build_model
+
+    arguments = ["--space", "thresholds", "--from", DRAWN_WEIGHTS, "--data", tiny_folder, "--out", tmp_path]
+    assert command(*arguments, "--name", "swept") == 0
+    config = load_config(DRAWN_WEIGHTS)
+    model, _ = build_model(config)
+    load_model(DRAWN_WEIGHTS, model)
+    one = evaluate(
+        model, tiny_data.valid, config.detect, 0.01, batch_size=32, device=torch.device("cpu"), dtype=torch.float32
+    )
+    [row] = read_leaderboard(tmp_path / "swept").to_dict("records")
+    assert row["val_map"] == pytest.approx(one.scores.map, abs=1e-9)
