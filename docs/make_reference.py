@@ -7,8 +7,8 @@ from pathlib import Path
 
 from digits_core import data, pretrain
 from digits_core.config import knobs
-from results import export, leaderboard
-from results.schema import EPOCHS, LEADERBOARD, THRESHOLDS
+from results import compare, export, leaderboard
+from results.schema import BOOTSTRAP, EPOCHS, LEADERBOARD, MATCHES, THRESHOLDS
 from search import run
 from spaces.catalogue import SPACES
 
@@ -25,7 +25,7 @@ def reference() -> str:
     page = io.StringIO()
     page.write(INTRODUCTION)
     page.write("\n## Commands\n")
-    for module in (run, leaderboard, export, data, pretrain):
+    for module in (run, leaderboard, compare, export, data, pretrain):
         _command(page, module.build_parser())
     page.write("\n## Knobs\n\n`--set KNOB=VALUE`, or a TOML file for `--config`.\n\n")
     page.write("| knob | default | takes | meaning |\n| --- | --- | --- | --- |\n")
@@ -42,7 +42,9 @@ def reference() -> str:
     for title, schema in (
         ("leaderboard.parquet: one row per trial, and one more column per knob that varies", LEADERBOARD),
         ("epochs.parquet: one row per trial and epoch", EPOCHS),
-        ("thresholds/TRIAL.parquet: one row per setting swept on the trial's best epoch", THRESHOLDS),
+        ("thresholds/TRIAL.parquet: one row per setting of a task, swept on the trial's best epoch", THRESHOLDS),
+        ("matches/TRIAL.parquet: one row per image, the best epoch against the annotations", MATCHES),
+        ("bootstrap/TRIAL.parquet: one row per resample of the images, the same in every file of a run", BOOTSTRAP),
     ):
         page.write(f"\n### {title}\n\n| column | type |\n| --- | --- |\n")
         for field in schema:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
+from scipy.special import ndtr, ndtri, stdtr, stdtrit  # the distributions alone: scipy.stats takes a second to load
 
 LEVEL = 0.95
 """Coverage of every interval; a verdict needs a p-value under 1 - LEVEL."""
@@ -156,7 +156,7 @@ def needed(difference: Difference, num_images: int) -> str:
     changed neither the difference nor the spread.
     """
     size = abs(difference.estimate)
-    reach = float(stats.norm.ppf((1 + LEVEL) / 2) + stats.norm.ppf(POWER))
+    reach = _NORMAL + float(ndtri(POWER))
     if size == 0:
         return "no number of replicates or images would tell them apart"
     allowed = (size / reach) ** 2
@@ -181,15 +181,14 @@ def _spread(values: NDArray[np.float64]) -> float:
 
 def _difference(estimate: float, images: float, seeds: float | None, freedom: float, replicates: float) -> Difference:
     error = math.hypot(images, seeds or 0.0)
-    critical = float(stats.t.ppf((1 + LEVEL) / 2, freedom)) if math.isfinite(freedom) else _NORMAL
+    critical = float(stdtrit(freedom, (1 + LEVEL) / 2)) if math.isfinite(freedom) else _NORMAL
     if error:
         distance = abs(estimate) / error
-        tail = stats.t.sf(distance, freedom) if math.isfinite(freedom) else stats.norm.sf(distance)
-        p = float(2 * tail)
+        p = float(2 * (stdtr(freedom, -distance) if math.isfinite(freedom) else ndtr(-distance)))
     else:
         p = 1.0 if estimate == 0 else 0.0
     reach = critical * error
     return Difference(estimate, estimate - reach, estimate + reach, p, images, seeds, critical, replicates)
 
 
-_NORMAL = float(stats.norm.ppf((1 + LEVEL) / 2))
+_NORMAL = float(ndtri((1 + LEVEL) / 2))

@@ -9,6 +9,7 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import ndtr
 
 from results.matches import matches_path, read_matches, resampled_scores
 from results.record import RunRecord, TrialRecord
@@ -313,8 +314,6 @@ def _all_pairs_holm(board: Board, trials: Sequence[TrialRecord]) -> dict[str, fl
 
 def _model_p_values(board: Board, trials: Sequence[TrialRecord]) -> NDArray[np.float64]:
     """p-values of all pairs as models, float64 [trials, trials], from one covariance matrix."""
-    from scipy.stats import norm
-
     resampled = np.stack([board._resampled(trial) for trial in trials])
     resampled = resampled[:, ~np.isnan(resampled).any(axis=0)]
     covariance = np.cov(resampled)
@@ -323,4 +322,4 @@ def _model_p_values(board: Board, trials: Sequence[TrialRecord]) -> NDArray[np.f
     points = np.array([board._point(trial) for trial in trials])
     distance = np.abs(points[:, None] - points[None, :])
     with np.errstate(divide="ignore", invalid="ignore"):
-        return np.where(error > 1e-12, 2 * norm.sf(distance / error), np.where(distance > 0, 0.0, 1.0))
+        return np.where(error > 1e-12, 2 * ndtr(-distance / error), np.where(distance > 0, 0.0, 1.0))

@@ -9,7 +9,7 @@ import pytest
 
 from digits_core import data, pretrain
 from digits_core.config import knobs
-from results import export, leaderboard
+from results import compare, export, leaderboard
 from results.leaderboard import SHOWN
 from results.schema import EPOCHS, LEADERBOARD
 from search import run
@@ -19,6 +19,7 @@ ROOT = Path(__file__).parents[1]
 COMMANDS = {
     "search.run": run,
     "results.leaderboard": leaderboard,
+    "results.compare": compare,
     "results.export": export,
     "digits_core.data": data,
     "digits_core.pretrain": pretrain,
@@ -50,7 +51,7 @@ def test_packages_import_nothing_by_themselves():
 
 
 def test_results_and_spaces_load_neither_torch_nor_ray():
-    loaded = loaded_by("import results.leaderboard, results.export, results.store, spaces.catalogue")
+    loaded = loaded_by("import results.compare, results.leaderboard, results.export, spaces.catalogue")
     assert not loaded & {"torch", "torchvision", "ray"}
 
 
