@@ -101,10 +101,7 @@ def draws(
         rows = generator.permutation(len(a[0]))[: PER_SIDE * (2 + others)]
         sides = rows.reshape(-1, PER_SIDE)
         second = pick(a, sides[1]) if b is None else pick(b, generator.permutation(len(b[0]))[:PER_SIDE])
-        yield (
-            sides[:2].ravel() if b is None else sides[0],
-            rule(pick(a, sides[0]), second, [pick(a, one) for one in sides[2:]]),
-        )
+        yield rows, rule(pick(a, sides[0]), second, [pick(a, one) for one in sides[2:]])
 
 
 def rate(verdicts: list[tuple[np.ndarray, bool]], trainings: int) -> tuple[float, float]:
@@ -172,8 +169,10 @@ def main() -> int:
                 for two in (b, c)
             ]
             false, bound = rate(same, len(a[0]))
-            few, of, exact = disjoint_bound(a, rule)
-            apart = f"{few} of {of} (<{exact:.0%})"
+            apart = ""
+            if not others:
+                few, of, exact = disjoint_bound(a, rule)
+                apart = f"{few} of {of} (<{exact:.0%})"
             print(f"{name:50} {false:13.2%} {bound:12.2%} {apart:>16} {power[0]:9.0%} {power[1]:9.0%}")
             row = {"score": score, "rule": name, "false": false, "bound": bound, "power": [float(p) for p in power]}
             table.append(row)

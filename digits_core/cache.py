@@ -242,7 +242,7 @@ def _read_parts(source: DataSource) -> list[Part]:
 
 
 def _draw_by_hash(ids: Iterable[int], fraction: float, salt: str) -> set[int]:
-    """A share of some ids, at least one, by a hash of each: other ids beside them change nothing."""
+    """A share of some ids, at least one, by a hash of each: a few more ids move but a few across."""
 
     def rank(image_id: int) -> bytes:
         return hashlib.blake2b(f"{salt}:{image_id}".encode(), digest_size=8).digest()

@@ -26,8 +26,8 @@ class TrainingState:
     Attributes:
         epoch: epochs done.
         step: optimiser steps done.
-        best_epoch: epoch of the best val_map so far, 0 before the first.
-        best_value: that val_map; None before the first.
+        best_epoch: epoch of the best score so far, by the search's metric; 0 before the first.
+        best_value: that score; None before the first.
     """
 
     epoch: int

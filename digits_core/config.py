@@ -122,7 +122,7 @@ class OptimConfig:
     batch_size: int = knob(8, "images per optimiser step", low=1, high=4096)
     epochs: int = knob(4, "epochs of the full schedule; early stopping never shortens it", low=1, high=10_000)
     max_grad_norm: float = knob(5.0, "gradients are clipped to this norm; 0 leaves them", low=0.0, high=1e6)
-    early_stop_epochs: int = knob(0, "stop after so many epochs without a better val_map; 0 never", low=0, high=10_000)
+    early_stop_epochs: int = knob(0, "stop after so many epochs without a better score; 0 never", low=0, high=10_000)
 
     def __post_init__(self) -> None:
         """Check each knob and what they say together."""

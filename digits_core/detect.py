@@ -17,6 +17,9 @@ from digits_core.matching import Candidates
 SCORE_FLOOR = 0.01
 """Detections at or under it are dropped at once: they move COCO AP by less than its third decimal."""
 
+MAX_CANDIDATES = 1000
+"""Raw detections kept of an image, the best: a model that has learned nothing yet gives many thousands."""
+
 MIN_SIDE_PX = 0.01
 """torchvision's own limit: thinner boxes, in resized pixels, are removed before NMS."""
 
@@ -73,6 +76,8 @@ def detect_raw(
         labels = classes + 1
         kept = clip_boxes_to_image(image_boxes[rows, labels], resized)
         solid = remove_small_boxes(kept, MIN_SIDE_PX)
+        best = image_scores[rows, labels][solid].argsort(descending=True, stable=True)[:MAX_CANDIDATES]
+        solid = solid[best.sort().values]
         wide, tall = size[1] / resized[1], size[0] / resized[0]
         found.append(
             (

@@ -27,6 +27,9 @@ IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)
 CHUNK_ELEMENTS = 400_000
 """Pairs of detections looked at together: what stays in a core's cache."""
 
+PAIR_ROWS = 200_000
+"""Candidates that are laid over the digits of their images together: this bounds the memory."""
+
 Words = NDArray[np.uint64]
 
 NONE, WRONG, RIGHT, CROWD = 0, 1, 2, 3
@@ -255,14 +258,23 @@ class _Pairs:
 
 
 def _pairs(found: Candidates, truth: Table) -> _Pairs:
-    digits = np.diff(truth.box_start)
     image = found.image
-    per_row = digits[image]
-    row = np.repeat(np.arange(len(image)), per_row)
+    parts = [
+        _pairs_of(found, truth, image, np.arange(begin, min(begin + PAIR_ROWS, len(image))))
+        for begin in range(0, max(len(image), 1), PAIR_ROWS)
+    ]
+    return _Pairs(*(np.concatenate([getattr(part, name) for part in parts]) for name in _Pairs.__slots__))
+
+
+def _pairs_of(found: Candidates, truth: Table, image: NDArray[np.int64], rows: NDArray[np.int64]) -> _Pairs:
+    """The pairs of some of the candidates."""
+    per_row = np.diff(truth.box_start)[image[rows]]
+    row = np.repeat(rows, per_row)
     first = np.repeat(np.cumsum(per_row) - per_row, per_row)
-    digit = truth.box_start[image][row] + np.arange(len(row)) - first
+    digit = truth.box_start[image[row]] + np.arange(len(row)) - first
     # pycocotools measures in double precision.
-    a, b = found.original_boxes.astype(np.float64)[row], truth.boxes.astype(np.float64)[digit]
+    a = (found.boxes[row] * found.scale[image[row]]).astype(np.float64)
+    b = truth.boxes[digit].astype(np.float64)
     wide = np.minimum(a[:, 2], b[:, 2]) - np.maximum(a[:, 0], b[:, 0])
     tall = np.minimum(a[:, 3], b[:, 3]) - np.maximum(a[:, 1], b[:, 1])
     inter = np.where((wide > 0) & (tall > 0), wide * tall, 0.0)

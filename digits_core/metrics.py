@@ -350,12 +350,13 @@ def bootstrap_scores(
     boxes = task1.above(detect.task1.score, detect.task1.max_detections)
     numbers = task2.above(detect.task2.score, detect.task2.max_detections)
     right = numbers_right(numbers, truth, detect.reading)
-    out = {"number_accuracy": (weights @ right) / weights.sum(axis=1)}
+    wide = weights.astype(np.int64)  # sums of many images leave 16 bits
+    out = {"number_accuracy": (wide @ right) / wide.sum(axis=1)}
     ap = bootstrap_ap(boxes, truth, weights)
     if ap is not None:
-        counted = weights.astype(np.int64) @ digit_counts(numbers, truth)
+        counted = wide @ digit_counts(numbers, truth)
         with np.errstate(invalid="ignore"):
-            digits = np.where(weights @ (truth.digits > 0) > 0, counted[:, 0] / counted[:, 1], np.nan)
+            digits = np.where(wide @ truth.digits > 0, counted[:, 0] / counted[:, 1], np.nan)
         out |= {"map": ap.mean(axis=1), "map_50": ap[:, 0], "map_75": ap[:, 5], "digit_accuracy": digits}
     return {name: out[name] for name in SCORE_NAMES if name in out}
 

@@ -136,7 +136,7 @@ def train(
         config: every knob.
         data: from `open_data`.
         report: called once per epoch; may raise to stop.
-        metric: the score that says which epoch is best: `val_map`, `val_map_50` or `val_number_accuracy`.
+        metric: the score that says which epoch is best: `val_map`, `val_number_accuracy` or another.
         score_floor: raw detections are cut at it, or at a lower threshold of the config.
         confirm: score the best epochs on `data.confirm` too.
         workdir: where checkpoints are written, one new folder per epoch; None writes none.

@@ -57,9 +57,12 @@ def _compare(args: argparse.Namespace) -> int:
     if args.trials and args.by:
         raise UsageError("--trials and --by are two ways to compare; give one of them")
     folders = find_runs(args.runs)
-    if len(folders) > 1 and not args.trials:
-        raise UsageError(f"{len(folders)} runs are named; say which of their trials to compare: --trials RUN:TRIAL,...")
-    records = {folder.resolve().name: (read_record_of(folder), folder) for folder in folders}
+    folders = list(dict.fromkeys(folder.resolve() for folder in folders))
+    records = {folder.name: (read_record_of(folder), folder) for folder in folders}
+    if len(records) < len(folders):
+        raise UsageError(f"two of the runs have the same name ({folders[0].name}); rename one of their folders")
+    if len(records) > 1 and not args.trials:
+        raise UsageError(f"{len(records)} runs are named; say which of their trials to compare: --trials RUN:TRIAL,...")
     lines = []
     for record, folder in records.values():
         check_tables(record, folder)
@@ -72,9 +75,11 @@ def _compare(args: argparse.Namespace) -> int:
     else:
         verdicts = whole_board(record, folder, board.metric)
         lines += [*confirmation_words(record, folder), *twin_words(record)]
-    if not verdicts:
+    if not verdicts and not args.by:
         lines.append("nothing to compare: fewer than two settings have a score")
     console = open_console()
+    if any(one.level == "models" and one.told_apart for one in verdicts):
+        lines.append("where a model is better, nothing is said of its setting: that takes fresh seeds (--replicates)")
     for line in [*lines, *verdict_lines(verdicts)]:
         console.print(line, markup=False, soft_wrap=True)
     return 0
@@ -116,28 +121,29 @@ def verdict_lines(verdicts: Sequence[Verdict]) -> list[str]:
 def confirmation_words(record: RunRecord, folder: Path) -> list[str]:
     """Whether the best settings of a search still beat the default on images that took no part in it, as lines.
 
-    None when nothing was confirmed.
+    No lines when nothing was confirmed.
     """
     lines = []
     for one in confirmations(record, folder):
-        difference = one.verdict.difference
-        said = f"{one.trial.trial_id} against the default: the search saw {one.claimed:+.3f}"
+        difference, claimed = one.verdict.difference, one.claimed
+        seen = "whose first training was cut short" if claimed is None else f"the search saw {claimed:+.3f}"
+        said = f"  {one.trial.trial_id} against the default: {seen}"
         if difference is None:
-            lines.append(f"  {said}; {one.verdict.words}")
+            lines.append(f"{said}; {one.verdict.words}")
             continue
-        flattered = one.claimed - difference.estimate
-        lines.append(
-            f"  {said}, {one.seeds} fresh seeds on images set apart say {difference.estimate:+.3f} "
-            f"[{difference.low:.3f}, {difference.high:.3f}]: "
-            + ("it still beats the default" if one.verdict.told_apart and difference.estimate > 0 else "")
-            + ("the default is better" if one.verdict.told_apart and difference.estimate < 0 else "")
-            + ("" if one.verdict.told_apart else "not confirmed, the two cannot be told apart")
-            + (
+        reach = f"{difference.estimate:+.3f} [{difference.low:.3f}, {difference.high:.3f}]"
+        verdict = "not confirmed, the two cannot be told apart"
+        if one.verdict.told_apart:
+            verdict = "it still beats the default" if difference.estimate > 0 else "the default is better"
+        said += f"; {one.seeds} fresh seeds on images set apart say {reach}: {verdict}"
+        if claimed is not None:
+            flattered = claimed - difference.estimate
+            said += (
                 f"; choosing had flattered it by {flattered:.3f}"
                 if flattered > 0
                 else "; choosing had not flattered it"
             )
-        )
+        lines.append(said)
     return ["confirmation:", *lines] if lines else []
 
 
@@ -181,13 +187,24 @@ def _named(records: dict[str, tuple[RunRecord, Path]], name: str) -> tuple[str, 
 
 def _check_same_images(records: dict[str, tuple[RunRecord, Path]], runs: list[str]) -> None:
     """Raises RunError where runs were scored on other images."""
-    prints = {run: str(read_run_file(records[run][1]).get("data", {}).get("fingerprint")) for run in runs}
+    prints = {run: _fingerprint(records[run][1]) for run in runs}
     for run in runs[1:]:
+        metrics = records[runs[0]][0].metric, records[run][0].metric
+        if metrics[0] != metrics[1]:
+            raise RunError(
+                f"runs '{runs[0]}' and '{run}' chose their best epochs by {metrics[0]} and {metrics[1]}; "
+                "trials of runs with different --metric are not compared"
+            )
         if prints[run] != prints[runs[0]]:
             raise RunError(
                 f"runs '{runs[0]}' and '{run}' are on different data (fingerprints {prints[runs[0]]} and "
                 f"{prints[run]}); scores on other images cannot be compared"
             )
+
+
+def _fingerprint(folder: Path) -> str:
+    data = read_run_file(folder).get("data")
+    return str(data.get("fingerprint")) if isinstance(data, dict) else "unknown"
 
 
 def _joint(records: dict[str, tuple[RunRecord, Path]], runs: list[str], metric: str | None) -> Board:
@@ -213,6 +230,10 @@ def _groups(board: Board, field: str) -> list[Verdict]:
     for lead in leads:
         value = lead.config[field] if "." in field else getattr(lead, field)
         groups.setdefault(f"{field}={value}", []).append(lead)
+    if len(groups) < 2:
+        raise UsageError(
+            f"--by {field}: all settings that trained to their end share one value of it; nothing to compare"
+        )
     if len(groups) > MAX_GROUPS:
         raise UsageError(
             f"--by {field}: takes {len(groups)} values here, more than {MAX_GROUPS}; groups are for knobs of few values"

@@ -9,17 +9,26 @@ from results.record import RunRecord, TrialRecord
 def find_twins(record: RunRecord) -> dict[str, str]:
     """Trials whose knobs differ while all that came of them is the same, each with the earlier one.
 
-    The same means: equal weights after the last epoch that both have trained, or, where weights were not
-    noted, equal losses and scores in every such epoch. Knobs that act after training and the seed do not
-    count: trials that differ by nothing else are no twins.
+    The same means: equal weights after the last epoch, or, where weights were not noted, equal losses and scores
+    in all epochs. Only whole trainings count: two schedules may well begin alike. Knobs that act after training
+    and the seed do not count: trials that differ by nothing else are no twins.
     """
     found: dict[str, str] = {}
     seen: dict[tuple[Any, ...], TrialRecord] = {}
     for trial_id, trial in sorted(record.trials.items()):
-        for key in _traces(trial):
-            other = seen.setdefault(key, trial)
-            if trial_id not in found and other is not trial and differing_knobs(other, trial):
-                found[trial_id] = other.trial_id
+        if trial.status != "finished" or not trial.epochs:
+            continue
+        last = trial.num_epochs
+        if last in trial.weights:
+            key: tuple[Any, ...] = ("weights", last, trial.weights[last])
+        else:
+            history = [
+                (one["train_loss"], one.get("val_loss"), one["val_map"]) for _, one in sorted(trial.epochs.items())
+            ]
+            key = ("epochs", trial.seed, *history)
+        other = seen.setdefault(key, trial)
+        if differing_knobs(other, trial):
+            found[trial_id] = other.trial_id
     return found
 
 
@@ -31,13 +40,3 @@ def differing_knobs(first: TrialRecord, second: TrialRecord) -> list[str]:
         if not name.startswith(("detect.", "runtime."))
         and json.dumps(first.config[name]) != json.dumps(second.config.get(name))
     ]
-
-
-def _traces(trial: TrialRecord) -> list[tuple[Any, ...]]:
-    """What a trial left behind after each of its epochs; two that share one of these are the same that far."""
-    found: list[tuple[Any, ...]] = [("weights", epoch, digest) for epoch, digest in trial.weights.items()]
-    history: tuple[Any, ...] = ()
-    for number, epoch in sorted(trial.epochs.items()):
-        history = (*history, epoch["train_loss"], epoch.get("val_loss"), epoch["val_map"])
-        found.append(("epochs", number, trial.seed, history))
-    return found

@@ -94,7 +94,7 @@ def matches_path(folder: Path, trial_id: str, part: str) -> Path:
 
 
 def resampled_scores(
-    folder: Path, trial_id: str, config: dict[str, Any], part: str = "val"
+    folder: Path, trial_id: str, config: Mapping[str, Any], part: str = "val", *, make: bool = True
 ) -> dict[str, NDArray[np.float64]]:
     """Every score of a trial's best epoch under each resample of the images; empty without match tables.
 
@@ -105,15 +105,18 @@ def resampled_scores(
         trial_id: the trial.
         config: its flat config, for the tasks' settings.
         part: `val` or `confirm`.
+        make: whether to make them where they are not there yet; else that is empty too.
 
     Raises:
         RunError: the match tables are damaged or of another schema version.
     """
     source = matches_path(folder, trial_id, part)
+    target = folder / BOOTSTRAP_FOLDER / source.name
     if not source.is_file():
         return {}
-    target = folder / BOOTSTRAP_FOLDER / source.name
-    if not target.is_file() or target.stat().st_mtime_ns < source.stat().st_mtime_ns:
+    mark = f"{source.stat().st_size} bytes, {RESAMPLES} resamples"
+    found = _read_bootstrap(target, mark) if target.is_file() else None
+    if found is None and make:
         stored = read_matches(source)
         detect = TrainConfig.from_flat(config).detect
         weights = resample_weights(len(stored.image_ids), RESAMPLES)
@@ -121,31 +124,37 @@ def resampled_scores(
         nothing = np.full(RESAMPLES, np.nan)
         columns = [pa.array(scores.get(name, nothing), from_pandas=True) for name in SCORE_NAMES]  # NaN is null
         target.parent.mkdir(exist_ok=True)
-        write_table(target, pa.table(columns, schema=BOOTSTRAP))
-    return _read_bootstrap(target, target.stat().st_mtime_ns)
+        made_from = {**(BOOTSTRAP.metadata or {}), b"made_from": mark.encode()}
+        write_table(target, pa.table(columns, schema=BOOTSTRAP.with_metadata(made_from)))
+        _read_bootstrap.cache_clear()
+        found = _read_bootstrap(target, mark)
+    return found or {}
 
 
 def score_intervals(
-    folder: Path, trial_id: str, config: dict[str, Any], part: str, points: Mapping[str, float | None]
+    folder: Path,
+    trial_id: str,
+    config: Mapping[str, Any],
+    part: str,
+    points: Mapping[str, float | None],
+    *,
+    make: bool = True,
 ) -> dict[str, tuple[float, float]]:
-    """The 95 % interval of each score that has one; `points` are the scores themselves."""
-    found = resampled_scores(folder, trial_id, config, part)
-    if not found:
-        return {}
-    path = folder / BOOTSTRAP_FOLDER / matches_path(folder, trial_id, part).name
-    time = path.stat().st_mtime_ns
+    """The 95 % interval of each score that has one; `points` are the scores themselves, `make` as above."""
+    found = resampled_scores(folder, trial_id, config, part, make=make)
     scored = [(name, point) for name, point in points.items() if point is not None and name in found]
-    return {name: _interval(path, time, name, point) for name, point in scored}
-
-
-@lru_cache(maxsize=65536)
-def _interval(path: Path, time: int, name: str, point: float) -> tuple[float, float]:
-    return interval(point, _read_bootstrap(path, time)[name])
+    return {name: interval(point, found[name]) for name, point in scored}
 
 
 @lru_cache(maxsize=4096)
-def _read_bootstrap(path: Path, _time: int) -> dict[str, NDArray[np.float64]]:
-    table = _read(path)
+def _read_bootstrap(path: Path, mark: str) -> dict[str, NDArray[np.float64]] | None:
+    """The scores of a bootstrap file; None when it was made from other match tables, or is damaged."""
+    try:
+        table = _read(path)
+    except RunError:
+        return None
+    if (table.schema.metadata or {}).get(b"made_from") != mark.encode():
+        return None
     found = {name: table.column(name).to_numpy().astype(np.float64) for name in SCORE_NAMES}
     return {name: values for name, values in found.items() if not np.isnan(values).all()}
 

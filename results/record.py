@@ -155,23 +155,31 @@ class RunRecord:
 
     def fresh_seeds(self) -> dict[str, list[TrialRecord]]:
         """Whole trainings with seeds that no choice has looked at, in the order of their ids, by their setting."""
-        found: dict[str, list[TrialRecord]] = {}
+        found: dict[str, dict[int, TrialRecord]] = {}
         for _, trial in sorted(self.trials.items()):
             if trial.role != "search" and trial.status == "finished" and self.value(trial) is not None:
-                found.setdefault(trial.config_hash, []).append(trial)
-        return found
+                # Trained twice (in two runs looked at as one), a seed still counts once.
+                found.setdefault(trial.config_hash, {}).setdefault(trial.seed, trial)
+        return {digest: list(seeds.values()) for digest, seeds in found.items()}
+
+    def standing(self, trial: TrialRecord) -> float | None:
+        """What a setting is ranked by: the mean of its replicates, or its first training; never what confirms it."""
+        replicates = [one for one in self.fresh_seeds().get(trial.config_hash, []) if one.role == "replicate"]
+        values = [self.value(one) or 0.0 for one in replicates]
+        return sum(values) / len(values) if values else self.value(trial)
 
     def settings(self) -> list[TrialRecord]:
         """The first training of every setting, best first.
 
-        Settings with fresh seeds come first, by the mean of those; the rest by their one training. Of equals
-        the cheaper leads, then the earlier. Those that failed come after all others, without a score last.
+        Replicated settings come first, by the mean of their replicates; the rest by their one training. Of
+        equals the cheaper leads, then the earlier. Those that failed come after all others, without a score last.
         """
         seeds = self.fresh_seeds()
 
         def key(trial: TrialRecord) -> tuple[bool, bool, float, float, str]:
             best = trial.best(self.metric)
-            fresh = [self.value(one) or 0.0 for one in seeds.get(trial.config_hash, [])]
+            further = [one for one in seeds.get(trial.config_hash, []) if one.role == "replicate"]
+            fresh = [self.value(one) or 0.0 for one in further]
             score = sum(fresh) / len(fresh) if fresh else None if best is None else float(best[self.metric])
             cost = sum(float(epoch["train_seconds"] or 0) for epoch in trial.epochs.values())
             return trial.status in FAILED, not fresh, -score if score is not None else 1.0, cost, trial.trial_id

@@ -57,10 +57,12 @@ LEADERBOARD = pa.schema(
         pa.field("task1_nms", pa.float64()),
         pa.field("task1_score", pa.float64()),
         pa.field("task1_class_agnostic", pa.bool_()),
+        pa.field("task1_max_detections", pa.int64()),
         pa.field("task2_number_accuracy", pa.float64()),  # likewise
         pa.field("task2_nms", pa.float64()),
         pa.field("task2_score", pa.float64()),
         pa.field("task2_class_agnostic", pa.bool_()),
+        pa.field("task2_max_detections", pa.int64()),
         pa.field("train_loss", pa.float64()),
         pa.field("val_loss", pa.float64()),
         pa.field("anchor_recall_50", pa.float64()),  # training digits that an anchor covers by IoU .5, before training

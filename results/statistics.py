@@ -149,14 +149,19 @@ def holm(values: Sequence[float] | NDArray[np.float64]) -> NDArray[np.float64]:
     return corrected
 
 
-def needed(difference: Difference, num_images: int) -> str:
+def needed(difference: Difference, num_images: int, comparisons: float = 1.0) -> str:
     """What it would take to tell a difference of this size, in words.
 
     Replicates where the seeds are what hides it, else images; with LEVEL and POWER, as if more of either
     changed neither the difference nor the spread.
+
+    Args:
+        difference: not told apart as it is.
+        num_images: that it was measured on.
+        comparisons: by how much being one of many raised its p-value.
     """
     size = abs(difference.estimate)
-    reach = _NORMAL + float(ndtri(POWER))
+    reach = float(ndtri(1 - (1 - LEVEL) / 2 / comparisons) + ndtri(POWER))
     if size == 0:
         return "no number of replicates or images would tell them apart"
     allowed = (size / reach) ** 2

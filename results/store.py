@@ -43,9 +43,9 @@ def find_runs(paths: list[Path]) -> list[Path]:
     return found
 
 
-def write_views(folder: Path, record: RunRecord) -> None:
-    """Write both Parquet views of a record."""
-    write_table(folder / LEADERBOARD_FILE, leaderboard_table(record, folder))
+def write_views(folder: Path, record: RunRecord, *, make: bool = True) -> None:
+    """Write both Parquet views of a record; `make` as in `leaderboard_table`."""
+    write_table(folder / LEADERBOARD_FILE, leaderboard_table(record, folder, make=make))
     write_table(folder / EPOCHS_FILE, epochs_table(record))
 
 
@@ -60,23 +60,28 @@ def rebuild(folder: Path) -> RunRecord:
     return record
 
 
-def leaderboard_table(record: RunRecord, folder: Path) -> pa.Table:
+def leaderboard_table(record: RunRecord, folder: Path, *, make: bool = True) -> pa.Table:
     """One row per trial, best setting first, with a typed column per knob that varies.
 
     Args:
         record: the run's.
-        folder: where its match tables lie; intervals are made from them.
+        folder: where its match tables lie; intervals are made from them, and left out where they are damaged.
+        make: whether to bootstrap trials that have not been yet; else their intervals come later.
     """
     ranked = record.ranked()
     varying = varying_knobs(ranked)
     schema = LEADERBOARD
     for name in varying:
         schema = schema.append(pa.field(name, _arrow_type(name)))
-    ties, twins = ties_with_best(record, folder), find_twins(record)
+    try:
+        ties = ties_with_best(record, folder, make=make)
+    except RunError:  # of one damaged table; results.compare names it
+        ties = {}
+    twins = find_twins(record)
     rows = [
         {
             **_row(record, trial),
-            **_intervals(record, folder, trial),
+            **_intervals(record, folder, trial, make=make),
             "ties_with_best": ties.get(trial.trial_id),
             "same_as": twins.get(trial.trial_id),
             **{name: trial.config.get(name) for name in varying},
@@ -166,14 +171,18 @@ def _row(record: RunRecord, trial: TrialRecord) -> dict[str, Any]:
     }
 
 
-def _intervals(record: RunRecord, folder: Path, trial: TrialRecord) -> dict[str, float]:
+def _intervals(record: RunRecord, folder: Path, trial: TrialRecord, *, make: bool) -> dict[str, float]:
     """The ends of every score's interval, for a trial that has ended."""
     if trial.status not in ENDED:
         return {}
     found: dict[str, float] = {}
     best = trial.best(record.metric) or {}
     for part, points in (("val", {name: best.get(f"val_{name}") for name in SCORE_NAMES}), ("confirm", trial.confirm)):
-        for name, (low, high) in score_intervals(folder, trial.trial_id, trial.config, part, points).items():
+        try:
+            ends = score_intervals(folder, trial.trial_id, trial.config, part, points, make=make)
+        except RunError:
+            continue
+        for name, (low, high) in ends.items():
             found |= {f"{part}_{name}_low": low, f"{part}_{name}_high": high}
     return found
 

@@ -62,6 +62,7 @@ class Board:
         part: str = "val",
         *,
         folders: Mapping[str, Path] | None = None,
+        make: bool = True,
     ) -> None:
         """Look at one score.
 
@@ -71,9 +72,10 @@ class Board:
             metric: `val_map` or another score; on the part to confirm it is the score of the same name.
             part: `val` or `confirm`.
             folders: where several runs are looked at as one, with trials named RUN:TRIAL: RUN to its folder.
+            make: whether to bootstrap trials that have not been yet; else they are not compared.
         """
         self.record, self.folder, self.metric, self.part = record, folder, metric, part
-        self._folders = dict(folders or {})
+        self._folders, self._make = dict(folders or {}), make
         self._score = metric.removeprefix("val_")
 
     def point(self, trial: TrialRecord) -> float | None:
@@ -86,7 +88,7 @@ class Board:
     def resampled(self, trial: TrialRecord) -> NDArray[np.float64] | None:
         """The same under each resample of the images; None without match tables."""
         folder, name = self._place(trial)
-        return resampled_scores(folder, name, trial.config, self.part).get(self._score)
+        return resampled_scores(folder, name, trial.config, self.part, make=self._make).get(self._score)
 
     def measured(self, trials: Sequence[TrialRecord]) -> list[TrialRecord]:
         """Those with a score and a match table."""
@@ -172,7 +174,7 @@ class Board:
         whole = all(one.status == "finished" for one in (first, second))
         if not whole and first.num_epochs != second.num_epochs:
             common = min(first.num_epochs, second.num_epochs)
-            values = [one.epochs[common].get(self.metric) for one in (first, second)]
+            values = [one.epochs.get(common, {}).get(self.metric) for one in (first, second)]
             there = "" if None in values else f"; at epoch {common} they had {values[0]:.3f} and {values[1]:.3f}"
             return f"not compared: {first.num_epochs} epochs against {second.num_epochs}{there}"
         return None
@@ -199,18 +201,17 @@ class Board:
         self, first: str, second: str, level: Level, difference: Difference, corrected: float | None = None
     ) -> Verdict:
         p = difference.p if corrected is None else corrected
-        shown = difference if difference.estimate >= 0 else difference.swapped()
+        told_apart = p < 1 - LEVEL
+        shown = difference.swapped() if told_apart and difference.estimate < 0 else difference
         better = first if difference.estimate >= 0 else second
         reach = f"{shown.estimate:+.3f} [{shown.low:.3f}, {shown.high:.3f}]"
-        if p < 1 - LEVEL:
+        if told_apart:
             what = {"models": f"{better}'s model", "settings": better, "groups": better}[level]
             words = f"{what} is better: {reach}"
-            if level == "models":
-                words += "; of the settings nothing can be said without replicates"
-        elif difference.p < 1 - LEVEL:
-            words = f"cannot be told apart among so many: {reach}; {needed(difference, self.num_images)}"
         else:
-            words = f"cannot be told apart: {reach}; {needed(difference, self.num_images)}"
+            many = " among so many" if difference.p < 1 - LEVEL else ""
+            comparisons = p / difference.p if 0 < difference.p < p < 1 else 1.0
+            words = f"cannot be told apart{many}: {reach}; {needed(difference, self.num_images, comparisons)}"
         return Verdict(first, second, level, difference, p, words)
 
     @staticmethod
@@ -234,17 +235,18 @@ class Board:
         return np.asarray(np.mean([self._resampled(one) for one in self.fresh(trial) or [trial]], axis=0))
 
 
-def whole_board(record: RunRecord, folder: Path, metric: str) -> list[Verdict]:
+def whole_board(record: RunRecord, folder: Path, metric: str, *, make: bool = True) -> list[Verdict]:
     """The best setting against each other one; Holm's correction over all pairs that can be compared.
 
     All pairs, not only those with the best: which one is the best was seen in the same scores.
     """
-    board = Board(record, folder, metric)
+    board = Board(record, folder, metric, make=make)
     leads = [trial for trial in board.record.settings() if board.record.value(trial) is not None]
     if not leads:
         return []
     verdicts = [board.compare(leads[0], other) for other in leads[1:]]
-    ranks = _all_pairs_holm(board, [leads[0], *_told(leads[1:], verdicts)])
+    compared = [lead for lead, one in zip(leads[1:], verdicts, strict=True) if one.difference is not None]
+    ranks = _all_pairs_holm(board, [leads[0], *compared])
     return [
         verdict
         if verdict.difference is None
@@ -253,9 +255,9 @@ def whole_board(record: RunRecord, folder: Path, metric: str) -> list[Verdict]:
     ]
 
 
-def ties_with_best(record: RunRecord, folder: Path) -> dict[str, bool]:
+def ties_with_best(record: RunRecord, folder: Path, *, make: bool = True) -> dict[str, bool]:
     """For each setting's first trial, whether it cannot be told from the best one; absent where not compared."""
-    verdicts = whole_board(record, folder, record.metric)
+    verdicts = whole_board(record, folder, record.metric, make=make)
     ties = {verdict.second: not verdict.told_apart for verdict in verdicts if verdict.told_apart is not None}
     winner = record.winner()
     return ties if winner is None or not ties else {winner.trial_id: True, **ties}
@@ -268,34 +270,37 @@ class Confirmation:
     Attributes:
         trial: its first training.
         seeds: how many fresh ones.
-        claimed: the lead over the default that the search saw.
+        claimed: the lead over the default by what the choice looked at; None where the default's training was
+            not as long.
         verdict: the setting against the default on the images set apart.
     """
 
     trial: TrialRecord
     seeds: int
-    claimed: float
+    claimed: float | None
     verdict: Verdict
 
 
 def confirmations(record: RunRecord, folder: Path) -> list[Confirmation]:
-    """Every confirmed setting against the default, best of the search first; none without a default."""
+    """Every confirmed setting against the default, best of the search first; none without a confirmed default."""
     board = Board(record, folder, record.metric, "confirm")
     leads = [lead for lead in record.settings() if board.fresh(lead)]
     default = next((lead for lead in leads if lead.baseline == "default"), None)
-    base = None if default is None else record.value(default)
-    if default is None or base is None:
+    if default is None:
         return []
     others = [lead for lead in leads if lead is not default]
     verdicts = board.correct([board.compare(lead, default) for lead in others])
     return [
-        Confirmation(lead, len(board.fresh(lead)), (record.value(lead) or 0.0) - base, verdict)
+        Confirmation(lead, len(board.fresh(lead)), _claimed(record, lead, default), verdict)
         for lead, verdict in zip(others, verdicts, strict=True)
     ]
 
 
-def _told(trials: Sequence[TrialRecord], verdicts: Sequence[Verdict]) -> list[TrialRecord]:
-    return [trial for trial, verdict in zip(trials, verdicts, strict=True) if verdict.difference is not None]
+def _claimed(record: RunRecord, lead: TrialRecord, default: TrialRecord) -> float | None:
+    values = record.standing(lead), record.standing(default)
+    if None in values or lead.status != "finished" or default.status != "finished":
+        return None
+    return (values[0] or 0.0) - (values[1] or 0.0)
 
 
 def _all_pairs_holm(board: Board, trials: Sequence[TrialRecord]) -> dict[str, float]:
@@ -313,13 +318,19 @@ def _all_pairs_holm(board: Board, trials: Sequence[TrialRecord]) -> dict[str, fl
 
 
 def _model_p_values(board: Board, trials: Sequence[TrialRecord]) -> NDArray[np.float64]:
-    """p-values of all pairs as models, float64 [trials, trials], from one covariance matrix."""
-    resampled = np.stack([board._resampled(trial) for trial in trials])
+    """p-values of all pairs as models, float64 [trials, trials]; 1 where one of them has no match table."""
+    found = np.ones((len(trials), len(trials)))
+    there = [number for number, trial in enumerate(trials) if board.measured([trial])]
+    if len(there) < 2:
+        return found
+    resampled = np.stack([board._resampled(trials[number]) for number in there])
     resampled = resampled[:, ~np.isnan(resampled).any(axis=0)]
     covariance = np.cov(resampled)
     variance = np.diag(covariance)
     error = np.sqrt(np.maximum(variance[:, None] + variance[None, :] - 2 * covariance, 0))
-    points = np.array([board._point(trial) for trial in trials])
+    points = np.array([board._point(trials[number]) for number in there])
     distance = np.abs(points[:, None] - points[None, :])
     with np.errstate(divide="ignore", invalid="ignore"):
-        return np.where(error > 1e-12, 2 * ndtr(-distance / error), np.where(distance > 0, 0.0, 1.0))
+        p = np.where(error > 1e-12, 2 * ndtr(-distance / error), np.where(distance > 0, 0.0, 1.0))
+    found[np.ix_(there, there)] = p
+    return found

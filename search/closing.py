@@ -17,7 +17,7 @@ from results.leaderboard import SHOWN, print_board, score_cells
 from results.record import RunRecord
 from results.store import BEST_FILE, leaderboard_table
 from results.tables import write_text
-from results.verdicts import whole_board
+from results.verdicts import confirmations, whole_board
 from search.settings import Plan, SearchSettings
 
 
@@ -56,6 +56,10 @@ go on with  {python} -m results.leaderboard {quote(str(folder))}
     if ending == "interrupted":
         console.print(f"interrupted; go on with\n            {resume_command(settings)}", markup=False, soft_wrap=True)
         return 130
+    confirmed = len(confirmations(record, folder))
+    if confirmed < settings.confirm:
+        why = "the run ended before" if ending else "no more of them trained to their end"
+        console.print(f"confirmed {confirmed} of the {settings.confirm} settings asked for: {why}")
     trained = sum(trial.role == "search" and trial.status != "screened" for trial in record.trials.values())
     if ending is None and trained < plan.trials:
         console.print(f"the space holds no more than {trained} different settings of the {plan.trials} asked for")
@@ -152,6 +156,6 @@ def _swept_thresholds(optima: dict[str, Any]) -> dict[str, object]:
     return {
         f"detect.{task}.{name}": optima[f"{task}_{name}"]
         for task in ("task1", "task2")
-        for name in ("nms", "score", "class_agnostic")
+        for name in ("nms", "score", "class_agnostic", "max_detections")
         if f"{task}_{name}" in optima
     }

@@ -5,6 +5,7 @@ import re
 import shutil
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from digits_core.files import (
     MODEL_FILE,
     THRESHOLDS_FILE,
 )
-from results.matches import matches_path
+from results.matches import matches_path, resampled_scores
 from results.record import EventWriter, RunRecord
 from results.schema import EPOCH_NUMBERS
 from results.store import write_views
@@ -67,6 +68,8 @@ class Recorder(Callback):
         self._space, self._keep = space, keep
         self._reasons, self._ending, self._watcher = reasons, ending, watcher
         self._written, self._dirty = 0.0, True
+        # A second or so of numpy for each trial that ends, beside Ray's loop: reports must not wait for it.
+        self._bootstraps = ThreadPoolExecutor(1, thread_name_prefix="bootstrap")
 
     def __getstate__(self) -> dict[str, Any]:
         """Ray pickles its parts with a run; an open record has no place there."""
@@ -150,7 +153,8 @@ class Recorder(Callback):
         for trial in list(self.record.trials.values()):
             if trial.status == "running":
                 self._end(trial.trial_id, *self._verdict(trial.trial_id))
-        self._write_views()
+        self._bootstraps.shutdown()
+        write_views(self._folder, self.record)
 
     def _verdict(self, name: str, reason: str | None = None) -> tuple[str, str | None]:
         """Status and reason of a trial that ended without an error."""
@@ -161,7 +165,9 @@ class Recorder(Callback):
         if reason is not None:
             return "stopped", reason
         if self._ending() == "time budget":
-            return "stopped", "the time budget was used up"
+            # Further seeds are owed: --resume goes on with them.
+            status = "stopped" if trial.role == "search" else "interrupted"
+            return status, "the time budget was used up"
         return "interrupted", "the run was interrupted"
 
     def _end(self, name: str, status: str, reason: str | None) -> None:
@@ -198,6 +204,9 @@ class Recorder(Callback):
                 place.parent.mkdir(exist_ok=True)
                 with replacing(place) as half:
                     shutil.copyfile(best / file, half)
+        config = self.record.trials[name].config
+        for part in ("val", "confirm"):
+            self._bootstraps.submit(resampled_scores, self._folder, name, config, part)
         self._events.write("kept", trial_id=name, path=f"{CHECKPOINTS}/{name}")
 
     def _drop_losers(self) -> None:
@@ -212,7 +221,7 @@ class Recorder(Callback):
         self._dirty = True
 
     def _write_views(self) -> None:
-        write_views(self._folder, self.record)
+        write_views(self._folder, self.record, make=False)
         self._written, self._dirty = time.monotonic(), False
 
 

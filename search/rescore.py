@@ -60,10 +60,6 @@ def rescore(settings: SearchSettings, source: str, *, own_data: bool, dry_run: b
             raise UsageError(
                 f"--from {printable(source)}: space '{one.name}' needs trainings of its own; name thresholds"
             )
-    if settings.replicates > 1 or settings.confirm:
-        raise UsageError(
-            f"--from {printable(source)}: nothing is trained, so --replicates and --confirm have no meaning"
-        )
     trained = [name for name in settings.fixed | settings.config if not name.startswith("detect.")]
     if trained:
         raise UsageError(f"--set {trained[0]}: the model of --from is trained already; only detect.* can be set")
@@ -93,7 +89,8 @@ def find_source(source: str, out: Path) -> Source:
     """
     path = Path(source)
     if (path / MODEL_FILE).is_file() and (path / CONFIG_FILE).is_file():
-        return Source(path, f"checkpoint {path}")
+        run = path.resolve().parents[1]
+        return Source(path, f"checkpoint {path}", _data_of(run) if (run / RUN_FILE).is_file() else None)
     name, colon, trial_id = source.rpartition(":")
     name = name if colon else source
     if not Path(name).exists() and not (out / name).exists():
@@ -118,9 +115,20 @@ def find_source(source: str, out: Path) -> Source:
             f"its own sweep lies in {folder / THRESHOLDS / (trial.trial_id + '.parquet')}"
         )
     best = trial.best(record.metric)
-    data = DataSource(**read_run_file(folder)["settings"]["data"])
     words = f"{trial.trial_id} of {folder}"
-    return Source(folder / trial.checkpoint, words, data, 1 if best is None else int(best["epoch"]))
+    return Source(folder / trial.checkpoint, words, _data_of(folder), 1 if best is None else int(best["epoch"]))
+
+
+def _data_of(folder: Path) -> DataSource:
+    """What a run searched on.
+
+    Raises:
+        RunError: its run.json does not say so.
+    """
+    try:
+        return DataSource(**read_run_file(folder)["settings"]["data"])
+    except (KeyError, TypeError) as error:
+        raise RunError(f"{folder / RUN_FILE} is damaged or of another version: {error}") from None
 
 
 def _sweep(settings: SearchSettings, plan: Plan, model: Source, data: Any, folder: Path, console: Any) -> int:

@@ -87,7 +87,6 @@ def build_parser() -> argparse.ArgumentParser:
     real.add_argument(
         "--replicate-top",
         type=at_least(1),
-        default=defaults.REPLICATE_TOP,
         metavar="K",
         help=f"how many settings that is: the best of those that trained to the end (default {defaults.REPLICATE_TOP})",
     )
@@ -102,7 +101,6 @@ def build_parser() -> argparse.ArgumentParser:
     real.add_argument(
         "--confirm-fraction",
         type=_share,
-        default=defaults.CONFIRM_FRACTION,
         metavar="X",
         help=f"share of valid that is set apart (default {defaults.CONFIRM_FRACTION:g})",
     )
@@ -152,6 +150,17 @@ def _handle(args: argparse.Namespace, typed: list[str]) -> int:
         return _resume(args, typed)
     if args.space is None:
         raise UsageError("--space is missing; --list-spaces prints what there is")
+    for flag, value, other, needs in (
+        ("--replicate-top", args.replicate_top, "--replicates", args.replicates > 1),
+        ("--confirm-fraction", args.confirm_fraction, "--confirm", args.confirm > 0),
+    ):
+        if value is not None and not needs:
+            raise UsageError(f"{flag} {value:g}: has a meaning with {other} alone")
+    if args.source is not None:
+        allowed = {"space", "source", "data", *LAYOUT, "skip_bad", "set", "config", "out", "name", "metric", "dry_run"}
+        _refuse_others(
+            args, {*allowed, "gpus_per_trial"}, "nothing is trained with --from, so this flag has no meaning"
+        )
     from digits_core.cache import DRAWN
     from search.settings import SearchSettings, data_source, parse_duration, read_knobs, run_name
 
@@ -162,7 +171,7 @@ def _handle(args: argparse.Namespace, typed: list[str]) -> int:
             args.data or DRAWN,
             **{name: getattr(args, name) for name in LAYOUT},
             skip_bad=args.skip_bad,
-            confirm_fraction=args.confirm_fraction if args.confirm else 0.0,
+            confirm_fraction=(args.confirm_fraction or defaults.CONFIRM_FRACTION) if args.confirm else 0.0,
         ),
         out=args.out,
         name=run_name(args.name, args.space),
@@ -175,7 +184,7 @@ def _handle(args: argparse.Namespace, typed: list[str]) -> int:
         metric=args.metric,
         seed=args.seed,
         replicates=args.replicates,
-        replicate_top=args.replicate_top,
+        replicate_top=args.replicate_top or defaults.REPLICATE_TOP,
         confirm=args.confirm,
         screen=args.screen == "on",
         keep=args.keep,
@@ -198,19 +207,22 @@ def _handle(args: argparse.Namespace, typed: list[str]) -> int:
 
 
 def _resume(args: argparse.Namespace, typed: list[str]) -> int:
-    allowed = {"resume", "out", "dashboard_port"}
-    defaults_of = vars(build_parser().parse_args([]))
-    for name, value in vars(args).items():
-        if name not in allowed and value != defaults_of[name]:
-            flag = "--" + name.replace("_", "-")
-            raise UsageError(
-                f"{flag}: a resumed run keeps its settings; with --resume only --out and --dashboard-port go"
-            )
+    only = "a resumed run keeps its settings; with --resume only --out and --dashboard-port go"
+    _refuse_others(args, {"resume", "out", "dashboard_port"}, only)
     from search.driver import resumed_settings, run_search
 
     return run_search(
         resumed_settings(args.out, args.resume), resume=True, command=["python", "-m", "search.run", *typed]
     )
+
+
+def _refuse_others(args: argparse.Namespace, allowed: set[str], reason: str) -> None:
+    """Raises UsageError where a flag was given that would do nothing."""
+    left_alone = vars(build_parser().parse_args([]))
+    for name, value in vars(args).items():
+        if name not in allowed and value != left_alone[name]:
+            flag = {"source": "--from"}.get(name, "--" + name.replace("_", "-"))
+            raise UsageError(f"{flag}: {reason}")
 
 
 def _list_spaces() -> int:

@@ -22,6 +22,9 @@ from spaces.registry import Baseline, Overrides, Space, enumerate_settings
 MAX_REPEATS = 50
 """Settings in a row that were tried before: then the space counts as used up."""
 
+MAX_SCREENED = 500
+"""Settings in a row that the screen may keep out, likewise."""
+
 DEFAULT_BASELINE = Baseline(name="default", overrides={}, source="TrainConfig")
 
 
@@ -131,6 +134,7 @@ class SettingSearcher(Searcher):
         self._screen, self._on_screen, self._further = screen, on_screen, further
         self._tried = set(tried)
         self._num_tried, self._count = num_tried, num_trials_before
+        self._used_up = False
         self._num_trials = num_trials
         self._running: dict[str, Proposal] = {}
         self._values = dict(values or {})
@@ -209,10 +213,10 @@ class SettingSearcher(Searcher):
 
     def _new(self) -> Proposal | None:
         """The next setting not tried before; None when there are enough, or the space is used up."""
-        if self._num_tried >= self._num_trials:
+        if self._used_up or self._num_tried >= self._num_trials:
             return None
-        repeats = 0
-        while repeats < MAX_REPEATS:
+        repeats = screened = 0
+        while repeats < MAX_REPEATS and screened < MAX_SCREENED:
             if self._baselines:
                 baseline = self._baselines.pop(0)
                 overrides = {**self._space.fixed, **baseline.overrides}
@@ -221,7 +225,7 @@ class SettingSearcher(Searcher):
                 repeats += self._grid is None
                 drawn = self._draw()
                 if drawn is None:
-                    return None
+                    break
                 try:
                     proposal = self._propose(self._space.draw(drawn), optuna_trial=drawn)
                 except (optuna.TrialPruned, ConfigError) as refused:  # by the space itself, or by what it drew
@@ -240,9 +244,11 @@ class SettingSearcher(Searcher):
             if reason is None:
                 self._num_tried += 1
                 return proposal
+            repeats, screened = 0, screened + 1
             self._on_screen(proposal, reason)
             if proposal.optuna_trial is not None:  # Optuna takes one pruned before its first value for the worst
                 self._study.tell(proposal.optuna_trial, state=TrialState.PRUNED)
+        self._used_up = True  # Ray asks again and again while something else still runs
         return None
 
     def _draw(self) -> optuna.Trial | None:

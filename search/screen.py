@@ -11,15 +11,15 @@ MARGIN = 0.1
 class Screen:
     """Measures how anchors cover the training boxes; remembers the best baseline."""
 
-    def __init__(self, table: Table, *, active: bool) -> None:
+    def __init__(self, table: Table, *, active: bool, best_baseline: float | None = None) -> None:
         """Look at a training split.
 
         Args:
             table: its annotations.
             active: whether settings are screened; measured they are in any case.
+            best_baseline: the best mean IoU of the baselines that an earlier driver looked at.
         """
-        self._table, self._active = table, active
-        self._best_baseline: float | None = None
+        self._table, self._active, self._best_baseline = table, active, best_baseline
 
     def look(self, config: TrainConfig, *, baseline: bool) -> tuple[Coverage, str | None]:
         """The coverage of one setting, and why it is not worth a training; None when it is, as baselines always are."""

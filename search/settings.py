@@ -117,6 +117,8 @@ def make_plan(settings: SearchSettings) -> Plan:
     trained = [one for one in named if not one.after_training]
     swept = [one for one in named if one.after_training and one is not SPACES["thresholds"]]  # its grid always is
     sweep = [overrides for _, overrides in enumerate_settings(combine(swept))] if swept else []
+    if any("detect.reading" in overrides for overrides in sweep):
+        raise UsageError(f"--space {settings.space}: detect.reading is not swept; try its two values with --set")
     trials = settings.trials
     if not trained:
         if trials not in (None, 1):
@@ -130,10 +132,10 @@ def make_plan(settings: SearchSettings) -> Plan:
         if settings.sampler == "grid":  # all of it, unless fewer are asked for
             trials = trials or len(enumerate_settings(space)) + 1 + len(space.baselines)
         plan = Plan(space, base, trials or TRIALS, sweep)
-    if settings.confirm > plan.trials:
+    if settings.confirm > plan.trials - 1:
         raise UsageError(
-            f"--confirm {settings.confirm}: the board will hold {plan.trials} settings; confirm at most so many, or "
-            "raise --trials"
+            f"--confirm {settings.confirm}: the board will hold {plan.trials - 1} settings beside the default; confirm "
+            "at most so many, or raise --trials"
         )
     return plan
 

@@ -6,6 +6,7 @@ import hashlib
 import json
 import shutil
 import tempfile
+import time
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -87,7 +88,10 @@ def _report(
     if report.checkpoint is not None:
         values["weights"] = _digest(report.checkpoint / MODEL_FILE)
         if report.improved:
+            started = time.perf_counter()
             values |= keep_evaluation(report, data, config, tasks, workdir / BEST_FOLDER)
+            for name in ("eval_seconds", "epoch_seconds"):
+                values[name] += time.perf_counter() - started
             for file in (THRESHOLDS_FILE, MATCHES_FILE, CONFIRM_FILE):  # the next checkpoints copy it from the first
                 if (workdir / BEST_FOLDER / file).is_file():
                     shutil.copyfile(workdir / BEST_FOLDER / file, report.checkpoint / BEST_FOLDER / file)
@@ -131,6 +135,7 @@ def optima(found: "Sweep") -> dict[str, float | bool]:
                 f"{task}_nms": setting.nms,
                 f"{task}_score": setting.score,
                 f"{task}_class_agnostic": setting.class_agnostic,
+                f"{task}_max_detections": setting.max_detections,
             }
     return values
 

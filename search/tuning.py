@@ -114,7 +114,13 @@ def fit(
         },
         on_propose=recorder.propose,
         ending=why,
-        screen=Screen(data.train.table, active=settings.screen),
+        screen=Screen(
+            data.train.table,
+            active=settings.screen,
+            best_baseline=max(
+                (trial.coverage["mean_iou"] for trial in searched if trial.baseline and trial.coverage), default=None
+            ),
+        ),
         on_screen=recorder.screened,
         further=further.next,
         waiting=unfinished(record, study),

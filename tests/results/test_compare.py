@@ -13,14 +13,13 @@ def run(tmp_path_factory):
     one.trial("t0000", 0.6, baseline="default")
     one.trial("t0001", 0.95, **{LR: 2e-3, "optim.schedule": "step"})
     one.trial("t0002", 0.6, **{"optim.momentum": 0.5})
-    number = 3
+    step = {LR: 2e-3, "optim.schedule": "step"}
+    names = (f"t{number:04d}" for number in range(3, 99))
     for seed in (1, 2, 3):
-        one.trial(f"t{number:04d}", 0.6, seed=seed, role="replicate")
-        one.trial(
-            f"t{number + 1:04d}", 0.95, seed=seed, role="confirm", confirm=0.9, **{LR: 2e-3, "optim.schedule": "step"}
-        )
-        one.trial(f"t{number + 2:04d}", 0.6, seed=seed + 9, role="confirm", confirm=0.5)
-        number += 3
+        one.trial(next(names), 0.6, seed=seed, role="replicate")
+        one.trial(next(names), 0.95, seed=seed, role="replicate", **step)
+        one.trial(next(names), 0.6, seed=seed + 9, role="confirm", confirm=0.5)
+        one.trial(next(names), 0.95, seed=seed + 9, role="confirm", confirm=0.9, **step)
     for name in ("t0000", "t0002"):
         one.events.write("report", trial_id=name, epoch=3, weights="same")
     return one.done()
@@ -102,6 +101,12 @@ def on_other_data(folder):
     return one.done()
 
 
+def by_another_metric(folder):
+    one = Searched(folder, metric="val_number_accuracy")
+    one.trial("t0000", 0.5)
+    return one.done()
+
+
 @pytest.mark.parametrize(
     ("make", "arguments", "said"),
     [
@@ -114,7 +119,9 @@ def on_other_data(folder):
         (None, ["{run}", "--trials", "t0000,else:t0001"], "no run 'else'"),
         (None, ["{run}", "--by", "optim.lrr"], "no such field varies in this run; did you mean 'optim.lr'"),
         (None, ["{run}", "--by", "optim.lr", "--trials", "t0000,t0001"], "give one of them"),
-        (None, ["{run}", "{run}"], "2 runs are named"),
+        (None, ["{run}", "--by", "space"], "share one value of it"),
+        (on_other_data, ["{run}"], "2 runs are named"),
+        (by_another_metric, ["{run}", "--trials", "demo:t0000,bad:t0000"], "chose their best epochs by"),
     ],
 )
 def test_a_mistake_is_one_sentence(run, tmp_path, make, arguments, said, capsys):

@@ -8,17 +8,18 @@ from results.guard import find_twins
 from results.record import EventWriter, read_record
 
 
-def run_of(tmp_path, *trials):
-    """Trials of (knobs, digest of the weights or None, mAP of their one epoch)."""
+def run_of(tmp_path, *trials, status="finished"):
+    """Trials of (knobs, digest of the last weights or None, their mAP); after the first epoch all are alike."""
     folder = tmp_path / "run"
     folder.mkdir()
     events = EventWriter(folder, "run")
     events.write("run", metric="val_map", trials=9, resumed=False)
     for number, (knobs, weights, value) in enumerate(trials):
         introduce(events, f"t{number:04d}", **knobs)
-        events.write(
-            "report", trial_id=f"t{number:04d}", **report(1, value), **({"weights": weights} if weights else {})
-        )
+        name = f"t{number:04d}"
+        for epoch, digest in ((1, "start"), (2, weights)):
+            events.write("report", trial_id=name, **report(epoch, value), **({"weights": digest} if weights else {}))
+        events.write("end", trial_id=name, status=status, reason=None)
     events.close()
     return read_record(folder, "run")
 
@@ -34,8 +35,13 @@ def run_of(tmp_path, *trials):
     ],
 )
 def test_knobs_that_did_nothing_are_found_by_what_they_left_behind(tmp_path, second, weights, value, expected):
-    record = run_of(tmp_path, ({}, "same", 0.3), (second, weights, value))
+    record = run_of(tmp_path, ({}, weights and "same", 0.3), (second, weights, value))
     assert find_twins(record) == expected
+
+
+def test_trials_that_were_stopped_may_have_begun_alike(tmp_path):
+    trials = ({}, "same", 0.3), ({"optim.momentum": 0.5}, "same", 0.3)
+    assert find_twins(run_of(tmp_path, *trials, status="stopped")) == {}
 
 
 def test_names_that_torchvision_does_not_read_change_nothing_in_what_is_read_back():

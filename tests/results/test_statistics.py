@@ -122,6 +122,12 @@ def test_what_it_would_take_is_said_in_words(one, images, expected):
     assert expected in needed(one, images)
 
 
+def test_being_one_of_many_takes_more():
+    one = difference(0.01, 0.01, None, 0)
+    assert needed(one, 500) == "needs about 3,400 more images"
+    assert needed(one, 500, comparisons=100) == "needs about 8,800 more images"
+
+
 def test_the_replicates_proposed_are_what_a_simulation_needs():
     """With the number proposed, about four in five repetitions find a difference of the size seen."""
     generator = np.random.default_rng(3)

@@ -53,7 +53,7 @@ def test_settings_with_fresh_seeds_are_compared_as_settings(replicated):
     assert apart.words.startswith("t0000 is better: +0.")
     same = board.compare(trials["t0000"], trials["t0004"])
     assert not same.told_apart
-    assert same.words.startswith("cannot be told apart: +0.")
+    assert same.words.startswith(f"cannot be told apart: {same.difference.estimate:+.3f} [")
     assert "needs about" in same.words or "over" in same.words
 
 
@@ -86,7 +86,6 @@ def test_single_trainings_differ_as_models_never_as_settings(single):
     assert verdict.level == "models"
     assert verdict.told_apart
     assert verdict.words.startswith("t0000's model is better: +")
-    assert verdict.words.endswith("of the settings nothing can be said without replicates")
     assert board.compare(trials["t0002"], trials["t0000"]).words == verdict.words  # whichever is named first
 
 

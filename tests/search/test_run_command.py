@@ -47,7 +47,7 @@ def run(*arguments):
         (["--space", "anchors", "--valid-fraction", "2"], "must lie between 0 and 1"),
         (["--spac", "anchors"], "unrecognized arguments"),
         (["--space", "thresholds", "--trials", "4"], "one training serves"),
-        (["--space", "anchors", "--confirm", "13"], "--confirm 13: the board will hold 12 settings"),
+        (["--space", "anchors", "--confirm", "12"], "--confirm 12: the board will hold 11 settings"),
         (["--space", "anchors", "--confirm", "0"], "must be a whole number of at least 1, got '0'"),
         (["--space", "anchors", "--replicates", "0"], "must be a whole number of at least 1"),
         (["--space", "anchors", "--confirm-fraction", "1"], "must be a number between 0 and 1, got '1'"),

@@ -24,6 +24,12 @@ def test_settings_far_under_the_best_baseline_are_screened_with_the_figures():
     assert screen.look(config("17,26,38,55,80"), baseline=False)[1] is None
 
 
+def test_a_resumed_search_knows_the_baselines_of_the_driver_before():
+    bad = config("200,250,300,350,400")
+    assert Screen(TABLE, active=True).look(bad, baseline=False)[1] is None
+    assert "the best baseline's by 0.80" in Screen(TABLE, active=True, best_baseline=0.8).look(bad, baseline=False)[1]
+
+
 @pytest.mark.parametrize(("active", "baseline"), [(False, False), (True, True)])
 def test_baselines_and_switched_off_screens_measure_only(active, baseline):
     screen = Screen(TABLE, active=active)
