@@ -100,20 +100,28 @@ def best_ious(model: ModelConfig, table: Table) -> NDArray[np.float32]:
     """
     image = np.repeat(np.arange(len(table.image_ids)), np.diff(table.box_start))[~table.crowds]
     resized = resized_sizes(model, table.sizes)
-    boxes = table.boxes[~table.crowds] * np.tile(resized / table.sizes, 2).astype(np.float32)[image]
     padded = -(-resized // SIZE_DIVISIBLE) * SIZE_DIVISIBLE
-    centre = (boxes[:, :2] + boxes[:, 2:]) / 2
-    side = boxes[:, 2:] - boxes[:, :2]
+    ratio = (resized / table.sizes).astype(np.float32)[image]
+    boxes = table.boxes[~table.crowds]
+    low = [np.ascontiguousarray(boxes[:, axis] * ratio[:, axis]) for axis in (0, 1)]
+    high = [np.ascontiguousarray(boxes[:, axis + 2] * ratio[:, axis]) for axis in (0, 1)]
+    area = (high[0] - low[0]) * (high[1] - low[1])
     best = np.zeros(len(boxes), dtype=np.float32)
     for level, shapes in enumerate(anchors_of(model)):
         grid = padded // STRIDES[level] if level < NUM_LEVELS - 1 else -(-(padded // STRIDES[-1]) // 2)
-        stride = (padded // grid)[image].astype(np.float32)
-        place = np.clip(np.rint(centre / stride), 0, (grid[image] - 1).astype(np.float32)) * stride
+        stride, last = (padded // grid).astype(np.float32), (grid - 1).astype(np.float32)
+        place = []
+        for axis in (0, 1):
+            step = stride[image, axis]
+            nearest = np.rint((low[axis] + high[axis]) / (2 * step))
+            place.append(np.clip(nearest, 0, last[image, axis]) * step)
         for shape in shapes:
-            low = np.maximum(boxes[:, :2], place + shape[:2])
-            high = np.minimum(boxes[:, 2:], place + shape[2:])
-            inter = np.maximum(high - low, 0).prod(axis=1)
-            union = side.prod(axis=1) + (shape[2:] - shape[:2]).prod() - inter
+            inter = np.ones(len(boxes), dtype=np.float32)
+            for axis in (0, 1):
+                reach = np.minimum(high[axis], place[axis] + shape[axis + 2])
+                reach -= np.maximum(low[axis], place[axis] + shape[axis])
+                inter *= np.maximum(reach, 0, out=reach)
+            union = area + (shape[2] - shape[0]) * (shape[3] - shape[1]) - inter
             np.maximum(best, inter / union, out=best)
     return best
 

@@ -12,7 +12,7 @@ CONFIRM_SEEDS = 3
 CONFIRM_FRACTION = 0.3
 """Share of valid that `--confirm` sets apart."""
 
-SCREEN = False
+SCREEN = True
 """Whether settings whose anchors miss the digits are left untrained."""
 
 METRICS = ("val_map", "val_map_50", "val_digit_accuracy", "val_number_accuracy")

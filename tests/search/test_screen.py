@@ -2,7 +2,7 @@ import pytest
 
 from digits_core.config import TrainConfig
 from oracle import table_of
-from search.screen import Screen
+from search.screen import MARGIN, Screen
 
 TABLE = table_of([[((10.0, 10.0, 23.0, 36.0), 1, False)]], side=64)  # an anchor of the default, nearly
 
@@ -16,7 +16,7 @@ def test_settings_far_under_the_best_baseline_are_screened_with_the_figures():
     good, reason = screen.look(TrainConfig(), baseline=True)
     assert reason is None
     bad, reason = screen.look(config("200,250,300,350,400"), baseline=False)
-    assert bad.mean_iou < good.mean_iou - 0.1
+    assert bad.mean_iou < good.mean_iou - MARGIN
     assert reason == (
         f"screen: its anchors overlap the training digits by a mean IoU of {bad.mean_iou:.2f}, the best baseline's by "
         f"{good.mean_iou:.2f}"
