@@ -12,16 +12,15 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from digits_core.config import DetectConfig, TrainConfig
-from digits_core.errors import RunError, printable
+from digits_core.errors import RunError
 from digits_core.metrics import SCORE_NAMES, MatchTable, Truth, bootstrap_scores, resample_weights
 from digits_core.transcribe import numbers_of
-from results.schema import BOOTSTRAP, MATCHES, SCHEMA_VERSION
+from results.schema import BOOTSTRAP, MATCHES
 from results.statistics import interval
-from results.tables import write_table
+from results.tables import read_arrow, write_table
 
 MATCHES_FOLDER, BOOTSTRAP_FOLDER = "matches", "bootstrap"
 
@@ -160,19 +159,7 @@ def _read_bootstrap(path: Path, mark: str) -> dict[str, NDArray[np.float64]] | N
 
 
 def _read(path: Path) -> pa.Table:
-    try:
-        table = pq.read_table(path)
-    except FileNotFoundError:
-        raise RunError(f"{path}: no such file") from None
-    except (pa.ArrowException, OSError) as error:
-        raise RunError(f"{path} is damaged or no Parquet file: {printable(str(error))}") from None
-    version = (table.schema.metadata or {}).get(b"schema_version", b"none").decode(errors="replace")
-    if version != SCHEMA_VERSION:
-        raise RunError(
-            f"{path} has schema version {printable(version)}, this program reads {SCHEMA_VERSION}; search again, or "
-            "compare with the version that wrote it"
-        )
-    return table
+    return read_arrow(path, "search again, or compare with the version that wrote it")
 
 
 def _lists(ends: NDArray[np.int64], values: NDArray[Any], column: str) -> pa.Array:

@@ -39,7 +39,22 @@ def write_table(path: Path, table: pa.Table) -> None:
 
 
 def read_table(path: Path) -> pd.DataFrame:
-    """Read a table of ours with Arrow's own types: null stays apart from NaN, integers stay integers.
+    """Read a view of ours with Arrow's own types: null stays apart from NaN, integers stay integers.
+
+    Raises:
+        RunError: no such file, no Parquet, or another schema version.
+    """
+    table = read_arrow(path, "rebuild it with python -m results.leaderboard RUN --rebuild")
+    frame: pd.DataFrame = table.to_pandas(types_mapper=pd.ArrowDtype)
+    return frame
+
+
+def read_arrow(path: Path, way_out: str) -> pa.Table:
+    """Read a Parquet file of ours.
+
+    Args:
+        path: the file.
+        way_out: what to do about one of another schema version.
 
     Raises:
         RunError: no such file, no Parquet, or another schema version.
@@ -53,8 +68,6 @@ def read_table(path: Path) -> pd.DataFrame:
     version = (table.schema.metadata or {}).get(b"schema_version", b"none").decode(errors="replace")
     if version != SCHEMA_VERSION:
         raise RunError(
-            f"{path} has schema version {printable(version)}, this program reads {SCHEMA_VERSION}; rebuild it with "
-            "python -m results.leaderboard RUN --rebuild"
+            f"{path} has schema version {printable(version)}, this program reads {SCHEMA_VERSION}; {way_out}"
         )
-    frame: pd.DataFrame = table.to_pandas(types_mapper=pd.ArrowDtype)
-    return frame
+    return table
