@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import ndtr, ndtri, stdtr, stdtrit  # the distributions alone: scipy.stats takes a second to load
+from scipy.special import ndtr, ndtri, stdtrit  # the distributions alone: scipy.stats takes a second to load
 
 LEVEL = 0.95
 """Coverage of every interval; a verdict needs a p-value under 1 - LEVEL."""
@@ -31,7 +31,6 @@ class Difference:
         p: two-sided, of no difference; before any correction.
         image_error: standard error from the choice of images.
         seed_error: standard error from the seeds; None when two trained models are compared as they are.
-        critical: standard errors from the estimate to an end of the interval.
         replicates: fresh seeds per side, on average; 0 for models.
     """
 
@@ -41,7 +40,6 @@ class Difference:
     p: float
     image_error: float
     seed_error: float | None
-    critical: float
     replicates: float
 
     @property
@@ -58,7 +56,6 @@ class Difference:
             self.p,
             self.image_error,
             self.seed_error,
-            self.critical,
             self.replicates,
         )
 
@@ -109,6 +106,9 @@ def setting_difference(
 ) -> Difference:
     """Two settings, each trained with fresh seeds: images and seeds are luck.
 
+    The two parts' own intervals, normal for the images and Student's t for the seeds, are joined by the root of
+    the sum of their squares.
+
     Args:
         first: scores, one per seed.
         second: those of the other.
@@ -118,15 +118,13 @@ def setting_difference(
         freedom: its degrees of freedom.
 
     Source:
-        Satterthwaite 1946, An approximate distribution of estimates of variance components.
+        Zou and Donner 2008, Construction of confidence limits about effect measures (recovering variances from the
+        limits of each part).
     """
     images = _spread(first_resampled.mean(axis=0) - second_resampled.mean(axis=0))
     seeds = math.sqrt(seed_variance * (1 / len(first) + 1 / len(second)))
-    total = images**2 + seeds**2
-    # The image part rests on as many draws as there are resamples: it counts as known.
-    together = freedom * (total / seeds**2) ** 2 if seeds else math.inf
     per_side = 2 / (1 / len(first) + 1 / len(second))
-    return _difference(float(np.mean(first) - np.mean(second)), images, seeds, together, per_side)
+    return _difference(float(np.mean(first) - np.mean(second)), images, seeds, freedom, per_side)
 
 
 def pooled_variance(groups: Sequence[Sequence[float]]) -> tuple[float, int]:
@@ -185,15 +183,26 @@ def _spread(values: NDArray[np.float64]) -> float:
 
 
 def _difference(estimate: float, images: float, seeds: float | None, freedom: float, replicates: float) -> Difference:
-    error = math.hypot(images, seeds or 0.0)
-    critical = float(stdtrit(freedom, (1 + LEVEL) / 2)) if math.isfinite(freedom) else _NORMAL
-    if error:
-        distance = abs(estimate) / error
-        p = float(2 * (stdtr(freedom, -distance) if math.isfinite(freedom) else ndtr(-distance)))
-    else:
-        p = 1.0 if estimate == 0 else 0.0
-    reach = critical * error
-    return Difference(estimate, estimate - reach, estimate + reach, p, images, seeds, critical, replicates)
+    reach = _reach(math.log(1 - LEVEL), images, seeds or 0.0, freedom)
+    p = _p_value(abs(estimate), images, seeds or 0.0, freedom)
+    return Difference(estimate, estimate - reach, estimate + reach, p, images, seeds, replicates)
 
 
-_NORMAL = float(ndtri((1 + LEVEL) / 2))
+def _reach(log_level: float, images: float, seeds: float, freedom: float) -> float:
+    """Half the interval that leaves out a share of exp(log_level)."""
+    tail = math.exp(log_level) / 2
+    student = -float(stdtrit(freedom, tail)) if seeds else 0.0
+    return math.hypot(-float(ndtri(tail)) * images, student * seeds)
+
+
+def _p_value(size: float, images: float, seeds: float, freedom: float) -> float:
+    """The share that an interval just reaching from the estimate to 0 leaves out."""
+    if not images and not seeds:
+        return 0.0 if size else 1.0
+    if not seeds:
+        return float(2 * ndtr(-size / images))
+    low, high = -200.0, 0.0
+    for _ in range(60):  # the reach falls as the share left out grows
+        middle = (low + high) / 2
+        low, high = (middle, high) if _reach(middle, images, seeds, freedom) > size else (low, middle)
+    return math.exp(high)

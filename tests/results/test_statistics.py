@@ -78,13 +78,22 @@ def test_variance_is_pooled_over_all_replicated_settings_of_a_run():
     assert pooled_variance([[1.0], [2.0]]) == (0.0, 0)
 
 
-def test_images_and_seeds_both_widen_an_interval_and_known_images_add_freedom():
+def test_the_intervals_of_images_and_seeds_are_joined_by_their_squares():
     first, second = [0.45, 0.47, 0.44], [0.41, 0.43, 0.44]
     flat, spread = np.zeros((3, 400)), np.tile(RNG.normal(0, 0.02, 400), (3, 1))
     seeds = setting_difference(first, second, flat, flat, 2e-4, 4)
     both = setting_difference(first, second, spread, flat, 2e-4, 4)
     assert both.error == pytest.approx(math.hypot(seeds.error, 0.02), rel=0.05)
-    assert both.critical < seeds.critical
+    widths = seeds.high - seeds.estimate, 1.96 * both.image_error
+    assert both.high - both.estimate == pytest.approx(math.hypot(*widths), rel=1e-4)
+
+
+@given(st.floats(-0.2, 0.2), st.floats(1e-4, 0.05), st.floats(1e-6, 1e-3), st.integers(1, 20))
+def test_a_p_value_is_under_the_level_just_where_the_interval_leaves_out_zero(size, images, variance, freedom):
+    spread = np.array([[-1.0, 1.0, -1.0, 1.0]]) * images
+    one = setting_difference([0.5 + size], [0.5], spread, np.zeros((1, 4)), variance, freedom)
+    assert (one.p < 0.05) == (one.low > 0 or one.high < 0) or abs(one.p - 0.05) < 1e-9
+    assert 0 <= one.p <= 1
 
 
 def test_holm_worked_by_hand():
@@ -103,7 +112,7 @@ def test_holm_never_lowers_a_p_value_nor_changes_the_order(values):
 
 
 def difference(estimate, images, seeds, replicates):
-    return Difference(estimate, 0, 0, 0.5, images, seeds, 2.0, replicates)
+    return Difference(estimate, 0, 0, 0.5, images, seeds, replicates)
 
 
 @pytest.mark.parametrize(
