@@ -82,7 +82,7 @@ def build_parser() -> argparse.ArgumentParser:
         default=1,
         metavar="R",
         help="train the best settings R times in all, each time with another seed (default 1; verdicts on settings "
-        "need 3)",
+        "need 3; the default is judged as a setting only when it is among them, or with --confirm)",
     )
     real.add_argument(
         "--replicate-top",
