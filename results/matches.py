@@ -4,6 +4,7 @@ The first is written by the trial and never changes. The second follows from it 
 for: the same resamples of the images for every trial of a run, so that differences are paired.
 """
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -114,8 +115,9 @@ def resampled_scores(
     if not source.is_file():
         return {}
     mark = f"{source.stat().st_size} bytes, {RESAMPLES} resamples"
-    found = _read_bootstrap(target, mark) if target.is_file() else None
-    if found is None and make:
+    with contextlib.suppress(RunError):  # not there yet, made from other match tables, or damaged
+        return _read_bootstrap(target, mark)
+    if make:
         stored = read_matches(source)
         detect = TrainConfig.from_flat(config).detect
         weights = resample_weights(len(stored.image_ids), RESAMPLES)
@@ -125,9 +127,8 @@ def resampled_scores(
         target.parent.mkdir(exist_ok=True)
         made_from = {**(BOOTSTRAP.metadata or {}), b"made_from": mark.encode()}
         write_table(target, pa.table(columns, schema=BOOTSTRAP.with_metadata(made_from)))
-        _read_bootstrap.cache_clear()
-        found = _read_bootstrap(target, mark)
-    return found or {}
+        return _read_bootstrap(target, mark)
+    return {}
 
 
 def score_intervals(
@@ -146,14 +147,15 @@ def score_intervals(
 
 
 @lru_cache(maxsize=4096)
-def _read_bootstrap(path: Path, mark: str) -> dict[str, NDArray[np.float64]] | None:
-    """The scores of a bootstrap file; None when it was made from other match tables, or is damaged."""
-    try:
-        table = _read(path)
-    except RunError:
-        return None
+def _read_bootstrap(path: Path, mark: str) -> dict[str, NDArray[np.float64]]:
+    """The scores of a bootstrap file; an error is not remembered.
+
+    Raises:
+        RunError: it is not there, is damaged, or was made from other match tables.
+    """
+    table = _read(path)
     if (table.schema.metadata or {}).get(b"made_from") != mark.encode():
-        return None
+        raise RunError(f"{path} was made from other match tables")
     found = {name: table.column(name).to_numpy().astype(np.float64) for name in SCORE_NAMES}
     return {name: values for name, values in found.items() if not np.isnan(values).all()}
 

@@ -66,7 +66,10 @@ def test_the_bootstrap_is_made_once_and_anew_when_the_matches_change(tmp_path):
     assert np.array_equal(resampled_scores(folder, "t0000", config)["map"], first["map"])
     assert target.stat().st_mtime_ns == written
     detect = TrainConfig().detect
+    target.write_bytes(b"")  # a derived file: a damaged one is made anew
+    assert np.array_equal(resampled_scores(folder, "t0000", config)["map"], first["map"])
     write_matches(matches_path(folder, "t0000", "val"), stored(detect), detect)
+    assert resampled_scores(folder, "t0000", config, make=False) == {}
     assert not np.array_equal(resampled_scores(folder, "t0000", config)["map"], first["map"])
 
 

@@ -190,3 +190,30 @@ def test_groups_of_settings_are_judged_by_the_spread_between_settings(tmp_path):
     assert verdict.words.startswith("step is better: +")
     alone = board.compare_groups("step", leads[:1], "cosine", leads[2:], (0.0, 0))
     assert "no value was trained twice" in alone.words
+
+
+def test_a_damaged_match_table_costs_its_own_row_alone(tmp_path):
+    run = Searched(tmp_path / "torn")
+    settings(run, 0.9, 0.4)
+    (run.done() / "matches" / "t0001.parquet").write_bytes(b"PAR1")
+    rows = {row["trial_id"]: row for row in leaderboard_table(read_record_of(run.folder), run.folder).to_pylist()}
+    assert rows["t0000"]["val_map_low"] is not None
+    assert rows["t0001"]["val_map_low"] is None
+    assert rows["t0001"]["val_map"] > 0
+
+
+def test_the_leader_may_lack_a_table(tmp_path):
+    run = Searched(tmp_path / "lead")
+    run.trial("t0000", 0.95, matches=False, **{LR: 1e-3})
+    settings(run, 0.7, 0.6, start=1)
+    record = read_record_of(run.done())
+    assert {one.words for one in whole_board(record, run.folder, "val_map")} == {"t0000 has no match table"}
+    assert ties_with_best(record, run.folder) == {}
+
+
+def test_confirm_seeds_rank_nobody(tmp_path):
+    run = Searched(tmp_path / "ranks")
+    run.trial("t0000", 0.4, baseline="default")
+    run.trial("t0001", 0.9, **{LR: 5e-3})
+    run.trial("t0002", 0.4, seed=7, role="confirm", confirm=0.4)
+    assert read_record_of(run.done()).winner().trial_id == "t0001"

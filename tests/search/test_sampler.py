@@ -8,7 +8,7 @@ from ray.tune.search import Searcher
 from digits_core.anchors import setting_digest
 from digits_core.config import TrainConfig
 from search.further import Waiting
-from search.sampler import MAX_REPEATS, SettingSearcher, build_sampler
+from search.sampler import MAX_REPEATS, MAX_SCREENED, SettingSearcher, build_sampler
 from spaces.catalogue import SPACES
 from spaces.registry import Space, quiet_study
 
@@ -240,3 +240,27 @@ def test_settings_that_the_screen_keeps_out_cost_no_trial_and_optuna_takes_them_
     states = [trial.state for trial in study.trials]
     assert states.count(TrialState.PRUNED) == len(screened)
     assert states.count(TrialState.COMPLETE) == 3
+
+
+def test_a_space_that_is_used_up_is_not_drawn_from_again_while_something_still_runs():
+    few = Space(
+        name="few", summary="", suggest=lambda trial: {"optim.batch_size": trial.suggest_categorical("b", [8, 16])}
+    )
+    searcher, study, _ = search(few, 30, further=lambda: Waiting)
+    names = iter(f"ray{number}" for number in range(99))
+    while (name := next(names)) and searcher.suggest(name) is not None:
+        searcher.on_trial_complete(name, result(4, 0.5))
+    drawn = len(study.trials)
+    assert drawn >= MAX_REPEATS
+    assert [searcher.suggest(next(names)) for _ in range(5)] == [None] * 5
+    assert len(study.trials) == drawn
+
+
+def test_a_screen_that_keeps_everything_out_ends_the_drawing():
+    class Nothing:
+        def look(self, config, *, baseline):
+            return None, None if baseline else "too small"
+
+    searcher, _, proposals = search(SPACES["anchors"], 9, screen=Nothing())
+    assert [params["role"] for params in run_through(searcher)] == ["search"] * 3  # the baselines
+    assert len(proposals) == 3 + MAX_SCREENED
