@@ -5,7 +5,7 @@ from typing import TextIO
 
 from rich.console import Console
 
-PLAIN_WIDTH = 160
+PLAIN_WIDTH = 220
 """Columns when the output is a file or a pipe."""
 
 

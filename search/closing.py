@@ -56,6 +56,14 @@ go on with  {python} -m results.leaderboard {quote(str(folder))}
     if ending == "interrupted":
         console.print(f"interrupted; go on with\n            {resume_command(settings)}", markup=False, soft_wrap=True)
         return 130
+    owed = sum(trial.status == "interrupted" for trial in record.trials.values())
+    if ending == "time budget" and owed:
+        console.print(
+            f"the time budget was used up while {owed} further seeds were in training; go on with\n"
+            f"            {resume_command(settings)}",
+            markup=False,
+            soft_wrap=True,
+        )
     confirmed = len(confirmations(record, folder))
     if confirmed < settings.confirm:
         why = "the run ended before" if ending else "no more of them trained to their end"
