@@ -140,7 +140,7 @@ def confirmation_words(record: RunRecord, folder: Path) -> list[str]:
             flattered = claimed - difference.estimate
             said += (
                 f"; choosing had flattered it by {flattered:.3f}"
-                if flattered > 0
+                if flattered >= 0.0005
                 else "; choosing had not flattered it"
             )
         lines.append(said)

@@ -147,7 +147,7 @@ def holm(values: Sequence[float] | NDArray[np.float64]) -> NDArray[np.float64]:
     return corrected
 
 
-def needed(difference: Difference, num_images: int, comparisons: float = 1.0) -> str:
+def needed(difference: Difference, num_images: int, comparisons: int = 1) -> str:
     """What it would take to tell a difference of this size, in words.
 
     Replicates where the seeds are what hides it, else images; with LEVEL and POWER, as if more of either
@@ -156,7 +156,7 @@ def needed(difference: Difference, num_images: int, comparisons: float = 1.0) ->
     Args:
         difference: not told apart as it is.
         num_images: that it was measured on.
-        comparisons: by how much being one of many raised its p-value.
+        comparisons: how many are judged together; the strictest of Holm's levels is asked for.
     """
     size = abs(difference.estimate)
     reach = float(ndtri(1 - (1 - LEVEL) / 2 / comparisons) + ndtri(POWER))

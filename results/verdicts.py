@@ -1,6 +1,7 @@
 """Verdicts on a run's trials and settings: what is better, what cannot be told apart, what is not compared."""
 
 import itertools
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -126,7 +127,7 @@ class Board:
         variance, freedom = self.seed_variance
         if all(fresh) and freedom and first.config_hash != second.config_hash:
             difference = self._of(fresh[0], fresh[1], variance, freedom)
-            return self._judge(first.trial_id, second.trial_id, "settings", difference)
+            return self.judge(first.trial_id, second.trial_id, "settings", difference)
         if self.part == "confirm":
             few = "not compared: confirmed by fewer than two seeds"
             return self._refuse(first.trial_id, second.trial_id, "settings", few)
@@ -136,7 +137,7 @@ class Board:
         difference = model_difference(
             self._point(first), self._point(second), self._resampled(first), self._resampled(second)
         )
-        return self._judge(first.trial_id, second.trial_id, "models", difference)
+        return self.judge(first.trial_id, second.trial_id, "models", difference)
 
     def compare_groups(
         self,
@@ -158,7 +159,7 @@ class Board:
         values = [[self.setting_value(one) for one in group] for group in (firsts, seconds)]
         resampled = [np.stack([self._setting_resampled(one) for one in group]) for group in (firsts, seconds)]
         difference = setting_difference(values[0], values[1], resampled[0], resampled[1], variance, freedom)
-        return self._judge(first, second, "groups", difference)
+        return self.judge(first, second, "groups", difference)
 
     def setting_value(self, trial: TrialRecord) -> float:
         """The mean of a setting's fresh seeds, or its one training."""
@@ -186,7 +187,7 @@ class Board:
         return [
             one
             if one.difference is None
-            else self._judge(one.first, one.second, one.level, one.difference, next(corrected))
+            else self.judge(one.first, one.second, one.level, one.difference, next(corrected), len(judged))
             for one in verdicts
         ]
 
@@ -197,9 +198,16 @@ class Board:
         resampled = [np.stack([self._resampled(one) for one in side]) for side in (first, second)]
         return setting_difference(points[0], points[1], resampled[0], resampled[1], variance, freedom)
 
-    def _judge(
-        self, first: str, second: str, level: Level, difference: Difference, corrected: float | None = None
+    def judge(
+        self,
+        first: str,
+        second: str,
+        level: Level,
+        difference: Difference,
+        corrected: float | None = None,
+        family: int = 1,
     ) -> Verdict:
+        """Put a difference into words; `corrected` is its p-value as one of a `family` of comparisons."""
         p = difference.p if corrected is None else corrected
         told_apart = p < 1 - LEVEL
         shown = difference.swapped() if told_apart and difference.estimate < 0 else difference
@@ -210,8 +218,7 @@ class Board:
             words = f"{what} is better: {reach}"
         else:
             many = " among so many" if difference.p < 1 - LEVEL else ""
-            comparisons = p / difference.p if 0 < difference.p < p < 1 else 1.0
-            words = f"cannot be told apart{many}: {reach}; {needed(difference, self.num_images, comparisons)}"
+            words = f"cannot be told apart{many}: {reach}; {needed(difference, self.num_images, family)}"
         return Verdict(first, second, level, difference, p, words)
 
     @staticmethod
@@ -247,10 +254,13 @@ def whole_board(record: RunRecord, folder: Path, metric: str, *, make: bool = Tr
     verdicts = [board.compare(leads[0], other) for other in leads[1:]]
     compared = [lead for lead, one in zip(leads[1:], verdicts, strict=True) if one.difference is not None]
     ranks = _all_pairs_holm(board, [leads[0], *compared])
+    family = math.comb(len(compared) + 1, 2)
     return [
         verdict
         if verdict.difference is None
-        else board._judge(verdict.first, verdict.second, verdict.level, verdict.difference, ranks[verdict.second])
+        else board.judge(
+            verdict.first, verdict.second, verdict.level, verdict.difference, ranks[verdict.second], family
+        )
         for verdict in verdicts
     ]
 
