@@ -18,6 +18,20 @@ from typing import Any, Self
 from digits_core.errors import ConfigError, did_you_mean, printable
 from digits_core.knob import Flat, Knob, Scalar, format_numbers, knob, parse_numbers
 
+BACKBONES = (
+    "tiny",
+    "resnet18",
+    "resnet50",
+    "resnet101",
+    "resnext50_32x4d",
+    "resnext101_32x8d",
+    "resnet50_v2",
+)
+"""All but tiny are torchvision's; resnet50_v2 is its second version, with live batch norm and a deeper head."""
+
+COCO_BACKBONES = ("resnet50", "resnet50_v2")
+"""Those that torchvision has COCO weights of."""
+
 READINGS = ("left_to_right", "main_axis")
 """The rules by which the digits of an image become a number; `transcribe` follows them."""
 
@@ -38,7 +52,7 @@ class DataConfig:
 class ModelConfig:
     """The detector: backbone, initial weights, anchors, RPN and RoI heads."""
 
-    backbone: str = knob("tiny", "feature extractor under the pyramid", choices=("tiny", "resnet50"))
+    backbone: str = knob("tiny", "feature extractor under the pyramid", choices=BACKBONES)
     weights: str = knob(
         "drawn",
         "initial weights: none | drawn (shipped, tiny only) | imagenet | coco | path of a checkpoint folder",
@@ -101,6 +115,11 @@ class ModelConfig:
             )
         if self.weights in ("imagenet", "coco") and self.backbone == "tiny":
             raise ConfigError(f"model.weights={self.weights} does not exist for model.backbone=tiny; use drawn or none")
+        if self.weights == "coco" and self.backbone not in COCO_BACKBONES:
+            raise ConfigError(
+                f"model.weights=coco exists for {' and '.join(COCO_BACKBONES)} alone, not for model.backbone="
+                f"{self.backbone}; use imagenet, none or a path"
+            )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

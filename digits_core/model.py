@@ -1,23 +1,17 @@
 """build_model(config): a torchvision Faster R-CNN whose every setting comes from TrainConfig."""
 
-import itertools
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
-from urllib.error import URLError
 
-import torch
 from torch import Tensor, nn
-from torchvision.models import ResNet50_Weights
-from torchvision.models.detection import FasterRCNN, FasterRCNN_ResNet50_FPN_Weights
+from torchvision.models.detection import FasterRCNN
 from torchvision.models.detection.anchor_utils import AnchorGenerator
-from torchvision.models.detection.backbone_utils import BackboneWithFPN, resnet_fpn_backbone
-from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
+from torchvision.models.detection.faster_rcnn import FastRCNNPredictor
 from torchvision.ops import MultiScaleRoIAlign
 
 from digits_core.anchors import anchors_of
+from digits_core.backbones import COCO_WEIGHTS, build_backbone, build_box_head, build_rpn_head, download
 from digits_core.checkpoint import load_config, load_tensors
 from digits_core.config import NUM_LEVELS, ModelConfig, TrainConfig
 from digits_core.errors import ConfigError, WeightsError
@@ -26,13 +20,6 @@ from digits_core.labels import NUM_CLASSES
 
 DRAWN_WEIGHTS = Path(__file__).parent / "weights" / "tiny_drawn"
 """Folder of the shipped weights: a checkpoint like any other, in half precision."""
-
-TINY_WIDTHS = (16, 32, 64, 128, 128)
-TINY_FPN_WIDTH = 64
-TINY_HEAD_WIDTH = 256
-RESNET_HEAD_WIDTH = 1024
-RESNET_LAYERS_WITH_WEIGHTS = 3
-"""Trained resnet stages when weights are given and `trainable_layers` is not: torchvision's default."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,14 +50,17 @@ def build_model(config: TrainConfig, *, num_classes: int = NUM_CLASSES) -> tuple
     """
     model = config.model
     task1 = config.detect.task1
-    backbone, head_width = _build_backbone(model)
+    backbone = build_backbone(model)
+    box_head, head_width = build_box_head(model, backbone.out_channels)
+    anchors = _anchor_generator(model)
     levels = [str(level) for level in range(model.roi_levels)]
     pool = MultiScaleRoIAlign(levels, model.roi_output_size, model.roi_sampling_ratio)
     detector = FasterRCNN(
         backbone,
         min_size=model.min_size,
         max_size=model.max_size,
-        rpn_anchor_generator=_anchor_generator(model),
+        rpn_anchor_generator=anchors,
+        rpn_head=build_rpn_head(model, backbone.out_channels, anchors.num_anchors_per_location()[0]),
         rpn_pre_nms_top_n_train=model.rpn_pre_nms_top_n_train,
         rpn_pre_nms_top_n_test=model.rpn_pre_nms_top_n_test,
         rpn_post_nms_top_n_train=model.rpn_post_nms_top_n_train,
@@ -81,7 +71,7 @@ def build_model(config: TrainConfig, *, num_classes: int = NUM_CLASSES) -> tuple
         rpn_batch_size_per_image=model.rpn_batch_size,
         rpn_positive_fraction=model.rpn_positive_fraction,
         box_roi_pool=pool,
-        box_head=TwoMLPHead(backbone.out_channels * model.roi_output_size**2, head_width),
+        box_head=box_head,
         box_predictor=FastRCNNPredictor(head_width, num_classes),
         box_score_thresh=task1.score,
         box_nms_thresh=task1.nms,
@@ -123,69 +113,10 @@ def read_back(model: FasterRCNN) -> dict[str, Any]:
     }
 
 
-class _Residual(nn.Module):
-    """Two 3x3 convolutions around a shortcut (He et al. 2015, basic block without striding)."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.first = _conv(width, width, stride=1)
-        self.second = nn.Sequential(nn.Conv2d(width, width, 3, padding=1, bias=False), nn.BatchNorm2d(width))
-
-    def forward(self, features: Tensor) -> Tensor:
-        return torch.relu(features + self.second(self.first(features)))
-
-
-def _conv(inputs: int, outputs: int, *, stride: int) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1, bias=False),
-        nn.BatchNorm2d(outputs),
-        nn.ReLU(inplace=True),
-    )
-
-
-def _tiny_backbone() -> BackboneWithFPN:
-    """A stem and four stages at strides 4, 8, 16 and 32 under a pyramid of 64 channels."""
-    body = nn.Sequential()
-    body.add_module("stem", _conv(3, TINY_WIDTHS[0], stride=2))
-    for stage, (inputs, outputs) in enumerate(itertools.pairwise(TINY_WIDTHS)):
-        down = _conv(inputs, outputs, stride=2)
-        body.add_module(f"stage{stage}", down if stage == 3 else nn.Sequential(down, _Residual(outputs)))
-    for module in body.modules():
-        if isinstance(module, nn.Conv2d):
-            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-    returned = {f"stage{stage}": str(stage) for stage in range(4)}
-    return BackboneWithFPN(body, returned, list(TINY_WIDTHS[1:]), TINY_FPN_WIDTH)
-
-
-def _build_backbone(model: ModelConfig) -> tuple[BackboneWithFPN, int]:
-    if model.backbone == "tiny":
-        return _tiny_backbone(), TINY_HEAD_WIDTH
-    weights = ResNet50_Weights.IMAGENET1K_V1 if model.weights == "imagenet" else None
-    layers = model.trainable_layers
-    if layers is None:
-        layers = 5 if model.weights == "none" else RESNET_LAYERS_WITH_WEIGHTS
-    build = partial(resnet_fpn_backbone, backbone_name="resnet50", weights=weights, trainable_layers=layers)
-    return _download(build, f"the ImageNet weights of {model.backbone}"), RESNET_HEAD_WIDTH
-
-
 def _anchor_generator(model: ModelConfig) -> AnchorGenerator:
     sizes = parse_numbers(model.anchor_sizes, "model.anchor_sizes")
     ratios = parse_numbers(model.aspect_ratios, "model.aspect_ratios")
     return AnchorGenerator(tuple((size,) for size in sizes), (ratios,) * NUM_LEVELS)
-
-
-def _download(call: Callable[[], Any], what: str) -> Any:
-    """Run what may download a file; no network is a sentence, not a traceback."""
-    try:
-        return call()
-    except (URLError, OSError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and "invalid hash" not in str(error):
-            raise
-        folder = Path(torch.hub.get_dir()) / "checkpoints"
-        raise WeightsError(
-            f"{what} cannot be downloaded ({error}); lay the file into {folder}, give a checkpoint folder with "
-            "--set model.weights=PATH, or start from nothing with --set model.weights=none"
-        ) from None
 
 
 def _load_initial(detector: FasterRCNN, model: ModelConfig) -> Loaded:
@@ -195,9 +126,9 @@ def _load_initial(detector: FasterRCNN, model: ModelConfig) -> Loaded:
         case "imagenet":
             return Loaded("imagenet")
         case "coco":
-            weights = FasterRCNN_ResNet50_FPN_Weights.COCO_V1
-            state = _download(
-                lambda: weights.get_state_dict(progress=False, check_hash=True), "the COCO weights of resnet50"
+            weights = COCO_WEIGHTS[model.backbone]
+            state = download(
+                lambda: weights.get_state_dict(progress=False, check_hash=True), f"the COCO weights of {model.backbone}"
             )
         case "drawn":
             state = load_tensors(DRAWN_WEIGHTS)

@@ -86,6 +86,10 @@ def test_anchor_texts_have_one_spelling():
         ({"model.anchor_sizes": "0.5,8,16,32,64"}, "rounds to no width or height"),
         ({"model.min_size": 512}, "model.max_size must be at least model.min_size (512)"),
         ({"model.rpn_bg_iou": 0.9}, "model.rpn_bg_iou must not exceed"),
+        (
+            {"model.backbone": "resnet18", "model.weights": "coco"},
+            "model.weights=coco exists for resnet50 and resnet50_v2 alone",
+        ),
         ({"model.backbone": "resnet50"}, "model.weights=drawn fits model.backbone=tiny alone"),
         ({"model.weights": "coco"}, "model.weights=coco does not exist for model.backbone=tiny"),
         ({"optim.schedule": "cosine", "optim.eta_min": 1.0}, "optim.eta_min must lie below optim.lr"),

@@ -2,10 +2,15 @@ import json
 
 import pytest
 import torch
-from torchvision.models.detection import fasterrcnn_resnet50_fpn
+from torch import nn
+from torchvision.models import ResNet18_Weights, resnet18, resnet50
+from torchvision.models.detection import fasterrcnn_resnet50_fpn, fasterrcnn_resnet50_fpn_v2
+from torchvision.models.detection.backbone_utils import _resnet_fpn_extractor, resnet_fpn_backbone
+from torchvision.ops.misc import FrozenBatchNorm2d
 
+from digits_core.backbones import COCO_WEIGHTS
 from digits_core.checkpoint import load_tensors, save_model
-from digits_core.config import TrainConfig
+from digits_core.config import BACKBONES, TrainConfig
 from digits_core.errors import ConfigError, WeightsError
 from digits_core.model import DRAWN_WEIGHTS, build_model, read_back
 
@@ -18,6 +23,8 @@ RESNET = {
     "model.aspect_ratios": "0.5,1,2",
     "model.roi_output_size": 7,
 }
+
+V2 = {"model.backbone": "resnet50_v2"}
 
 
 def build(**flat):
@@ -55,6 +62,97 @@ def test_resnet50_equals_torchvisions_own_builder_under_the_same_weights():
         mine, other = ours(image)[0], theirs(image)[0]
     assert len(mine["boxes"]) == len(other["boxes"])
     torch.testing.assert_close(mine["boxes"], other["boxes"], atol=1e-2, rtol=1e-3)
+
+
+def test_resnet50_v2_equals_torchvisions_own_builder_under_the_same_weights():
+    """Its builder refuses an anchor generator, so ours puts the parts together; for the default anchors they agree."""
+    ours = build(**(RESNET | V2 | {"model.min_size": 64, "model.max_size": 128, "detect.task1.score": 0.0}))[0].eval()
+    theirs = fasterrcnn_resnet50_fpn_v2(
+        weights=None, weights_backbone=None, num_classes=11, min_size=64, max_size=128, box_score_thresh=0.0
+    ).eval()
+    assert {name: tuple(value.shape) for name, value in ours.state_dict().items()} == {
+        name: tuple(value.shape) for name, value in theirs.state_dict().items()
+    }
+    ours.rpn._pre_nms_top_n, ours.rpn._post_nms_top_n = theirs.rpn._pre_nms_top_n, theirs.rpn._post_nms_top_n
+    ours.load_state_dict(theirs.state_dict())
+    image = [torch.rand(3, 50, 90)]
+    with torch.inference_mode():
+        mine, other = ours(image)[0], theirs(image)[0]
+    for name in ("boxes", "scores", "labels"):
+        torch.testing.assert_close(mine[name], other[name])
+
+
+@pytest.mark.parametrize("layers", [0, 2, 5])
+def test_resnet50_v2_freezes_the_same_stages_as_torchvision(layers):
+    with torch.device("meta"):
+        ours, _ = build(**RESNET | V2 | {"model.trainable_layers": layers})
+        # without weights torchvision trains all, so its extractor is asked
+        body = resnet50(weights=None)
+    theirs = _resnet_fpn_extractor(body, layers, norm_layer=nn.BatchNorm2d)
+    assert {name: value.requires_grad for name, value in ours.backbone.named_parameters()} == {
+        name: value.requires_grad for name, value in theirs.named_parameters()
+    }
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_every_backbone_gives_five_levels_and_takes_any_anchors(name):
+    with torch.device("meta"):
+        model, _ = build(**{"model.backbone": name, "model.anchor_sizes": "7,9,13,21,40", "model.aspect_ratios": "1,3"})
+        levels = model.eval().backbone(torch.zeros(1, 3, 64, 128))
+    assert list(levels) == ["0", "1", "2", "3", "pool"]
+    assert [tuple(level.shape[-2:]) for level in levels.values()] == [(16, 32), (8, 16), (4, 8), (2, 4), (1, 2)]
+    assert model.rpn.head.cls_logits.out_channels == 2
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnet101", "resnext50_32x4d", "resnext101_32x8d"])
+def test_resnets_are_torchvisions_own_backbones(name):
+    with torch.device("meta"):
+        model, _ = build(**RESNET | {"model.backbone": name})
+        theirs = resnet_fpn_backbone(backbone_name=name, weights=None, trainable_layers=5)
+    assert {key: tuple(value.shape) for key, value in model.backbone.state_dict().items()} == {
+        key: tuple(value.shape) for key, value in theirs.state_dict().items()
+    }
+
+
+def test_frozen_batch_norm_explains_the_two_parameter_counts_of_one_model():
+    """41,345,286 parameters count with frozen batch norm, 41,398,406 with trained one."""
+    with torch.device("meta"):
+        model, _ = build(**RESNET)
+    frozen = [part for part in model.modules() if isinstance(part, FrozenBatchNorm2d)]
+    assert sum(part.weight.numel() + part.bias.numel() for part in frozen) == 41_398_406 - 41_345_286
+
+
+def laid_where_torchvision_looks(monkeypatch, tmp_path, url, state):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    folder = tmp_path / "hub" / "checkpoints"
+    folder.mkdir(parents=True)
+    torch.save(state, folder / url.rpartition("/")[2])
+
+
+def test_imagenet_weights_are_loaded_from_the_file_that_torchvision_would_download(tmp_path, monkeypatch):
+    torch.manual_seed(5)
+    state = resnet18(weights=None).state_dict()
+    laid_where_torchvision_looks(monkeypatch, tmp_path, ResNet18_Weights.IMAGENET1K_V1.url, state)
+    model, loaded = build(**RESNET | {"model.backbone": "resnet18", "model.weights": "imagenet"})
+    assert loaded.source == "imagenet"
+    assert torch.equal(model.backbone.body.layer3[0].conv1.weight, state["layer3.0.conv1.weight"])
+    assert not model.backbone.body.conv1.weight.requires_grad  # three stages train, from the top
+    assert model.backbone.body.layer2[0].conv1.weight.requires_grad
+
+
+def test_coco_weights_leave_out_the_predictor_of_their_own_classes(tmp_path, monkeypatch):
+    torch.manual_seed(5)
+    theirs = fasterrcnn_resnet50_fpn(weights=None, weights_backbone=None, num_classes=91)
+    # the published file has frozen batch norm, which counts no batches; half precision keeps this one small
+    state = {name: value.half() for name, value in theirs.state_dict().items() if value.is_floating_point()}
+    laid_where_torchvision_looks(monkeypatch, tmp_path, COCO_WEIGHTS["resnet50"].url, state)
+    model, loaded = build(**RESNET | {"model.weights": "coco"})
+    assert {name.rpartition(".")[0] for name in loaded.left_out} == {
+        "roi_heads.box_predictor.cls_score",
+        "roi_heads.box_predictor.bbox_pred",
+    }
+    mine = model.roi_heads.box_head.fc6.weight
+    assert torch.equal(mine, state["roi_heads.box_head.fc6.weight"].float())
 
 
 def test_what_the_model_has_is_read_back():
