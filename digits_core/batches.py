@@ -1,14 +1,16 @@
 """Which images make up each batch of each epoch: a function of seed and epoch alone."""
 
-import hashlib
 import math
+from collections.abc import Callable
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from digits_core.augment import Sample
 from digits_core.cache import Split, images_per_epoch
 from digits_core.detect import to_tensor
+from digits_core.seeds import derived_seed
 
 Target = dict[str, Tensor]
 
@@ -19,12 +21,6 @@ SORTED_BATCHES = 16
 def steps_per_epoch(num_images: int, asked: int, batch_size: int) -> int:
     """Optimiser steps of one epoch."""
     return math.ceil(images_per_epoch(num_images, asked) / batch_size)
-
-
-def derived_seed(*parts: int | str) -> int:
-    """A 63-bit seed from a few numbers or words; other words give an unrelated seed."""
-    digest = hashlib.blake2b(":".join(map(str, parts)).encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "little") >> 1
 
 
 def epoch_batches(split: Split, *, seed: int, epoch: int, batch_size: int, asked: int) -> list[list[int]]:
@@ -56,8 +52,16 @@ def epoch_batches(split: Split, *, seed: int, epoch: int, batch_size: int, asked
     return batches
 
 
-def load_batch(split: Split, indices: list[int], device: torch.device) -> tuple[list[Tensor], list[Target]]:
+def load_batch(
+    split: Split, indices: list[int], device: torch.device, change: Callable[[Sample, int], Sample] | None = None
+) -> tuple[list[Tensor], list[Target]]:
     """Images and torchvision targets of one batch; crowds and boxes without area are left out.
+
+    Args:
+        split: where the images lie.
+        indices: which of them.
+        device: where to put them.
+        change: what is done to each, by its image id; None leaves them as they are.
 
     Returns:
         Images float32 [3, height, width] in [0, 1]; targets with `boxes` float32 [num, 4] xyxy in
@@ -69,11 +73,14 @@ def load_batch(split: Split, indices: list[int], device: torch.device) -> tuple[
         mine = slice(int(table.box_start[index]), int(table.box_start[index + 1]))
         boxes, labels = table.boxes[mine], table.labels[mine]
         solid = ~table.crowds[mine] & (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
-        images.append(to_tensor(split.image(index)).to(device))
+        sample = Sample(split.image(index), boxes[solid], labels[solid])
+        if change is not None:
+            sample = change(sample, int(table.image_ids[index]))
+        images.append(to_tensor(sample.pixels).to(device))
         targets.append(
             {
-                "boxes": torch.from_numpy(boxes[solid]).to(device),
-                "labels": torch.from_numpy(labels[solid]).to(device),
+                "boxes": torch.from_numpy(sample.boxes).to(device),
+                "labels": torch.from_numpy(sample.labels).to(device),
             }
         )
     return images, targets

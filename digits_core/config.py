@@ -32,6 +32,9 @@ BACKBONES = (
 COCO_BACKBONES = ("resnet50", "resnet50_v2")
 """Those that torchvision has COCO weights of."""
 
+PIPELINES = ("none", "color", "color_b", "geometric", "binarize")
+"""The augmentation pipelines by name; `augment` holds them."""
+
 READINGS = ("left_to_right", "main_axis")
 """The rules by which the digits of an image become a number; `transcribe` follows them."""
 
@@ -46,6 +49,35 @@ class DataConfig:
     images_per_epoch: int = knob(
         0, "training images between two evaluations; 0 takes all of them", low=0, high=10_000_000
     )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AugmentConfig:
+    """What is done to training images and their boxes."""
+
+    pipeline: str = knob("none", "one of none, color, color_b, geometric, binarize, or several with commas, in order")
+    mirror: bool = knob(False, "mirror every other training image; a mirrored 2 is no 2")
+
+    def __post_init__(self) -> None:
+        """Check each knob and every name of the pipeline."""
+        _check_section("augment", self)
+        names = [name.strip() for name in self.pipeline.split(",")]
+        for name in names:
+            if name not in PIPELINES:
+                raise ConfigError(
+                    f"augment.pipeline: unknown pipeline '{printable(name)}'{did_you_mean(name, PIPELINES)}"
+                )
+        if len(names) > 1 and "none" in names:
+            raise ConfigError("augment.pipeline: none stands alone, or leave it out")
+        if len(set(names)) < len(names):
+            raise ConfigError(f"augment.pipeline: '{self.pipeline}' names one pipeline twice")
+        object.__setattr__(self, "pipeline", ",".join(names))
+
+    @property
+    def steps(self) -> tuple[str, ...]:
+        """The names of what is done, in order."""
+        named = () if self.pipeline == "none" else tuple(self.pipeline.split(","))
+        return (*named, *(("mirror",) if self.mirror else ()))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -209,6 +241,7 @@ class TrainConfig:
     """One training, whole."""
 
     data: DataConfig = field(default_factory=DataConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     detect: DetectConfig = field(default_factory=DetectConfig)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from digits_core.command import CommandParser, at_least, run_command
-from digits_core.errors import DataError, printable
+from digits_core.errors import DataError, UsageError, printable
 
 MAX_LISTED = 200
 """Problems printed before the rest is only counted."""
@@ -32,9 +32,9 @@ LAYOUT = ("train_json", "valid_json", "train_dir", "valid_dir", "valid_fraction"
 
 def build_parser() -> argparse.ArgumentParser:
     """The flags of this command."""
-    parser = CommandParser(prog="python -m digits_core.data", description="Check, draw and convert data sets.")
+    parser = CommandParser(prog="python -m digits_core.data", description="Check, draw, preview and convert data sets.")
     actions = parser.add_subparsers(
-        dest="action", required=True, metavar="check|draw|convert", parser_class=CommandParser
+        dest="action", required=True, metavar="check|draw|preview|convert", parser_class=CommandParser
     )
 
     check = actions.add_parser("check", help="read everything once and list every problem")
@@ -48,6 +48,18 @@ def build_parser() -> argparse.ArgumentParser:
     draw.add_argument("--valid", type=at_least(1), default=160, metavar="N", help="validation images (default 160)")
     draw.add_argument("--seed", type=at_least(0), default=0, metavar="N", help="0 draws the built-in images (default)")
     draw.set_defaults(handler=_draw)
+
+    preview = actions.add_parser("preview", help="draw a sheet of augmented training images with their boxes")
+    preview.add_argument("--data", default="drawn", metavar="FOLDER", help="COCO folder, or 'drawn' (default)")
+    add_layout_flags(preview)
+    preview.add_argument(
+        "--augment", default="none", metavar="NAME[,NAME]", help="none | color | color_b | geometric | binarize"
+    )
+    preview.add_argument("--mirror", action="store_true", help="mirror every other image")
+    preview.add_argument("--images", type=at_least(1), default=24, metavar="N", help="pictures (default 24)")
+    preview.add_argument("--seed", type=at_least(0), default=0, metavar="N", help="of the draws")
+    preview.add_argument("-o", "--out", type=Path, required=True, metavar="FILE.png", help="picture to write")
+    preview.set_defaults(handler=_preview)
 
     convert = actions.add_parser("convert", help="turn SVHN's own folders (digitStruct.mat) into a COCO folder")
     convert.add_argument(
@@ -97,6 +109,23 @@ def _draw(args: argparse.Namespace) -> int:
 
     write_drawn_folder(args.out, args.train, args.valid, args.seed)
     print(f"wrote {args.train} training and {args.valid} validation images to {args.out}")
+    return 0
+
+
+def _preview(args: argparse.Namespace) -> int:
+    from digits_core.augment import Augmentation
+    from digits_core.cache import DataSource, open_data
+    from digits_core.config import AugmentConfig
+    from digits_core.preview import write_sheet
+
+    if args.out.suffix.lower() != ".png" or not args.out.parent.is_dir():
+        raise UsageError(f"-o {printable(str(args.out))}: must be a .png file in a folder that is there")
+    config = AugmentConfig(pipeline=args.augment, mirror=args.mirror)
+    source = DataSource(folder=args.data, **{name: getattr(args, name) for name in LAYOUT})
+    split = open_data(source).train
+    count = min(args.images, len(split))
+    dropped = write_sheet(split, Augmentation(config, args.seed, 1), count, args.out)
+    print(f"wrote {args.out}: {count} training images" + (f", {dropped} boxes dropped" if dropped else ""))
     return 0
 
 

@@ -1,10 +1,12 @@
 """A model's scores on one split: one pass of the model, one match table a task, all scores from those."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torchvision.models.detection import FasterRCNN
 
+from digits_core.augment import Sample
 from digits_core.batches import load_batch
 from digits_core.cache import Split
 from digits_core.config import DetectConfig
@@ -40,6 +42,7 @@ def evaluate(
     batch_size: int,
     device: torch.device,
     dtype: torch.dtype,
+    change: Callable[[Sample, int], Sample] | None = None,
 ) -> Evaluation:
     """Score a model on a split.
 
@@ -51,6 +54,7 @@ def evaluate(
         batch_size: images per batch.
         device: where the model is.
         dtype: arithmetic of the forward pass.
+        change: what is done to each image before, without moving its boxes (`augment.Processing`).
     """
     found, loss = detect_split(
         model,
@@ -59,6 +63,7 @@ def evaluate(
         batch_size=batch_size,
         device=device,
         dtype=dtype,
+        change=change,
     )
     task1, task2 = match_tasks(found, split, detect)
     truth = Truth.from_table(split.table, detect.reading)
@@ -66,7 +71,14 @@ def evaluate(
 
 
 def detect_split(
-    model: FasterRCNN, split: Split, floor: float, *, batch_size: int, device: torch.device, dtype: torch.dtype
+    model: FasterRCNN,
+    split: Split,
+    floor: float,
+    *,
+    batch_size: int,
+    device: torch.device,
+    dtype: torch.dtype,
+    change: Callable[[Sample, int], Sample] | None = None,
 ) -> tuple[Candidates, float]:
     """Raw detections of every image of a split, in its order, strictly above the score `floor`; and the loss."""
     found: list[Candidates | None] = [None] * len(split)
@@ -75,7 +87,7 @@ def detect_split(
     model.eval()
     try:
         for indices in batches_by_shape(split.table.sizes, batch_size):
-            images, targets = load_batch(split, indices, device)
+            images, targets = load_batch(split, indices, device, change)
             with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
                 some, loss = detect_raw(model, images, targets, floor=floor)
             total += (loss or 0.0) * len(indices)

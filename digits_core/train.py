@@ -14,7 +14,8 @@ from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 from torchvision.models.detection import FasterRCNN
 
-from digits_core.batches import derived_seed, epoch_batches, load_batch, steps_per_epoch
+from digits_core.augment import Augmentation, Processing
+from digits_core.batches import epoch_batches, load_batch, steps_per_epoch
 from digits_core.cache import DigitData, Split
 from digits_core.checkpoint import TrainingState, load_training, save_model, save_training
 from digits_core.config import TrainConfig
@@ -24,6 +25,7 @@ from digits_core.evaluate import Evaluation, evaluate
 from digits_core.files import BEST_FOLDER
 from digits_core.model import build_model, read_back
 from digits_core.optim import build_optimizer, lr_at, set_lr
+from digits_core.seeds import derived_seed
 
 LOSSES = ("loss_classifier", "loss_box_reg", "loss_objectness", "loss_rpn_box_reg")
 
@@ -220,9 +222,10 @@ def train_one_epoch(run: Run, epoch: int) -> tuple[dict[str, float], int]:
     torch.manual_seed(derived_seed("epoch", seed, epoch))
     sums = torch.zeros(len(LOSSES), device=run.device)
     num_images = 0
+    change = Augmentation(run.config.augment, seed, epoch)
     asked = run.config.data.images_per_epoch
     for indices in epoch_batches(run.data.train, seed=seed, epoch=epoch, batch_size=optim.batch_size, asked=asked):
-        images, targets = load_batch(run.data.train, indices, run.device)
+        images, targets = load_batch(run.data.train, indices, run.device, change)
         set_lr(run.optimizer, lr_at(optim, run.state.step, run.steps_per_epoch))
         sums += train_step(run, images, targets) * len(indices)
         run.state = dataclasses.replace(run.state, step=run.state.step + 1)
@@ -261,6 +264,7 @@ def _evaluate(run: Run, split: Split, floor: float) -> Evaluation:
         split,
         run.config.detect,
         floor,
+        change=Processing(run.config.augment),
         batch_size=run.config.runtime.eval_batch_size,
         device=run.device,
         dtype=run.dtype,

@@ -133,6 +133,7 @@ def _data_of(folder: Path) -> DataSource:
 
 def _sweep(settings: SearchSettings, plan: Plan, model: Source, data: Any, folder: Path, console: Any) -> int:
 
+    from digits_core.augment import Processing
     from digits_core.detect import SCORE_FLOOR
     from digits_core.evaluate import evaluate
     from digits_core.model import build_model, read_back
@@ -155,6 +156,7 @@ def _sweep(settings: SearchSettings, plan: Plan, model: Source, data: Any, folde
         batch_size=config.runtime.eval_batch_size,
         device=device,
         dtype=choose_dtype(config.runtime.precision, device),
+        change=Processing(config.augment),
     )
     evaluated = time.perf_counter()
     swept = sweep(found.found, data.valid.table, config.detect, tasks)

@@ -3,9 +3,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from digits_core.batches import derived_seed, epoch_batches, load_batch, steps_per_epoch
+from digits_core.batches import epoch_batches, load_batch, steps_per_epoch
 from digits_core.cache import Split, images_per_epoch
 from digits_core.coco import Table
+from digits_core.seeds import derived_seed
 
 
 def split_of(count):
