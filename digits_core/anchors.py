@@ -130,8 +130,10 @@ def resized_sizes(model: ModelConfig, sizes: NDArray[np.int32]) -> NDArray[np.in
     """Width and height after the model's own resize, int64 [num_images, 2].
 
     Source:
-        torchvision `GeneralizedRCNNTransform`: the shortest side becomes `min_size`, unless the longest would exceed
-        `max_size`; fractions of a pixel are cut off.
+        torchvision `GeneralizedRCNNTransform`: a fixed size is taken as it is; else the shortest side becomes
+        `min_size`, unless the longest would exceed `max_size`; fractions of a pixel are cut off.
     """
+    if model.fixed_size is not None:
+        return np.full((len(sizes), 2), model.fixed_size, dtype=np.int64)
     scale = np.minimum(model.min_size / sizes.min(axis=1), model.max_size / sizes.max(axis=1))
     return np.asarray(np.floor(sizes * scale[:, None]), dtype=np.int64)

@@ -38,6 +38,9 @@ PIPELINES = ("none", "color", "color_b", "geometric", "binarize")
 READINGS = ("left_to_right", "main_axis")
 """The rules by which the digits of an image become a number; `transcribe` follows them."""
 
+LR_BATCH = 8
+"""Images per step that `optim.lr` is meant for where it is scaled."""
+
 NUM_LEVELS = 5
 """Pyramid levels of every backbone: 0, 1, 2, 3 and pool."""
 
@@ -99,6 +102,12 @@ class ModelConfig:
     aspect_ratios: str = knob("1.4,2,2.8", "height / width of the anchors, on every level")
     min_size: int = knob(64, "shortest image side after the resize, pixels", low=32, high=4096)
     max_size: int = knob(224, "longest image side after the resize, pixels", low=32, high=8192)
+    fixed_size: int | None = knob(
+        None,
+        "side of a square that every image is resized to, whatever its shape; none keeps shapes",
+        low=32,
+        high=4096,
+    )
     rpn_pre_nms_top_n_train: int = knob(400, "proposals per level before NMS, training", low=1, high=20_000)
     rpn_pre_nms_top_n_test: int = knob(200, "proposals per level before NMS, testing", low=1, high=20_000)
     rpn_post_nms_top_n_train: int = knob(200, "proposals per image after NMS, training", low=1, high=20_000)
@@ -159,7 +168,12 @@ class OptimConfig:
     """Optimiser, learning-rate schedule and length of the training."""
 
     optimizer: str = knob("adamw", "torch.optim optimiser", choices=("adamw", "sgd"))
-    lr: float = knob(1.5e-3, "peak learning rate, for one step of batch_size images", low=1e-8, high=10.0)
+    lr: float = knob(1.5e-3, "peak learning rate", low=1e-8, high=10.0)
+    lr_scaling: str = knob(
+        "none",
+        f"how lr, meant for {LR_BATCH} images a step, follows batch_size: not at all, in proportion, or by its root",
+        choices=("none", "linear", "sqrt"),
+    )
     weight_decay: float = knob(1e-4, "weight decay", low=0.0, high=1.0)
     momentum: float = knob(0.9, "momentum of sgd", low=0.0, high=0.9999)
     schedule: str = knob(
@@ -168,6 +182,9 @@ class OptimConfig:
     step_epochs: int = knob(3, "epochs between two cuts of schedule=step", low=1, high=10_000)
     step_gamma: float = knob(0.1, "factor of each cut of schedule=step", low=0.0, high=1.0)
     eta_min: float = knob(0.0, "learning rate at the end of schedule=cosine", low=0.0, high=10.0)
+    t_max: int | None = knob(
+        None, "epochs in which schedule=cosine falls to eta_min, and rises again after; none: all", low=1, high=10_000
+    )
     onecycle_peak: float = knob(0.3, "share of the training before the peak of onecycle", low=0.01, high=0.99)
     warmup_epochs: float = knob(0.0, "epochs of linear warm-up from a hundredth", low=0.0, high=1000.0)
     batch_size: int = knob(8, "images per optimiser step", low=1, high=4096)
@@ -178,12 +195,22 @@ class OptimConfig:
     def __post_init__(self) -> None:
         """Check each knob and what they say together."""
         _check_section("optim", self)
-        if self.schedule == "cosine" and self.eta_min >= self.lr:
-            raise ConfigError(f"optim.eta_min must lie below optim.lr ({self.lr}), got {self.eta_min}")
+        if self.schedule == "cosine" and self.eta_min >= self.peak_lr:
+            raise ConfigError(f"optim.eta_min must lie below optim.lr ({self.peak_lr:g}), got {self.eta_min}")
         if self.warmup_epochs and self.warmup_epochs >= self.epochs:
             raise ConfigError(
                 f"optim.warmup_epochs must be less than optim.epochs ({self.epochs}), got {self.warmup_epochs}"
             )
+
+    @property
+    def peak_lr(self) -> float:
+        """The learning rate for steps of `batch_size` images.
+
+        Source:
+            linear: Goyal et al. 2017, Accurate, large minibatch SGD; sqrt: Krizhevsky 2014, One weird trick.
+        """
+        power = {"none": 0.0, "linear": 1.0, "sqrt": 0.5}[self.lr_scaling]
+        return float(self.lr * (self.batch_size / LR_BATCH) ** power)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -81,6 +81,7 @@ def build_model(config: TrainConfig, *, num_classes: int = NUM_CLASSES) -> tuple
         box_bg_iou_thresh=model.roi_fg_iou,
         box_batch_size_per_image=model.roi_batch_size,
         box_positive_fraction=model.roi_positive_fraction,
+        **({} if model.fixed_size is None else {"fixed_size": (model.fixed_size, model.fixed_size)}),
     )
     return detector, _load_initial(detector, model)
 
@@ -103,6 +104,7 @@ def read_back(model: FasterRCNN) -> dict[str, Any]:
         "anchors": anchors,
         "min_size": model.transform.min_size[0],
         "max_size": model.transform.max_size,
+        "fixed_size": None if model.transform.fixed_size is None else model.transform.fixed_size[0],
         "nms": heads.nms_thresh,
         "score": heads.score_thresh,
         "max_detections": heads.detections_per_img,

@@ -19,8 +19,8 @@ def build_optimizer(parameters: Iterable[nn.Parameter], config: OptimConfig) -> 
     """AdamW or SGD over the parameters that train."""
     trained = [parameter for parameter in parameters if parameter.requires_grad]
     if config.optimizer == "adamw":
-        return torch.optim.AdamW(trained, lr=config.lr, weight_decay=config.weight_decay)
-    return torch.optim.SGD(trained, lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay)
+        return torch.optim.AdamW(trained, lr=config.peak_lr, weight_decay=config.weight_decay)
+    return torch.optim.SGD(trained, lr=config.peak_lr, momentum=config.momentum, weight_decay=config.weight_decay)
 
 
 def lr_at(config: OptimConfig, step: int, steps_per_epoch: int) -> float:
@@ -38,21 +38,21 @@ def lr_at(config: OptimConfig, step: int, steps_per_epoch: int) -> float:
         torch.optim.lr_scheduler: StepLR and CosineAnnealingLR (closed forms, stepped once per epoch),
         OneCycleLR (cosine, two phases, stepped once per step), LinearLR for the warm-up.
     """
-    epoch = step // steps_per_epoch
+    epoch, peak_lr = step // steps_per_epoch, config.peak_lr
     match config.schedule:
         case "step":
-            lr = config.lr * config.step_gamma ** (epoch // config.step_epochs)
+            lr = peak_lr * config.step_gamma ** (epoch // config.step_epochs)
         case "cosine":
-            lr = _cosine(config.lr, config.eta_min, epoch / config.epochs)
+            lr = _cosine(peak_lr, config.eta_min, epoch / (config.t_max or config.epochs))
         case "onecycle":
             total = config.epochs * steps_per_epoch
             peak = config.onecycle_peak * total - 1
             if step <= peak:
-                lr = _cosine(config.lr * ONECYCLE_START, config.lr, step / peak if peak else 1.0)
+                lr = _cosine(peak_lr * ONECYCLE_START, peak_lr, step / peak if peak else 1.0)
             else:
-                lr = _cosine(config.lr, config.lr * ONECYCLE_END, (step - peak) / (total - 1 - peak))
+                lr = _cosine(peak_lr, peak_lr * ONECYCLE_END, (step - peak) / (total - 1 - peak))
         case _:
-            lr = config.lr
+            lr = peak_lr
     warmup_steps = config.warmup_epochs * steps_per_epoch
     if step < warmup_steps:
         lr *= WARMUP_START + (1 - WARMUP_START) * step / warmup_steps

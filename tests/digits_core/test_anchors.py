@@ -69,7 +69,7 @@ def test_model_has_the_realised_anchors():
 @settings(deadline=None, max_examples=12)
 @given(
     st.sampled_from(["18,26,38,55,80", "4,8,12,24,48", "64,90,128,181,256"]),
-    st.sampled_from([(64, 224), (96, 160)]),
+    st.sampled_from([(64, 224, None), (96, 160, None), (64, 224, 96)]),
     st.data(),
 )
 def test_best_ious_equal_brute_force_over_torchvisions_own_anchors(sizes, shape, data):
@@ -85,6 +85,7 @@ def test_best_ious_equal_brute_force_over_torchvisions_own_anchors(sizes, shape,
             "model.anchor_sizes": sizes,
             "model.min_size": shape[0],
             "model.max_size": shape[1],
+            "model.fixed_size": shape[2],
             "model.fresh_rpn": True,
         }
     )

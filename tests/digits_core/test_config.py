@@ -90,6 +90,11 @@ def test_anchor_texts_have_one_spelling():
             {"model.backbone": "resnet18", "model.weights": "coco"},
             "model.weights=coco exists for resnet50 and resnet50_v2 alone",
         ),
+        ({"optim.schedule": "cosine", "optim.t_max": 0}, "optim.t_max must be a whole number from 1 to 10000, got 0"),
+        (
+            {"optim.schedule": "cosine", "optim.lr": 1e-3, "optim.eta_min": 1e-3},
+            r"optim.eta_min must lie below optim.lr",
+        ),
         ({"model.backbone": "resnet50"}, "model.weights=drawn fits model.backbone=tiny alone"),
         ({"model.weights": "coco"}, "model.weights=coco does not exist for model.backbone=tiny"),
         ({"optim.schedule": "cosine", "optim.eta_min": 1.0}, "optim.eta_min must lie below optim.lr"),

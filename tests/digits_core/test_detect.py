@@ -54,6 +54,21 @@ def test_boxes_come_back_in_original_pixels(model):
     assert float(found.original_boxes[:, [1, 3]].max()) <= 40 + 1e-3
 
 
+def test_a_fixed_square_scales_boxes_in_and_out_by_each_side():
+    torch.manual_seed(1)
+    square = build_model(TrainConfig.from_flat({"model.weights": "none", "model.fixed_size": 96}))[0].eval()
+    image, target = torch.rand(3, 40, 120), {"boxes": torch.tensor([[30.0, 10.0, 60.0, 30.0]])}
+    batch, [inside] = square.transform([image], [target])
+    assert batch.image_sizes == [(96, 96)]
+    assert inside["boxes"].tolist() == [[24.0, 24.0, 48.0, 72.0]]
+    found, _ = detect_raw(square, [image], floor=0.0)
+    assert found.scale.tolist() == [[120 / 96, pytest.approx(40 / 96), 120 / 96, pytest.approx(40 / 96)]]
+    with torch.inference_mode():
+        theirs = square([image])[0]
+    kept = (keep(found, [NmsSetting(0.5, False)]) != 0) & (found.scores > np.float32(0.01))
+    assert found.original_boxes[kept][:100] == pytest.approx(theirs["boxes"].numpy(), abs=1e-4)
+
+
 def test_the_loss_is_torchvisions_own_with_batch_norm_at_rest(model, images, targets):
     _, ours = detect_raw(model, images, targets)
     model.train()

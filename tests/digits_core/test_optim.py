@@ -39,6 +39,23 @@ def test_cosine_equals_torchs_cosine_annealing(eta_min):
     assert rates(config) == pytest.approx(theirs, rel=1e-6)
 
 
+@pytest.mark.parametrize("t_max", [1, 4, 20])
+def test_cosine_with_its_own_length_falls_and_rises_as_torchs_does(t_max):
+    config = OptimConfig(schedule="cosine", eta_min=1e-7, t_max=t_max, epochs=12)
+    theirs = torch_rates(config, lambda opt: lr_scheduler.CosineAnnealingLR(opt, t_max, 1e-7), per_epoch=True)
+    assert rates(config) == pytest.approx(theirs, rel=1e-5, abs=1e-12)
+
+
+@pytest.mark.parametrize(("scaling", "factor"), [("none", 1), ("linear", 4), ("sqrt", 2)])
+@pytest.mark.parametrize("schedule", ["onecycle", "cosine", "step", "constant"])
+def test_the_rate_follows_the_batch_size_as_asked(scaling, factor, schedule):
+    plain = OptimConfig(schedule=schedule, epochs=5, lr=1e-3)
+    scaled = OptimConfig(schedule=schedule, epochs=5, lr=1e-3, batch_size=32, lr_scaling=scaling)
+    assert rates(scaled) == pytest.approx([rate * factor for rate in rates(plain)])
+    optimizer = build_optimizer([torch.nn.Parameter(torch.zeros(1))], scaled)
+    assert optimizer.param_groups[0]["lr"] == pytest.approx(1e-3 * factor)
+
+
 @pytest.mark.parametrize("peak", [0.2, 0.3, 0.5])
 def test_onecycle_equals_torchs_one_cycle(peak):
     config = OptimConfig(schedule="onecycle", onecycle_peak=peak, epochs=6)
