@@ -126,25 +126,27 @@ def confirmation_words(record: RunRecord, folder: Path) -> list[str]:
     lines = []
     for one in confirmations(record, folder):
         difference, claimed = one.verdict.difference, one.claimed
-        seen = "whose first training was cut short" if claimed is None else f"the search saw {claimed:+.3f}"
+        seen = (
+            "whose first training was cut short" if claimed is None else f"the scores that chose it said {claimed:+.3f}"
+        )
         said = f"  {one.trial.trial_id} against the default: {seen}"
         if difference is None:
             lines.append(f"{said}; {one.verdict.words}")
             continue
         reach = f"{difference.estimate:+.3f} [{difference.low:.3f}, {difference.high:.3f}]"
-        verdict = "not confirmed, the two cannot be told apart"
+        verdict = "the two cannot be told apart" + ("" if claimed is None or claimed <= 0 else ", so not confirmed")
         if one.verdict.told_apart:
             verdict = "it still beats the default" if difference.estimate > 0 else "the default is better"
         said += f"; {one.seeds} fresh seeds on images set apart say {reach}: {verdict}"
-        if claimed is not None:
+        if claimed is not None and claimed > 0:
             flattered = claimed - difference.estimate
-            said += (
-                f"; choosing had flattered it by {flattered:.3f}"
-                if flattered >= 0.0005
-                else "; choosing had not flattered it"
-            )
+            if flattered > difference.high - difference.estimate:
+                said += f"; choosing had flattered it by {flattered:.3f}"
+            elif flattered >= 0.0005:
+                said += f"; {flattered:.3f} less than it seemed, which may be luck"
         lines.append(said)
-    return ["confirmation:", *lines] if lines else []
+    metric = record.metric
+    return [f"confirmation ({metric} on images that took no part in the search):", *lines] if lines else []
 
 
 def twin_words(record: RunRecord) -> list[str]:

@@ -2,7 +2,7 @@
 
 import argparse
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -72,15 +72,26 @@ def _xlsx(table: pd.DataFrame, path: Path) -> None:
 
 
 def _cells(table: pd.DataFrame, escape: Callable[[str], str]) -> tuple[list[str], list[list[str]]]:
-    """Header and rows as text for people: no JSON columns, scores to two decimals."""
+    """Header and rows as text for people: no JSON columns, scores to two decimals, to three with an interval."""
     shown = _plain(table).drop(columns=["config", "model"], errors="ignore").dropna(axis="columns", how="all")
-    rows = [[escape(_cell(value)) for value in row.values()] for row in shown.to_dict("records")]
+    rows = [
+        [escape(_cell(value, precise=_has_interval(str(name), row))) for name, value in row.items()]
+        for row in shown.to_dict("records")
+    ]
     return [escape(str(name)) for name in shown.columns], rows
 
 
-def _cell(value: Any) -> str:
+def _has_interval(name: str, row: Mapping[Any, Any]) -> bool:
+    """Whether a cell is a score with an interval, or an end of one."""
+    low = row.get(f"{name.removesuffix('_low').removesuffix('_high')}_low")
+    return low is not None and not pd.isna(low)
+
+
+def _cell(value: Any, *, precise: bool = False) -> str:
     if pd.isna(value):
         return ""
+    if isinstance(value, float) and precise:
+        return f"{value:.3f}"
     if isinstance(value, float):
         return f"{value:.2f}" if 0.01 <= abs(value) < 1000 else f"{value:.3g}"
     return printable(str(value))

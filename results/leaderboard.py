@@ -1,6 +1,7 @@
 """python -m results.leaderboard: prints the leaderboard of one run or several."""
 
 import argparse
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -8,12 +9,18 @@ from typing import Any
 import pandas as pd
 
 from digits_core.command import CommandParser, at_least, run_command
+from digits_core.errors import RunError, printable
 from results.compare import confirmation_words, twin_words
+from results.schema import LEADERBOARD
 from results.store import LEADERBOARD_FILE, find_runs, read_record_of, rebuild
 from results.tables import read_table
 
 SHOWN = {"val_map": "mAP", "val_map_50": "mAP@.5", "val_digit_accuracy": "digits", "val_number_accuracy": "numbers"}
 """Scores on the printed board, and their short names."""
+
+
+DROPPED = ("digits", "mAP@.5", "status", "epochs")
+"""Columns that a narrow terminal does without first."""
 
 
 def read_leaderboard(folder: Path) -> pd.DataFrame:
@@ -25,7 +32,10 @@ def read_leaderboard(folder: Path) -> pd.DataFrame:
     path = folder / LEADERBOARD_FILE
     if not path.exists():  # the run has just begun, or died before its first view
         rebuild(folder)
-    return read_table(path)
+    board = read_table(path)
+    if not set(LEADERBOARD.names) <= set(board.columns):
+        raise RunError(f"{path} is no leaderboard; rebuild it with python -m results.leaderboard RUN --rebuild")
+    return board
 
 
 def read_leaderboards(folders: list[Path]) -> pd.DataFrame:
@@ -58,23 +68,45 @@ def print_board(board: pd.DataFrame, metric: str, console: Any, *, top: int | No
     if not whole:
         shown, tied = pd.concat([shown[tied], shown[~tied]]), pd.concat([tied[tied], tied[~tied]])
     rows = [_cells(row, board, metric, whole=whole) for row in shown.to_dict("records")]
-    table = Table(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False)
+    if not rows:
+        console.print("no trial has begun yet")
+        return
     knobs = [knob for knob in knob_columns(board) if shown[knob].astype(str).nunique() > 1]
     headers = [name for name in (rows[0] if rows else {}) if name not in knob_columns(board) or name in knobs]
-    for name in ["#", *headers]:
+    ties = tied.tolist()
+
+    def width(name: str) -> int:
+        """What a column needs: all of a figure, twelve letters of a text that may fold."""
+        longest = max(len(row[name]) for row in rows)
+        folds = name in ("baseline", *knobs)
+        return max(min(12, longest) if folds else longest, len(name.rpartition(".")[2] if name in knobs else name))
+
+    # A narrow terminal gets fewer columns, never cut figures.
+    names, left_out = list(headers), []
+    for name in [*DROPPED, *reversed(knobs), "baseline"]:
+        if sum(width(one) + 3 for one in names) + 4 <= console.width:
+            break
+        if name in names:
+            names.remove(name)
+            left_out.append(name.rpartition(".")[2] if name in knobs else name)
+    table = Table(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False)
+    table.add_column("#", justify="right", no_wrap=True)
+    for name in names:
         plain = name in ("run", "trial", "status", "95 %", "role", "baseline", *knobs)
         table.add_column(
             name.rpartition(".")[2] if name in knobs else name,
             justify="left" if plain else "right",
             no_wrap=name not in ("baseline", *knobs),
             overflow="fold",
+            min_width=width(name),
         )
-    ties = tied.tolist()
     for number, row in enumerate(rows[:top]):
         place = f"{number + 1}{'=' if ties[number] and not whole else ' '}"
         last_tie = ties[number] and number + 1 < len(ties) and not ties[number + 1]
-        table.add_row(Text(place), *(Text(row[name]) for name in headers), end_section=last_tie and not whole)
+        table.add_row(Text(place), *(Text(row[name]) for name in names), end_section=last_tie and not whole)
     console.print(table)
+    if left_out:
+        console.print(f"left out for want of width: {', '.join(left_out)}")
     if top is not None and len(rows) > top:
         console.print(f"and {len(rows) - top} more")
     if any(ties) and not whole:
@@ -90,8 +122,8 @@ def _cells(row: Mapping[Any, Any], board: pd.DataFrame, metric: str, *, whole: b
     best = "-" if pd.isna(row["best_epoch"]) else f"{row['best_epoch']:.0f}"
     cells = {"run": str(row["run"])} if board["run"].nunique() > 1 else {}
     cells |= {"trial": row["trial_id"], SHOWN.get(metric, metric): score, "95 %": interval}
-    if not whole and (board["role"] != "search").any():
-        further = board[(board["config_hash"] == row["config_hash"]) & (board["role"] != "search")]
+    if not whole and (board["role"] == "replicate").any():
+        further = board[(board["config_hash"] == row["config_hash"]) & (board["role"] == "replicate")]
         fresh = further[further["status"] == "finished"][metric].dropna().astype(float)
         cells["fresh seeds"] = f"{fresh.mean():.3f} ({len(fresh)})" if len(fresh) else ""
     cells |= {SHOWN[name]: "-" if pd.isna(row[name]) else f"{row[name]:.2f}" for name in SHOWN if name != metric}
@@ -135,15 +167,26 @@ def _print(args: argparse.Namespace) -> int:
     from results.terminal import open_console
 
     console = open_console()
-    for folder in find_runs(args.runs):
-        if args.rebuild:
-            rebuild(folder)
-        console.print(f"{folder}", markup=False)
-        record = read_record_of(folder)
-        print_board(read_leaderboard(folder), record.metric, console, top=args.top, whole=args.all)
-        for line in [*confirmation_words(record, folder), *twin_words(record)]:
-            console.print(line, markup=False, soft_wrap=True)
-    return 0
+    folders, faults = find_runs(args.runs), 0
+    for folder in folders:
+        try:
+            _print_run(folder, args, console)
+        except RunError as error:  # of several runs, the others are still worth seeing
+            if len(folders) == 1:
+                raise
+            faults += 1
+            print(f"results.leaderboard: {printable(str(error))}", file=sys.stderr)
+    return 2 if faults else 0
+
+
+def _print_run(folder: Path, args: argparse.Namespace, console: Any) -> None:
+    if args.rebuild:
+        rebuild(folder)
+    board, record = read_leaderboard(folder), read_record_of(folder)
+    console.print(f"{folder}", markup=False)
+    print_board(board, record.metric, console, top=args.top, whole=args.all)
+    for line in [*confirmation_words(record, folder), *twin_words(record)]:
+        console.print(line, markup=False, soft_wrap=True)
 
 
 def _short(value: Any) -> str:

@@ -76,6 +76,8 @@ def read_matches(path: Path) -> StoredMatches:
         RunError: no such file, no Parquet, or another schema version.
     """
     table = _read(path)
+    if not table.schema.equals(MATCHES):
+        raise RunError(f"{path} is no match table")
     image_ids = table.column("image_id").to_numpy()
     truth_image, labels = _flat(table, "truth", np.int64)
     tasks = []
@@ -154,7 +156,7 @@ def _read_bootstrap(path: Path, mark: str) -> dict[str, NDArray[np.float64]]:
         RunError: it is not there, is damaged, or was made from other match tables.
     """
     table = _read(path)
-    if (table.schema.metadata or {}).get(b"made_from") != mark.encode():
+    if table.schema.names != BOOTSTRAP.names or (table.schema.metadata or {}).get(b"made_from") != mark.encode():
         raise RunError(f"{path} was made from other match tables")
     found = {name: table.column(name).to_numpy().astype(np.float64) for name in SCORE_NAMES}
     return {name: values for name, values in found.items() if not np.isnan(values).all()}

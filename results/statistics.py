@@ -147,7 +147,7 @@ def holm(values: Sequence[float] | NDArray[np.float64]) -> NDArray[np.float64]:
     return corrected
 
 
-def needed(difference: Difference, num_images: int, comparisons: int = 1) -> str:
+def needed(difference: Difference, num_images: int, comparisons: int = 1, unit: str = "replicates of each") -> str:
     """What it would take to tell a difference of this size, in words.
 
     Replicates where the seeds are what hides it, else images; with LEVEL and POWER, as if more of either
@@ -157,6 +157,7 @@ def needed(difference: Difference, num_images: int, comparisons: int = 1) -> str
         difference: not told apart as it is.
         num_images: that it was measured on.
         comparisons: how many are judged together; the strictest of Holm's levels is asked for.
+        unit: what more of either side is called.
     """
     size = abs(difference.estimate)
     reach = float(ndtri(1 - (1 - LEVEL) / 2 / comparisons) + ndtri(POWER))
@@ -167,7 +168,7 @@ def needed(difference: Difference, num_images: int, comparisons: int = 1) -> str
     if difference.seed_error is not None and left > 0:
         more = math.ceil(difference.seed_error**2 * difference.replicates / left - difference.replicates)
         if more <= MAX_SENSIBLE:
-            return f"needs about {max(more, 1)} more replicates of each"
+            return f"needs about {max(more, 1)} more {unit}"
         return f"so small a difference would need over {MAX_SENSIBLE} replicates"
     share = 1.0 if difference.seed_error is None else 0.5  # the other half is left to the seeds
     images = math.ceil(num_images * (difference.image_error**2 / (allowed * share) - 1))

@@ -64,7 +64,8 @@ def read_arrow(path: Path, way_out: str) -> pa.Table:
     except FileNotFoundError:
         raise RunError(f"{path}: no such file") from None
     except (pa.ArrowException, OSError) as error:
-        raise RunError(f"{path} is damaged or no Parquet file: {printable(str(error))}") from None
+        reason = printable(str(error))
+        raise RunError(f"{path} is damaged or no Parquet file ({reason}); {way_out}") from None
     version = (table.schema.metadata or {}).get(b"schema_version", b"none").decode(errors="replace")
     if version != SCHEMA_VERSION:
         raise RunError(

@@ -123,9 +123,12 @@ class Board:
 
     def compare(self, first: TrialRecord, second: TrialRecord) -> Verdict:
         """Two trials: as settings where both have fresh seeds, else as the models they are."""
+        if first.config_hash == second.config_hash:
+            alike = "not compared: two trainings of one setting, whose difference is what seeds do"
+            return self._refuse(first.trial_id, second.trial_id, "models", alike)
         fresh = [self.fresh(one) if one.role == "search" else [] for one in (first, second)]
         variance, freedom = self.seed_variance
-        if all(fresh) and freedom and first.config_hash != second.config_hash:
+        if all(fresh) and freedom:
             difference = self._of(fresh[0], fresh[1], variance, freedom)
             return self.judge(first.trial_id, second.trial_id, "settings", difference)
         if self.part == "confirm":
@@ -172,6 +175,10 @@ class Board:
                 return f"{one.trial_id} has no score"
             if self.resampled(one) is None:
                 return f"{one.trial_id} has no match table"
+        if first.trial_id.rpartition(":")[0] != second.trial_id.rpartition(":")[0]:  # of two runs
+            for knob in ("optim.epochs", "data.images_per_epoch"):
+                if first.config[knob] != second.config[knob]:
+                    return f"not compared: {knob} {first.config[knob]} against {second.config[knob]}"
         whole = all(one.status == "finished" for one in (first, second))
         if not whole and first.num_epochs != second.num_epochs:
             common = min(first.num_epochs, second.num_epochs)
@@ -217,8 +224,9 @@ class Board:
             what = {"models": f"{better}'s model", "settings": better, "groups": better}[level]
             words = f"{what} is better: {reach}"
         else:
+            unit = "settings in each" if level == "groups" else "replicates of each"
             many = " among so many" if difference.p < 1 - LEVEL else ""
-            words = f"cannot be told apart{many}: {reach}; {needed(difference, self.num_images, family)}"
+            words = f"cannot be told apart{many}: {reach}; {needed(difference, self.num_images, family, unit)}"
         return Verdict(first, second, level, difference, p, words)
 
     @staticmethod

@@ -271,7 +271,7 @@ def _tune(
                 replicates=settings.replicates,
                 top=settings.replicate_top,
                 confirm=settings.confirm,
-            ).most(),
+            ).most(plan.trials),
             epochs=plan.base.optim.epochs,
             slots=cluster.slots.count,
         )

@@ -29,10 +29,10 @@ class FurtherTrials:
         """
         self._record, self._replicates, self._top, self._confirm = record, replicates, top, confirm
 
-    def most(self) -> int:
-        """Trainings that may follow at most."""
+    def most(self, settings: int) -> int:
+        """Trainings that may follow a search of so many settings, at most."""
         seeds = max(self._replicates, CONFIRM_SEEDS) if self._confirm else 0
-        return self._top * (self._replicates - 1) + (self._confirm + 1) * seeds
+        return min(self._top, settings) * (self._replicates - 1) + (self._confirm + 1) * seeds
 
     def next(self) -> tuple[TrainConfig, str] | type[Waiting] | None:
         """The config and role of the next training; Waiting, or None when all is done."""

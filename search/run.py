@@ -262,7 +262,7 @@ def _dry_run(settings: Any) -> int:
     images = images_per_epoch(len(data.train), plan.base.data.images_per_epoch)
     further = FurtherTrials(
         RunRecord(settings.name), replicates=settings.replicates, top=settings.replicate_top, confirm=settings.confirm
-    ).most()
+    ).most(plan.trials)
     most = (plan.trials + further) * epochs
     names = ["default", *(baseline.name for baseline in plan.space.baselines)][: plan.trials]
     if settings.address is None:

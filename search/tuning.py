@@ -135,7 +135,7 @@ def fit(
         tune_config=tune.TuneConfig(
             search_alg=searcher,
             scheduler=scheduler,
-            num_samples=plan.trials + further.most(),
+            num_samples=plan.trials + further.most(plan.trials),
             # Ray starts as many processes at once, and asks for no setting before a slot is free for it.
             max_concurrent_trials=slots.count,
             reuse_actors=True,  # a fresh process costs seconds of imports

@@ -93,3 +93,31 @@ def test_an_unknown_flag_is_one_sentence(capsys):
         leaderboard.main(["--nothing"])
     assert caught.value.code == 2
     assert capsys.readouterr().err.count("\n") == 1
+
+
+@pytest.mark.parametrize("width", [70, 100, 200])
+def test_a_narrow_terminal_gets_fewer_columns_and_never_a_cut_figure(run_folder, width):
+    import io
+
+    from rich.console import Console
+
+    out = io.StringIO()
+    leaderboard.print_board(leaderboard.read_leaderboard(run_folder), "val_map", Console(file=out, width=width))
+    text = out.getvalue()
+    for figure in ("t0000", "0.42", "t0001", "0.20"):
+        assert figure in text
+    assert max(len(line) for line in text.splitlines()) <= width
+    assert ("left out for want of width: digits" in text) == (width == 70)
+
+
+def test_one_bad_run_does_not_hide_the_others(run_folder, capsys):
+    import shutil
+
+    other = run_folder.with_name("another")
+    shutil.copytree(run_folder, other)
+    (other / "leaderboard.parquet").write_bytes(b"PAR1")
+    assert leaderboard.main([str(run_folder.parent)]) == 2
+    captured = capsys.readouterr()
+    assert "t0000" in captured.out
+    assert captured.err.count("\n") == 1
+    assert "rebuild it with" in captured.err

@@ -38,10 +38,9 @@ def test_the_whole_board_is_compared_with_its_best(run, capsys):
 
 def test_the_confirmation_and_knobs_that_did_nothing_are_told(run, capsys):
     out = printed([run], capsys)
-    assert "t0001 against the default: the search saw +0." in out
+    assert "t0001 against the default: the scores that chose it said +0." in out
     assert "3 fresh seeds on images set apart say +0." in out
     assert "it still beats the default" in out
-    assert "choosing had" in out
     assert "warning: t0002 trained to the same weights as t0000: optim.momentum did nothing here" in out
     assert leaderboard.main([str(run)]) == 0
     board = capsys.readouterr().out
@@ -64,10 +63,15 @@ def test_groups_by_a_knobs_value(run, capsys):
 
 def test_trials_of_two_runs_on_the_same_images_are_compared(run, tmp_path, capsys):
     other = Searched(tmp_path / "other")
-    other.trial("t0000", 0.2)
+    other.trial("t0000", 0.2, **{LR: 7e-3})
+    other.trial("t0001", 0.6)
+    other.trial("t0002", 0.6, **{"optim.epochs": 9})
     folder = other.done()
     out = printed([run, folder, "--trials", "demo:t0000,other:t0000"], capsys)
     assert "demo:t0000's model is better: +0." in out
+    out = printed([run, folder, "--trials", "demo:t0000,other:t0001,other:t0002"], capsys)
+    assert "not compared: two trainings of one setting" in out
+    assert "not compared: optim.epochs 4 against 9" in out
 
 
 def test_a_board_of_one_setting_has_nothing_to_compare(tmp_path, capsys):

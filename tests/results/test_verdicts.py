@@ -204,7 +204,7 @@ def test_a_damaged_match_table_costs_its_own_row_alone(tmp_path):
 
 def test_the_leader_may_lack_a_table(tmp_path):
     run = Searched(tmp_path / "lead")
-    run.trial("t0000", 0.95, matches=False, **{LR: 1e-3})
+    run.trial("t0000", 0.95, matches=False, **{LR: 9e-3})
     settings(run, 0.7, 0.6, start=1)
     record = read_record_of(run.done())
     assert {one.words for one in whole_board(record, run.folder, "val_map")} == {"t0000 has no match table"}

@@ -60,7 +60,7 @@ def test_the_best_survivors_get_further_seeds_seed_after_seed():
     further = FurtherTrials(run.record, replicates=3, top=2, confirm=0)
     done = run.walk(further)
     assert done == [("replicate", 3e-3, 1), ("replicate", 4e-3, 1), ("replicate", 3e-3, 2), ("replicate", 4e-3, 2)]
-    assert len(done) == further.most()
+    assert len(done) == further.most(4)
 
 
 def test_a_setting_that_is_sure_of_its_place_does_not_wait_for_those_that_still_run():
@@ -95,7 +95,7 @@ def test_confirmation_trains_the_best_and_the_default_on_fresh_seeds():
     default = TrainConfig().optim.lr
     done = run.walk(further)
     assert done == [("confirm", rate, CONFIRM_SEED + seed) for seed in range(3) for rate in (1e-3, default)]
-    assert len(done) == further.most()
+    assert len(done) == further.most(4)
 
 
 def test_confirmation_waits_for_the_replicates_and_goes_by_them():

@@ -214,7 +214,7 @@ def test_the_best_is_replicated_and_confirmed_on_images_that_took_no_part(whole)
     assert (tree["data"]["num_valid"], tree["data"]["num_confirm"]) == (32, 32)
     assert tree["data"]["fingerprint"].endswith("-confirm0.5")
     if len(settings) > 1:
-        assert "confirmation:" in out
+        assert "confirmation (val_map" in out
 
 
 def test_a_run_is_compared_and_its_model_swept_without_training(whole, tmp_path, capsys):
