@@ -19,9 +19,10 @@ from pathlib import Path
 import numpy as np
 from scipy import stats
 
+from digits_core.bootstrap import bootstrap_scores, resample_weights
 from digits_core.cache import DataSource, open_data
 from digits_core.config import TrainConfig
-from digits_core.metrics import Truth, bootstrap_scores, resample_weights
+from digits_core.metrics import Truth
 from results.matches import RESAMPLES
 from results.statistics import LEVEL, Difference, model_difference, pooled_variance, setting_difference
 

@@ -15,9 +15,10 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from digits_core.bootstrap import bootstrap_scores, resample_weights
 from digits_core.config import DetectConfig, TrainConfig
 from digits_core.errors import RunError
-from digits_core.metrics import SCORE_NAMES, MatchTable, Truth, bootstrap_scores, resample_weights
+from digits_core.metrics import SCORE_NAMES, MatchTable, Truth
 from digits_core.transcribe import numbers_of
 from results.schema import BOOTSTRAP, MATCHES
 from results.statistics import interval

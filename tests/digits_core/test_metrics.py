@@ -10,12 +10,10 @@ from digits_core.metrics import (
     Truth,
     ap_over_scores,
     average_precision,
-    bootstrap_ap,
     digit_accuracy_over_scores,
     digit_counts,
     number_accuracy_over_scores,
     numbers_right,
-    resample_weights,
 )
 from oracle import candidates_of, coco_scores, digit_accuracy, number_accuracy, postprocess, scenes, table_of
 
@@ -57,46 +55,6 @@ def test_every_swept_figure_equals_a_brute_force_twin_scored_by_pycocotools(scen
             assert numbers_right(some, truth).mean() == pytest.approx(numbers[column])
             right, of = digit_counts(some, truth).sum(axis=0)
             assert digits is None or right / of == pytest.approx(digits[column])
-
-
-@settings(deadline=None, max_examples=60)
-@given(scenes(distinct_scores=True), st.integers(0, 1000))
-def test_ap_under_a_resample_equals_pycocotools_on_the_resampled_images(scene, seed):
-    rows, images = scene
-    table = table_of(rows)
-    kept = tables_of(images, table, [NmsSetting(0.5, False)])[0]
-    weights = resample_weights(len(images), 4, seed)
-    ours = bootstrap_ap(kept, Truth.from_table(table), weights)
-    for number, weight in enumerate(weights):
-        again = np.repeat(np.arange(len(images)), weight)
-        twin = [
-            postprocess(images[image], nms=0.5, class_agnostic=False, score=0.0, max_detections=1000) for image in again
-        ]
-        expected = coco_scores([rows[image] for image in again], twin)
-        if expected is None:
-            assert ours is None or np.isnan(ours[number]).all()
-        else:
-            assert ours[number] == pytest.approx(expected, abs=1e-6)
-
-
-def test_more_resamples_than_a_block_are_the_same_as_one_by_one(monkeypatch):
-    box = (0.0, 0.0, 10.0, 10.0)
-    rows = [[(box, 1 + image % 2, False)] for image in range(5)]
-    images = [[(box, 1, 0.1 * image + 0.1), ((2.0, 0.0, 12.0, 10.0), 2, 0.15)] for image in range(5)]
-    table = table_of(rows)
-    kept, truth = tables_of(images, table)[1], Truth.from_table(table)
-    weights = resample_weights(5, 23)
-    whole = bootstrap_ap(kept, truth, weights)
-    monkeypatch.setattr(metrics, "RESAMPLE_BLOCK", 7)
-    assert np.array_equal(bootstrap_ap(kept, truth, weights), whole, equal_nan=True)
-    assert np.allclose(bootstrap_ap(kept, truth, np.ones((1, 5), np.int16))[0], average_precision(kept, truth))
-
-
-def test_resamples_are_the_same_for_every_trial_and_draw_as_many_images():
-    first, again = resample_weights(40, 200), resample_weights(40, 200)
-    assert np.array_equal(first, again)
-    assert (first.sum(axis=1) == 40).all()
-    assert not np.array_equal(first, resample_weights(40, 200, seed=1))
 
 
 def test_a_hundred_digits_reach_recalls_as_pycocotools_counts_them():
@@ -147,5 +105,4 @@ def test_no_digits_at_all_is_none_and_no_detection_is_zero():
         kept, truth = tables_of([[], []], table)[0], Truth.from_table(table)
         ap = average_precision(kept, truth)
         assert ap is None if expected is None else ap.mean() == expected
-        assert (bootstrap_ap(kept, truth, resample_weights(2, 5)) is None) == (expected is None)
     assert number_accuracy_over_scores(kept, truth, THRESHOLDS).tolist() == [0.5] * len(THRESHOLDS)
