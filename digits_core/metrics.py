@@ -92,10 +92,10 @@ class MatchTable:
         digits[(matches.on_crowd[rows] & bit) != 0] = CROWD
         return cls(
             image=image,
-            rank=_rank(image),
+            rank=rank_within(image),
             labels=found.labels[rows],
             scores=found.scores[rows],
-            boxes=found.original_boxes[rows],
+            boxes=found.boxes[rows] * found.scale[image],
             iou=iou[rows],
             matched=_pack((matches.matched[rows] & bit) != 0),
             ignored=_pack((matches.ignored[rows] & bit) != 0),
@@ -111,7 +111,8 @@ class MatchTable:
         return MatchTable(*(getattr(self, name)[rows] for name in self.__slots__))
 
 
-def _rank(image: NDArray[np.int64]) -> NDArray[np.int64]:
+def rank_within(image: NDArray[np.int64]) -> NDArray[np.int64]:
+    """How many rows of its image stand before each row; `image` is ascending."""
     return np.arange(len(image)) - np.searchsorted(image, image, side="left")
 
 

@@ -145,8 +145,7 @@ def confirmation_words(record: RunRecord, folder: Path) -> list[str]:
             elif flattered >= 0.0005:
                 said += f"; {flattered:.3f} less than it seemed, which may be luck"
         lines.append(said)
-    metric = record.metric
-    return [f"confirmation ({metric} on images that took no part in the search):", *lines] if lines else []
+    return [f"confirmation ({record.metric} on images that took no part in the search):", *lines] if lines else []
 
 
 def twin_words(record: RunRecord) -> list[str]:

@@ -18,7 +18,6 @@ from results.tables import read_table
 SHOWN = {"val_map": "mAP", "val_map_50": "mAP@.5", "val_digit_accuracy": "digits", "val_number_accuracy": "numbers"}
 """Scores on the printed board, and their short names."""
 
-
 DROPPED = ("digits", "mAP@.5", "status", "epochs")
 """Columns that a narrow terminal does without first."""
 
@@ -72,14 +71,15 @@ def print_board(board: pd.DataFrame, metric: str, console: Any, *, top: int | No
         console.print("no trial has begun yet")
         return
     knobs = [knob for knob in knob_columns(board) if shown[knob].astype(str).nunique() > 1]
-    headers = [name for name in (rows[0] if rows else {}) if name not in knob_columns(board) or name in knobs]
+    headers = [name for name in rows[0] if name not in knob_columns(board) or name in knobs]
+    texts = ("baseline", *knobs)  # may fold
+    heading = {name: name.rpartition(".")[2] if name in knobs else name for name in headers}
     ties = tied.tolist()
 
     def width(name: str) -> int:
         """What a column needs: all of a figure, twelve letters of a text that may fold."""
         longest = max(len(row[name]) for row in rows)
-        folds = name in ("baseline", *knobs)
-        return max(min(12, longest) if folds else longest, len(name.rpartition(".")[2] if name in knobs else name))
+        return max(min(12, longest) if name in texts else longest, len(heading[name]))
 
     # A narrow terminal gets fewer columns, never cut figures.
     names, left_out = list(headers), []
@@ -88,15 +88,15 @@ def print_board(board: pd.DataFrame, metric: str, console: Any, *, top: int | No
             break
         if name in names:
             names.remove(name)
-            left_out.append(name.rpartition(".")[2] if name in knobs else name)
+            left_out.append(heading[name])
     table = Table(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False)
     table.add_column("#", justify="right", no_wrap=True)
     for name in names:
-        plain = name in ("run", "trial", "status", "95 %", "role", "baseline", *knobs)
+        plain = name in ("run", "trial", "status", "95 %", "role", *texts)
         table.add_column(
-            name.rpartition(".")[2] if name in knobs else name,
+            heading[name],
             justify="left" if plain else "right",
-            no_wrap=name not in ("baseline", *knobs),
+            no_wrap=name not in texts,
             overflow="fold",
             min_width=width(name),
         )

@@ -13,12 +13,13 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from digits_core.bootstrap import bootstrap_scores, resample_weights
 from digits_core.config import DetectConfig, TrainConfig
-from digits_core.errors import RunError
-from digits_core.metrics import SCORE_NAMES, MatchTable, Truth
+from digits_core.errors import RunError, printable
+from digits_core.metrics import SCORE_NAMES, MatchTable, Truth, rank_within
 from digits_core.transcribe import numbers_of
 from results.schema import BOOTSTRAP, MATCHES
 from results.statistics import interval
@@ -86,9 +87,20 @@ def read_matches(path: Path) -> StoredMatches:
         image, first = _flat(table, f"{name}_labels", np.int64)
         values = {column: _flat(table, f"{name}_{column}", None)[1] for column in _COLUMNS[1:]}
         boxes = _flat(table, f"{name}_boxes", np.float32)[1].reshape(-1, 4)
-        rank = np.arange(len(image)) - np.searchsorted(image, image)
-        tasks.append(MatchTable(image=image, rank=rank, labels=first, boxes=boxes, **values))
+        tasks.append(MatchTable(image=image, rank=rank_within(image), labels=first, boxes=boxes, **values))
     return StoredMatches(image_ids, Truth(len(image_ids), truth_image, labels), *tasks)
+
+
+def count_images(path: Path) -> int:
+    """The images of a match table, from the file's footer alone.
+
+    Raises:
+        RunError: the file is damaged.
+    """
+    try:
+        return int(pq.read_metadata(path).num_rows)
+    except (pa.ArrowException, OSError) as error:
+        raise RunError(f"{path} is damaged or no Parquet file ({printable(str(error))})") from None
 
 
 def matches_path(folder: Path, trial_id: str, part: str) -> Path:

@@ -164,9 +164,13 @@ class RunRecord:
 
     def standing(self, trial: TrialRecord) -> float | None:
         """What a setting is ranked by: the mean of its replicates, or its first training; never what confirms it."""
-        replicates = [one for one in self.fresh_seeds().get(trial.config_hash, []) if one.role == "replicate"]
-        values = [self.value(one) or 0.0 for one in replicates]
-        return sum(values) / len(values) if values else self.value(trial)
+        mean = self._replicate_mean(self.fresh_seeds().get(trial.config_hash, []))
+        return self.value(trial) if mean is None else mean
+
+    def _replicate_mean(self, seeds: list[TrialRecord]) -> float | None:
+        """The mean over the replicates among a setting's fresh seeds; None without any."""
+        values = [self.value(one) or 0.0 for one in seeds if one.role == "replicate"]
+        return sum(values) / len(values) if values else None
 
     def settings(self) -> list[TrialRecord]:
         """The first training of every setting, best first.
@@ -178,11 +182,10 @@ class RunRecord:
 
         def key(trial: TrialRecord) -> tuple[bool, bool, float, float, str]:
             best = trial.best(self.metric)
-            further = [one for one in seeds.get(trial.config_hash, []) if one.role == "replicate"]
-            fresh = [self.value(one) or 0.0 for one in further]
-            score = sum(fresh) / len(fresh) if fresh else None if best is None else float(best[self.metric])
+            mean = self._replicate_mean(seeds.get(trial.config_hash, []))
+            score = mean if mean is not None else None if best is None else float(best[self.metric])
             cost = sum(float(epoch["train_seconds"] or 0) for epoch in trial.epochs.values())
-            return trial.status in FAILED, not fresh, -score if score is not None else 1.0, cost, trial.trial_id
+            return trial.status in FAILED, mean is None, -score if score is not None else 1.0, cost, trial.trial_id
 
         return sorted((trial for trial in self.trials.values() if trial.role == "search"), key=key)
 

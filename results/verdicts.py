@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtr
 
-from results.matches import matches_path, read_matches, resampled_scores
+from results.matches import count_images, matches_path, resampled_scores
 from results.record import RunRecord, TrialRecord
 from results.statistics import (
     LEVEL,
@@ -118,7 +118,7 @@ class Board:
         for trial in self.record.trials.values():
             path = matches_path(*self._place(trial), self.part)
             if path.is_file():
-                return len(read_matches(path).image_ids)
+                return count_images(path)
         return 0
 
     def compare(self, first: TrialRecord, second: TrialRecord) -> Verdict:
@@ -256,7 +256,7 @@ def whole_board(record: RunRecord, folder: Path, metric: str, *, make: bool = Tr
     All pairs, not only those with the best: which one is the best was seen in the same scores.
     """
     board = Board(record, folder, metric, make=make)
-    leads = [trial for trial in board.record.settings() if board.record.value(trial) is not None]
+    leads = [trial for trial in record.settings() if record.value(trial) is not None]
     if not leads:
         return []
     verdicts = [board.compare(leads[0], other) for other in leads[1:]]

@@ -132,21 +132,19 @@ def _data_of(folder: Path) -> DataSource:
 
 
 def _sweep(settings: SearchSettings, plan: Plan, model: Source, data: Any, folder: Path, console: Any) -> int:
-
     from digits_core.augment import Processing
     from digits_core.detect import SCORE_FLOOR
     from digits_core.evaluate import evaluate
     from digits_core.model import build_model, read_back
     from digits_core.sweep import sweep
     from digits_core.train import choose_device, choose_dtype
-    from search.trainable import optima, write_evaluation, write_sweep
+    from search.trainable import optima, tasks_of, write_evaluation, write_sweep
 
     config, name = plan.base, "t0000"
     detector, _ = build_model(TrainConfig.from_flat({"model.weights": "none"}, config))
     load_model(model.folder, detector)
     device = choose_device("cpu" if settings.gpus_per_trial == 0 else "auto")
-    more = [TrainConfig.from_flat(one, config).detect for one in plan.sweep]
-    tasks = [task for one in [config.detect, *more] for task in (one.task1, one.task2)]
+    tasks = [config.detect.task1, config.detect.task2, *tasks_of(config, plan.sweep)]
     started = time.perf_counter()
     found = evaluate(
         detector.to(device),

@@ -269,7 +269,7 @@ class SettingSearcher(Searcher):
     def _name(self, config: TrainConfig, *, role: str) -> Proposal:
         """A further training, with the next free id."""
         self._count += 1
-        coverage = None if self._screen is None else self._screen.look(config, baseline=True)[0]
+        coverage = None if self._screen is None else self._screen.measure(config)
         return Proposal(trial_name(self._count - 1), config, role=role, coverage=coverage)
 
     def _tell_known(self, proposal: Proposal) -> None:

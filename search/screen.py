@@ -22,9 +22,13 @@ class Screen:
         """
         self._table, self._active, self._best_baseline = table, active, best_baseline
 
+    def measure(self, config: TrainConfig) -> Coverage:
+        """How the anchors of one setting cover the training boxes."""
+        return coverage(config.model, self._table)
+
     def look(self, config: TrainConfig, *, baseline: bool) -> tuple[Coverage, str | None]:
         """The coverage of one setting, and why it is not worth a training; None when it is, as baselines always are."""
-        found = coverage(config.model, self._table)
+        found = self.measure(config)
         if baseline:
             self._best_baseline = max(self._best_baseline or 0.0, found.mean_iou)
             return found, None

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from digits_core.evaluate import Evaluation
     from digits_core.sweep import Sweep
     from digits_core.train import EpochReport
+    from spaces.registry import Overrides
 
 
 class RefusedError(Exception):
@@ -46,8 +47,7 @@ def run_trial(params: dict[str, Any]) -> None:
     from digits_core.train import train
 
     config = TrainConfig.from_flat(params["config"])
-    swept = [TrainConfig.from_flat(overrides, config).detect for overrides in params["sweep"]]
-    tasks = [task for one in swept for task in (one.task1, one.task2)]
+    tasks = tasks_of(config, params["sweep"])
     checkpoint = tune.get_checkpoint()
     resume_from = params["resume_from"]
     with tempfile.TemporaryDirectory(prefix="digit-search-") as scratch:
@@ -69,6 +69,12 @@ def run_trial(params: dict[str, Any]) -> None:
             )
         except UserError as error:
             raise RefusedError(str(error)) from None
+
+
+def tasks_of(config: TrainConfig, sweep: "list[Overrides]") -> list[TaskConfig]:
+    """The two tasks' settings under each of the `detect.*` overrides of a sweep."""
+    swept = [TrainConfig.from_flat(overrides, config).detect for overrides in sweep]
+    return [task for one in swept for task in (one.task1, one.task2)]
 
 
 @cache
