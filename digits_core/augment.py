@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torchvision.transforms import v2
 
 from digits_core.cache import Pixels
-from digits_core.config import AugmentConfig
+from digits_core.config import PROCESSING, AugmentConfig
 from digits_core.seeds import derived_seed
 
 MIN_SIDE_PX = 1.0
@@ -194,6 +194,3 @@ STEPS: dict[str, Step] = {
     "binarize": _binarize,
     "mirror": _mirror,
 }
-
-PROCESSING = ("binarize",)
-"""Steps without chance, that belong to the data itself."""

@@ -132,6 +132,15 @@ def load_training(folder: Path, model: nn.Module, optimizer: torch.optim.Optimiz
         parameter = parameters[name]
         # AdamW counts steps on the CPU, in one number.
         optimizer.state[parameter][slot] = tensor if tensor.ndim == 0 else tensor.to(parameter.device)
+    return load_state(folder)
+
+
+def load_state(folder: Path) -> TrainingState:
+    """Where the training of a checkpoint stood.
+
+    Raises:
+        WeightsError: the state is missing or damaged.
+    """
     try:
         values: dict[str, Any] = json.loads((folder / STATE_FILE).read_text(encoding="utf-8"))
         return TrainingState(

@@ -4,19 +4,19 @@ A knob's flat name is its path with dots (`model.anchor_sizes`, `detect.task1.nm
 and `--config` all speak in flat names, and all of them end in `TrainConfig.from_flat`.
 """
 
-import dataclasses
 import hashlib
 import json
 import tomllib
-import types
 import typing
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 from digits_core.errors import ConfigError, did_you_mean, printable
 from digits_core.knob import Flat, Knob, Scalar, format_numbers, knob, parse_numbers
+from digits_core.sections import build, check_section, leaves, section_knobs
+from digits_core.stages import Span, format_stages, parse_stages, spans
 
 BACKBONES = (
     "tiny",
@@ -34,6 +34,9 @@ COCO_BACKBONES = ("resnet50", "resnet50_v2")
 
 PIPELINES = ("none", "color", "color_b", "geometric", "binarize")
 """The augmentation pipelines by name; `augment` holds them."""
+
+PROCESSING = ("binarize",)
+"""Those without chance, that belong to the data itself: done to evaluated images too."""
 
 READINGS = ("left_to_right", "main_axis")
 """The rules by which the digits of an image become a number; `transcribe` follows them."""
@@ -63,7 +66,7 @@ class AugmentConfig:
 
     def __post_init__(self) -> None:
         """Check each knob and every name of the pipeline."""
-        _check_section("augment", self)
+        check_section("augment", self)
         names = [name.strip() for name in self.pipeline.split(",")]
         for name in names:
             if name not in PIPELINES:
@@ -126,7 +129,7 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         """Check each knob and what they say together."""
-        _check_section("model", self)
+        check_section("model", self)
         if not self.weights.strip():
             raise ConfigError("model.weights must be none, drawn, imagenet, coco or a path, got nothing")
         sizes = parse_numbers(self.anchor_sizes, "model.anchor_sizes")
@@ -191,10 +194,15 @@ class OptimConfig:
     epochs: int = knob(4, "epochs of the full schedule; early stopping never shortens it", low=1, high=10_000)
     max_grad_norm: float = knob(5.0, "gradients are clipped to this norm; 0 leaves them", low=0.0, high=1e6)
     early_stop_epochs: int = knob(0, "stop after so many epochs without a better score; 0 never", low=0, high=10_000)
+    stages: str | None = knob(
+        None,
+        "parts of the training that follow each other, each a length (epochs or %) and knobs of optim or augment: "
+        "'10 augment.pipeline=color; 10 augment.pipeline=geometric'; each has its own optimiser and schedule",
+    )
 
     def __post_init__(self) -> None:
         """Check each knob and what they say together."""
-        _check_section("optim", self)
+        check_section("optim", self)
         if self.schedule == "cosine" and self.eta_min >= self.peak_lr:
             raise ConfigError(f"optim.eta_min must lie below optim.lr ({self.peak_lr:g}), got {self.eta_min}")
         if self.warmup_epochs and self.warmup_epochs >= self.epochs:
@@ -224,7 +232,7 @@ class TaskConfig:
 
     def __post_init__(self) -> None:
         """Check each knob."""
-        _check_section("detect.task", self)
+        check_section("detect.task", self)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -243,7 +251,7 @@ class DetectConfig:
 
     def __post_init__(self) -> None:
         """Check each knob."""
-        _check_section("detect", self)
+        check_section("detect", self)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -257,10 +265,16 @@ class RuntimeConfig:
         choices=("auto", "float32", "bfloat16"),
     )
     eval_batch_size: int = knob(32, "images per batch of an evaluation", low=1, high=4096)
+    train_sample: int = knob(
+        0,
+        "training images, always the same, that are scored after each epoch beside valid, so that overfitting shows",
+        low=0,
+        high=10_000_000,
+    )
 
     def __post_init__(self) -> None:
         """Check each knob."""
-        _check_section("runtime", self)
+        check_section("runtime", self)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -274,6 +288,41 @@ class TrainConfig:
     detect: DetectConfig = field(default_factory=DetectConfig)
     runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
 
+    def __post_init__(self) -> None:
+        """Check the stages, each as the config that it is."""
+        if self.optim.stages is None:
+            return
+        text = format_stages(parse_stages(self.optim.stages, knob_named))
+        object.__setattr__(self.optim, "stages", text)  # two spellings of one setting are one setting
+        for stage in self.stages:
+            for name in PROCESSING:
+                if (name in stage.config.augment.steps) != (name in self.augment.steps):
+                    raise ConfigError(
+                        f"optim.stages: {name} changes evaluated images too, so it must stand in augment.pipeline and "
+                        "in every stage, or nowhere"
+                    )
+
+    @property
+    def stages(self) -> tuple["Stage", ...]:
+        """The parts of the training; one that is the config itself where none are named.
+
+        Raises:
+            ConfigError: the epochs of the stages do not add up, or a stage is no valid config.
+        """
+        if self.optim.stages is None:
+            return (Stage(Span(1, self.optim.epochs), self),)
+        parsed = parse_stages(self.optim.stages, knob_named)
+        found = []
+        for number, ((_, overrides), span) in enumerate(
+            zip(parsed, spans(parsed, self.optim.epochs), strict=True), start=1
+        ):
+            flat = {**overrides, "optim.stages": None, "optim.epochs": span.epochs}
+            try:
+                found.append(Stage(span, TrainConfig.from_flat(flat, self)))
+            except ConfigError as error:
+                raise ConfigError(f"optim.stages, stage {number}: {error}") from None
+        return tuple(found)
+
     @classmethod
     def from_flat(cls, flat: Mapping[str, object], base: Self | None = None) -> Self:
         """Build a config from flat names; what is not named keeps the value of `base` (or the default).
@@ -284,11 +333,11 @@ class TrainConfig:
         values: dict[str, Scalar] = dict((base or cls()).to_flat())
         for name, value in flat.items():
             values[name] = knob_named(name).check(value)
-        return typing.cast(Self, _build(cls, values, ""))
+        return typing.cast(Self, build(cls, values))
 
     def to_flat(self) -> Flat:
         """Every knob by its flat name, in the order of this file."""
-        return dict(_leaves(self, ""))
+        return dict(leaves(self))
 
     def to_json(self) -> str:
         """The config as one JSON object of flat names."""
@@ -324,6 +373,19 @@ class TrainConfig:
         return "\n".join(lines) + "\n"
 
 
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """One part of a training.
+
+    Attributes:
+        span: its epochs, counted through the whole training.
+        config: the training as if this part were all of it.
+    """
+
+    span: Span
+    config: TrainConfig
+
+
 def flat_digest(flat: Mapping[str, Scalar]) -> str:
     """Sixteen hex digits of flat knobs, `runtime` left out."""
     kept = {name: value for name, value in flat.items() if not name.startswith("runtime.")}
@@ -344,12 +406,25 @@ def read_toml(path: Path) -> Flat:
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"--config {path}: broken TOML: {error}") from None
     flat: Flat = {}
-    for name, value in _flatten(tree, ""):
-        try:
+    try:
+        if "stages" in tree:
+            flat["optim.stages"] = _stages_of(tree.pop("stages"))
+        for name, value in _flatten(tree, ""):
             flat[name] = knob_named(name).check(value)
-        except ConfigError as error:
-            raise ConfigError(f"--config {path}: {error}") from None
+    except ConfigError as error:
+        raise ConfigError(f"--config {path}: {error}") from None
     return flat
+
+
+def _stages_of(tables: object) -> str:
+    """The knob `optim.stages` of a TOML array of tables, each with `epochs` and the knobs of one stage."""
+    if not isinstance(tables, list) or not all(isinstance(table, Mapping) and "epochs" in table for table in tables):
+        raise ConfigError("stages must be tables [[stages]], each with epochs (a number, or a share like '50%')")
+    parsed = []
+    for table in tables:
+        knobs_of = {name: knob_named(name).check(value) for name, value in _flatten(table, "") if name != "epochs"}
+        parsed.append((str(table["epochs"]), knobs_of))
+    return format_stages(parsed)
 
 
 def parse_assignment(text: str) -> tuple[str, Scalar]:
@@ -390,58 +465,4 @@ def _flatten(tree: Mapping[str, object], prefix: str) -> Iterator[tuple[str, obj
             yield f"{prefix}{key}", value
 
 
-def _leaves(section: Any, prefix: str) -> Iterator[tuple[str, Scalar]]:
-    for item in dataclasses.fields(section):
-        value = getattr(section, item.name)
-        if dataclasses.is_dataclass(value):
-            yield from _leaves(value, f"{prefix}{item.name}.")
-        else:
-            yield f"{prefix}{item.name}", value
-
-
-def _build(cls: type, values: Mapping[str, Scalar], prefix: str) -> Any:
-    hints = typing.get_type_hints(cls)
-    arguments = {
-        item.name: _build(hints[item.name], values, f"{prefix}{item.name}.")
-        if dataclasses.is_dataclass(hints[item.name])
-        else values[f"{prefix}{item.name}"]
-        for item in dataclasses.fields(cls)
-    }
-    return cls(**arguments)
-
-
-def _section_knobs(cls: type, prefix: str, section: Any, *, nested: bool = True) -> Iterator[Knob]:
-    hints = typing.get_type_hints(cls)
-    for item in dataclasses.fields(cls):
-        hint = hints[item.name]
-        if dataclasses.is_dataclass(hint):
-            if nested:
-                inner = getattr(section, item.name)
-                yield from _section_knobs(typing.cast(type, hint), f"{prefix}{item.name}.", inner)
-            continue
-        optional = isinstance(hint, types.UnionType)
-        kind = next(part for part in typing.get_args(hint) if part is not type(None)) if optional else hint
-        yield Knob(
-            name=f"{prefix}{item.name}",
-            kind=kind,
-            optional=optional,
-            default=getattr(section, item.name),
-            **item.metadata,
-        )
-
-
-_SECTION_KNOBS: dict[type, tuple[Knob, ...]] = {}
-
-
-def _check_section(name: str, section: Any) -> None:
-    cls = type(section)
-    if cls not in _SECTION_KNOBS:
-        # Sections within this one check themselves.
-        defaults = types.SimpleNamespace(**{item.name: item.default for item in dataclasses.fields(cls)})
-        _SECTION_KNOBS[cls] = tuple(_section_knobs(cls, f"{name}.", defaults, nested=False))
-    for one in _SECTION_KNOBS[cls]:
-        attribute = one.name.rpartition(".")[2]
-        object.__setattr__(section, attribute, one.check(getattr(section, attribute)))
-
-
-_ALL_KNOBS: dict[str, Knob] = {one.name: one for one in _section_knobs(TrainConfig, "", TrainConfig())}
+_ALL_KNOBS: dict[str, Knob] = {one.name: one for one in section_knobs(TrainConfig, "", TrainConfig())}

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
@@ -17,8 +18,8 @@ from torchvision.models.detection import FasterRCNN
 from digits_core.augment import Augmentation, Processing
 from digits_core.batches import epoch_batches, load_batch, steps_per_epoch
 from digits_core.cache import DigitData, Split
-from digits_core.checkpoint import TrainingState, load_training, save_model, save_training
-from digits_core.config import TrainConfig
+from digits_core.checkpoint import TrainingState, load_state, load_training, save_model, save_training
+from digits_core.config import Stage, TrainConfig
 from digits_core.detect import SCORE_FLOOR
 from digits_core.errors import DeviceError, DivergedError
 from digits_core.evaluate import Evaluation, evaluate
@@ -39,6 +40,7 @@ class EpochMetrics:
         train_loss: mean over the epoch's images of the four losses' sum.
         loss_classifier, loss_box_reg, loss_objectness, loss_rpn_box_reg: the four, likewise.
         lr: learning rate of the epoch's last step.
+        train_map, train_map_50: COCO AP on `runtime.train_sample` training images, not augmented; None without any.
         val_loss: the four losses' sum on valid, mean over its images.
         val_map, val_map_50, val_map_75: COCO AP on valid at `detect.task1`; None when not measurable.
         val_digit_accuracy: valid digits read right at `detect.task2`, over all digits and stray detections.
@@ -57,6 +59,8 @@ class EpochMetrics:
     loss_objectness: float
     loss_rpn_box_reg: float
     lr: float
+    train_map: float | None
+    train_map_50: float | None
     val_loss: float
     val_map: float | None
     val_map_50: float | None
@@ -100,7 +104,12 @@ Report = Callable[[EpochReport], None]
 
 @dataclass(slots=True)
 class Run:
-    """The moving parts of one training."""
+    """The moving parts of one training.
+
+    Attributes:
+        config: the whole training's.
+        stage: its part that the optimiser belongs to.
+    """
 
     config: TrainConfig
     data: DigitData
@@ -109,12 +118,25 @@ class Run:
     device: torch.device
     dtype: torch.dtype
     state: TrainingState
+    stage: Stage
 
     @property
-    def steps_per_epoch(self) -> int:
-        """Optimiser steps of one epoch."""
+    def steps_before(self) -> int:
+        """Optimiser steps of the stages before this one."""
+        before = (stage for stage in self.config.stages if stage.span.last < self.stage.span.first)
+        return sum(stage.span.epochs * self.steps_per_epoch(stage) for stage in before)
+
+    def steps_per_epoch(self, stage: Stage) -> int:
+        """Optimiser steps of one epoch of a stage."""
         asked = self.config.data.images_per_epoch
-        return steps_per_epoch(len(self.data.train), asked, self.config.optim.batch_size)
+        return steps_per_epoch(len(self.data.train), asked, stage.config.optim.batch_size)
+
+    def enter(self, epoch: int) -> None:
+        """Begin the stage of an epoch with an optimiser of its own, where it is another one than before."""
+        stage = stage_of(self.config, epoch)
+        if stage.span != self.stage.span:
+            self.stage = stage
+            self.optimizer = build_optimizer(self.model.parameters(), stage.config.optim)
 
 
 def train(
@@ -154,8 +176,10 @@ def train(
     facts = read_back(run.model)
     if run.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(run.device)
+    sample = _train_sample(run)
     for epoch in range(run.state.epoch + 1, config.optim.epochs + 1):
         started = time.perf_counter()
+        run.enter(epoch)
         losses, num_images = train_one_epoch(run, epoch)
         trained = time.perf_counter()
         valid = _evaluate(run, data.valid, score_floor)
@@ -171,15 +195,19 @@ def train(
         confirmed = None
         if confirm and improved and data.confirm is not None:
             confirmed = _evaluate(run, data.confirm, score_floor)
+        seen = None if sample is None else _evaluate(run, sample, score_floor).scores
         evaluated = time.perf_counter()
         checkpoint = None if workdir is None else _save(run, workdir, improved, resume_from)
         patience = config.optim.early_stop_epochs
-        early = bool(patience) and epoch - run.state.best_epoch >= patience and epoch < config.optim.epochs
+        waited = epoch - max(run.state.best_epoch, run.stage.span.first - 1)  # a stage gets its own patience
+        early = bool(patience) and waited >= patience and epoch < config.optim.epochs
         metrics = EpochMetrics(
             epoch=epoch,
             train_loss=sum(losses.values()),
             **losses,
             lr=run.optimizer.param_groups[0]["lr"],
+            train_map=None if seen is None else seen.map,
+            train_map_50=None if seen is None else seen.map_50,
             val_loss=valid.loss,
             val_map=scores.map,
             val_map_50=scores.map_50,
@@ -204,11 +232,26 @@ def open_run(config: TrainConfig, data: DigitData, *, resume_from: Path | None =
     torch.manual_seed(derived_seed("weights", config.runtime.seed))
     model, _ = build_model(config)
     model.to(chosen).train()
-    optimizer = build_optimizer(model.parameters(), config.optim)
     state = TrainingState(epoch=0, step=0, best_epoch=0, best_value=None)
+    stage = stage_of(config, 1 if resume_from is None else load_state(resume_from).epoch)
+    optimizer = build_optimizer(model.parameters(), stage.config.optim)
     if resume_from is not None:
         state = load_training(resume_from, model, optimizer)
-    return Run(config, data, model, optimizer, chosen, choose_dtype(config.runtime.precision, chosen), state)
+    return Run(config, data, model, optimizer, chosen, choose_dtype(config.runtime.precision, chosen), state, stage)
+
+
+def stage_of(config: TrainConfig, epoch: int) -> Stage:
+    """The stage of a training that an epoch belongs to."""
+    return next(stage for stage in config.stages if epoch <= stage.span.last)
+
+
+def _train_sample(run: Run) -> Split | None:
+    """The training images that are scored each epoch: the same ones for every config and seed."""
+    asked, split = min(run.config.runtime.train_sample, len(run.data.train)), run.data.train
+    if not asked:
+        return None
+    chosen = np.random.default_rng(derived_seed("train sample")).permutation(len(split))[:asked]
+    return split.some(np.sort(chosen), "train")
 
 
 def train_one_epoch(run: Run, epoch: int) -> tuple[dict[str, float], int]:
@@ -217,16 +260,17 @@ def train_one_epoch(run: Run, epoch: int) -> tuple[dict[str, float], int]:
     Returns:
         The four losses, mean over the epoch's images, and how many images there were.
     """
-    optim = run.config.optim
+    optim = run.stage.config.optim
     seed = run.config.runtime.seed
+    steps, steps_before = run.steps_per_epoch(run.stage), run.steps_before
     torch.manual_seed(derived_seed("epoch", seed, epoch))
     sums = torch.zeros(len(LOSSES), device=run.device)
     num_images = 0
-    change = Augmentation(run.config.augment, seed, epoch)
+    change = Augmentation(run.stage.config.augment, seed, epoch)
     asked = run.config.data.images_per_epoch
     for indices in epoch_batches(run.data.train, seed=seed, epoch=epoch, batch_size=optim.batch_size, asked=asked):
         images, targets = load_batch(run.data.train, indices, run.device, change)
-        set_lr(run.optimizer, lr_at(optim, run.state.step, run.steps_per_epoch))
+        set_lr(run.optimizer, lr_at(optim, run.state.step - steps_before, steps))
         sums += train_step(run, images, targets) * len(indices)
         run.state = dataclasses.replace(run.state, step=run.state.step + 1)
         num_images += len(indices)
@@ -252,8 +296,8 @@ def train_step(run: Run, images: list[Tensor], targets: list[dict[str, Tensor]])
         raise DivergedError(f"step {run.state.step}: the loss is not finite: {named}")
     run.optimizer.zero_grad(set_to_none=True)
     total.backward()  # type: ignore[no-untyped-call]
-    if run.config.optim.max_grad_norm:
-        clip_grad_norm_(run.model.parameters(), run.config.optim.max_grad_norm)
+    if run.stage.config.optim.max_grad_norm:
+        clip_grad_norm_(run.model.parameters(), run.stage.config.optim.max_grad_norm)
     run.optimizer.step()
     return losses.detach()
 

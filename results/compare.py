@@ -5,14 +5,16 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from digits_core.command import CommandParser, run_command
 from digits_core.errors import RunError, UsageError, did_you_mean, printable
 from digits_core.metrics import SCORE_NAMES
 from results.guard import differing_knobs, find_twins
 from results.matches import MATCHES_FOLDER, matches_path, read_matches
+from results.published import Published
 from results.record import RunRecord, TrialRecord
-from results.statistics import pooled_variance
+from results.statistics import pooled_variance, single_run_reach
 from results.store import find_runs, read_record_of, read_run_file, varying_knobs
 from results.verdicts import Board, Verdict, confirmations, whole_board
 
@@ -21,11 +23,15 @@ METRICS = tuple(f"val_{name}" for name in SCORE_NAMES)
 MAX_GROUPS = 8
 """Values of a field that `--by` takes: more of them are no groups."""
 
+FIGURES = {"val_map": "report: valid mAP", "public_map": "public mAP", "public_number_accuracy": "public accuracy"}
+"""Printed figures, as the columns that show them are headed."""
+
 _EPILOG = """
 examples:
   python -m results.compare runs/my-search
   python -m results.compare runs/my-search --trials t0003,t0000
   python -m results.compare runs/my-search --by optim.schedule --metric val_number_accuracy
+  python -m results.compare runs/my-reports --by table
 
 How to read a verdict: docs/statistics.md.
 """
@@ -40,7 +46,12 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="run folder; several must share their data")
     parser.add_argument("--trials", metavar="A,B", help="compare these trials; of several runs, RUN:TRIAL")
-    parser.add_argument("--by", metavar="FIELD", help="compare the groups of settings that share a knob's value")
+    parser.add_argument(
+        "--by",
+        metavar="FIELD",
+        help="compare the groups of settings that share a knob's value; "
+        "'table' answers the published tables of a space like reports",
+    )
     parser.add_argument("--metric", choices=METRICS, help="score to compare (default: the run's metric)")
     return parser
 
@@ -67,9 +78,13 @@ def _compare(args: argparse.Namespace) -> int:
     for record, folder in records.values():
         check_tables(record, folder)
         board = Board(record, folder, args.metric or record.metric)
-        lines.append(f"{folder}: {board.metric} on {board.num_images} valid images; {_luck(board)}")
+        if args.by != "table":
+            lines.append(f"{folder}: {board.metric} on {board.num_images} valid images; {_luck(board)}")
     if args.trials:
         verdicts = _pairs(records, args.trials, args.metric)
+    elif args.by == "table":
+        print_published(Published(record, folder, board.metric), open_console())
+        return 0
     elif args.by:
         verdicts = _groups(board, args.by)
     else:
@@ -83,6 +98,55 @@ def _compare(args: argparse.Namespace) -> int:
     for line in [*lines, *verdict_lines(verdicts)]:
         console.print(line, markup=False, soft_wrap=True)
     return 0
+
+
+def print_published(published: Published, console: Any) -> None:
+    """Print each published table: its figures, ours with intervals, and the verdict on every two rows."""
+    from rich import box
+    from rich.table import Table
+
+    record, metric = published.record, published.metric
+    variance, freedom = published.seed_variance
+    luck = single_run_reach(variance, freedom)
+    console.print(
+        f"{published.folder}: {metric} on {published.num_images} valid images; seeds move a single training by "
+        f"{variance**0.5:.4f} (standard deviation, {freedom} degrees of freedom), so two of them by up to {luck:.4f}"
+        if freedom
+        else f"{published.folder}: no setting was trained twice, so nothing can be told (--replicates)",
+        markup=False,
+        soft_wrap=True,
+    )
+    for answer in published.answers():
+        console.print(f"\n{answer.title} ({answer.reading})", style="bold", markup=False)
+        for name, (ours, theirs) in answer.other_question.items():
+            console.print(
+                f"{name} is {ours} here and was {theirs} there: a question of its own, no verdict on the report",
+                markup=False,
+                soft_wrap=True,
+            )
+        if answer.note:
+            console.print(answer.note, markup=False)
+        names = [name for name in FIGURES if any(name in row.published for row in answer.rows)]
+        table = Table(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False)
+        table.add_column("row")
+        for name in (*(FIGURES[name] for name in names), "seeds", f"ours, {metric}"):
+            table.add_column(name, justify="right")
+        table.add_column("95 %")
+        for row in answer.rows:
+            figures = [f"{row.published[name]:g}" if name in row.published else "-" for name in names]
+            ends = "" if row.interval is None else f"[{row.interval[0]:.3f}, {row.interval[1]:.3f}]"
+            ours = f"{row.mean:.3f}" if row.trials else "-"
+            table.add_row(row.label, *figures, str(len(row.trials)), ours, ends)
+        console.print(table)
+        for pair in answer.pairs:
+            console.print(f"  {pair.first} against {pair.second}: {pair.words}", markup=False, soft_wrap=True)
+    counted = "every whole training counts" if published.first_counts else "fresh seeds alone count"
+    console.print(
+        "\nreal: told apart at 95 %, all pairs of one reading considered. noise: not told apart, and what was printed "
+        f"is no more than seeds do. {counted} ({record.run}).",
+        markup=False,
+        soft_wrap=True,
+    )
 
 
 def _luck(board: Board) -> str:

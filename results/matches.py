@@ -17,9 +17,9 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from digits_core.bootstrap import bootstrap_scores, resample_weights
-from digits_core.config import DetectConfig, TrainConfig
+from digits_core.config import DetectConfig, TaskConfig, TrainConfig
 from digits_core.errors import RunError, printable
-from digits_core.metrics import SCORE_NAMES, MatchTable, Truth, rank_within
+from digits_core.metrics import SCORE_NAMES, MatchTable, Scores, Truth, rank_within, score
 from digits_core.transcribe import numbers_of
 from results.schema import BOOTSTRAP, MATCHES
 from results.statistics import interval
@@ -106,6 +106,39 @@ def count_images(path: Path) -> int:
 def matches_path(folder: Path, trial_id: str, part: str) -> Path:
     """Where the match tables of a trial lie; `part` is `val` or `confirm`."""
     return folder / MATCHES_FOLDER / f"{trial_id}{'' if part == 'val' else '.' + part}.parquet"
+
+
+def read_at(
+    folder: Path, trial_id: str, config: Mapping[str, Any], thresholds: Mapping[str, Any], part: str = "val"
+) -> tuple[Scores, dict[str, NDArray[np.float64]]]:
+    """A trial's scores at other thresholds than its own, and under each resample of the images.
+
+    Args:
+        folder: the run folder.
+        trial_id: the trial.
+        config: its flat config.
+        thresholds: knobs of `detect` that differ; NMS must be that of one of the two tables on disk.
+        part: `val` or `confirm`.
+
+    Raises:
+        RunError: there are no match tables, or none at that NMS.
+    """
+    stored = read_matches(matches_path(folder, trial_id, part))
+    own = TrainConfig.from_flat(config)
+    detect = TrainConfig.from_flat(thresholds, own).detect
+    kept = [(own.detect.task1, stored.task1), (own.detect.task2, stored.task2)]
+
+    def at(task: TaskConfig) -> MatchTable:
+        for one, table in kept:
+            if (one.nms, one.class_agnostic) == (task.nms, task.class_agnostic):
+                return table
+        kind = "class-agnostic NMS" if task.class_agnostic else "NMS within classes"
+        raise RunError(f"{matches_path(folder, trial_id, part)} holds no table at {kind} of {task.nms:g}")
+
+    task1, task2 = at(detect.task1), at(detect.task2)
+    weights = resample_weights(len(stored.image_ids), RESAMPLES)
+    resampled = bootstrap_scores(task1, task2, stored.truth, detect, weights)
+    return score(task1, task2, stored.truth, detect), resampled
 
 
 def resampled_scores(

@@ -6,7 +6,7 @@ import pyarrow as pa
 
 from digits_core.metrics import SCORE_NAMES
 
-SCHEMA_VERSION = "2"
+SCHEMA_VERSION = "3"
 
 Status = Literal["running", "finished", "stopped", "screened", "interrupted", "diverged", "out_of_memory", "failed"]
 """running: no end recorded. finished: all epochs, or early stopping. stopped: by the scheduler or the
@@ -65,6 +65,8 @@ LEADERBOARD = pa.schema(
         pa.field("task2_max_detections", pa.int64()),
         pa.field("train_loss", pa.float64()),
         pa.field("val_loss", pa.float64()),
+        pa.field("train_map", pa.float64()),  # on runtime.train_sample training images; null without any
+        pa.field("train_map_50", pa.float64()),
         pa.field("anchor_recall_50", pa.float64()),  # training digits that an anchor covers by IoU .5, before training
         pa.field("anchor_recall_70", pa.float64()),
         pa.field("anchor_mean_iou", pa.float64()),  # of each training digit with its best anchor
@@ -94,6 +96,8 @@ EPOCHS = pa.schema(
         pa.field("loss_objectness", pa.float64()),
         pa.field("loss_rpn_box_reg", pa.float64()),
         pa.field("lr", pa.float64()),
+        pa.field("train_map", pa.float64()),
+        pa.field("train_map_50", pa.float64()),
         pa.field("val_loss", pa.float64()),
         pa.field("val_map", pa.float64()),
         pa.field("val_map_50", pa.float64()),
@@ -152,6 +156,19 @@ MATCHES = pa.schema(
     metadata=_METADATA,
 )
 """One row per image of a split: one trial's best epoch against the annotations."""
+
+SAMPLES = pa.schema(
+    [
+        pa.field("image_id", pa.int64(), nullable=False),
+        pa.field("width", pa.int32(), nullable=False),  # of the original image, pixels
+        pa.field("height", pa.int32(), nullable=False),
+        pa.field("png", pa.binary(), nullable=False),  # the image, made smaller where it was large
+        pa.field("boxes", pa.list_(pa.float32()), nullable=False),  # four numbers a box: xyxy, original pixels
+        pa.field("labels", pa.list_(pa.uint8()), nullable=False),  # category ids
+    ],
+    metadata=_METADATA,
+)
+"""A few valid images with what is annotated on them, so that predictions can be looked at without the data."""
 
 BOOTSTRAP = pa.schema([pa.field(name, pa.float64()) for name in SCORE_NAMES], metadata=_METADATA)
 """One row per resample of the images; the same resamples in every file of a run."""

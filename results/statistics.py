@@ -127,6 +127,34 @@ def setting_difference(
     return _difference(float(np.mean(first) - np.mean(second)), images, seeds, freedom, per_side)
 
 
+def paired_difference(values: Sequence[float], resampled: NDArray[np.float64]) -> Difference:
+    """Two readings of the same trained models: each model is compared with itself, so most of its luck cancels.
+
+    Args:
+        values: first minus second, one per model.
+        resampled: float64 [models, resamples], the same under each resample of the images.
+    """
+    freedom = len(values) - 1
+    seeds = float(np.std(values, ddof=1)) / math.sqrt(len(values)) if freedom else 0.0
+    images = _spread(resampled.mean(axis=0))
+    return _difference(float(np.mean(values)), images, seeds if freedom else None, max(freedom, 1), len(values))
+
+
+def mean_interval(
+    values: Sequence[float], resampled: NDArray[np.float64], seed_variance: float, freedom: int
+) -> tuple[float, float]:
+    """The interval of a setting's mean score, images and seeds being luck; arguments as in `setting_difference`."""
+    seeds = math.sqrt(seed_variance / len(values))
+    reach = _reach(math.log(1 - LEVEL), _spread(resampled.mean(axis=0)), seeds, max(freedom, 1))
+    mean = float(np.mean(values))
+    return max(mean - reach, 0.0), min(mean + reach, 1.0)
+
+
+def single_run_reach(seed_variance: float, freedom: int) -> float:
+    """How far apart two single trainings of one setting lie, in 95 % of cases, by their seeds alone."""
+    return -float(stdtrit(freedom, (1 - LEVEL) / 2)) * math.sqrt(2 * seed_variance) if freedom else 0.0
+
+
 def pooled_variance(groups: Sequence[Sequence[float]]) -> tuple[float, int]:
     """Variance within groups, over all of them, and its degrees of freedom (0 when nothing is repeated)."""
     freedom = sum(len(group) - 1 for group in groups if len(group) > 1)

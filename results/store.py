@@ -157,6 +157,8 @@ def _row(record: RunRecord, trial: TrialRecord) -> dict[str, Any]:
         **{name: value for name, value in trial.optima.items() if name in LEADERBOARD.names},
         "train_loss": best.get("train_loss"),
         "val_loss": best.get("val_loss"),
+        "train_map": best.get("train_map"),
+        "train_map_50": best.get("train_map_50"),
         **{f"anchor_{name}": value for name, value in (trial.coverage or {}).items()},
         "train_seconds": sum(float(epoch["train_seconds"] or 0) for epoch in epochs),
         "trial_seconds": trial.slot_seconds,

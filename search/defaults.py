@@ -3,6 +3,9 @@
 TRIALS = 12
 """Settings of a search that names no number."""
 
+COMPARISON_REPLICATES = 3
+"""Trainings of each setting of a space that is a comparison, unless `--replicates` says otherwise."""
+
 REPLICATE_TOP = 3
 """Settings that `--replicates` trains again, unless another number is named."""
 

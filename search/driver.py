@@ -17,10 +17,13 @@ from typing import Any
 
 from rich.console import Console
 
+from digits_core.anchors import setting_digest
 from digits_core.cache import DRAWN, DigitData, open_data
+from digits_core.config import TrainConfig
 from digits_core.errors import RunError, UsageError, UserError
 from digits_core.sweep import NUM_SWEPT
 from results.record import EventWriter
+from results.samples import write_samples
 from results.store import RUN_FILE, read_run_file
 from results.tables import write_text
 from results.terminal import open_console
@@ -142,6 +145,7 @@ def _open_folder(
             f"--name {settings.name}: {folder} was made by another search just now; name another"
         ) from None
     write_text(folder / RUN_FILE, json.dumps(describe_run(settings, plan, data, command), indent=2) + "\n")
+    write_samples(folder, data.valid.table, data.valid.image)
     return EventWriter(folder, settings.name)
 
 
@@ -190,6 +194,7 @@ def describe_run(settings: SearchSettings, plan: Plan, data: DigitData, command:
         "command": command,
         "settings": settings.to_json(),
         "base_config": plan.base.to_flat(),
+        "tables": describe_tables(plan),
         "space": {"name": plan.space.name, "trials": plan.trials, "swept_settings": NUM_SWEPT + len(plan.sweep)},
         "seed": settings.seed,
         "data": {
@@ -205,6 +210,34 @@ def describe_run(settings: SearchSettings, plan: Plan, data: DigitData, command:
         "machine": {"system": platform.platform(), "cores": os.cpu_count()},
         "started_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
+
+
+def describe_tables(plan: Plan) -> list[dict[str, Any]]:
+    """The published tables that a run of this plan answers, each row by the setting it stands for here."""
+    overrides = {one.name: one.overrides for one in plan.space.baselines}
+    base = plan.base.to_flat()
+    return [
+        {
+            "title": table.title,
+            "reading": table.reading,
+            "note": table.note,
+            "other_question": {
+                name: [base[name], value] for name, value in table.holds_at.items() if base[name] != value
+            },
+            "rows": [
+                {
+                    "label": row.label,
+                    "config_hash": setting_digest(
+                        TrainConfig.from_flat({**plan.space.fixed, **overrides[row.setting]}, plan.base)
+                    ),
+                    "published": dict(row.published),
+                    "detect": dict(row.detect),
+                }
+                for row in table.rows
+            ],
+        }
+        for table in plan.space.tables
+    ]
 
 
 def _check_folder(folder: Path, *, resume: bool) -> None:

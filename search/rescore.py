@@ -14,6 +14,7 @@ from digits_core.errors import RunError, UsageError, printable
 from digits_core.files import CONFIG_FILE, MODEL_FILE
 from results.matches import matches_path
 from results.record import EventWriter
+from results.samples import write_samples
 from results.schema import EPOCH_NUMBERS
 from results.store import RUN_FILE, find_runs, read_record_of, read_run_file, write_views
 from results.tables import write_text
@@ -166,6 +167,7 @@ def _sweep(settings: SearchSettings, plan: Plan, model: Source, data: Any, folde
     for path in (folder / THRESHOLDS, matches_path(folder, name, "val").parent):
         path.mkdir()
     write_text(folder / RUN_FILE, json.dumps(describe_run(settings, plan, data, None), indent=2) + "\n")
+    write_samples(folder, data.valid.table, data.valid.image)
     write_sweep(swept, folder / THRESHOLDS / f"{name}.parquet")
     write_evaluation(found, data.valid, config.detect, matches_path(folder, name, "val"))
     events = EventWriter(folder, settings.name)

@@ -68,10 +68,11 @@ def build_parser() -> argparse.ArgumentParser:
     how.add_argument(
         "--sampler",
         choices=defaults.SAMPLERS,
-        default="tpe",
-        help="proposes settings (default tpe); grid walks a finite space",
+        help="proposes settings (default tpe); grid walks a finite space, and is the default of a comparison",
     )
-    how.add_argument("--scheduler", choices=defaults.SCHEDULERS, default="asha", help="stops the weak (default asha)")
+    how.add_argument(
+        "--scheduler", choices=defaults.SCHEDULERS, help="stops the weak (default asha; none in a comparison)"
+    )
     how.add_argument("--metric", choices=defaults.METRICS, default="val_map", help="what to raise (default val_map)")
     how.add_argument("--seed", type=at_least(0), default=0, metavar="N", help="of the sampler and of every training")
 
@@ -79,16 +80,17 @@ def build_parser() -> argparse.ArgumentParser:
     real.add_argument(
         "--replicates",
         type=at_least(1),
-        default=1,
         metavar="R",
-        help="train the best settings R times in all, each time with another seed (default 1; verdicts on settings "
-        "need 3; the default is judged as a setting only when it is among them, or with --confirm)",
+        help="train the best settings R times in all, each time with another seed (default 1, in a comparison "
+        f"{defaults.COMPARISON_REPLICATES}; verdicts on settings need 3; the default is judged as a setting only when "
+        "it is among them, or with --confirm)",
     )
     real.add_argument(
         "--replicate-top",
         type=at_least(1),
         metavar="K",
-        help=f"how many settings that is: the best of those that trained to the end (default {defaults.REPLICATE_TOP})",
+        help="how many settings that is: the best of those that trained to the end (default "
+        f"{defaults.REPLICATE_TOP}; all in a comparison)",
     )
     real.add_argument(
         "--confirm",
@@ -150,8 +152,11 @@ def _handle(args: argparse.Namespace, typed: list[str]) -> int:
         return _resume(args, typed)
     if args.space is None:
         raise UsageError("--space is missing; --list-spaces prints what there is")
+    from search.settings import SearchSettings, data_source, manner, parse_duration, read_knobs, run_name
+
+    how = manner(args.space, args.sampler, args.scheduler, args.replicates, args.replicate_top)
     for flag, value, other, needs in (
-        ("--replicate-top", args.replicate_top, "--replicates", args.replicates > 1),
+        ("--replicate-top", args.replicate_top, "--replicates", how.replicates > 1),
         ("--confirm-fraction", args.confirm_fraction, "--confirm", args.confirm > 0),
     ):
         if value is not None and not needs:
@@ -162,7 +167,6 @@ def _handle(args: argparse.Namespace, typed: list[str]) -> int:
             args, {*allowed, "gpus_per_trial"}, "nothing is trained with --from, so this flag has no meaning"
         )
     from digits_core.cache import DRAWN
-    from search.settings import SearchSettings, data_source, parse_duration, read_knobs, run_name
 
     fixed, config = read_knobs(args.set, args.config)
     settings = SearchSettings(
@@ -179,12 +183,12 @@ def _handle(args: argparse.Namespace, typed: list[str]) -> int:
         epochs=args.epochs,
         images_per_epoch=args.images_per_epoch,
         time_budget_s=None if args.time_budget is None else parse_duration(args.time_budget),
-        sampler=args.sampler,
-        scheduler=args.scheduler,
+        sampler=how.sampler,
+        scheduler=how.scheduler,
         metric=args.metric,
         seed=args.seed,
-        replicates=args.replicates,
-        replicate_top=args.replicate_top or defaults.REPLICATE_TOP,
+        replicates=how.replicates,
+        replicate_top=how.replicate_top,
         confirm=args.confirm,
         screen=args.screen == "on",
         keep=args.keep,

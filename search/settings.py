@@ -1,16 +1,18 @@
 """What one search is asked to do, checked before anything starts."""
 
 import re
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+from digits_core.anchors import setting_digest
 from digits_core.cache import DRAWN, DataSource
 from digits_core.config import TrainConfig, parse_assignment, read_toml
 from digits_core.errors import UsageError, printable
-from digits_core.knob import Flat
-from search.defaults import REPLICATE_TOP, SCREEN, TRIALS
+from digits_core.knob import Flat, Scalar
+from search.defaults import COMPARISON_REPLICATES, REPLICATE_TOP, SCREEN, TRIALS
 from spaces.catalogue import SPACES, get_spaces
 from spaces.registry import Overrides, Space, check_space, combine, enumerate_settings
 
@@ -97,7 +99,7 @@ def make_plan(settings: SearchSettings) -> Plan:
         UserError: an unknown or clashing space, knob or value.
     """
     named = get_spaces(settings.space)
-    combine(named)  # refuses clashes among all of them
+    whole = combine(named)  # refuses clashes among all of them
     for one in named:
         taken = sorted(one.fields() & settings.fixed.keys())
         if taken and not one.after_training:  # a sweep leaves the trial's own setting to --set
@@ -107,7 +109,7 @@ def make_plan(settings: SearchSettings) -> Plan:
             raise UsageError(f"--set {other[0]}: space '{one.name}' needs {other[0]}={one.fixed[other[0]]}")
     if "runtime.seed" in settings.fixed:
         raise UsageError("--set runtime.seed: the seed has a flag of its own, --seed")
-    flat: Flat = {**settings.config, **settings.fixed, "runtime.seed": settings.seed}
+    flat: Flat = {**whole.preset, **settings.config, **settings.fixed, "runtime.seed": settings.seed}
     for knob, value in (("optim.epochs", settings.epochs), ("data.images_per_epoch", settings.images_per_epoch)):
         if value is not None:
             flat[knob] = value
@@ -130,7 +132,7 @@ def make_plan(settings: SearchSettings) -> Plan:
     else:
         space = combine(trained)
         if settings.sampler == "grid":  # all of it, unless fewer are asked for
-            trials = trials or len(enumerate_settings(space)) + 1 + len(space.baselines)
+            trials = trials or _count(space, base)
         plan = Plan(space, base, trials or TRIALS, sweep)
     if settings.confirm > plan.trials - 1:
         raise UsageError(
@@ -138,6 +140,42 @@ def make_plan(settings: SearchSettings) -> Plan:
             "at most so many, or raise --trials"
         )
     return plan
+
+
+class Manner(NamedTuple):
+    """How a search goes about it."""
+
+    sampler: str
+    scheduler: str
+    replicates: int
+    replicate_top: int
+
+
+def manner(
+    space: str, sampler: str | None, scheduler: str | None, replicates: int | None, replicate_top: int | None
+) -> Manner:
+    """What flags say, and where they say nothing what suits the spaces.
+
+    A comparison trains every setting to its end, with fresh seeds; a search stops the weak and repeats the best.
+
+    Raises:
+        SpaceError: there is no such space.
+    """
+    named = get_spaces(space)
+    if all(one.comparison for one in named):
+        settings = sum(len(enumerate_settings(one)) for one in named) + 1
+        return Manner(
+            sampler or "grid", scheduler or "none", replicates or COMPARISON_REPLICATES, replicate_top or settings
+        )
+    return Manner(sampler or "tpe", scheduler or "asha", replicates or 1, replicate_top or REPLICATE_TOP)
+
+
+def _count(space: Space, base: TrainConfig) -> int:
+    """Different settings of a finite space, the default and the baselines among them."""
+    settings: list[Mapping[str, Scalar]] = [{}, *(one.overrides for one in space.baselines)]
+    settings = [{**space.fixed, **overrides} for overrides in settings]
+    settings += [overrides for _, overrides in enumerate_settings(space)]
+    return len({setting_digest(TrainConfig.from_flat(overrides, base)) for overrides in settings})
 
 
 def run_name(name: str | None, space: str) -> str:

@@ -5,12 +5,19 @@ import sys
 from pathlib import Path
 
 from digits_core.errors import SpaceError, did_you_mean, printable
-from spaces import anchors, aspect_ratios, lr_schedules, thresholds
+from spaces import anchors, aspect_ratios, lr_schedules, reports, thresholds
 from spaces.registry import Space
 
 SPACES: dict[str, Space] = {
     one.name: one
-    for one in (anchors.anchors, aspect_ratios.aspect_ratios, lr_schedules.lr_schedules, thresholds.thresholds)
+    for one in (
+        anchors.anchors,
+        aspect_ratios.aspect_ratios,
+        lr_schedules.lr_schedules,
+        reports.reports,
+        reports.reports_tiny,
+        thresholds.thresholds,
+    )
 }
 
 

@@ -33,6 +33,42 @@ class Baseline:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Row:
+    """One row of a published table.
+
+    Attributes:
+        label: what the row is called there.
+        setting: name of the baseline that it stands for.
+        published: scores as printed there, by name (`val_map`, `public_map`, `public_number_accuracy`).
+        detect: knobs that act after training, for a reading of the same trained models.
+    """
+
+    label: str
+    setting: str
+    published: Mapping[str, float] = field(default_factory=dict)
+    detect: Mapping[str, bool | int | float | str | None] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Table:
+    """A published table whose question a run of the space answers: its rows are compared with each other.
+
+    Attributes:
+        title: as it is printed.
+        reading: which of several ways to take the table's words this is, `as printed` or `as meant`.
+        rows: the settings.
+        holds_at: knobs at which the published figures were measured; a run at other values asks another question.
+        note: what is to be known beside it.
+    """
+
+    title: str
+    reading: str
+    rows: tuple[Row, ...]
+    holds_at: Mapping[str, bool | int | float | str | None] = field(default_factory=dict)
+    note: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Space:
     """One search space.
 
@@ -42,6 +78,10 @@ class Space:
         suggest: draws one setting; its keys are knobs of TrainConfig.
         baselines: settings tried first.
         fixed: knobs that every setting of the space shares, baselines included.
+        preset: knobs that it starts from in place of the defaults; `--set` and `--config` may change them.
+        tables: published tables that its baselines are rows of.
+        comparison: whether it is no search but a comparison: every setting is trained to its end, with fresh seeds,
+            unless flags say otherwise.
     """
 
     name: str
@@ -49,6 +89,9 @@ class Space:
     suggest: Suggest
     baselines: tuple[Baseline, ...] = ()
     fixed: Mapping[str, bool | int | float | str | None] = field(default_factory=dict)
+    preset: Mapping[str, bool | int | float | str | None] = field(default_factory=dict)
+    tables: tuple[Table, ...] = ()
+    comparison: bool = False
 
     def draw(self, trial: optuna.Trial) -> Overrides:
         """One setting, the fixed knobs included.
@@ -85,11 +128,14 @@ def space(
     summary: str,
     baselines: tuple[Baseline, ...] = (),
     fixed: Mapping[str, bool | int | float | str | None] | None = None,
+    preset: Mapping[str, bool | int | float | str | None] | None = None,
 ) -> Callable[[Suggest], Space]:
     """Make a Space of a function `trial -> {knob: value}`."""
 
     def make(suggest: Suggest) -> Space:
-        return Space(name=name, summary=summary, suggest=suggest, baselines=baselines, fixed=fixed or {})
+        return Space(
+            name=name, summary=summary, suggest=suggest, baselines=baselines, fixed=fixed or {}, preset=preset or {}
+        )
 
     return make
 
@@ -112,8 +158,10 @@ def combine(spaces: list[Space]) -> Space:
         for second in spaces[index + 1 :]:
             _refuse_clash(first, second)
     fixed: Overrides = {}
+    preset: Overrides = {}
     for one in spaces:
         fixed |= one.fixed
+        preset |= one.preset
     baselines: dict[str, Baseline] = {}
     for one in spaces:
         baselines |= {baseline.name: baseline for baseline in one.baselines}
@@ -123,6 +171,9 @@ def combine(spaces: list[Space]) -> Space:
         suggest=lambda trial: {name: value for one in spaces for name, value in one.draw(trial).items()},
         baselines=tuple(baselines.values()),
         fixed=fixed,
+        preset=preset,
+        tables=tuple(table for one in spaces for table in one.tables),
+        comparison=all(one.comparison for one in spaces),
     )
 
 
@@ -137,6 +188,11 @@ def _refuse_clash(first: Space, second: Space) -> None:
         clash += [name for name in one.fixed if name in other.fixed and one.fixed[name] != other.fixed[name]]
         if clash:
             raise SpaceError(f"space '{one.name}' fixes {clash[0]}, which '{other.name}' sets otherwise; take one")
+    starts = [name for name in first.preset if second.preset.get(name, first.preset[name]) != first.preset[name]]
+    if starts:
+        raise SpaceError(
+            f"spaces '{first.name}' and '{second.name}' start from different values of {starts[0]}; take one"
+        )
     shared = parameter_names(first) & parameter_names(second)
     if shared:
         raise SpaceError(

@@ -115,7 +115,7 @@ def by_another_metric(folder):
     ("make", "arguments", "said"),
     [
         (bare, [], "holds no match tables"),
-        (of_version_one, [], "has schema version 1, this program reads 2"),
+        (of_version_one, [], "has schema version 1, this program reads 3"),
         (on_other_data, ["{run}", "--trials", "demo:t0000,bad:t0000"], "are on different data"),
         (None, ["{run}", "--trials", "t0000"], "names one trial"),
         (None, ["{run}", "--trials", "t0000,t0000"], "names a trial twice"),

@@ -99,7 +99,7 @@ def test_damaged_tables_and_those_of_another_version_are_one_sentence(tmp_path):
     detect = DetectConfig()
     write_matches(path, stored(detect), detect)
     write_table(path, pq.read_table(path).replace_schema_metadata({b"schema_version": b"1"}))
-    with pytest.raises(RunError, match="has schema version 1, this program reads 2"):
+    with pytest.raises(RunError, match="has schema version 1, this program reads 3"):
         read_matches(path)
 
 

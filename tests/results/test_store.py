@@ -86,7 +86,7 @@ def test_another_schema_version_is_refused_with_the_way_out(run_folder):
     rebuild(run_folder)
     path = run_folder / LEADERBOARD_FILE
     write_table(path, pq.read_table(path).replace_schema_metadata({b"schema_version": b"99"}))
-    with pytest.raises(RunError, match="has schema version 99, this program reads 2; rebuild it with"):
+    with pytest.raises(RunError, match="has schema version 99, this program reads 3; rebuild it with"):
         read_leaderboard(run_folder)
 
 

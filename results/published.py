@@ -1,0 +1,252 @@
+"""Published tables against a run that trained their rows again: what is real, what is noise, what cannot be told."""
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from digits_core.errors import RunError, UsageError
+from results.matches import count_images, matches_path, read_at, resampled_scores
+from results.record import RunRecord, TrialRecord
+from results.statistics import (
+    LEVEL,
+    Difference,
+    holm,
+    mean_interval,
+    needed,
+    paired_difference,
+    pooled_variance,
+    setting_difference,
+    single_run_reach,
+)
+from results.store import RUN_FILE, read_run_file
+
+Values = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """One row of a published table and what the run has of it.
+
+    Attributes:
+        label: the row's.
+        published: its printed scores by name.
+        config_hash: the setting that it stands for.
+        trials: whole trainings of it.
+        values: float64 [seeds], the score of each.
+        resampled: float64 [seeds, resamples], under each resample of the images.
+        interval: of the mean over seeds and images; None without a training.
+    """
+
+    label: str
+    published: Mapping[str, float]
+    config_hash: str
+    trials: tuple[TrialRecord, ...]
+    values: Values
+    resampled: Values
+    interval: tuple[float, float] | None
+
+    @property
+    def mean(self) -> float:
+        """Mean over seeds."""
+        return float(self.values.mean())
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """Two rows of one table.
+
+    Attributes:
+        first, second: the rows' labels.
+        difference: first minus second, here; None when they are not compared.
+        published: the same as printed; None where one has no figure.
+        verdict: `real`, `noise`, `cannot be told` or `not compared`.
+        words: the verdict for people.
+    """
+
+    first: str
+    second: str
+    difference: Difference | None
+    published: float | None
+    verdict: str
+    words: str
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One published table, answered.
+
+    Attributes:
+        title, reading, note: as the space names them.
+        other_question: knobs by which the run asks another question, each with its value here and there.
+        rows: what is known of each row.
+        pairs: every two of them.
+    """
+
+    title: str
+    reading: str
+    note: str
+    other_question: Mapping[str, tuple[Any, Any]]
+    rows: tuple[Reading, ...]
+    pairs: tuple[Pair, ...]
+
+
+class Published:
+    """The published tables of a run."""
+
+    def __init__(self, record: RunRecord, folder: Path, metric: str) -> None:
+        """Read the tables that run.json describes.
+
+        Args:
+            record: the run's.
+            folder: the run folder, with its match tables.
+            metric: the score to compare, `val_map` or another; printed figures are taken by the same name.
+
+        Raises:
+            UsageError: the run's space holds none.
+            RunError: run.json is damaged.
+        """
+        tree = read_run_file(folder)
+        self.record, self.folder, self.metric = record, folder, metric
+        self._tables = tree.get("tables") or []
+        if not self._tables:
+            raise UsageError(
+                f"--by table: run '{record.run}' answers no published table; the space reports does, and reports_tiny"
+            )
+        try:
+            settings = tree["settings"]
+            shared = {row["config_hash"] for table in self._tables for row in table["rows"]}
+            # Where every setting was repeated nothing was chosen by its first training: that one counts too.
+            self.first_counts = settings["replicates"] == 1 or settings["replicate_top"] >= len(shared)
+        except (KeyError, TypeError) as error:
+            raise RunError(f"{folder / RUN_FILE} is damaged or of another version: {error}") from None
+
+    def trainings(self, config_hash: str) -> list[TrialRecord]:
+        """The whole trainings of a setting that may count, with match tables."""
+        roles = ("search", "replicate", "confirm") if self.first_counts else ("replicate", "confirm")
+        found = [
+            trial
+            for _, trial in sorted(self.record.trials.items())
+            if trial.config_hash == config_hash
+            and trial.status == "finished"
+            and trial.role in roles
+            and self.record.value(trial) is not None
+            and matches_path(self.folder, trial.trial_id, "val").is_file()
+        ]
+        return list({trial.seed: trial for trial in reversed(found)}.values())[::-1]
+
+    @cached_property
+    def seed_variance(self) -> tuple[float, int]:
+        """Variance over seeds within settings, pooled, and its degrees of freedom; at the trials' own thresholds."""
+        shared = dict.fromkeys(row["config_hash"] for table in self._tables for row in table["rows"])
+        groups = [[self._read(trial, {})[0] for trial in self.trainings(name)] for name in shared]
+        return pooled_variance(groups)
+
+    @cached_property
+    def num_images(self) -> int:
+        """Valid images behind every score."""
+        paths = (matches_path(self.folder, name, "val") for name in self.record.trials)
+        return next((count_images(path) for path in paths if path.is_file()), 0)
+
+    def answers(self) -> list[Answer]:
+        """Every table with its verdicts, held to Holm's correction over all tables of one reading."""
+        found = []
+        for reading in dict.fromkeys(table["reading"] for table in self._tables):
+            tables = [table for table in self._tables if table["reading"] == reading]
+            rows = [[self._row(row) for row in table["rows"]] for table in tables]
+            compared = [[self._differ(*pair) for pair in itertools.combinations(some, 2)] for some in rows]
+            raw = [one.p for some in compared for one in some if isinstance(one, Difference)]
+            corrected = iter(holm(raw).tolist())
+            for table, some, differences in zip(tables, rows, compared, strict=True):
+                other = {name: (ours, theirs) for name, (ours, theirs) in table["other_question"].items()}
+                pairs = [
+                    self._judge(
+                        first, second, one, next(corrected) if isinstance(one, Difference) else 1.0, len(raw), other
+                    )
+                    for (first, second), one in zip(itertools.combinations(some, 2), differences, strict=True)
+                ]
+                found.append(Answer(table["title"], reading, table["note"], other, tuple(some), tuple(pairs)))
+        return found
+
+    def _row(self, row: Mapping[str, Any]) -> Reading:
+        trials = self.trainings(row["config_hash"])
+        read = [self._read(trial, row["detect"]) for trial in trials]
+        values = np.array([value for value, _ in read])
+        resampled = np.stack([some for _, some in read]) if read else np.empty((0, 0))
+        ends = mean_interval(values.tolist(), resampled, *self.seed_variance) if read else None
+        return Reading(row["label"], row["published"], row["config_hash"], tuple(trials), values, resampled, ends)
+
+    def _read(self, trial: TrialRecord, detect: Mapping[str, Any]) -> tuple[float, Values]:
+        """A trial's score and its bootstrap, at its own thresholds or at others."""
+        name = self.metric.removeprefix("val_")
+        if any(trial.config[knob] != value for knob, value in detect.items()):
+            scores, resampled = read_at(self.folder, trial.trial_id, trial.config, detect)
+            return float(getattr(scores, name) or 0.0), resampled[name]
+        best = trial.best(self.record.metric) or {}
+        return float(best[self.metric]), resampled_scores(self.folder, trial.trial_id, trial.config)[name]
+
+    def _differ(self, first: Reading, second: Reading) -> Difference | str:
+        """The difference of two rows, or why there is none."""
+        if not len(first.values) or not len(second.values):
+            missing = first.label if not len(first.values) else second.label
+            return f"not compared: {missing} has no whole training that may count"
+        if first.config_hash == second.config_hash:
+            if np.array_equal(first.resampled, second.resampled):
+                return "one setting"
+            return paired_difference((first.values - second.values).tolist(), first.resampled - second.resampled)
+        if same_weights(first.trials, second.trials):
+            return "one model"
+        variance, freedom = self.seed_variance
+        if not freedom:
+            return "not compared: no setting was trained twice (--replicates), so nothing tells seeds from effect"
+        return setting_difference(
+            first.values.tolist(), second.values.tolist(), first.resampled, second.resampled, variance, freedom
+        )
+
+    def _judge(
+        self,
+        first: Reading,
+        second: Reading,
+        one: Difference | str,
+        p: float,
+        family: int,
+        other: Mapping[str, tuple[Any, Any]],
+    ) -> Pair:
+        printed = [row.published.get(self.metric) for row in (first, second)]
+        theirs = None if None in printed or other else float(printed[0] or 0) - float(printed[1] or 0)
+        luck = single_run_reach(*self.seed_variance)
+        size = "" if theirs is None else f"the printed {abs(theirs):.4f}"
+        within = theirs is not None and abs(theirs) <= luck
+        if isinstance(one, str):
+            words, verdict = one, "not compared"
+            if one == "one setting":
+                verdict, words = "noise", "noise: one setting, trained twice"
+                words += f"; {size} is luck of the seeds, which reaches {luck:.4f} here" if size else ""
+            elif one == "one model":
+                verdict, words = "noise", "noise: seed for seed the same weights, the knob did nothing here"
+            return Pair(first.label, second.label, None, theirs, verdict, words)
+        shown = one.swapped() if one.estimate < 0 else one
+        reach = f"{shown.estimate:+.3f} [{shown.low:.3f}, {shown.high:.3f}]"
+        better = first.label if one.estimate >= 0 else second.label
+        if p < 1 - LEVEL:
+            verdict, words = "real", f"real: {better} is better by {reach}"
+            if theirs is not None and theirs * one.estimate < 0:
+                words += f"; the report had it the other way round, by {abs(theirs):.4f}"
+        elif within:
+            verdict = "noise"
+            words = f"noise: {size} lies within {luck:.4f}, which seeds alone make of two single runs; ours {reach}"
+        else:
+            verdict, words = "cannot be told", f"cannot be told: {reach}; {needed(one, self.num_images, family)}"
+        return Pair(first.label, second.label, one, theirs, verdict, words)
+
+
+def same_weights(first: Sequence[TrialRecord], second: Sequence[TrialRecord]) -> bool:
+    """Whether two settings trained to the very same weights, at every seed that both have."""
+    ours, theirs = ({trial.seed: trial.weights.get(trial.num_epochs) for trial in some} for some in (first, second))
+    shared = ours.keys() & theirs.keys()
+    return bool(shared) and all(ours[seed] is not None and ours[seed] == theirs[seed] for seed in shared)
