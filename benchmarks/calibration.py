@@ -20,9 +20,10 @@ import numpy as np
 from scipy import stats
 
 from digits_core.bootstrap import bootstrap_scores, resample_weights
-from digits_core.cache import DataSource, open_data
+from digits_core.cache import open_data
 from digits_core.config import TrainConfig
 from digits_core.metrics import Truth
+from digits_core.source import DataSource
 from results.matches import RESAMPLES
 from results.statistics import LEVEL, Difference, model_difference, pooled_variance, setting_difference
 

@@ -13,11 +13,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from digits_core.cache import DataSource, Split, open_data
+from digits_core.cache import Split, open_data
 from digits_core.checkpoint import load_config, load_model
 from digits_core.config import READINGS
 from digits_core.evaluate import evaluate
 from digits_core.model import build_model
+from digits_core.source import DataSource
 from digits_core.sweep import sweep
 from digits_core.transcribe import reading_order
 

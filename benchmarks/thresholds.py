@@ -20,12 +20,13 @@ from torchmetrics.detection import MeanAveragePrecision
 from torchvision.ops import batched_nms, nms
 
 from digits_core.bootstrap import bootstrap_scores, resample_weights
-from digits_core.cache import DataSource, Split, open_data
+from digits_core.cache import Split, open_data
 from digits_core.checkpoint import load_config, load_model
 from digits_core.evaluate import detect_split, evaluate
 from digits_core.matching import Candidates
 from digits_core.metrics import Truth
 from digits_core.model import build_model
+from digits_core.source import DataSource
 from digits_core.sweep import NUM_SWEPT, sweep
 
 SAMPLED = ((0.5, False, 0.01), (0.5, False, 0.5), (0.9, False, 0.01), (0.3, True, 0.05), (0.7, True, 0.3))

@@ -15,9 +15,9 @@ import torch
 from numpy.typing import NDArray
 from torchvision.transforms import v2
 
-from digits_core.cache import Pixels
 from digits_core.config import PROCESSING, AugmentConfig
 from digits_core.seeds import derived_seed
+from digits_core.source import Pixels
 
 MIN_SIDE_PX = 1.0
 """A box that a pipeline leaves narrower or lower than this is dropped."""

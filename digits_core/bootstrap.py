@@ -46,9 +46,11 @@ def bootstrap_scores(
     """
     boxes = task1.above(detect.task1.score, detect.task1.max_detections)
     numbers = task2.above(detect.task2.score, detect.task2.max_detections)
-    right = numbers_right(numbers, truth, detect.reading)
     wide = weights.astype(np.int64)  # sums of many images leave 16 bits
-    out = {"number_accuracy": (wide @ right) / wide.sum(axis=1)}
+    out = {}
+    if truth.numbers:
+        right = numbers_right(numbers, truth, detect.reading)
+        out["number_accuracy"] = (wide @ right) / wide.sum(axis=1)
     ap = bootstrap_ap(boxes, truth, weights)
     if ap is not None:
         counted = wide @ digit_counts(numbers, truth)

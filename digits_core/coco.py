@@ -1,4 +1,4 @@
-"""COCO annotations of digits: what is read, what is checked, what is written."""
+"""COCO annotations: what is read, what is checked, what is written."""
 
 import contextlib
 import json
@@ -15,11 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from digits_core.errors import DataError, printable
-from digits_core.labels import NUM_DIGITS, coco_categories
+from digits_core.labels import DIGITS, NUM_DIGITS, Categories, coco_categories
 
 MAX_OVERHANG_PX = 2.0
 MAX_OVERHANG_SHARE = 0.1
 """A box may leave its image by the larger of the two: it is clipped and counted, not refused."""
+
+MAX_CATEGORIES = 255
+"""Classes of a data set; labels are stored in a byte."""
 
 MAX_IMAGE_PIXELS = 64_000_000
 """Larger pictures are refused before they are decoded (decompression bombs)."""
@@ -54,6 +57,7 @@ class Part:
         boxes: image id to rows of (annotation id, x_min, y_min, x_max, y_max, category id, crowd).
         problems: all that is wrong so far.
         clipped: boxes that hung over the edge a little and were clipped.
+        categories: the classes; the ten digits unless the file names others.
     """
 
     name: str
@@ -62,6 +66,7 @@ class Part:
     boxes: dict[int, list[tuple[int, float, float, float, float, int, bool]]] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
     clipped: int = 0
+    categories: Categories = DIGITS
 
     def blame(self, text: str, image_id: int | None = None, annotation_id: int | None = None) -> None:
         """Note a problem."""
@@ -97,7 +102,7 @@ def read_part(name: str, path: Path, content: bytes) -> Part:
         if not isinstance(tree.get(key), list):
             part.blame(f"has no list '{key}'")
             return part
-    _check_categories(part, tree.get("categories"))
+    _read_categories(part, tree.get("categories"))
     for image in tree["images"]:
         _read_image(part, image)
     seen: set[int] = set()
@@ -166,17 +171,34 @@ def _whole(value: object) -> int | None:
     return int(value) if abs(value) < 2**53 and float(value).is_integer() else None
 
 
-def _check_categories(part: Part, categories: object) -> None:
-    """Names, where given, must be the digits of their ids: 1 is "0", 10 is "9"."""
-    if not isinstance(categories, list):
+def _read_categories(part: Part, entries: object) -> None:
+    """Take the classes from the file: digits where it names none or digits alone, else those that it names.
+
+    Of digits, names must be those of their ids: 1 is "0", 10 is "9".
+    """
+    if not isinstance(entries, list):
         return
-    expected = {entry["id"]: entry["name"] for entry in coco_categories()}
-    for entry in categories:
-        if not isinstance(entry, Mapping):
-            continue
-        number, text = _whole(entry.get("id")), str(entry.get("name", ""))
-        if number in expected and text.isdigit() and text != expected[number]:
-            part.blame(f"category {number} is named '{text}', but id {number} must be the digit '{expected[number]}'")
+    names: dict[int, str] = {}
+    for entry in entries:
+        number = _whole(entry.get("id")) if isinstance(entry, Mapping) else None
+        if number is None:
+            part.blame(f"a category's id must be a whole number, got {entry!r}"[:200])
+        elif number in names:
+            part.blame(f"two categories bear the id {number}")
+        else:
+            names[number] = str(entry.get("name", ""))
+    if not any(names.values()) or all(len(name) == 1 and name.isdigit() for name in names.values() if name):
+        digits = dict(zip(DIGITS.ids, DIGITS.names, strict=True))
+        for number, name in names.items():
+            if name and name != digits.get(number):
+                right = f"must be the digit '{digits[number]}'" if number in digits else "is no digit's (1 to 10)"
+                part.blame(f"category {number} is named '{name}', but id {number} {right}")
+        return
+    if len(names) > MAX_CATEGORIES:
+        part.blame(f"names {len(names)} categories, more than {MAX_CATEGORIES}")
+        return
+    ids = tuple(sorted(names))
+    part.categories = Categories(ids, tuple(names[number] or str(number) for number in ids))
 
 
 def _read_image(part: Part, image: object) -> None:
@@ -215,12 +237,11 @@ def _read_box(part: Part, annotation: object, seen: set[int]) -> None:
     if image_id is None or image_id not in part.images:
         part.blame(f"image_id {annotation.get('image_id')!r} names no image", None, number)
         return
-    if category is None or not 1 <= category <= NUM_DIGITS:
-        part.blame(
-            f"category_id must lie in 1..{NUM_DIGITS} (1 is the digit '0'), got {annotation.get('category_id')!r}",
-            image_id,
-            number,
-        )
+    if category is None or category not in part.categories.ids:
+        allowed = f"must lie in 1..{NUM_DIGITS} (1 is the digit '0')"
+        if not part.categories.are_digits:
+            allowed = "must be one of the file's own categories"
+        part.blame(f"category_id {allowed}, got {annotation.get('category_id')!r}", image_id, number)
         return
     crowd = annotation.get("iscrowd", 0)
     if crowd not in (0, 1):
@@ -263,15 +284,21 @@ def describe(parts: Mapping[str, "Table"]) -> list[str]:
         if not len(table.image_ids):
             continue
         sides = table.boxes[:, 2:] - table.boxes[:, :2]
-        digits = "no digits"
+        what = "digits" if table.categories.are_digits else "boxes"
+        digits = f"no {what}"
         if len(sides):
             counts = sorted(Counter(np.diff(table.box_start).tolist()).items())
             digits = (
-                f"{len(sides)} digits, median {np.median(sides[:, 0]):.0f} x {np.median(sides[:, 1]):.0f} px; "
-                "digits per image " + ", ".join(f"{number}: {count}" for number, count in counts)
+                f"{len(sides)} {what}, median {np.median(sides[:, 0]):.0f} x {np.median(sides[:, 1]):.0f} px; "
+                f"{what} per image " + ", ".join(f"{number}: {count}" for number, count in counts)
             )
         widths = table.sizes[:, 0]
         lines.append(f"{name}: {len(widths)} images, {widths.min()} to {widths.max()} px wide; {digits}")
+    others = next((table.categories for table in parts.values() if not table.categories.are_digits), None)
+    if others is not None:
+        lines.append(
+            printable(f"{len(others.ids)} categories ({', '.join(others.names)}): no digits, so no number is read")
+        )
     return lines
 
 
@@ -284,8 +311,9 @@ class Table:
         sizes: int32 [num_images, 2], width and height in pixels.
         box_start: int64 [num_images + 1].
         boxes: float32 [num_boxes, 4], xyxy, pixels of the original image.
-        labels: int64 [num_boxes], category ids 1..10.
+        labels: int64 [num_boxes], the detector's: 1 is the first category. For digits they are the category ids.
         crowds: bool [num_boxes]; crowds train nothing and cost nothing in the evaluation.
+        categories: the classes.
     """
 
     image_ids: NDArray[np.int64]
@@ -294,6 +322,7 @@ class Table:
     boxes: NDArray[np.float32]
     labels: NDArray[np.int64]
     crowds: NDArray[np.bool_]
+    categories: Categories = DIGITS
 
     @classmethod
     def from_part(cls, part: Part) -> "Table":
@@ -306,8 +335,9 @@ class Table:
             sizes=np.array([part.images[number][1:] for number in ids], dtype=np.int32).reshape(-1, 2),
             box_start=np.concatenate([[0], np.cumsum([len(some) for some in rows])]).astype(np.int64),
             boxes=np.array([row[1:5] for row in flat], dtype=np.float32).reshape(-1, 4),
-            labels=np.array([row[5] for row in flat], dtype=np.int64),
+            labels=np.array([part.categories.label_of(row[5]) for row in flat], dtype=np.int64),
             crowds=np.array([row[6] for row in flat], dtype=bool),
+            categories=part.categories,
         )
 
     def some(self, images: NDArray[np.int64]) -> "Table":
@@ -316,5 +346,11 @@ class Table:
         start = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
         rows = np.repeat(self.box_start[images] - start[:-1], counts) + np.arange(start[-1])
         return Table(
-            self.image_ids[images], self.sizes[images], start, self.boxes[rows], self.labels[rows], self.crowds[rows]
+            self.image_ids[images],
+            self.sizes[images],
+            start,
+            self.boxes[rows],
+            self.labels[rows],
+            self.crowds[rows],
+            self.categories,
         )

@@ -82,8 +82,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _check(args: argparse.Namespace) -> int:
-    from digits_core.cache import DataSource, check_data
     from digits_core.coco import describe
+    from digits_core.source import DataSource, check_data
 
     tables, problems, notes = check_data(
         DataSource(folder=args.folder, **{name: getattr(args, name) for name in LAYOUT})
@@ -114,9 +114,10 @@ def _draw(args: argparse.Namespace) -> int:
 
 def _preview(args: argparse.Namespace) -> int:
     from digits_core.augment import Augmentation
-    from digits_core.cache import DataSource, open_data
+    from digits_core.cache import open_data
     from digits_core.config import AugmentConfig
     from digits_core.preview import write_sheet
+    from digits_core.source import DataSource
 
     if args.out.suffix.lower() != ".png" or not args.out.parent.is_dir():
         raise UsageError(f"-o {printable(str(args.out))}: must be a .png file in a folder that is there")

@@ -11,8 +11,8 @@ from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.rpn import concat_box_prediction_layers
 from torchvision.ops import clip_boxes_to_image, remove_small_boxes
 
-from digits_core.cache import Pixels
 from digits_core.matching import Candidates
+from digits_core.source import Pixels
 
 SCORE_FLOOR = 0.01
 """Detections at or under it are dropped at once: they move COCO AP by less than its third decimal."""

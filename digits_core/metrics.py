@@ -31,12 +31,14 @@ class Truth:
     Attributes:
         num_images: how many images there are, those without digits too.
         image: int64 [num_digits], ascending.
-        labels: int64 [num_digits], category ids; in each image in the order of its number.
+        labels: int64 [num_digits]; in each image in the order of its number.
+        numbers: whether the labels are digits, so that those of an image make a number.
     """
 
     num_images: int
     image: NDArray[np.int64]
     labels: NDArray[np.int64]
+    numbers: bool = True
 
     @classmethod
     def from_table(cls, table: Table, reading: str = "left_to_right") -> "Truth":
@@ -44,7 +46,7 @@ class Truth:
         solid = ~table.crowds
         image = np.repeat(np.arange(len(table.image_ids)), np.diff(table.box_start))[solid]
         order = reading_order(image, table.boxes[solid], reading)
-        return cls(len(table.image_ids), image, table.labels[solid][order])
+        return cls(len(table.image_ids), image, table.labels[solid][order], table.categories.are_digits)
 
     @property
     def digits(self) -> NDArray[np.int64]:
@@ -154,7 +156,9 @@ def score(task1: MatchTable, task2: MatchTable, truth: Truth, detect: DetectConf
         map_50=None if ap is None else float(ap[0]),
         map_75=None if ap is None else float(ap[5]),
         digit_accuracy=right / of if len(truth.labels) else None,
-        number_accuracy=float(numbers_right(numbers, truth, detect.reading).mean()) if truth.num_images else None,
+        number_accuracy=float(numbers_right(numbers, truth, detect.reading).mean())
+        if truth.num_images and truth.numbers
+        else None,
     )
 
 
@@ -291,13 +295,13 @@ def digit_accuracy_over_scores(
 def number_accuracy_over_scores(
     table: MatchTable, truth: Truth, thresholds: NDArray[np.float64], reading: str = "left_to_right"
 ) -> NDArray[np.float64] | None:
-    """Share of images whose number is read right, at each score threshold; None without images.
+    """Share of images whose number is read right, at each score threshold; None without images or numbers.
 
     A threshold leaves the best n detections of an image. The number can be right for one n alone, the
     number of its digits: so each image is read once, and right from one score to the next.
     """
     images, digits = truth.num_images, truth.digits
-    if not images:
+    if not images or not truth.numbers:
         return None
     some = table.select(table.rank < digits[table.image])
     right = numbers_right(some, truth, reading)

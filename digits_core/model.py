@@ -14,7 +14,7 @@ from digits_core.anchors import anchors_of
 from digits_core.backbones import COCO_WEIGHTS, build_backbone, build_box_head, build_rpn_head, download
 from digits_core.checkpoint import load_config, load_tensors
 from digits_core.config import NUM_LEVELS, ModelConfig, TrainConfig
-from digits_core.errors import ConfigError, WeightsError
+from digits_core.errors import ConfigError, UserError, WeightsError
 from digits_core.knob import parse_numbers
 from digits_core.labels import NUM_CLASSES
 
@@ -28,11 +28,23 @@ class Loaded:
 
     Attributes:
         source: `none`, or what was loaded.
-        left_out: parameters that the weights hold in another shape, or that were to start anew.
+        left_out: what the weights hold and this model has no place for, or one of another shape.
     """
 
     source: str
     left_out: tuple[str, ...] = ()
+
+    @property
+    def words(self) -> str | None:
+        """What was left out, for people; None where all was taken."""
+        if not self.left_out:
+            return None
+        parts = dict.fromkeys(name.rpartition(".")[0] for name in self.left_out)
+        few = ", ".join(list(parts)[:4]) + (f" and {len(parts) - 4} more" if len(parts) > 4 else "")
+        return (
+            f"initial weights {self.source}: {len(self.left_out)} tensors do not fit this model and were left out "
+            f"({few})"
+        )
 
 
 def build_model(config: TrainConfig, *, num_classes: int = NUM_CLASSES) -> tuple[FasterRCNN, Loaded]:
@@ -141,6 +153,18 @@ def _load_initial(detector: FasterRCNN, model: ModelConfig) -> Loaded:
     return Loaded(model.weights, _load_fitting(detector, state, model))
 
 
+def trained_classes(folder: Path) -> int:
+    """Classes of the detector in a checkpoint, background included.
+
+    Raises:
+        WeightsError: it holds no Faster R-CNN of this house.
+    """
+    bias = load_tensors(folder).get("roi_heads.box_predictor.cls_score.bias")
+    if bias is None:
+        raise WeightsError(f"{folder} holds no Faster R-CNN with a box predictor")
+    return len(bias)
+
+
 def _refuse_other_anchors(model: ModelConfig) -> None:
     """The drawn RPN head means something with its own anchors alone."""
     trained = load_config(DRAWN_WEIGHTS).model
@@ -160,12 +184,25 @@ def _load_fitting(detector: nn.Module, state: dict[str, Tensor], model: ModelCon
     own = detector.state_dict()
     fitting, left_out = {}, []
     for name, tensor in state.items():
-        anew = model.fresh_rpn and name.startswith("rpn.head.")
-        if name in own and own[name].shape == tensor.shape and not anew:
+        if model.fresh_rpn and name.startswith("rpn.head."):
+            continue
+        if name in own and own[name].shape == tensor.shape:
             fitting[name] = tensor.to(own[name].dtype)
         else:
             left_out.append(name)
     if not any(name.startswith("backbone.") for name in fitting):
-        raise WeightsError(f"model.weights={model.weights} holds no weights that fit model.backbone={model.backbone}")
+        known = _backbone_of(Path(model.weights))
+        raise WeightsError(
+            f"model.weights={model.weights} holds no weights that fit model.backbone={model.backbone}"
+            + (f"; it was trained with --set model.backbone={known}" if known else "")
+        )
     detector.load_state_dict(fitting, strict=False)
     return tuple(left_out)
+
+
+def _backbone_of(folder: Path) -> str | None:
+    """The backbone that a checkpoint's config names, where it has one."""
+    try:
+        return load_config(folder).model.backbone
+    except UserError:
+        return None

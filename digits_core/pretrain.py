@@ -42,10 +42,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _pretrain(args: argparse.Namespace) -> int:
     import torch
 
-    from digits_core.cache import DRAWN, DataSource, open_data
+    from digits_core.cache import open_data
     from digits_core.checkpoint import load_config, load_model, save_model
     from digits_core.config import TrainConfig
     from digits_core.model import build_model
+    from digits_core.source import DRAWN, DataSource
     from digits_core.synthetic import PRETRAIN_SEED
     from digits_core.train import EpochReport, train
 

@@ -8,7 +8,7 @@ from PIL import Image, ImageDraw
 
 from digits_core.augment import Sample
 from digits_core.cache import Split
-from digits_core.labels import digit_of
+from digits_core.labels import Categories
 
 CELL_PX = 200
 GAP_PX = 8
@@ -35,12 +35,12 @@ def write_sheet(split: Split, change: Callable[[Sample, int], Sample], count: in
         after = change(before, int(split.table.image_ids[index]))
         dropped += len(before.boxes) - len(after.boxes)
         place = GAP_PX + index % columns * step, GAP_PX + index // columns * step
-        sheet.paste(_cell(after), place)
+        sheet.paste(_cell(after, split.table.categories), place)
     sheet.save(path)
     return dropped
 
 
-def _cell(sample: Sample) -> Image.Image:
+def _cell(sample: Sample, categories: Categories) -> Image.Image:
     """One picture in its cell, as large as fits."""
     height, width = sample.pixels.shape[:2]
     scale = CELL_PX / max(height, width)
@@ -49,10 +49,10 @@ def _cell(sample: Sample) -> Image.Image:
     draw = ImageDraw.Draw(picture)
     for box, label in zip(sample.boxes * scale, sample.labels, strict=True):
         draw.rectangle([float(side) for side in box], outline=BOX_COLOR, width=2)
-        text = str(digit_of(int(label)))
+        text = categories.name_of(int(label))
         left, top = max(0.0, float(box[0])), float(box[1]) - 15
         top = top if top >= 0 else float(box[3])  # above the box where there is room, else under it
-        draw.rectangle([left, top, left + 13, top + 15], fill=BOX_COLOR)
+        draw.rectangle([left, top, left + draw.textlength(text, font_size=13) + 6, top + 15], fill=BOX_COLOR)
         draw.text((left + 3, top + 1), text, fill=(255, 255, 255), font_size=13)
     cell = Image.new("RGB", (CELL_PX, CELL_PX), BACKGROUND)
     cell.paste(picture, ((CELL_PX - size[0]) // 2, (CELL_PX - size[1]) // 2))

@@ -24,7 +24,7 @@ from digits_core.detect import SCORE_FLOOR
 from digits_core.errors import DeviceError, DivergedError
 from digits_core.evaluate import Evaluation, evaluate
 from digits_core.files import BEST_FOLDER
-from digits_core.model import build_model, read_back
+from digits_core.model import Loaded, build_model, read_back
 from digits_core.optim import build_optimizer, lr_at, set_lr
 from digits_core.seeds import derived_seed
 
@@ -109,6 +109,7 @@ class Run:
     Attributes:
         config: the whole training's.
         stage: its part that the optimiser belongs to.
+        loaded: what its initial weights were.
     """
 
     config: TrainConfig
@@ -119,6 +120,7 @@ class Run:
     dtype: torch.dtype
     state: TrainingState
     stage: Stage
+    loaded: Loaded
 
     @property
     def steps_before(self) -> int:
@@ -169,11 +171,12 @@ def train(
 
     Raises:
         DivergedError: a loss was not finite.
+        DataError: the config cannot train on this data.
         DeviceError: the device is not there.
         WeightsError: initial weights or `resume_from` cannot be loaded.
     """
     run = open_run(config, data, resume_from=resume_from, device=device)
-    facts = read_back(run.model)
+    facts = read_back(run.model) | {"left_out": list(run.loaded.left_out)}
     if run.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(run.device)
     sample = _train_sample(run)
@@ -228,16 +231,19 @@ def train(
 
 def open_run(config: TrainConfig, data: DigitData, *, resume_from: Path | None = None, device: str = "auto") -> Run:
     """Build the model and optimiser, or bring them back from a checkpoint."""
+    data.check(config)
     chosen = choose_device(device)
     torch.manual_seed(derived_seed("weights", config.runtime.seed))
-    model, _ = build_model(config)
+    model, loaded = build_model(config, num_classes=data.categories.num_classes)
     model.to(chosen).train()
     state = TrainingState(epoch=0, step=0, best_epoch=0, best_value=None)
     stage = stage_of(config, 1 if resume_from is None else load_state(resume_from).epoch)
     optimizer = build_optimizer(model.parameters(), stage.config.optim)
     if resume_from is not None:
         state = load_training(resume_from, model, optimizer)
-    return Run(config, data, model, optimizer, chosen, choose_dtype(config.runtime.precision, chosen), state, stage)
+    return Run(
+        config, data, model, optimizer, chosen, choose_dtype(config.runtime.precision, chosen), state, stage, loaded
+    )
 
 
 def stage_of(config: TrainConfig, epoch: int) -> Stage:

@@ -58,7 +58,10 @@ def write_matches(path: Path, stored: StoredMatches, detect: DetectConfig) -> No
     digits = np.searchsorted(stored.truth.image, np.arange(images + 1))
     columns: dict[str, Any] = {
         "image_id": pa.array(stored.image_ids),
-        "number": pa.array(numbers_of(images, stored.truth.image, stored.truth.labels)),
+        "number": pa.array(
+            numbers_of(images, stored.truth.image, stored.truth.labels) if stored.truth.numbers else [None] * images,
+            pa.string(),
+        ),
         "truth": _lists(digits, stored.truth.labels, "truth"),
     }
     for name, task in (("task1", detect.task1), ("task2", detect.task2)):
@@ -78,7 +81,7 @@ def read_matches(path: Path) -> StoredMatches:
         RunError: no such file, no Parquet, or another schema version.
     """
     table = _read(path)
-    if not table.schema.equals(MATCHES):
+    if table.schema.names != MATCHES.names or table.schema.types != MATCHES.types:
         raise RunError(f"{path} is no match table")
     image_ids = table.column("image_id").to_numpy()
     truth_image, labels = _flat(table, "truth", np.int64)
@@ -88,7 +91,8 @@ def read_matches(path: Path) -> StoredMatches:
         values = {column: _flat(table, f"{name}_{column}", None)[1] for column in _COLUMNS[1:]}
         boxes = _flat(table, f"{name}_boxes", np.float32)[1].reshape(-1, 4)
         tasks.append(MatchTable(image=image, rank=rank_within(image), labels=first, boxes=boxes, **values))
-    return StoredMatches(image_ids, Truth(len(image_ids), truth_image, labels), *tasks)
+    numbers = table.column("number").null_count < max(len(image_ids), 1)
+    return StoredMatches(image_ids, Truth(len(image_ids), truth_image, labels, numbers), *tasks)
 
 
 def count_images(path: Path) -> int:

@@ -134,7 +134,7 @@ THRESHOLDS = pa.schema(
 def _detections(task: str) -> list[pa.Field]:
     """What one task's NMS keeps of an image above the score floor, best score first."""
     kinds = {
-        "labels": pa.uint8(),  # category ids
+        "labels": pa.uint8(),  # labels: for digits their category ids
         "scores": pa.float32(),
         "boxes": pa.float32(),  # four numbers a detection: xyxy, original pixels
         "iou": pa.float32(),  # with its match at IoU .5; 0 without one
@@ -148,8 +148,8 @@ def _detections(task: str) -> list[pa.Field]:
 MATCHES = pa.schema(
     [
         pa.field("image_id", pa.int64(), nullable=False),
-        pa.field("number", pa.string(), nullable=False),  # the annotated one
-        pa.field("truth", pa.list_(pa.uint8()), nullable=False),  # category ids, in the order of the number
+        pa.field("number", pa.string()),  # the annotated one; null where the classes are no digits
+        pa.field("truth", pa.list_(pa.uint8()), nullable=False),  # in the order of the number
         *_detections("task1"),
         *_detections("task2"),
     ],
@@ -164,7 +164,7 @@ SAMPLES = pa.schema(
         pa.field("height", pa.int32(), nullable=False),
         pa.field("png", pa.binary(), nullable=False),  # the image, made smaller where it was large
         pa.field("boxes", pa.list_(pa.float32()), nullable=False),  # four numbers a box: xyxy, original pixels
-        pa.field("labels", pa.list_(pa.uint8()), nullable=False),  # category ids
+        pa.field("labels", pa.list_(pa.uint8()), nullable=False),  # labels: for digits their category ids
     ],
     metadata=_METADATA,
 )

@@ -20,6 +20,7 @@ RUN_FILE = "run.json"
 LEADERBOARD_FILE = "leaderboard.parquet"
 EPOCHS_FILE = "epochs.parquet"
 BEST_FILE = "best.toml"
+CHECKPOINTS, THRESHOLDS = "checkpoints", "thresholds"
 
 _ARROW_TYPES = {bool: pa.bool_(), int: pa.int64(), float: pa.float64(), str: pa.string()}
 

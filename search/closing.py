@@ -9,9 +9,9 @@ from typing import Any
 
 from rich.console import Console
 
-from digits_core.cache import DRAWN, DataSource
 from digits_core.config import TrainConfig
 from digits_core.data import LAYOUT
+from digits_core.source import DRAWN, DataSource
 from results.compare import confirmation_words, twin_words
 from results.leaderboard import SHOWN, print_board, score_cells
 from results.record import RunRecord

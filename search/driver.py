@@ -18,9 +18,10 @@ from typing import Any
 from rich.console import Console
 
 from digits_core.anchors import setting_digest
-from digits_core.cache import DRAWN, DigitData, open_data
+from digits_core.cache import DigitData, open_data
 from digits_core.config import TrainConfig
-from digits_core.errors import RunError, UsageError, UserError
+from digits_core.errors import RunError, UsageError, UserError, printable
+from digits_core.source import DRAWN
 from digits_core.sweep import NUM_SWEPT
 from results.record import EventWriter
 from results.samples import write_samples
@@ -97,10 +98,11 @@ def run_search(settings: SearchSettings, *, resume: bool = False, command: list[
     _check_folder(folder, resume=resume)
     probe = Probe(plan.probe_config()) if settings.address is None else None
     data = prepare_data(settings, console)
+    data.check(plan.base)
     prepare_environment(joins=settings.address is not None)
     import ray.tune  # noqa: F401  # takes seconds, which the probe takes anyway
 
-    machine = {} if probe is None else check_machine(settings, probe)
+    machine = {} if probe is None else check_machine(settings, probe, data, console)
     events = _open_folder(settings, plan, data, folder, resume=resume, command=command)
     record = events.record
     try:
@@ -149,14 +151,16 @@ def _open_folder(
     return EventWriter(folder, settings.name)
 
 
-def check_machine(settings: SearchSettings, probe: Probe) -> dict[str, float]:
+def check_machine(settings: SearchSettings, probe: Probe, data: DigitData, console: Console) -> dict[str, float]:
     """See that this machine can run the search; returns the cores and GPUs it may use.
 
     Raises:
         UserError: torch is broken, or the slots asked for are not there.
     """
-    found = probe.findings()
+    found = probe.findings(data.categories.num_classes)
     found.check(settings.gpus_per_trial)
+    if found.left_out is not None:
+        console.print(found.left_out, markup=False, soft_wrap=True)
     machine = found.resources()
     plan_slots(machine, settings.cpus_per_trial, settings.gpus_per_trial)
     return {**machine, "GPU": 0.0} if settings.gpus_per_trial == 0 else machine
@@ -172,6 +176,14 @@ def prepare_data(settings: SearchSettings, console: Console) -> DigitData:
     if data.confirm is not None:
         sizes += f", {len(data.confirm)} more set apart to confirm"
     console.print(f"data: {what}, {sizes}" + (f" (decoded in {took:.0f} s)" if took > 1 else ""))
+    if not data.categories.are_digits:
+        names = printable(", ".join(data.categories.names))
+        console.print(f"data: {len(data.categories.ids)} categories ({names}): no digits, so no number is read")
+        if settings.metric == "val_number_accuracy":
+            raise UsageError(
+                "--metric val_number_accuracy: the categories of this data are no digits, so there are no numbers; "
+                "take val_map"
+            )
     left_out = [f"{count} {name.replace('_', ' ')}" for name, count in data.notes.items() if count]
     if left_out:
         console.print(f"data: {', '.join(left_out)}")
@@ -201,6 +213,7 @@ def describe_run(settings: SearchSettings, plan: Plan, data: DigitData, command:
             "fingerprint": data.fingerprint,
             "num_train": len(data.train),
             "num_valid": len(data.valid),
+            "categories": dict(zip(map(str, data.categories.ids), data.categories.names, strict=True)),
             "num_confirm": 0 if data.confirm is None else len(data.confirm),
             **asdict(settings.data),
             "notes": data.notes,

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from digits_core.config import TrainConfig
 from digits_core.errors import DeviceError, UsageError, UserError, WeightsError
+from digits_core.labels import NUM_CLASSES
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +25,7 @@ class Findings:
         torch_fault: why torch cannot be used at all, in a sentence; None when it can.
         gpu_fault: why torch cannot use the GPUs; None when it can, or there are none.
         model_fault: why the model of the search's base config cannot be built; None when it can.
+        left_out: what its initial weights hold and it has no place for, in words; None where all was taken.
     """
 
     num_cores: int
@@ -31,6 +33,7 @@ class Findings:
     torch_fault: str | None
     gpu_fault: str | None
     model_fault: str | None
+    left_out: str | None = None
 
     def resources(self) -> dict[str, float]:
         """As Ray counts them."""
@@ -52,7 +55,7 @@ class Findings:
             raise WeightsError(self.model_fault)
 
 
-def look(config: TrainConfig) -> Findings:
+def look(config: TrainConfig, num_classes: int = NUM_CLASSES) -> Findings:
     """Import torch and torchvision in this process, try them, and build the model of a config."""
     cores = usable_cores()
     try:
@@ -80,18 +83,13 @@ def look(config: TrainConfig) -> Findings:
                 f"{str(error).splitlines()[0]}; update the driver, install a torch built for it, or search on the "
                 "CPU with --gpus-per-trial 0"
             )
-    return Findings(cores, num_gpus, None, gpu_fault, _model_fault(config))
-
-
-def _model_fault(config: TrainConfig) -> str | None:
-    """Initial weights that cannot be had would fail in every trial: better once, before the first."""
     from digits_core.model import build_model
 
-    try:
-        build_model(config)
+    try:  # initial weights that cannot be had would fail in every trial: better once, before the first
+        _, loaded = build_model(config, num_classes=num_classes)
     except UserError as error:
-        return str(error)
-    return None
+        return Findings(cores, num_gpus, None, gpu_fault, str(error))
+    return Findings(cores, num_gpus, None, gpu_fault, None, loaded.words)
 
 
 def usable_cores() -> int:
@@ -121,13 +119,13 @@ class Probe:
         )
         self._config = config.to_json()
 
-    def findings(self) -> Findings:
-        """Wait for what was found.
+    def findings(self, num_classes: int = NUM_CLASSES) -> Findings:
+        """Wait for what was found, with a model of so many classes.
 
         Raises:
             UsageError: the process died, as it does when a library of torch cannot be loaded.
         """
-        out, errors = self._process.communicate(self._config)
+        out, errors = self._process.communicate(f"{num_classes}\n{self._config}")
         if self._process.returncode:
             lines = errors.strip().splitlines() or [f"exit code {self._process.returncode}"]
             raise UsageError(f"torch cannot be used here: {lines[-1]}")
@@ -135,4 +133,5 @@ class Probe:
 
 
 if __name__ == "__main__":
-    print(json.dumps(asdict(look(TrainConfig.from_json(sys.stdin.read())))))
+    classes = int(sys.stdin.readline())
+    print(json.dumps(asdict(look(TrainConfig.from_json(sys.stdin.read()), classes))))

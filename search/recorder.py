@@ -24,14 +24,12 @@ from digits_core.files import (
 from results.matches import matches_path, resampled_scores
 from results.record import EventWriter, RunRecord
 from results.schema import EPOCH_NUMBERS
-from results.store import write_views
+from results.store import CHECKPOINTS, THRESHOLDS, write_views
 from results.tables import replacing
 from search.sampler import Proposal
 
 VIEW_SECONDS = 3.0
 """The Parquet views are rewritten at most this often, and at the end."""
-
-CHECKPOINTS, THRESHOLDS = "checkpoints", "thresholds"
 
 MAX_REASON = 500
 

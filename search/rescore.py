@@ -7,39 +7,20 @@ from pathlib import Path
 from typing import Any
 
 from digits_core.anchors import setting_digest
-from digits_core.cache import DataSource
 from digits_core.checkpoint import load_config, load_model
 from digits_core.config import TrainConfig
-from digits_core.errors import RunError, UsageError, printable
-from digits_core.files import CONFIG_FILE, MODEL_FILE
+from digits_core.errors import UsageError, WeightsError, printable
 from results.matches import matches_path
 from results.record import EventWriter
 from results.samples import write_samples
 from results.schema import EPOCH_NUMBERS
-from results.store import RUN_FILE, find_runs, read_record_of, read_run_file, write_views
+from results.store import RUN_FILE, THRESHOLDS, write_views
 from results.tables import write_text
 from results.terminal import open_console
 from search.closing import print_end
 from search.driver import describe_run, prepare_data
-from search.recorder import THRESHOLDS
+from search.model_source import Source, find_source
 from search.settings import Plan, SearchSettings, make_plan
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Source:
-    """A trained model.
-
-    Attributes:
-        folder: its checkpoint.
-        words: where it came from.
-        data: what the run it came from searched on; None for a lone checkpoint.
-        epoch: its best epoch; 1 where nothing is known.
-    """
-
-    folder: Path
-    words: str
-    data: DataSource | None = None
-    epoch: int = 1
 
 
 def rescore(settings: SearchSettings, source: str, *, own_data: bool, dry_run: bool) -> int:
@@ -64,7 +45,7 @@ def rescore(settings: SearchSettings, source: str, *, own_data: bool, dry_run: b
     trained = [name for name in settings.fixed | settings.config if not name.startswith("detect.")]
     if trained:
         raise UsageError(f"--set {trained[0]}: the model of --from is trained already; only detect.* can be set")
-    model = find_source(source, Path(settings.out))
+    model = find_source(source, Path(settings.out), "--from")
     if model.data is not None and not own_data:
         settings = dataclasses.replace(settings, data=model.data)  # what was set apart to confirm stays apart
     plan = make_plan(settings)
@@ -82,67 +63,23 @@ def rescore(settings: SearchSettings, source: str, *, own_data: bool, dry_run: b
     return _sweep(settings, plan, model, data, folder, console)
 
 
-def find_source(source: str, out: Path) -> Source:
-    """The model that `--from` names.
-
-    Raises:
-        RunError: there is none.
-    """
-    path = Path(source)
-    if (path / MODEL_FILE).is_file() and (path / CONFIG_FILE).is_file():
-        run = path.resolve().parents[1]
-        return Source(path, f"checkpoint {path}", _data_of(run) if (run / RUN_FILE).is_file() else None)
-    name, colon, trial_id = source.rpartition(":")
-    name = name if colon else source
-    if not Path(name).exists() and not (out / name).exists():
-        raise RunError(
-            f"--from {printable(source)}: there is no run {printable(name)}, in {out} neither, and no checkpoint (a "
-            f"folder with {MODEL_FILE} and {CONFIG_FILE})"
-        )
-    [folder, *more] = find_runs([Path(name) if Path(name).exists() else out / name])
-    if more:
-        raise RunError(f"--from {printable(source)}: holds several runs; name one of them")
-    record = read_record_of(folder)
-    trial = record.trials.get(trial_id) if colon else record.winner()
-    if trial is None:
-        what = f"no trial '{printable(trial_id)}'" if colon else "no trial with a score"
-        raise RunError(f"--from {printable(source)}: run '{record.run}' has {what}")
-    if not colon:  # any seed of the best setting does, its first one before others
-        seeds = [one for one in record.ranked() if one.config_hash == trial.config_hash and one.checkpoint is not None]
-        trial = seeds[0] if seeds else trial
-    if trial.checkpoint is None:
-        raise RunError(
-            f"--from {printable(source)}: the checkpoint of {trial.trial_id} was not kept (--keep says how many are); "
-            f"its own sweep lies in {folder / THRESHOLDS / (trial.trial_id + '.parquet')}"
-        )
-    best = trial.best(record.metric)
-    words = f"{trial.trial_id} of {folder}"
-    return Source(folder / trial.checkpoint, words, _data_of(folder), 1 if best is None else int(best["epoch"]))
-
-
-def _data_of(folder: Path) -> DataSource:
-    """What a run searched on.
-
-    Raises:
-        RunError: its run.json does not say so.
-    """
-    try:
-        return DataSource(**read_run_file(folder)["settings"]["data"])
-    except (KeyError, TypeError) as error:
-        raise RunError(f"{folder / RUN_FILE} is damaged or of another version: {error}") from None
-
-
 def _sweep(settings: SearchSettings, plan: Plan, model: Source, data: Any, folder: Path, console: Any) -> int:
     from digits_core.augment import Processing
     from digits_core.detect import SCORE_FLOOR
     from digits_core.evaluate import evaluate
-    from digits_core.model import build_model, read_back
+    from digits_core.model import build_model, read_back, trained_classes
     from digits_core.sweep import sweep
     from digits_core.train import choose_device, choose_dtype
     from search.trainable import optima, tasks_of, write_evaluation, write_sweep
 
     config, name = plan.base, "t0000"
-    detector, _ = build_model(TrainConfig.from_flat({"model.weights": "none"}, config))
+    classes = trained_classes(model.folder)
+    if classes != data.categories.num_classes:
+        raise WeightsError(
+            f"{model.words} detects {classes - 1} classes, the data at {settings.data.folder} has "
+            f"{len(data.categories.ids)}; sweep it on data of its own classes"
+        )
+    detector, _ = build_model(TrainConfig.from_flat({"model.weights": "none"}, config), num_classes=classes)
     load_model(model.folder, detector)
     device = choose_device("cpu" if settings.gpus_per_trial == 0 else "auto")
     tasks = [config.detect.task1, config.detect.task2, *tasks_of(config, plan.sweep)]

@@ -45,6 +45,12 @@ def build_parser() -> argparse.ArgumentParser:
         help="sweep a trained model instead of training one; with spaces like thresholds alone",
     )
 
+    what.add_argument(
+        "--init-from",
+        metavar="RUN[:TRIAL]|CHECKPOINT",
+        help="start every training from the weights of a trained model; what does not fit is left out, and listed",
+    )
+
     data = parser.add_argument_group("data")
     data.add_argument(
         "--data",
@@ -166,9 +172,13 @@ def _handle(args: argparse.Namespace, typed: list[str]) -> int:
         _refuse_others(
             args, {*allowed, "gpus_per_trial"}, "nothing is trained with --from, so this flag has no meaning"
         )
-    from digits_core.cache import DRAWN
+    from digits_core.source import DRAWN
 
     fixed, config = read_knobs(args.set, args.config)
+    if args.init_from is not None:
+        from search.model_source import initial_weights
+
+        fixed |= initial_weights(args.init_from, args.out, args.space, fixed)
     settings = SearchSettings(
         space=args.space,
         data=data_source(
@@ -233,7 +243,7 @@ def _list_spaces() -> int:
     from spaces.catalogue import SPACES
 
     for space in SPACES.values():
-        print(f"{space.name:15} {space.summary}")
+        print(f"{space.name:15} {space.summary}" + (" (a comparison)" if space.comparison else ""))
         print(f"{'':15}   varies {', '.join(sorted(space.fields()))}")
         if space.baselines:
             print(f"{'':15}   baselines: default, {', '.join(baseline.name for baseline in space.baselines)}")
@@ -270,7 +280,7 @@ def _dry_run(settings: Any) -> int:
     most = (plan.trials + further) * epochs
     names = ["default", *(baseline.name for baseline in plan.space.baselines)][: plan.trials]
     if settings.address is None:
-        found = Probe(plan.probe_config()).findings()
+        found = Probe(plan.probe_config()).findings(data.categories.num_classes)
         found.check(settings.gpus_per_trial)
         slots = plan_slots(found.resources(), settings.cpus_per_trial, settings.gpus_per_trial).description
     else:

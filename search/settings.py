@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from digits_core.anchors import setting_digest
-from digits_core.cache import DRAWN, DataSource
 from digits_core.config import TrainConfig, parse_assignment, read_toml
 from digits_core.errors import UsageError, printable
 from digits_core.knob import Flat, Scalar
+from digits_core.source import DRAWN, DataSource
 from search.defaults import COMPARISON_REPLICATES, REPLICATE_TOP, SCREEN, TRIALS
 from spaces.catalogue import SPACES, get_spaces
 from spaces.registry import Overrides, Space, check_space, combine, enumerate_settings

@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 from ray import tune
 
-from digits_core.cache import DataSource, DigitData, open_data
+from digits_core.cache import DigitData, open_data
 from digits_core.config import TaskConfig, TrainConfig
 from digits_core.errors import UserError
 from digits_core.files import BEST_FOLDER, CONFIRM_FILE, MATCHES_FILE, MODEL_FILE, THRESHOLDS_FILE
+from digits_core.source import DataSource
 
 if TYPE_CHECKING:
     from digits_core.cache import Split

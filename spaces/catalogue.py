@@ -5,7 +5,20 @@ import sys
 from pathlib import Path
 
 from digits_core.errors import SpaceError, did_you_mean, printable
-from spaces import anchors, aspect_ratios, lr_schedules, reports, thresholds
+from spaces import (
+    anchors,
+    aspect_ratios,
+    augmentation,
+    backbones,
+    batch_size,
+    image_size,
+    lr_schedules,
+    optimizer,
+    reports,
+    roi_heads,
+    roi_levels,
+    thresholds,
+)
 from spaces.registry import Space
 
 SPACES: dict[str, Space] = {
@@ -13,10 +26,17 @@ SPACES: dict[str, Space] = {
     for one in (
         anchors.anchors,
         aspect_ratios.aspect_ratios,
+        roi_heads.roi_heads,
+        roi_levels.roi_levels,
+        image_size.image_size,
+        backbones.backbones,
         lr_schedules.lr_schedules,
+        optimizer.optimizer,
+        batch_size.batch_size,
+        augmentation.augmentation,
+        thresholds.thresholds,
         reports.reports,
         reports.reports_tiny,
-        thresholds.thresholds,
     )
 }
 
@@ -34,7 +54,8 @@ def get_spaces(names: str) -> list[Space]:
         elif name in SPACES:
             found.append(SPACES[name])
         else:
-            raise SpaceError(f"unknown space '{printable(name)}'{did_you_mean(name, SPACES)}")
+            hint = did_you_mean(name, SPACES) or "; --list-spaces prints them all"
+            raise SpaceError(f"unknown space '{printable(name)}'{hint}")
     return found
 
 

@@ -129,12 +129,19 @@ def space(
     baselines: tuple[Baseline, ...] = (),
     fixed: Mapping[str, bool | int | float | str | None] | None = None,
     preset: Mapping[str, bool | int | float | str | None] | None = None,
+    comparison: bool = False,
 ) -> Callable[[Suggest], Space]:
     """Make a Space of a function `trial -> {knob: value}`."""
 
     def make(suggest: Suggest) -> Space:
         return Space(
-            name=name, summary=summary, suggest=suggest, baselines=baselines, fixed=fixed or {}, preset=preset or {}
+            name=name,
+            summary=summary,
+            suggest=suggest,
+            baselines=baselines,
+            fixed=fixed or {},
+            preset=preset or {},
+            comparison=comparison,
         )
 
     return make

@@ -37,9 +37,58 @@ def tiny_folder(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def tiny_data(tiny_folder, own_cache):
-    from digits_core.cache import DataSource, open_data
+    from digits_core.cache import open_data
+    from digits_core.source import DataSource
 
     return open_data(DataSource(folder=str(tiny_folder)))
+
+
+SHAPES = {3: "circle", 7: "square", 42: "triangle"}
+"""Category ids of a data set that is no digits; not dense, as annotation files often are."""
+
+
+def write_shapes_folder(folder, num_train, num_valid, seed=0):
+    """A COCO folder of bright shapes on dark ground, one to three in each image."""
+    import numpy as np
+    from PIL import Image, ImageDraw
+
+    generator = np.random.default_rng(seed)
+    for part, count in (("train", num_train), ("valid", num_valid)):
+        (folder / part).mkdir(parents=True)
+        images, annotations = [], []
+        for image_id in range(1, count + 1):
+            picture = Image.fromarray(generator.integers(0, 70, (64, 96, 3), dtype=np.uint8))
+            draw = ImageDraw.Draw(picture)
+            for place in generator.permutation(3)[: generator.integers(1, 4)].tolist():
+                category = int(generator.choice(list(SHAPES)))
+                side = int(generator.integers(18, 28))
+                left, top = 2 + place * 32, int(generator.integers(2, 60 - side))
+                box = [left, top, left + side, top + side]
+                color = tuple(generator.integers(150, 256, 3).tolist())
+                if SHAPES[category] == "circle":
+                    draw.ellipse(box, fill=color)
+                elif SHAPES[category] == "square":
+                    draw.rectangle(box, fill=color)
+                else:
+                    draw.polygon([(left + side / 2, top), (left, top + side), (left + side, top + side)], fill=color)
+                annotations.append(
+                    {
+                        "id": len(annotations) + 1, "image_id": image_id, "category_id": category,
+                        "bbox": [left, top, side, side], "area": side * side, "iscrowd": 0,
+                    }
+                )  # fmt: skip
+            images.append({"id": image_id, "file_name": f"{image_id}.png", "width": 96, "height": 64})
+            picture.save(folder / part / f"{image_id}.png")
+        categories = [{"id": number, "name": name} for number, name in SHAPES.items()]
+        tree = {"images": images, "annotations": annotations, "categories": categories}
+        (folder / f"{part}.json").write_text(json.dumps(tree))
+
+
+@pytest.fixture(scope="session")
+def shapes_folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data") / "shapes"
+    write_shapes_folder(folder, 96, 24)
+    return folder
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import pytest
 
 from digits_core import data, pretrain
 from digits_core.config import knobs
-from results import compare, export, leaderboard
+from results import compare, export, leaderboard, plots
 from results.leaderboard import SHOWN
 from results.schema import EPOCHS, LEADERBOARD
 from search import run
@@ -21,6 +21,7 @@ COMMANDS = {
     "results.leaderboard": leaderboard,
     "results.compare": compare,
     "results.export": export,
+    "results.plots": plots,
     "digits_core.data": data,
     "digits_core.pretrain": pretrain,
 }
@@ -51,7 +52,7 @@ def test_packages_import_nothing_by_themselves():
 
 
 def test_results_and_spaces_load_neither_torch_nor_ray():
-    loaded = loaded_by("import results.compare, results.leaderboard, results.export, spaces.catalogue")
+    loaded = loaded_by("import results.compare, results.leaderboard, results.export, results.plots, spaces.catalogue")
     assert not loaded & {"torch", "torchvision", "ray"}
 
 

@@ -8,8 +8,9 @@ import pytest
 from PIL import Image
 
 from digits_core import cache
-from digits_core.cache import DRAWN, DataSource, open_data
+from digits_core.cache import open_data
 from digits_core.errors import DataError
+from digits_core.source import DRAWN, DataSource
 
 SMALL = DataSource(folder=DRAWN, drawn_train=6, drawn_valid=3, drawn_seed=11)
 
@@ -86,7 +87,7 @@ def test_many_processes_build_one_cache(root):
     )
     code = code.replace(
         "from tests_source import SMALL;",
-        "from digits_core.cache import DRAWN, DataSource; "
+        "from digits_core.source import DRAWN, DataSource; "
         "SMALL = DataSource(folder=DRAWN, drawn_train=6, drawn_valid=3, drawn_seed=11);",
     )
     environment = os.environ | {"DIGIT_SEARCH_CACHE": str(root)}

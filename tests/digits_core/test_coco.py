@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from digits_core.cache import DataSource, check_data, open_data
+from digits_core.cache import open_data
 from digits_core.coco import read_part
 from digits_core.data import main
 from digits_core.errors import DataError
+from digits_core.source import DataSource, check_data
 
 
 def image(number=1, **more):

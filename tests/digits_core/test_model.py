@@ -12,7 +12,7 @@ from digits_core.backbones import COCO_WEIGHTS
 from digits_core.checkpoint import load_tensors, save_model
 from digits_core.config import BACKBONES, TrainConfig
 from digits_core.errors import ConfigError, WeightsError
-from digits_core.model import DRAWN_WEIGHTS, build_model, read_back
+from digits_core.model import DRAWN_WEIGHTS, build_model, read_back, trained_classes
 
 RESNET = {
     "model.backbone": "resnet50",
@@ -192,9 +192,13 @@ def test_drawn_weights_are_shipped_small_and_load():
 
 
 def test_fresh_rpn_leaves_the_drawn_rpn_head_out():
-    _, loaded = build_model(TrainConfig.from_flat({"model.fresh_rpn": True, "model.anchor_sizes": "8,16,32,64,128"}))
-    assert loaded.left_out
-    assert all(name.startswith("rpn.head.") for name in loaded.left_out)
+    config = TrainConfig.from_flat({"model.fresh_rpn": True})
+    torch.manual_seed(3)
+    model, loaded = build_model(config)
+    assert loaded.words is None  # it was asked for
+    theirs, _ = build_model(TrainConfig())
+    assert torch.equal(model.backbone.body.stem[0].weight, theirs.backbone.body.stem[0].weight)
+    assert not torch.equal(model.rpn.head.cls_logits.weight, theirs.rpn.head.cls_logits.weight)
 
 
 def test_a_pretrained_rpn_head_is_not_put_under_other_anchors():
@@ -208,12 +212,26 @@ def test_weights_from_a_folder_load_what_fits_and_name_the_rest(tmp_path):
     other, loaded = build(**{"model.weights": str(tmp_path / "w"), "model.aspect_ratios": "1,2,3"})
     assert {name.rpartition(".")[0] for name in loaded.left_out} == {"rpn.head.cls_logits", "rpn.head.bbox_pred"}
     assert torch.equal(other.roi_heads.box_predictor.cls_score.weight, model.roi_heads.box_predictor.cls_score.weight)
+    assert "4 tensors do not fit this model and were left out (rpn.head.bbox_pred, rpn.head.cls_logits)" in loaded.words
+
+
+def test_weights_of_other_classes_load_all_but_the_predictor(tmp_path):
+    model, _ = build()
+    save_model(tmp_path / "w", model, TrainConfig())
+    other, loaded = build_model(TrainConfig.from_flat({"model.weights": str(tmp_path / "w")}), num_classes=4)
+    assert {name.rpartition(".")[0] for name in loaded.left_out} == {
+        "roi_heads.box_predictor.cls_score",
+        "roi_heads.box_predictor.bbox_pred",
+    }
+    assert torch.equal(other.roi_heads.box_head.fc6.weight, model.roi_heads.box_head.fc6.weight)
+    assert trained_classes(tmp_path / "w") == 11
 
 
 def test_weights_of_another_backbone_fit_nothing(tmp_path):
     model, _ = build()
     save_model(tmp_path / "w", model, TrainConfig())
-    with pytest.raises(WeightsError, match=r"holds no weights that fit model\.backbone=resnet50"):
+    said = r"holds no weights that fit model\.backbone=resnet50; it was trained with --set model\.backbone=tiny"
+    with pytest.raises(WeightsError, match=said):
         build(**(RESNET | {"model.weights": str(tmp_path / "w")}))
 
 

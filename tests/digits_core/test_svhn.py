@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from digits_core.cache import DataSource, check_data
 from digits_core.data import main
 from digits_core.errors import DataError
+from digits_core.source import DataSource, check_data
 from digits_core.svhn import read_digit_struct
 
 IMAGES = {

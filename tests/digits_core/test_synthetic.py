@@ -78,7 +78,8 @@ def test_streams_of_built_in_and_pretraining_data_never_meet():
 
 
 def test_drawn_folder_is_the_built_in_data(tmp_path, own_cache):
-    from digits_core.cache import DRAWN, DataSource, open_data
+    from digits_core.cache import open_data
+    from digits_core.source import DRAWN, DataSource
 
     write_drawn_folder(tmp_path / "d", 3, 2)
     from_disk = open_data(DataSource(folder=str(tmp_path / "d")))

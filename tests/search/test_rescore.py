@@ -112,3 +112,10 @@ def test_the_model_of_a_checkpoint_is_the_one_that_is_scored(tiny_folder, tmp_pa
     )
     [row] = read_leaderboard(tmp_path / "swept").to_dict("records")
     assert row["val_map"] == pytest.approx(one.scores.map, abs=1e-9)
+
+
+def test_a_model_of_other_classes_is_one_sentence(shapes_folder, tmp_path, capsys):
+    arguments = ["--space", "thresholds", "--from", DRAWN_WEIGHTS, "--data", shapes_folder, "--out", tmp_path / "runs"]
+    assert command(*arguments) == 2
+    assert "detects 10 classes, the data at" in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()

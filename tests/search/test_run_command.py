@@ -1,10 +1,13 @@
 """What a user can get wrong: one sentence, exit code 2, nothing half-written."""
 
+import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from digits_core.config import TrainConfig, parse_assignment
 from search import driver
@@ -18,6 +21,20 @@ def run(*arguments):
         return main(list(arguments))
     except SystemExit as error:
         return error.code
+
+
+@pytest.fixture(scope="module")
+def thin_folder(tiny_folder, tmp_path_factory):
+    """The small data set with a picture that is one pixel high."""
+    folder = tmp_path_factory.mktemp("data") / "thin"
+    shutil.copytree(tiny_folder, folder)
+    tree = json.loads((folder / "train.json").read_text())
+    last = tree["images"][-1]
+    last |= {"width": 40, "height": 1}
+    tree["annotations"] = [one for one in tree["annotations"] if one["image_id"] != last["id"]]
+    Image.new("RGB", (40, 1)).save(folder / "train" / last["file_name"])
+    (folder / "train.json").write_text(json.dumps(tree))
+    return folder
 
 
 @pytest.mark.parametrize(
@@ -54,6 +71,20 @@ def run(*arguments):
         (["--space", "anchors", "--confirm", "1", "--data", "{folder}"], "each needs at least 30 to tell anything"),
         (["--space", "anchors", "--screen", "maybe"], "invalid choice: 'maybe'"),
         (["--resume", "none"], "--resume none: there is no run"),
+        (["--space", "anchors", "--init-from", "none"], "--init-from none: there is no run none"),
+        (["--space", "anchors", "--set", "model.backbone=resnet"], "got 'resnet'; did you mean"),
+        (["--space", "anchors", "--set", "augment.pipeline=colour"], "unknown pipeline 'colour'; did you mean 'color'"),
+        (["--space", "anchors", "--set", "optim.stages=1;1"], "they must be the same, or give shares like 50%"),
+        (["--space", "anchors", "--set", "optim.t_max=0"], "optim.t_max must be a whole number from 1"),
+        (["--space", "anchors", "--set", "model.roi_levels=5"], "model.roi_levels must be a whole number from 1 to 4"),
+        (
+            ["--space", "lr_schedules", "--data", "{thin}", "--set", "augment.pipeline=color"],
+            "augment.pipeline=color needs at least 2 px on each side",
+        ),
+        (
+            ["--space", "lr_schedules", "--data", "{shapes}", "--metric", "val_number_accuracy"],
+            "the categories of this data are no digits, so there are no numbers; take val_map",
+        ),
         (["--space", "anchors", "--set", "model.fresh_rpn=false"], "--set model.fresh_rpn: space 'anchors' needs"),
         (["--space", "anchors", "--set", "runtime.seed=3"], "the seed has a flag of its own, --seed"),
         (["--space", "anchors", "--dashboard-port", "70000"], "must be a port from 1024 to 65535, got '70000'"),
@@ -61,10 +92,12 @@ def run(*arguments):
         (["--resume", "none", "--trials", "3"], "--trials: a resumed run keeps its settings"),
     ],
 )
-def test_a_mistake_is_one_sentence(arguments, said, capsys, tmp_path, monkeypatch, tiny_folder):
+def test_a_mistake_is_one_sentence(
+    arguments, said, capsys, tmp_path, monkeypatch, tiny_folder, shapes_folder, thin_folder
+):
     monkeypatch.chdir(tmp_path)
     findings(monkeypatch)
-    assert run(*(text.format(folder=tiny_folder) for text in arguments)) == 2
+    assert run(*(text.format(folder=tiny_folder, shapes=shapes_folder, thin=thin_folder) for text in arguments)) == 2
     error = capsys.readouterr().err
     assert said in error
     assert error.count("\n") == 1
@@ -76,7 +109,7 @@ def test_a_mistake_is_one_sentence(arguments, said, capsys, tmp_path, monkeypatc
 def findings(monkeypatch, **more):
     """Let the probe find something."""
     values = {"num_cores": 2, "num_gpus": 0, "torch_fault": None, "gpu_fault": None, "model_fault": None, **more}
-    monkeypatch.setattr(driver.Probe, "findings", lambda _: Findings(**values))
+    monkeypatch.setattr(driver.Probe, "findings", lambda *_: Findings(**values))
 
 
 def test_a_gpu_where_there_is_none(capsys, tmp_path, monkeypatch):

@@ -139,10 +139,11 @@ def test_every_report_is_one_epoch_and_in_order(whole):
 
 
 def test_the_kept_checkpoint_is_the_best_epochs_and_scores_what_the_board_says(whole, drawn, one_thread):
-    from digits_core.cache import DataSource, open_data
+    from digits_core.cache import open_data
     from digits_core.checkpoint import load_config, load_model
     from digits_core.evaluate import evaluate
     from digits_core.model import build_model
+    from digits_core.source import DataSource
 
     folder, _ = whole
     board = read_leaderboard(folder)
