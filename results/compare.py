@@ -14,7 +14,7 @@ from results.guard import differing_knobs, find_twins
 from results.matches import MATCHES_FOLDER, matches_path, read_matches
 from results.published import Published
 from results.record import RunRecord, TrialRecord
-from results.statistics import pooled_variance, single_run_reach
+from results.statistics import pooled_variance
 from results.store import find_runs, read_record_of, read_run_file, varying_knobs
 from results.verdicts import Board, Verdict, confirmations, whole_board
 
@@ -107,10 +107,10 @@ def print_published(published: Published, console: Any) -> None:
 
     record, metric = published.record, published.metric
     variance, freedom = published.seed_variance
-    luck = single_run_reach(variance, freedom)
+    luck = "" if published.luck is None else f", so two of them by up to {published.luck:.4f}"
     console.print(
         f"{published.folder}: {metric} on {published.num_images} valid images; seeds move a single training by "
-        f"{variance**0.5:.4f} (standard deviation, {freedom} degrees of freedom), so two of them by up to {luck:.4f}"
+        f"{variance**0.5:.4f} (standard deviation, {freedom} degrees of freedom){luck}"
         if freedom
         else f"{published.folder}: no setting was trained twice, so nothing can be told (--replicates)",
         markup=False,
@@ -213,12 +213,18 @@ def confirmation_words(record: RunRecord, folder: Path) -> list[str]:
 
 
 def twin_words(record: RunRecord) -> list[str]:
-    """A warning for each trial whose knobs did nothing."""
-    lines = []
+    """A warning for each setting whose knobs did nothing; those that share twin and knobs in one line."""
+    groups: dict[tuple[str, str], list[str]] = {}
+    seen: set[tuple[str, str]] = set()
     for trial_id, other in find_twins(record).items():
-        names = differing_knobs(record.trials[other], record.trials[trial_id])
-        lines.append(f"warning: {trial_id} trained to the same weights as {other}: {', '.join(names)} did nothing here")
-    return lines
+        first, second = record.trials[other], record.trials[trial_id]
+        if (first.config_hash, second.config_hash) not in seen:  # their further seeds say it again
+            seen.add((first.config_hash, second.config_hash))
+            groups.setdefault((other, ", ".join(differing_knobs(first, second))), []).append(trial_id)
+    return [
+        f"warning: {', '.join(names)} trained to the same weights as {other}: {knobs} did nothing here"
+        for (other, knobs), names in groups.items()
+    ]
 
 
 def _pairs(records: dict[str, tuple[RunRecord, Path]], names: str, metric: str | None) -> list[Verdict]:

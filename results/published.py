@@ -28,6 +28,9 @@ from results.store import RUN_FILE, read_run_file
 
 Values = NDArray[np.float64]
 
+MIN_FREEDOM = 5
+"""Degrees of freedom from which the spread over seeds is known well enough to call a printed difference noise."""
+
 
 @dataclass(frozen=True, slots=True)
 class Reading:
@@ -147,6 +150,12 @@ class Published:
         groups = [[self._read(trial, {})[0] for trial in self.trainings(name)] for name in shared]
         return pooled_variance(groups)
 
+    @property
+    def luck(self) -> float | None:
+        """How far apart seeds alone put two single trainings (95 %); None where too few were trained to say so."""
+        variance, freedom = self.seed_variance
+        return single_run_reach(variance) if freedom >= MIN_FREEDOM else None
+
     @cached_property
     def num_images(self) -> int:
         """Valid images behind every score."""
@@ -219,14 +228,15 @@ class Published:
     ) -> Pair:
         printed = [row.published.get(self.metric) for row in (first, second)]
         theirs = None if None in printed or other else float(printed[0] or 0) - float(printed[1] or 0)
-        luck = single_run_reach(*self.seed_variance)
+        luck = self.luck
         size = "" if theirs is None else f"the printed {abs(theirs):.4f}"
-        within = theirs is not None and abs(theirs) <= luck
+        within = theirs is not None and luck is not None and abs(theirs) <= luck
         if isinstance(one, str):
             words, verdict = one, "not compared"
             if one == "one setting":
                 verdict, words = "noise", "noise: one setting, trained twice"
-                words += f"; {size} is luck of the seeds, which reaches {luck:.4f} here" if size else ""
+                words += f"; {size} is luck of the seeds" if size else ""
+                words += f", which reaches {luck:.4f} here" if size and luck is not None else ""
             elif one == "one model":
                 verdict, words = "noise", "noise: seed for seed the same weights, the knob did nothing here"
             return Pair(first.label, second.label, None, theirs, verdict, words)

@@ -150,9 +150,9 @@ def mean_interval(
     return max(mean - reach, 0.0), min(mean + reach, 1.0)
 
 
-def single_run_reach(seed_variance: float, freedom: int) -> float:
+def single_run_reach(seed_variance: float) -> float:
     """How far apart two single trainings of one setting lie, in 95 % of cases, by their seeds alone."""
-    return -float(stdtrit(freedom, (1 - LEVEL) / 2)) * math.sqrt(2 * seed_variance) if freedom else 0.0
+    return -float(ndtri((1 - LEVEL) / 2)) * math.sqrt(2 * seed_variance)
 
 
 def pooled_variance(groups: Sequence[Sequence[float]]) -> tuple[float, int]:
