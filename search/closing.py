@@ -47,7 +47,8 @@ def print_end(
 run folder  {folder}
             {files}, thresholds/, matches/
 go on with  {python} -m results.leaderboard {quote(str(folder))}
-            {python} -m results.compare {quote(str(folder))}
+            {python} -m results.compare {quote(str(folder))}{" --by table" if plan.space.tables else ""}
+            {python} -m results.plots {quote(str(folder))}
             {python} -m results.export {quote(str(folder))} --format csv -o leaderboard.csv
             {python} -m search.run {_next_search(settings)} --config {quote(str(folder / BEST_FILE))}""",
             markup=False,

@@ -318,3 +318,50 @@ def test_ctrl_c_keeps_all_rows_and_resume_goes_on_where_it_stood(tmp_path, drawn
     for trial_id, trial in before.trials.items():  # what was known is still known
         for epoch, values in trial.epochs.items():
             assert after.trials[trial_id].epochs[epoch]["val_map"] == values["val_map"]
+
+
+COMPARISON = """
+from dataclasses import replace
+from spaces.registry import Baseline, Row, Table, space
+
+@space("levels", summary="two published rows", comparison=True, baselines=(
+    Baseline(name="two", source="a paper", overrides={"model.roi_levels": 2}),
+))
+def levels(trial):
+    return {"model.roi_levels": trial.suggest_categorical("levels", [4, 2])}
+
+rows = (Row(label="four", setting="default", published={"val_map": 0.5}),
+        Row(label="two", setting="two", published={"val_map": 0.4}))
+levels = replace(levels, baselines=(Baseline(name="default", source="", overrides={}), *levels.baselines),
+                 tables=(Table(title="Table 1", reading="as printed", rows=rows),))
+"""
+
+
+def test_a_comparison_on_other_categories_answers_its_table(tmp_path, shapes_folder, capsys):
+    from results import compare, plots
+
+    (tmp_path / "levels.py").write_text(COMPARISON)
+    code, out, errors = finished(
+        started(
+            *("--space", str(tmp_path / "levels.py"), "--data", str(shapes_folder), "--out", str(tmp_path)),
+            *("--name", "levels", "--set", "runtime.train_sample=8"),
+            *("--set", "optim.stages=1 augment.pipeline=color; 1 augment.pipeline=geometric", "--epochs", "2"),
+        )
+    )
+    assert code == 0, errors
+    assert "3 categories (circle, square, triangle): no digits, so no number is read" in out
+    assert "initial weights drawn: 4 tensors do not fit this model and were left out" in out
+    assert "model.roi_levels did nothing here" in out  # at this size no shape reaches a coarser level
+    assert "--by table" in out
+    record = read_record(tmp_path / "levels", "levels")
+    assert sorted((trial.config["model.roi_levels"], trial.seed) for trial in record.trials.values()) == [
+        (levels, seed) for levels in (2, 4) for seed in range(3)
+    ]
+    for trial in record.trials.values():
+        assert sorted(trial.epochs) == [1, 2]
+        assert trial.epochs[2]["train_map"] is not None
+        assert trial.epochs[2]["val_number_accuracy"] is None
+    assert compare.main([str(tmp_path / "levels"), "--by", "table"]) == 0
+    assert "four against two: noise: seed for seed the same weights" in capsys.readouterr().out
+    assert plots.main([str(tmp_path / "levels")]) == 0
+    assert (tmp_path / "levels" / "plots" / "predictions.svg").is_file()
