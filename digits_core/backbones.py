@@ -13,6 +13,7 @@ from torchvision.models.detection import FasterRCNN_ResNet50_FPN_V2_Weights, Fas
 from torchvision.models.detection.backbone_utils import BackboneWithFPN, resnet_fpn_backbone
 from torchvision.models.detection.faster_rcnn import FastRCNNConvFCHead, TwoMLPHead
 from torchvision.models.detection.rpn import RPNHead
+from torchvision.ops.misc import FrozenBatchNorm2d
 
 from digits_core.config import ModelConfig
 from digits_core.errors import WeightsError
@@ -47,7 +48,8 @@ def build_backbone(model: ModelConfig) -> BackboneWithFPN:
     def build() -> BackboneWithFPN:
         if model.backbone == "resnet50_v2":
             return _resnet50_v2(weights, layers)
-        return resnet_fpn_backbone(backbone_name=name, weights=weights, trainable_layers=layers)
+        norm = nn.BatchNorm2d if model.live_batch_norm else FrozenBatchNorm2d
+        return resnet_fpn_backbone(backbone_name=name, weights=weights, norm_layer=norm, trainable_layers=layers)
 
     built: BackboneWithFPN = download(build, f"the ImageNet weights of {model.backbone}")
     return built

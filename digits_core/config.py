@@ -99,6 +99,11 @@ class ModelConfig:
     trainable_layers: int | None = knob(
         None, "resnet stages that train, from the top; none: 3 with weights, all 5 without", low=0, high=5
     )
+    live_batch_norm: bool = knob(
+        False,
+        "batch norm of a resnet that trains, as a training from nothing needs; else it is frozen, as loaded weights "
+        "want it (tiny and resnet50_v2 always have it live)",
+    )
     anchor_sizes: str = knob(
         "18,26,38,55,80", "one anchor side per pyramid level (0 1 2 3 pool), pixels after the resize"
     )

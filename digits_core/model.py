@@ -186,6 +186,8 @@ def _load_fitting(detector: nn.Module, state: dict[str, Tensor], model: ModelCon
     for name, tensor in state.items():
         if model.fresh_rpn and name.startswith("rpn.head."):
             continue
+        if name.endswith("num_batches_tracked") and name not in own:
+            continue  # frozen batch norm counts nothing
         if name in own and own[name].shape == tensor.shape:
             fitting[name] = tensor.to(own[name].dtype)
         else:

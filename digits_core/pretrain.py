@@ -1,7 +1,8 @@
-"""python -m digits_core.pretrain: makes the shipped `drawn` weights anew.
+"""python -m digits_core.pretrain: makes the shipped `drawn` weights anew, or weights for another model.
 
 Draws house numbers from a seed of their own (disjoint from the built-in train and valid parts), trains
-the tiny detector on them from nothing, and writes a checkpoint folder in half precision.
+the detector on them from nothing, and writes a checkpoint folder in half precision. `--set` takes any model: so
+there are weights to start a resnet from where none can be downloaded.
 """
 
 import argparse
@@ -11,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from digits_core.command import CommandParser, at_least, run_command
+from digits_core.errors import UsageError
 
 SETTINGS: dict[str, float | int | str] = {
     "model.weights": "none",
@@ -29,6 +31,13 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--images", type=at_least(1), default=16000, help="drawn training images (default 16000)")
     parser.add_argument("--images-per-epoch", type=at_least(1), default=4000, help="between evaluations (default 4000)")
     parser.add_argument("--epochs", type=at_least(1), default=30, help="epochs (default 30)")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KNOB=VALUE",
+        help="another model or schedule, like model.backbone=resnet50; may be repeated",
+    )
     parser.add_argument("--threads", type=at_least(0), default=0, help="CPU threads; 0 takes torch's choice")
     return parser
 
@@ -44,7 +53,7 @@ def _pretrain(args: argparse.Namespace) -> int:
 
     from digits_core.cache import open_data
     from digits_core.checkpoint import load_config, load_model, save_model
-    from digits_core.config import TrainConfig
+    from digits_core.config import TrainConfig, parse_assignment
     from digits_core.model import build_model
     from digits_core.source import DRAWN, DataSource
     from digits_core.synthetic import PRETRAIN_SEED
@@ -53,8 +62,12 @@ def _pretrain(args: argparse.Namespace) -> int:
     if args.threads:
         torch.set_num_threads(args.threads)
     config = TrainConfig.from_flat(
-        SETTINGS | {"optim.epochs": args.epochs, "data.images_per_epoch": args.images_per_epoch}
+        SETTINGS
+        | {"optim.epochs": args.epochs, "data.images_per_epoch": args.images_per_epoch}
+        | dict(parse_assignment(text) for text in args.set)
     )
+    if args.out.exists():
+        raise UsageError(f"-o {args.out}: exists; name a new folder")
     source = DataSource(folder=DRAWN, drawn_train=args.images, drawn_valid=400, drawn_seed=PRETRAIN_SEED)
     data = open_data(source)
     with tempfile.TemporaryDirectory() as scratch:

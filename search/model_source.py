@@ -8,7 +8,6 @@ from digits_core.files import CONFIG_FILE, MODEL_FILE
 from digits_core.knob import Flat
 from digits_core.source import DataSource
 from results.store import RUN_FILE, THRESHOLDS, find_runs, read_record_of, read_run_file
-from spaces.catalogue import get_spaces
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -78,17 +77,12 @@ def _data_of(folder: Path) -> DataSource:
         raise RunError(f"{folder / RUN_FILE} is damaged or of another version: {error}") from None
 
 
-def initial_weights(source: str, out: str, space: str, fixed: Flat) -> Flat:
-    """The knobs of `--init-from`: the model's folder as the weights that every training starts from.
+def initial_weights(source: str, out: str, fixed: Flat) -> str:
+    """The folder that `--init-from` names.
 
     Raises:
-        UserError: there is no such model, or the weights are set or varied elsewhere.
+        UserError: there is no such model, or the weights are set elsewhere.
     """
     if "model.weights" in fixed:
         raise UsageError(f"--init-from {printable(source)}: --set model.weights names other weights; leave one out")
-    for one in get_spaces(space):
-        if "model.weights" in one.fields() or "model.weights" in one.fixed:
-            raise UsageError(
-                f"--init-from {printable(source)}: space '{one.name}' chooses the weights itself; leave one out"
-            )
-    return {"model.weights": str(find_source(source, Path(out), "--init-from").folder.resolve())}
+    return str(find_source(source, Path(out), "--init-from").folder.resolve())

@@ -175,10 +175,11 @@ def _handle(args: argparse.Namespace, typed: list[str]) -> int:
     from digits_core.source import DRAWN
 
     fixed, config = read_knobs(args.set, args.config)
+    init_from = None
     if args.init_from is not None:
         from search.model_source import initial_weights
 
-        fixed |= initial_weights(args.init_from, args.out, args.space, fixed)
+        init_from = initial_weights(args.init_from, args.out, fixed)
     settings = SearchSettings(
         space=args.space,
         data=data_source(
@@ -206,6 +207,7 @@ def _handle(args: argparse.Namespace, typed: list[str]) -> int:
         gpus_per_trial=args.gpus_per_trial,
         address=args.address,
         dashboard_port=args.dashboard_port,
+        init_from=init_from,
         fixed=fixed,
         config=config,
     )

@@ -33,6 +33,8 @@ class SearchSettings:
         replicate_top: how many settings get them.
         confirm: how many settings are confirmed on images set apart; 0 confirms none.
         screen: whether settings whose anchors miss the digits are left untrained.
+        init_from: the folder of weights that every training starts from, whatever a space says; None leaves that to
+            `model.weights`.
         fixed: knobs from `--set`; a space must not vary them.
         config: knobs from `--config`; a space may vary them.
     """
@@ -58,6 +60,7 @@ class SearchSettings:
     gpus_per_trial: float | None = None
     address: str | None = None
     dashboard_port: int | None = None
+    init_from: str | None = None
     fixed: Flat = field(default_factory=dict)
     config: Flat = field(default_factory=dict)
 
@@ -99,6 +102,8 @@ def make_plan(settings: SearchSettings) -> Plan:
         UserError: an unknown or clashing space, knob or value.
     """
     named = get_spaces(settings.space)
+    if settings.init_from is not None:
+        named = [one.without("model.weights") for one in named]
     whole = combine(named)  # refuses clashes among all of them
     for one in named:
         taken = sorted(one.fields() & settings.fixed.keys())
@@ -110,6 +115,8 @@ def make_plan(settings: SearchSettings) -> Plan:
     if "runtime.seed" in settings.fixed:
         raise UsageError("--set runtime.seed: the seed has a flag of its own, --seed")
     flat: Flat = {**whole.preset, **settings.config, **settings.fixed, "runtime.seed": settings.seed}
+    if settings.init_from is not None:
+        flat["model.weights"] = settings.init_from
     for knob, value in (("optim.epochs", settings.epochs), ("data.images_per_epoch", settings.images_per_epoch)):
         if value is not None:
             flat[knob] = value

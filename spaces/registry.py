@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import optuna
 
@@ -115,6 +115,18 @@ class Space:
         """The knobs that the space varies, seen by drawing; fixed ones are left out."""
         drawn = probe(self)
         return {name for _, overrides in drawn for name in overrides} - self.fixed.keys()
+
+    def without(self, knob: str) -> "Space":
+        """The same space with one knob left to others, in draws and baselines alike."""
+
+        def suggest(trial: optuna.Trial) -> Overrides:
+            return {name: value for name, value in self.suggest(trial).items() if name != knob}
+
+        def rest(values: Mapping[str, bool | int | float | str | None]) -> Overrides:
+            return {name: value for name, value in values.items() if name != knob}
+
+        baselines = tuple(replace(one, overrides=rest(one.overrides)) for one in self.baselines)
+        return replace(self, suggest=suggest, baselines=baselines, fixed=rest(self.fixed), preset=rest(self.preset))
 
     @property
     def after_training(self) -> bool:

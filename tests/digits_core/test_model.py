@@ -140,6 +140,22 @@ def test_imagenet_weights_are_loaded_from_the_file_that_torchvision_would_downlo
     assert model.backbone.body.layer2[0].conv1.weight.requires_grad
 
 
+def test_live_batch_norm_is_what_torchvision_builds_from_nothing():
+    model, _ = build(**RESNET | {"model.live_batch_norm": True})
+    theirs = fasterrcnn_resnet50_fpn(weights=None, weights_backbone=None, num_classes=11)
+    assert read_back(model)["num_parameters"] == 41_398_406 == sum(one.numel() for one in theirs.parameters())
+    assert model.state_dict().keys() == theirs.state_dict().keys()
+
+
+def test_weights_trained_with_live_batch_norm_load_whole_under_frozen(tmp_path):
+    live = {"model.backbone": "resnet18", "model.live_batch_norm": True}
+    model, _ = build(**live)
+    save_model(tmp_path / "w", model, TrainConfig.from_flat(live | {"model.weights": "none"}))
+    frozen, loaded = build(**{"model.backbone": "resnet18", "model.weights": str(tmp_path / "w")})
+    assert loaded.left_out == ()
+    assert torch.equal(frozen.backbone.body.bn1.running_var, model.backbone.body.bn1.running_var)
+
+
 def test_coco_weights_leave_out_the_predictor_of_their_own_classes(tmp_path, monkeypatch):
     torch.manual_seed(5)
     theirs = fasterrcnn_resnet50_fpn(weights=None, weights_backbone=None, num_classes=91)

@@ -3,12 +3,13 @@
 import pytest
 
 from conftest import introduce, report
-from digits_core.config import TrainConfig
 from digits_core.errors import RunError, UsageError
 from digits_core.model import DRAWN_WEIGHTS
 from results.record import EventWriter
 from search import run
 from search.model_source import find_source, initial_weights
+from search.settings import SearchSettings, make_plan
+from spaces.registry import probe
 
 
 @pytest.fixture
@@ -37,31 +38,33 @@ def test_a_run_a_trial_and_a_checkpoint_name_one_folder(searched):
 
 
 def test_every_training_starts_from_the_weights(searched, tiny_folder, tmp_path, capsys):
-    knobs = initial_weights("done", str(searched.parent), "lr_schedules", {})
-    assert knobs == {"model.weights": str(searched / "checkpoints" / "t0001")}
-    assert TrainConfig.from_flat(knobs).model.weights == knobs["model.weights"]
+    weights = initial_weights("done", str(searched.parent), {})
+    assert weights == str(searched / "checkpoints" / "t0001")
+    for space in ("lr_schedules", "reports"):  # the latter names weights itself
+        plan = make_plan(SearchSettings(space=space, init_from=weights))
+        assert plan.base.model.weights == weights
+        assert all("model.weights" not in one.overrides for one in plan.space.baselines)
+        assert all("model.weights" not in overrides for _, overrides in probe(plan.space))
     arguments = ["--space", "lr_schedules", "--init-from", str(searched), "--data", str(tiny_folder), "--dry-run"]
     assert run.main(arguments) == 0
 
 
 @pytest.mark.parametrize(
-    ("source", "space", "fixed", "said"),
+    ("source", "said"),
     [
-        ("done:t0000", "anchors", {}, r"--init-from done:t0000: the checkpoint of t0000 was not kept"),
-        ("done:t0009", "anchors", {}, "run 'done' has no trial 't0009'"),
-        ("nowhere", "anchors", {}, "--init-from nowhere: there is no run nowhere"),
+        ("done:t0000", r"--init-from done:t0000: the checkpoint of t0000 was not kept"),
+        ("done:t0009", "run 'done' has no trial 't0009'"),
+        ("nowhere", "--init-from nowhere: there is no run nowhere"),
     ],
 )
-def test_models_that_are_not_there_are_named(searched, source, space, fixed, said):
+def test_models_that_are_not_there_are_named(searched, source, said):
     with pytest.raises(RunError, match=said):
-        initial_weights(source, str(searched.parent), space, fixed)
+        initial_weights(source, str(searched.parent), {})
 
 
 def test_weights_are_named_in_one_place(searched):
     with pytest.raises(UsageError, match=r"--set model\.weights names other weights"):
-        initial_weights("done", str(searched.parent), "anchors", {"model.weights": "none"})
-    with pytest.raises(UsageError, match="space 'reports' chooses the weights itself"):
-        initial_weights("done", str(searched.parent), "reports", {})
+        initial_weights("done", str(searched.parent), {"model.weights": "none"})
 
 
 def test_weights_that_fit_nothing_are_refused_before_anything_runs(searched, tiny_folder, tmp_path, capsys):
