@@ -1,5 +1,6 @@
 """The anchors that a config really gives (numpy, no torch)."""
 
+import json
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,6 +9,7 @@ from numpy.typing import NDArray
 from digits_core.coco import Table
 from digits_core.config import NUM_LEVELS, ModelConfig, TrainConfig, flat_digest
 from digits_core.knob import Flat, format_numbers, parse_numbers
+from digits_core.stages import STAGED
 
 
 def realised_anchors(sizes: tuple[float, ...], ratios: tuple[float, ...]) -> NDArray[np.float32]:
@@ -46,6 +48,10 @@ def canonical_setting(config: TrainConfig) -> Flat:
         format_numbers(np.unique(level[:, 2:] * 2, axis=0).ravel().tolist()) for level in boxes
     )
     flat["model.aspect_ratios"] = str(boxes.shape[1])
+    if config.optim.stages is not None:  # lengths as epochs or as shares are one setting
+        parts = ((one.span.epochs, one.config.to_flat()) for one in config.stages)
+        staged = [[epochs, {name: part[name] for name in part if name.startswith(STAGED)}] for epochs, part in parts]
+        flat["optim.stages"] = json.dumps(staged)
     return flat
 
 

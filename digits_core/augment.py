@@ -35,7 +35,7 @@ class Sample:
     Attributes:
         pixels: uint8 [height, width, 3], RGB.
         boxes: float32 [num, 4], xyxy, pixels of this image.
-        labels: int64 [num], category ids.
+        labels: int64 [num], labels as in `coco.Table`.
     """
 
     pixels: Pixels

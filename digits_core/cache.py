@@ -80,14 +80,15 @@ class DigitData:
         Raises:
             DataError: an image is too small for what its augmentation does.
         """
-        steps = {name for stage in config.stages for name in stage.config.augment.steps}
         sizes = self.train.table.sizes
         thin = np.flatnonzero(sizes.min(axis=1) < MIN_AUGMENTED_PX)
-        if len(thin) and steps & {"color", "geometric"}:
+        pipelines = [one.config.augment for one in config.stages]
+        needing = [one.pipeline for one in pipelines if {"color", "geometric"} & set(one.steps)]
+        if len(thin) and needing:
             width, height = sizes[thin[0]].tolist()
             raise DataError(
                 f"train image {self.train.table.image_ids[thin[0]]} is {width} x {height} px; augment.pipeline="
-                f"{config.augment.pipeline} needs at least {MIN_AUGMENTED_PX} px on each side: leave the image out, or "
+                f"{needing[0]} needs at least {MIN_AUGMENTED_PX} px on each side: leave the image out, or "
                 "train without"
             )
 

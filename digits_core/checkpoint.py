@@ -1,6 +1,6 @@
 """Checkpoints: safetensors and JSON in a folder; loading one runs no code from it.
 
-A folder holds `model.safetensors` and `config.json`; one that training can go on from also holds
+A folder holds `model.safetensors`, `config.json` and `classes.json`; one that training can go on from also holds
 `training.safetensors` (optimiser state) and `state.json` (epoch, history).
 """
 
@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from digits_core.config import TrainConfig
 from digits_core.errors import WeightsError
-from digits_core.files import CONFIG_FILE, MODEL_FILE, STATE_FILE, TRAINING_FILE
+from digits_core.files import CLASSES_FILE, CONFIG_FILE, MODEL_FILE, STATE_FILE, TRAINING_FILE
+from digits_core.labels import DIGITS, Categories
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,13 +37,16 @@ class TrainingState:
     best_value: float | None
 
 
-def save_model(folder: Path, model: nn.Module, config: TrainConfig, *, half: bool = False) -> None:
+def save_model(
+    folder: Path, model: nn.Module, config: TrainConfig, *, categories: Categories = DIGITS, half: bool = False
+) -> None:
     """Write weights and config into `folder` (made if missing).
 
     Args:
         folder: a new folder; a reader must not look before the caller has finished.
         model: any module; its state is copied to the CPU.
         config: written beside the weights.
+        categories: what its labels mean, likewise.
         half: store floating-point tensors as float16.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -52,6 +56,8 @@ def save_model(folder: Path, model: nn.Module, config: TrainConfig, *, half: boo
     }
     save_file(tensors, folder / MODEL_FILE)
     (folder / CONFIG_FILE).write_text(config.to_json(), encoding="utf-8")
+    classes = {"ids": categories.ids, "names": categories.names}
+    (folder / CLASSES_FILE).write_text(json.dumps(classes), encoding="utf-8")
 
 
 def save_training(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, state: TrainingState) -> None:
@@ -98,6 +104,22 @@ def load_config(folder: Path) -> TrainConfig:
             f"{path} cannot be read; a checkpoint is a folder with {MODEL_FILE} and {CONFIG_FILE}"
         ) from None
     return TrainConfig.from_json(text, str(path))
+
+
+def load_categories(folder: Path) -> Categories:
+    """What the labels of a checkpoint mean; the digits where it does not say.
+
+    Raises:
+        WeightsError: the file is damaged.
+    """
+    path = folder / CLASSES_FILE
+    if not path.is_file():
+        return DIGITS
+    try:
+        tree = json.loads(path.read_text(encoding="utf-8"))
+        return Categories(tuple(int(number) for number in tree["ids"]), tuple(str(name) for name in tree["names"]))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise WeightsError(f"{path} is damaged: {error}") from None
 
 
 def load_model(folder: Path, model: nn.Module) -> None:

@@ -88,6 +88,9 @@ def read_part(name: str, path: Path, content: bytes) -> Part:
 
     Returns:
         The usable images and boxes, with every problem found beside them.
+
+    Raises:
+        DataError: the categories contradict themselves.
     """
     part = Part(name, path.name)
     try:
@@ -102,7 +105,8 @@ def read_part(name: str, path: Path, content: bytes) -> Part:
         if not isinstance(tree.get(key), list):
             part.blame(f"has no list '{key}'")
             return part
-    _read_categories(part, tree.get("categories"))
+    used = (one.get("category_id") for one in tree["annotations"] if isinstance(one, Mapping))
+    part.categories = read_categories(part.source, tree.get("categories"), used)
     for image in tree["images"]:
         _read_image(part, image)
     seen: set[int] = set()
@@ -171,34 +175,42 @@ def _whole(value: object) -> int | None:
     return int(value) if abs(value) < 2**53 and float(value).is_integer() else None
 
 
-def _read_categories(part: Part, entries: object) -> None:
-    """Take the classes from the file: digits where it names none or digits alone, else those that it names.
+def read_categories(source: str, entries: object, used: Iterable[object]) -> Categories:
+    """The classes of a file: digits where it names none, or digits alone; else those that it names.
 
-    Of digits, names must be those of their ids: 1 is "0", 10 is "9".
+    Of digits, names must be those of their ids: 1 is "0", 10 is "9". Whether they are digits is asked of the
+    categories that some annotation uses; a root entry beside the digits makes them nothing else.
+
+    Args:
+        source: the annotation file, as messages name it.
+        entries: its `categories`.
+        used: the category ids of its annotations.
+
+    Raises:
+        DataError: ids are wrong or names contradict them. No box can be trusted then, so nothing is left out instead.
     """
-    if not isinstance(entries, list):
-        return
     names: dict[int, str] = {}
-    for entry in entries:
+    for entry in entries if isinstance(entries, list) else []:
         number = _whole(entry.get("id")) if isinstance(entry, Mapping) else None
         if number is None:
-            part.blame(f"a category's id must be a whole number, got {entry!r}"[:200])
-        elif number in names:
-            part.blame(f"two categories bear the id {number}")
-        else:
-            names[number] = str(entry.get("name", ""))
-    if not any(names.values()) or all(len(name) == 1 and name.isdigit() for name in names.values() if name):
+            raise DataError(f"{source}: a category's id must be a whole number, got {printable(repr(entry)[:100])}")
+        if number in names:
+            raise DataError(f"{source}: two categories bear the id {number}")
+        name = entry.get("name")
+        names[number] = " ".join(name.split())[:100] if isinstance(name, str) else ""
+    wanted = {_whole(number) for number in used}
+    named = {number: name for number, name in names.items() if name and (number in wanted or not wanted & names.keys())}
+    if all(len(name) == 1 and name.isdigit() for name in named.values()):
         digits = dict(zip(DIGITS.ids, DIGITS.names, strict=True))
-        for number, name in names.items():
-            if name and name != digits.get(number):
+        for number, name in named.items():
+            if name != digits.get(number):
                 right = f"must be the digit '{digits[number]}'" if number in digits else "is no digit's (1 to 10)"
-                part.blame(f"category {number} is named '{name}', but id {number} {right}")
-        return
+                raise DataError(f"{source}: category {number} is named '{name}', but id {number} {right}")
+        return DIGITS
     if len(names) > MAX_CATEGORIES:
-        part.blame(f"names {len(names)} categories, more than {MAX_CATEGORIES}")
-        return
+        raise DataError(f"{source}: names {len(names)} categories, more than {MAX_CATEGORIES}")
     ids = tuple(sorted(names))
-    part.categories = Categories(ids, tuple(names[number] or str(number) for number in ids))
+    return Categories(ids, tuple(names[number] or str(number) for number in ids))
 
 
 def _read_image(part: Part, image: object) -> None:
@@ -296,9 +308,7 @@ def describe(parts: Mapping[str, "Table"]) -> list[str]:
         lines.append(f"{name}: {len(widths)} images, {widths.min()} to {widths.max()} px wide; {digits}")
     others = next((table.categories for table in parts.values() if not table.categories.are_digits), None)
     if others is not None:
-        lines.append(
-            printable(f"{len(others.ids)} categories ({', '.join(others.names)}): no digits, so no number is read")
-        )
+        lines.append(printable(f"{others.words}: no digits, so no number is read"))
     return lines
 
 

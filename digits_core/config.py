@@ -198,7 +198,9 @@ class OptimConfig:
     batch_size: int = knob(8, "images per optimiser step", low=1, high=4096)
     epochs: int = knob(4, "epochs of the full schedule; early stopping never shortens it", low=1, high=10_000)
     max_grad_norm: float = knob(5.0, "gradients are clipped to this norm; 0 leaves them", low=0.0, high=1e6)
-    early_stop_epochs: int = knob(0, "stop after so many epochs without a better score; 0 never", low=0, high=10_000)
+    early_stop_epochs: int = knob(
+        0, "stop after so many epochs without a better score, counted in the last stage; 0 never", low=0, high=10_000
+    )
     stages: str | None = knob(
         None,
         "parts of the training that follow each other, each a length (epochs or %) and knobs of optim or augment: "
@@ -412,10 +414,13 @@ def read_toml(path: Path) -> Flat:
         raise ConfigError(f"--config {path}: broken TOML: {error}") from None
     flat: Flat = {}
     try:
-        if "stages" in tree:
-            flat["optim.stages"] = _stages_of(tree.pop("stages"))
+        stages = _stages_of(tree.pop("stages")) if "stages" in tree else None
         for name, value in _flatten(tree, ""):
             flat[name] = knob_named(name).check(value)
+        if stages is not None:
+            if "optim.stages" in flat:
+                raise ConfigError("[[stages]] and optim.stages both name the stages; leave one out")
+            flat["optim.stages"] = stages
     except ConfigError as error:
         raise ConfigError(f"--config {path}: {error}") from None
     return flat
@@ -428,6 +433,9 @@ def _stages_of(tables: object) -> str:
     parsed = []
     for table in tables:
         knobs_of = {name: knob_named(name).check(value) for name, value in _flatten(table, "") if name != "epochs"}
+        for name, value in knobs_of.items():
+            if isinstance(value, str):
+                knobs_of[name] = ",".join(part.strip() for part in value.split(","))
         parsed.append((str(table["epochs"]), knobs_of))
     return format_stages(parsed)
 

@@ -3,6 +3,9 @@
 MODEL_FILE, CONFIG_FILE = "model.safetensors", "config.json"
 TRAINING_FILE, STATE_FILE = "training.safetensors", "state.json"
 
+CLASSES_FILE = "classes.json"
+"""Beside a model's weights: ids and names of its categories; without it they are the digits."""
+
 BEST_FOLDER = "best"
 """Inside a checkpoint to go on from: the model of the best epoch so far."""
 

@@ -29,6 +29,11 @@ class Categories:
         """Whether they are the ten digits, so that the boxes of an image make a number."""
         return self == DIGITS
 
+    @property
+    def words(self) -> str:
+        """What they are, for people."""
+        return "digits" if self.are_digits else f"{len(self.ids)} categories ({', '.join(self.names)})"
+
     def label_of(self, category_id: int) -> int:
         """The detector's label of a category id.
 

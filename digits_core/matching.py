@@ -58,7 +58,7 @@ class Candidates:
         start: int64 [num_images + 1]; image i owns rows start[i] to start[i + 1].
         boxes: float32 [num, 4], xyxy, pixels of the resized image, where torchvision does its NMS.
         scores: float32 [num], all above the floor of the detector.
-        labels: int64 [num], category ids.
+        labels: int64 [num], labels as in `coco.Table`.
         scale: float32 [num_images, 4]; boxes times scale lie in the original image.
     """
 

@@ -61,7 +61,7 @@ class MatchTable:
     Attributes:
         image: int64 [num].
         rank: int64 [num]; how many better ones its image has.
-        labels: int64 [num], category ids.
+        labels: int64 [num], labels as in `coco.Table`.
         scores: float32 [num].
         boxes: float32 [num, 4], xyxy, pixels of the original image.
         iou: float32 [num], with its match at IoU .5; 0 without one.

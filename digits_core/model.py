@@ -153,18 +153,6 @@ def _load_initial(detector: FasterRCNN, model: ModelConfig) -> Loaded:
     return Loaded(model.weights, _load_fitting(detector, state, model))
 
 
-def trained_classes(folder: Path) -> int:
-    """Classes of the detector in a checkpoint, background included.
-
-    Raises:
-        WeightsError: it holds no Faster R-CNN of this house.
-    """
-    bias = load_tensors(folder).get("roi_heads.box_predictor.cls_score.bias")
-    if bias is None:
-        raise WeightsError(f"{folder} holds no Faster R-CNN with a box predictor")
-    return len(bias)
-
-
 def _refuse_other_anchors(model: ModelConfig) -> None:
     """The drawn RPN head means something with its own anchors alone."""
     trained = load_config(DRAWN_WEIGHTS).model

@@ -150,8 +150,7 @@ def _read_parts(source: DataSource) -> list[Part]:
         return _set_apart(source, parts[0])
     train, valid = parts
     if train.categories != valid.categories:
-        valid.blame(f"names other categories than {train.source}; the two must agree")
-        valid.categories = train.categories
+        raise DataError(f"{valid.source} names other categories than {train.source}; the two must agree")
     return parts
 
 

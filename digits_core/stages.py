@@ -9,6 +9,9 @@ from digits_core.knob import Flat, Knob, Scalar
 
 _LENGTH = re.compile(r"(\d+(?:\.\d+)?)(%?)")
 
+STAGED = ("optim.", "augment.")
+"""Sections whose knobs a stage may set."""
+
 _WHOLE_TRAINING = ("optim.epochs", "optim.stages", "optim.early_stop_epochs")
 """Knobs of these sections that belong to the training as a whole."""
 
@@ -55,7 +58,7 @@ def parse_stages(text: str, knob_named: Callable[[str], Knob]) -> Parsed:
                     f"optim.stages: stage {number} takes KNOB=VALUE after its length, got '{printable(assignment)}'"
                 )
             known = knob_named(name)
-            if name.partition(".")[0] not in ("optim", "augment") or name in _WHOLE_TRAINING:
+            if not name.startswith(STAGED) or name in _WHOLE_TRAINING:
                 raise ConfigError(
                     f"optim.stages: stage {number} cannot set {name}; a stage sets knobs of optim and augment, but for "
                     f"{', '.join(_WHOLE_TRAINING)}"

@@ -202,8 +202,10 @@ def train(
         evaluated = time.perf_counter()
         checkpoint = None if workdir is None else _save(run, workdir, improved, resume_from)
         patience = config.optim.early_stop_epochs
-        waited = epoch - max(run.state.best_epoch, run.stage.span.first - 1)  # a stage gets its own patience
-        early = bool(patience) and waited >= patience and epoch < config.optim.epochs
+        # Only the last stage may end the training, and not for what the stages before gained.
+        last = run.stage.span.last == config.optim.epochs
+        waited = epoch - max(run.state.best_epoch, run.stage.span.first - 1)
+        early = bool(patience) and last and waited >= patience and epoch < config.optim.epochs
         metrics = EpochMetrics(
             epoch=epoch,
             train_loss=sum(losses.values()),
@@ -355,11 +357,12 @@ def _save(run: Run, workdir: Path, improved: bool, resume_from: Path | None) -> 
     """Write a checkpoint that carries the best epoch's model along, so that the last one is enough."""
     folder, best = workdir / f"epoch_{run.state.epoch:04d}", workdir / BEST_FOLDER
     shutil.rmtree(folder, ignore_errors=True)
-    save_model(folder, run.model, run.config)
+    categories = run.data.categories
+    save_model(folder, run.model, run.config, categories=categories)
     save_training(folder, run.model, run.optimizer, run.state)
     if improved:
         shutil.rmtree(best, ignore_errors=True)
-        save_model(best, run.model, run.config)
+        save_model(best, run.model, run.config, categories=categories)
     elif not best.exists() and resume_from is not None and (resume_from / BEST_FOLDER).is_dir():
         shutil.copytree(resume_from / BEST_FOLDER, best)
     if best.exists():

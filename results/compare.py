@@ -12,7 +12,7 @@ from digits_core.errors import RunError, UsageError, did_you_mean, printable
 from digits_core.metrics import SCORE_NAMES
 from results.guard import differing_knobs, find_twins
 from results.matches import MATCHES_FOLDER, matches_path, read_matches
-from results.published import Published
+from results.published import Published, luck_of
 from results.record import RunRecord, TrialRecord
 from results.statistics import pooled_variance
 from results.store import find_runs, read_record_of, read_run_file, varying_knobs
@@ -106,16 +106,20 @@ def print_published(published: Published, console: Any) -> None:
     from rich.table import Table
 
     record, metric = published.record, published.metric
-    variance, freedom = published.seed_variance
-    luck = "" if published.luck is None else f", so two of them by up to {published.luck:.4f}"
-    console.print(
+    variance, freedom = published.spread
+    reach = luck_of(published.spread)
+    luck = "" if reach is None else f", so two of them by up to {reach:.4f}"
+    lines = [
         f"{published.folder}: {metric} on {published.num_images} valid images; seeds move a single training by "
         f"{variance**0.5:.4f} (standard deviation, {freedom} degrees of freedom){luck}"
         if freedom
-        else f"{published.folder}: no setting was trained twice, so nothing can be told (--replicates)",
-        markup=False,
-        soft_wrap=True,
-    )
+        else f"{published.folder}: no setting was trained twice (--replicates), so none can be compared with another"
+    ]
+    if published.measured_with:
+        knobs = ", ".join(f"{knob} {theirs} (here {ours})" for knob, (ours, theirs) in published.measured_with.items())
+        lines.append(f"the report measured with {knobs}: verdicts say what is real here")
+    for line in lines:
+        console.print(line, markup=False, soft_wrap=True)
     for answer in published.answers():
         console.print(f"\n{answer.title} ({answer.reading})", style="bold", markup=False)
         for name, (ours, theirs) in answer.other_question.items():
@@ -126,15 +130,15 @@ def print_published(published: Published, console: Any) -> None:
             )
         if answer.note:
             console.print(answer.note, markup=False)
-        names = [name for name in FIGURES if any(name in row.published for row in answer.rows)]
+        names = [name for name in FIGURES if any(name in row.published for row, _ in answer.rows)]
         table = Table(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False)
         table.add_column("row")
         for name in (*(FIGURES[name] for name in names), "seeds", f"ours, {metric}"):
             table.add_column(name, justify="right")
         table.add_column("95 %")
-        for row in answer.rows:
+        for row, interval in answer.rows:
             figures = [f"{row.published[name]:g}" if name in row.published else "-" for name in names]
-            ends = "" if row.interval is None else f"[{row.interval[0]:.3f}, {row.interval[1]:.3f}]"
+            ends = "" if interval is None else f"[{interval[0]:.3f}, {interval[1]:.3f}]"
             ours = f"{row.mean:.3f}" if row.trials else "-"
             table.add_row(row.label, *figures, str(len(row.trials)), ours, ends)
         console.print(table)
@@ -299,7 +303,7 @@ def _groups(board: Board, field: str) -> list[Verdict]:
         raise UsageError(f"--by {printable(field)}: no such field varies in this run{did_you_mean(field, known)}")
     groups: dict[str, list[TrialRecord]] = {}
     for lead in leads:
-        value = lead.config[field] if "." in field else getattr(lead, field)
+        value = lead.config.get(field) if "." in field else getattr(lead, field)
         groups.setdefault(f"{field}={value}", []).append(lead)
     if len(groups) < 2:
         raise UsageError(

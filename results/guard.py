@@ -32,6 +32,24 @@ def find_twins(record: RunRecord) -> dict[str, str]:
     return found
 
 
+def left_out_words(record: RunRecord) -> list[str]:
+    """What initial weights left out in some settings and not in the first: those began with a handicap."""
+    first = next((trial for trial in record.trials.values() if trial.model is not None), None)
+    if first is None or first.model is None:
+        return []
+    usual = set(first.model.get("left_out", ()))
+    groups: dict[tuple[str, ...], list[str]] = {}
+    for trial in record.trials.values():
+        more = sorted(set((trial.model or {}).get("left_out", ())) - usual)
+        if more and trial.role == "search":
+            parts = dict.fromkeys(name.rpartition(".")[0] for name in more)
+            groups.setdefault(tuple(parts), []).append(trial.trial_id)
+    return [
+        f"note: the initial weights do not fit all of {', '.join(trials)}: {', '.join(parts)} began anew there"
+        for parts, trials in groups.items()
+    ]
+
+
 def differing_knobs(first: TrialRecord, second: TrialRecord) -> list[str]:
     """The knobs of training that two trials differ in."""
     return [

@@ -18,7 +18,7 @@ from results.leaderboard import SHOWN
 from results.matches import matches_path, read_matches
 from results.record import RunRecord, TrialRecord
 from results.samples import SAMPLES_FILE, SampleImage, read_samples
-from results.store import find_runs, read_record_of, read_run_file, varying_knobs
+from results.store import RUN_FILE, find_runs, read_record_of, read_run_file, varying_knobs
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -192,7 +192,7 @@ def setting_labels(record: RunRecord, leads: Sequence[TrialRecord]) -> list[str]
     for lead in leads:
         words = lead.baseline
         if words is None:
-            parts = [f"{name.rpartition('.')[2]} {_short(lead.config[name])}" for name in varying]
+            parts = [f"{name.rpartition('.')[2]} {_short(lead.config.get(name))}" for name in varying]
             words = ", ".join(parts[:3])
         found.append(f"{lead.trial_id} {words}".strip())
     return found
@@ -203,13 +203,18 @@ def table_lines(record: RunRecord, folder: Path) -> list[tuple[str, str, list[Li
     found: dict[tuple[str, ...], tuple[str, str, list[Line]]] = {}
     for table in read_run_file(folder).get("tables") or []:
         rows: dict[str, Line] = {}
-        for row in table["rows"]:
-            some = trainings(record, row["config_hash"])
+        try:
+            named = [(str(row["label"]), str(row["config_hash"])) for row in table["rows"]]
+            title = str(table["title"])
+        except (KeyError, TypeError) as error:
+            raise RunError(f"{folder / RUN_FILE} is damaged or of another version: {error}") from None
+        for label, config_hash in named:
+            some = trainings(record, config_hash)
             if some:
-                rows.setdefault(row["config_hash"], Line(row["label"], some))
+                rows.setdefault(config_hash, Line(label, some))
         if len(rows) > 1:
-            name = re.sub(r"[^a-z0-9]+", "-", table["title"].lower()).strip("-")
-            found.setdefault(tuple(rows), (name, f"{table['title']}, trained again", list(rows.values())))
+            name = re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-")
+            found.setdefault(tuple(rows), (name, f"{title}, trained again", list(rows.values())))
     return list(found.values())
 
 
@@ -219,7 +224,7 @@ def curves_figure(lines: Sequence[Line], title: str) -> "Figure":
 
     panels: list[tuple[str, str]] = [("train_loss", "training loss"), ("val_loss", "validation loss")]
     panels += [(name, f"valid {SHOWN[name]}") for name in ("val_map", "val_digit_accuracy", "val_number_accuracy")]
-    panels = [panel for panel in panels if _measured(lines, panel[0])]
+    panels = [panel for panel in panels if _measured(lines, panel[0])] or panels[:1]
     figure = Figure(figsize=(3.1 * len(panels), 3.0))
     axes = figure.subplots(1, len(panels), squeeze=False)
     for (column, label), place in zip(panels, axes[0], strict=True):
@@ -262,7 +267,9 @@ def predictions_figure(record: RunRecord, folder: Path, lead: TrialRecord) -> "F
     if not path.is_file() or not (folder / SAMPLES_FILE).is_file():
         return None
     samples, stored = read_samples(folder), read_matches(path)
-    names = list((read_run_file(folder).get("data") or {}).get("categories", {}).values()) or list(DIGITS.names)
+    data = read_run_file(folder).get("data")
+    named = data.get("categories") if isinstance(data, dict) else None
+    names = [str(name) for name in named.values()] if isinstance(named, dict) and named else list(DIGITS.names)
     task2 = TrainConfig.from_flat(lead.config).detect.task2
     kept = stored.task2.above(task2.score, task2.max_detections)
     places = {int(image_id): number for number, image_id in enumerate(stored.image_ids)}
@@ -310,6 +317,7 @@ def _picture(
             fontsize=6,
             color="white",
             va="bottom",
+            parse_math=False,
             bbox={"facecolor": color, "edgecolor": "none", "pad": 0.8},
         )
     for (x_min, _, _, y_max), score in zip(boxes.tolist(), [] if scores is None else scores.tolist(), strict=False):

@@ -39,20 +39,22 @@ class Reading:
     Attributes:
         label: the row's.
         published: its printed scores by name.
+        detect: thresholds that it is read at, where they are not the trials' own.
         config_hash: the setting that it stands for.
         trials: whole trainings of it.
         values: float64 [seeds], the score of each.
         resampled: float64 [seeds, resamples], under each resample of the images.
-        interval: of the mean over seeds and images; None without a training.
+        missing: why there is nothing of it; empty where there is.
     """
 
     label: str
     published: Mapping[str, float]
+    detect: Mapping[str, Any]
     config_hash: str
     trials: tuple[TrialRecord, ...]
     values: Values
     resampled: Values
-    interval: tuple[float, float] | None
+    missing: str = ""
 
     @property
     def mean(self) -> float:
@@ -87,7 +89,7 @@ class Answer:
     Attributes:
         title, reading, note: as the space names them.
         other_question: knobs by which the run asks another question, each with its value here and there.
-        rows: what is known of each row.
+        rows: what is known of each row, each with the interval of its mean over seeds and images (None without one).
         pairs: every two of them.
     """
 
@@ -95,7 +97,7 @@ class Answer:
     reading: str
     note: str
     other_question: Mapping[str, tuple[Any, Any]]
-    rows: tuple[Reading, ...]
+    rows: tuple[tuple[Reading, tuple[float, float] | None], ...]
     pairs: tuple[Pair, ...]
 
 
@@ -123,10 +125,17 @@ class Published:
             )
         try:
             settings = tree["settings"]
-            shared = {row["config_hash"] for table in self._tables for row in table["rows"]}
-            # Where every setting was repeated nothing was chosen by its first training: that one counts too.
-            self.first_counts = settings["replicates"] == 1 or settings["replicate_top"] >= len(shared)
-        except (KeyError, TypeError) as error:
+            searched = sum(trial.role == "search" for trial in record.trials.values())
+            everything = settings["replicates"] == 1 or settings["replicate_top"] >= searched
+            # Where every setting was trained alike nothing was chosen by its first training: that one counts too.
+            self.first_counts = settings["scheduler"] == "none" and everything
+            base = tree["base_config"]
+            self.measured_with = {
+                knob: (base[knob], value)
+                for knob, value in tree.get("tables_measured_with", {}).items()
+                if base[knob] != value
+            }
+        except (KeyError, TypeError, AttributeError) as error:
             raise RunError(f"{folder / RUN_FILE} is damaged or of another version: {error}") from None
 
     def trainings(self, config_hash: str) -> list[TrialRecord]:
@@ -138,23 +147,10 @@ class Published:
             if trial.config_hash == config_hash
             and trial.status == "finished"
             and trial.role in roles
-            and self.record.value(trial) is not None
+            and (trial.best(self.record.metric) or {}).get(self.metric) is not None
             and matches_path(self.folder, trial.trial_id, "val").is_file()
         ]
         return list({trial.seed: trial for trial in reversed(found)}.values())[::-1]
-
-    @cached_property
-    def seed_variance(self) -> tuple[float, int]:
-        """Variance over seeds within settings, pooled, and its degrees of freedom; at the trials' own thresholds."""
-        shared = dict.fromkeys(row["config_hash"] for table in self._tables for row in table["rows"])
-        groups = [[self._read(trial, {})[0] for trial in self.trainings(name)] for name in shared]
-        return pooled_variance(groups)
-
-    @property
-    def luck(self) -> float | None:
-        """How far apart seeds alone put two single trainings (95 %); None where too few were trained to say so."""
-        variance, freedom = self.seed_variance
-        return single_run_reach(variance) if freedom >= MIN_FREEDOM else None
 
     @cached_property
     def num_images(self) -> int:
@@ -168,49 +164,66 @@ class Published:
         for reading in dict.fromkeys(table["reading"] for table in self._tables):
             tables = [table for table in self._tables if table["reading"] == reading]
             rows = [[self._row(row) for row in table["rows"]] for table in tables]
-            compared = [[self._differ(*pair) for pair in itertools.combinations(some, 2)] for some in rows]
+            spread = spread_of([row for some in rows for row in some])
+            compared = [[self._differ(*pair, spread) for pair in itertools.combinations(some, 2)] for some in rows]
             raw = [one.p for some in compared for one in some if isinstance(one, Difference)]
             corrected = iter(holm(raw).tolist())
             for table, some, differences in zip(tables, rows, compared, strict=True):
                 other = {name: (ours, theirs) for name, (ours, theirs) in table["other_question"].items()}
-                pairs = [
-                    self._judge(
-                        first, second, one, next(corrected) if isinstance(one, Difference) else 1.0, len(raw), other
-                    )
-                    for (first, second), one in zip(itertools.combinations(some, 2), differences, strict=True)
+                pairs = []
+                for pair, one in zip(itertools.combinations(some, 2), differences, strict=True):
+                    p = next(corrected) if isinstance(one, Difference) else 1.0
+                    pairs.append(self._judge(*pair, one, p, len(raw), spread, bool(other)))
+                with_ends = [
+                    (row, mean_interval(row.values.tolist(), row.resampled, *spread) if len(row.values) else None)
+                    for row in some
                 ]
-                found.append(Answer(table["title"], reading, table["note"], other, tuple(some), tuple(pairs)))
+                found.append(Answer(table["title"], reading, table["note"], other, tuple(with_ends), tuple(pairs)))
         return found
 
+    @cached_property
+    def spread(self) -> tuple[float, int]:
+        """Variance over seeds within settings, pooled, and its degrees of freedom; at the trials' own thresholds."""
+        rows = [row for table in self._tables for row in table["rows"]]
+        return spread_of([self._row({**row, "detect": {}}) for row in rows])
+
     def _row(self, row: Mapping[str, Any]) -> Reading:
+        known = row["label"], row["published"], row["detect"], row["config_hash"]
         trials = self.trainings(row["config_hash"])
-        read = [self._read(trial, row["detect"]) for trial in trials]
+        try:
+            read = [self._read(trial, row["detect"]) for trial in trials]
+        except RunError as error:
+            return Reading(*known, (), np.empty(0), np.empty((0, 0)), str(error))
+        if not read:
+            missing = f"{row['label']} has no whole training that may count"
+            return Reading(*known, (), np.empty(0), np.empty((0, 0)), missing)
         values = np.array([value for value, _ in read])
-        resampled = np.stack([some for _, some in read]) if read else np.empty((0, 0))
-        ends = mean_interval(values.tolist(), resampled, *self.seed_variance) if read else None
-        return Reading(row["label"], row["published"], row["config_hash"], tuple(trials), values, resampled, ends)
+        return Reading(*known, tuple(trials), values, np.stack([some for _, some in read]))
 
     def _read(self, trial: TrialRecord, detect: Mapping[str, Any]) -> tuple[float, Values]:
         """A trial's score and its bootstrap, at its own thresholds or at others."""
         name = self.metric.removeprefix("val_")
-        if any(trial.config[knob] != value for knob, value in detect.items()):
+        if any(trial.config.get(knob) != value for knob, value in detect.items()):
             scores, resampled = read_at(self.folder, trial.trial_id, trial.config, detect)
             return float(getattr(scores, name) or 0.0), resampled[name]
         best = trial.best(self.record.metric) or {}
         return float(best[self.metric]), resampled_scores(self.folder, trial.trial_id, trial.config)[name]
 
-    def _differ(self, first: Reading, second: Reading) -> Difference | str:
+    def _differ(self, first: Reading, second: Reading, spread: tuple[float, int]) -> Difference | str:
         """The difference of two rows, or why there is none."""
-        if not len(first.values) or not len(second.values):
-            missing = first.label if not len(first.values) else second.label
-            return f"not compared: {missing} has no whole training that may count"
+        if first.missing or second.missing:
+            return f"not compared: {first.missing or second.missing}"
         if first.config_hash == second.config_hash:
+            if first.detect == second.detect:
+                return ONE_SETTING
             if np.array_equal(first.resampled, second.resampled):
-                return "one setting"
+                return f"not compared: one setting, whose thresholds do not act on {self.metric}"
+            if len(first.values) < 2:
+                return "not compared: one training alone (--replicates)"
             return paired_difference((first.values - second.values).tolist(), first.resampled - second.resampled)
         if same_weights(first.trials, second.trials):
-            return "one model"
-        variance, freedom = self.seed_variance
+            return ONE_MODEL
+        variance, freedom = spread
         if not freedom:
             return "not compared: no setting was trained twice (--replicates), so nothing tells seeds from effect"
         return setting_difference(
@@ -224,35 +237,53 @@ class Published:
         one: Difference | str,
         p: float,
         family: int,
-        other: Mapping[str, tuple[Any, Any]],
+        spread: tuple[float, int],
+        other_question: bool,
     ) -> Pair:
         printed = [row.published.get(self.metric) for row in (first, second)]
-        theirs = None if None in printed or other else float(printed[0] or 0) - float(printed[1] or 0)
-        luck = self.luck
+        theirs = None if None in printed or other_question else float(printed[0] or 0) - float(printed[1] or 0)
+        luck = luck_of(spread)
         size = "" if theirs is None else f"the printed {abs(theirs):.4f}"
-        within = theirs is not None and luck is not None and abs(theirs) <= luck
         if isinstance(one, str):
-            words, verdict = one, "not compared"
-            if one == "one setting":
+            verdict, words = "not compared", one
+            if one == ONE_SETTING:
                 verdict, words = "noise", "noise: one setting, trained twice"
                 words += f"; {size} is luck of the seeds" if size else ""
                 words += f", which reaches {luck:.4f} here" if size and luck is not None else ""
-            elif one == "one model":
+            elif one == ONE_MODEL:
                 verdict, words = "noise", "noise: seed for seed the same weights, the knob did nothing here"
             return Pair(first.label, second.label, None, theirs, verdict, words)
-        shown = one.swapped() if one.estimate < 0 else one
-        reach = f"{shown.estimate:+.3f} [{shown.low:.3f}, {shown.high:.3f}]"
-        better = first.label if one.estimate >= 0 else second.label
+        reach = f"{one.estimate:+.3f} [{one.low:.3f}, {one.high:.3f}]"
         if p < 1 - LEVEL:
-            verdict, words = "real", f"real: {better} is better by {reach}"
+            better, shown = (first, one) if one.estimate >= 0 else (second, one.swapped())
+            verdict = "real"
+            words = f"real: {better.label} is better by {shown.estimate:+.3f} [{shown.low:.3f}, {shown.high:.3f}]"
             if theirs is not None and theirs * one.estimate < 0:
                 words += f"; the report had it the other way round, by {abs(theirs):.4f}"
-        elif within:
+        elif theirs is not None and luck is not None and abs(theirs) <= luck and one.p >= 1 - LEVEL:
             verdict = "noise"
-            words = f"noise: {size} lies within {luck:.4f}, which seeds alone make of two single runs; ours {reach}"
+            words = (
+                f"noise: {size} lies within {luck:.4f}, which seeds alone make of two single runs here; ours {reach}"
+            )
         else:
-            verdict, words = "cannot be told", f"cannot be told: {reach}; {needed(one, self.num_images, family)}"
+            many = " among so many" if one.p < 1 - LEVEL else ""
+            verdict, words = "cannot be told", f"cannot be told{many}: {reach}; {needed(one, self.num_images, family)}"
         return Pair(first.label, second.label, one, theirs, verdict, words)
+
+
+ONE_SETTING, ONE_MODEL = "one setting", "one model"
+
+
+def spread_of(rows: Sequence[Reading]) -> tuple[float, int]:
+    """Variance over seeds within settings, pooled, each setting counted once, and its degrees of freedom."""
+    settings = {row.config_hash: row.values.tolist() for row in reversed(rows) if not row.missing}
+    return pooled_variance(list(settings.values()))
+
+
+def luck_of(spread: tuple[float, int]) -> float | None:
+    """How far apart seeds alone put two single trainings (95 %); None where too few were trained to say so."""
+    variance, freedom = spread
+    return single_run_reach(variance, freedom) if freedom >= MIN_FREEDOM else None
 
 
 def same_weights(first: Sequence[TrialRecord], second: Sequence[TrialRecord]) -> bool:

@@ -32,7 +32,7 @@ class SampleImage:
         size: width and height of the original, pixels.
         pixels: uint8 [height, width, 3], RGB, perhaps smaller than the original.
         boxes: float32 [num, 4], xyxy, pixels of the original.
-        labels: int64 [num], category ids.
+        labels: int64 [num], labels as in `coco.Table`.
     """
 
     image_id: int

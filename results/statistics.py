@@ -131,13 +131,12 @@ def paired_difference(values: Sequence[float], resampled: NDArray[np.float64]) -
     """Two readings of the same trained models: each model is compared with itself, so most of its luck cancels.
 
     Args:
-        values: first minus second, one per model.
+        values: first minus second, one per model; two at least.
         resampled: float64 [models, resamples], the same under each resample of the images.
     """
     freedom = len(values) - 1
-    seeds = float(np.std(values, ddof=1)) / math.sqrt(len(values)) if freedom else 0.0
-    images = _spread(resampled.mean(axis=0))
-    return _difference(float(np.mean(values)), images, seeds if freedom else None, max(freedom, 1), len(values))
+    seeds = float(np.std(values, ddof=1)) / math.sqrt(len(values))
+    return _difference(float(np.mean(values)), _spread(resampled.mean(axis=0)), seeds, freedom, len(values))
 
 
 def mean_interval(
@@ -150,9 +149,14 @@ def mean_interval(
     return max(mean - reach, 0.0), min(mean + reach, 1.0)
 
 
-def single_run_reach(seed_variance: float) -> float:
-    """How far apart two single trainings of one setting lie, in 95 % of cases, by their seeds alone."""
-    return -float(ndtri((1 - LEVEL) / 2)) * math.sqrt(2 * seed_variance)
+def single_run_reach(seed_variance: float, freedom: int) -> float:
+    """How far apart two single trainings of one setting lie, in 95 % of cases, by their seeds alone.
+
+    Args:
+        seed_variance: estimated, as by `pooled_variance`.
+        freedom: its degrees of freedom, at least 1.
+    """
+    return -float(stdtrit(freedom, (1 - LEVEL) / 2)) * math.sqrt(2 * seed_variance)
 
 
 def pooled_variance(groups: Sequence[Sequence[float]]) -> tuple[float, int]:

@@ -13,6 +13,7 @@ from digits_core.config import TrainConfig
 from digits_core.data import LAYOUT
 from digits_core.source import DRAWN, DataSource
 from results.compare import confirmation_words, twin_words
+from results.guard import left_out_words
 from results.leaderboard import SHOWN, print_board, score_cells
 from results.record import RunRecord
 from results.store import BEST_FILE, leaderboard_table
@@ -28,7 +29,7 @@ def print_end(
     python = this_python()
     board = leaderboard_table(record, folder).to_pandas()
     print_board(board, settings.metric, console)
-    for line in [*confirmation_words(record, folder), *twin_words(record)]:
+    for line in [*confirmation_words(record, folder), *twin_words(record), *left_out_words(record)]:
         console.print(line, markup=False, soft_wrap=True)
     winner = record.winner()
     if winner is None:

@@ -135,7 +135,12 @@ def _open_folder(
     """
     if resume:
         known = read_run_file(folder)
-        if known["data"]["fingerprint"] != data.fingerprint:
+        if known.get("base_config", {}).keys() != plan.base.to_flat().keys():
+            raise RunError(
+                f"--resume {settings.name}: the run was begun by another version of digit-search, with other knobs; go "
+                "on with that version, or begin a new run"
+            )
+        if known.get("data", {}).get("fingerprint") != data.fingerprint:
             raise RunError(
                 f"--resume {settings.name}: the data at {settings.data.folder} has changed since the run began"
             )
@@ -177,8 +182,7 @@ def prepare_data(settings: SearchSettings, console: Console) -> DigitData:
         sizes += f", {len(data.confirm)} more set apart to confirm"
     console.print(f"data: {what}, {sizes}" + (f" (decoded in {took:.0f} s)" if took > 1 else ""))
     if not data.categories.are_digits:
-        names = printable(", ".join(data.categories.names))
-        console.print(f"data: {len(data.categories.ids)} categories ({names}): no digits, so no number is read")
+        console.print(f"data: {printable(data.categories.words)}: no digits, so no number is read", markup=False)
         if settings.metric == "val_number_accuracy":
             raise UsageError(
                 "--metric val_number_accuracy: the categories of this data are no digits, so there are no numbers; "
@@ -207,6 +211,7 @@ def describe_run(settings: SearchSettings, plan: Plan, data: DigitData, command:
         "settings": settings.to_json(),
         "base_config": plan.base.to_flat(),
         "tables": describe_tables(plan),
+        "tables_measured_with": dict(plan.space.measured_with),
         "space": {"name": plan.space.name, "trials": plan.trials, "swept_settings": NUM_SWEPT + len(plan.sweep)},
         "seed": settings.seed,
         "data": {

@@ -7,7 +7,7 @@ from digits_core.errors import RunError, UsageError, printable
 from digits_core.files import CONFIG_FILE, MODEL_FILE
 from digits_core.knob import Flat
 from digits_core.source import DataSource
-from results.store import RUN_FILE, THRESHOLDS, find_runs, read_record_of, read_run_file
+from results.store import CHECKPOINTS, RUN_FILE, THRESHOLDS, find_runs, read_record_of, read_run_file
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -35,8 +35,9 @@ def find_source(source: str, out: Path, flag: str) -> Source:
     """
     path = Path(source)
     if (path / MODEL_FILE).is_file() and (path / CONFIG_FILE).is_file():
-        run = path.resolve().parents[1]
-        return Source(path, f"checkpoint {path}", _data_of(run) if (run / RUN_FILE).is_file() else None)
+        inside = path.resolve().parent
+        of_run = inside.name == CHECKPOINTS and (inside.parent / RUN_FILE).is_file()
+        return Source(path, f"checkpoint {path}", _data_of(inside.parent) if of_run else None)
     name, colon, trial_id = source.rpartition(":")
     name = name if colon else source
     if not Path(name).exists() and not (out / name).exists():

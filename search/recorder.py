@@ -15,6 +15,7 @@ from ray.tune.experiment import Trial
 
 from digits_core.files import (
     BEST_FOLDER,
+    CLASSES_FILE,
     CONFIG_FILE,
     CONFIRM_FILE,
     MATCHES_FILE,
@@ -189,7 +190,7 @@ class Recorder(Callback):
         half = target.with_name(f".{name}.half")
         shutil.rmtree(half, ignore_errors=True)
         half.mkdir(parents=True)
-        for file in (MODEL_FILE, CONFIG_FILE):
+        for file in (MODEL_FILE, CONFIG_FILE, CLASSES_FILE):
             shutil.copyfile(best / file, half / file)
         shutil.rmtree(target, ignore_errors=True)
         half.rename(target)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from digits_core.anchors import setting_digest
-from digits_core.checkpoint import load_config, load_model
+from digits_core.checkpoint import load_categories, load_config, load_model
 from digits_core.config import TrainConfig
 from digits_core.errors import UsageError, WeightsError, printable
 from results.matches import matches_path
@@ -67,19 +67,19 @@ def _sweep(settings: SearchSettings, plan: Plan, model: Source, data: Any, folde
     from digits_core.augment import Processing
     from digits_core.detect import SCORE_FLOOR
     from digits_core.evaluate import evaluate
-    from digits_core.model import build_model, read_back, trained_classes
+    from digits_core.model import build_model, read_back
     from digits_core.sweep import sweep
     from digits_core.train import choose_device, choose_dtype
     from search.trainable import optima, tasks_of, write_evaluation, write_sweep
 
     config, name = plan.base, "t0000"
-    classes = trained_classes(model.folder)
-    if classes != data.categories.num_classes:
+    known = load_categories(model.folder)
+    if known != data.categories:
         raise WeightsError(
-            f"{model.words} detects {classes - 1} classes, the data at {settings.data.folder} has "
-            f"{len(data.categories.ids)}; sweep it on data of its own classes"
+            f"{model.words} detects {printable(known.words)}, the data at {settings.data.folder} has "
+            f"{printable(data.categories.words)}; sweep it on data of its own categories"
         )
-    detector, _ = build_model(TrainConfig.from_flat({"model.weights": "none"}, config), num_classes=classes)
+    detector, _ = build_model(TrainConfig.from_flat({"model.weights": "none"}, config), num_classes=known.num_classes)
     load_model(model.folder, detector)
     device = choose_device("cpu" if settings.gpus_per_trial == 0 else "auto")
     tasks = [config.detect.task1, config.detect.task2, *tasks_of(config, plan.sweep)]

@@ -4,6 +4,7 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from digits_core.command import CommandParser, at_least, run_command
@@ -115,8 +116,8 @@ def build_parser() -> argparse.ArgumentParser:
     real.add_argument(
         "--screen",
         choices=("on", "off"),
-        default="on" if defaults.SCREEN else "off",
-        help=f"leave settings untrained whose anchors miss the digits (default {'on' if defaults.SCREEN else 'off'})",
+        help="leave settings untrained whose anchors miss the digits (default "
+        f"{'on' if defaults.SCREEN else 'off'}; off in a comparison)",
     )
 
     where = parser.add_argument_group("where to run and write")
@@ -158,9 +159,9 @@ def _handle(args: argparse.Namespace, typed: list[str]) -> int:
         return _resume(args, typed)
     if args.space is None:
         raise UsageError("--space is missing; --list-spaces prints what there is")
-    from search.settings import SearchSettings, data_source, manner, parse_duration, read_knobs, run_name
+    from search.settings import SearchSettings, data_source, make_plan, manner, parse_duration, read_knobs, run_name
 
-    how = manner(args.space, args.sampler, args.scheduler, args.replicates, args.replicate_top)
+    how = manner(args.space, args.sampler, args.scheduler, args.replicates, args.screen)
     for flag, value, other, needs in (
         ("--replicate-top", args.replicate_top, "--replicates", how.replicates > 1),
         ("--confirm-fraction", args.confirm_fraction, "--confirm", args.confirm > 0),
@@ -199,9 +200,9 @@ def _handle(args: argparse.Namespace, typed: list[str]) -> int:
         metric=args.metric,
         seed=args.seed,
         replicates=how.replicates,
-        replicate_top=how.replicate_top,
+        replicate_top=args.replicate_top or defaults.REPLICATE_TOP,
         confirm=args.confirm,
-        screen=args.screen == "on",
+        screen=how.screen,
         keep=args.keep,
         cpus_per_trial=args.cpus_per_trial,
         gpus_per_trial=args.gpus_per_trial,
@@ -211,6 +212,8 @@ def _handle(args: argparse.Namespace, typed: list[str]) -> int:
         fixed=fixed,
         config=config,
     )
+    if how.replicate_all and args.replicate_top is None:
+        settings = replace(settings, replicate_top=make_plan(settings).trials)
     if args.source is not None:
         from search.rescore import rescore
 

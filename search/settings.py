@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from digits_core.anchors import setting_digest
-from digits_core.config import TrainConfig, parse_assignment, read_toml
+from digits_core.config import TrainConfig, knob_named, parse_assignment, read_toml
 from digits_core.errors import UsageError, printable
 from digits_core.knob import Flat, Scalar
 from digits_core.source import DRAWN, DataSource
+from digits_core.stages import parse_stages
 from search.defaults import COMPARISON_REPLICATES, REPLICATE_TOP, SCREEN, TRIALS
 from spaces.catalogue import SPACES, get_spaces
 from spaces.registry import Overrides, Space, check_space, combine, enumerate_settings
@@ -123,6 +124,14 @@ def make_plan(settings: SearchSettings) -> Plan:
     base = TrainConfig.from_flat(flat)
     for one in named:
         check_space(one, base)
+    named = [one.with_fixed(settings.fixed) for one in named]
+    parsed = [] if base.optim.stages is None else parse_stages(base.optim.stages, knob_named)
+    for one in named:
+        undone = [name for name in sorted(one.fields()) if parsed and all(name in flat for _, flat in parsed)]
+        if undone:
+            raise UsageError(
+                f"optim.stages: every stage sets {undone[0]}, which space '{one.name}' varies; leave it out of one"
+            )
     trained = [one for one in named if not one.after_training]
     swept = [one for one in named if one.after_training and one is not SPACES["thresholds"]]  # its grid always is
     sweep = [overrides for _, overrides in enumerate_settings(combine(swept))] if swept else []
@@ -155,11 +164,12 @@ class Manner(NamedTuple):
     sampler: str
     scheduler: str
     replicates: int
-    replicate_top: int
+    screen: bool
+    replicate_all: bool
 
 
 def manner(
-    space: str, sampler: str | None, scheduler: str | None, replicates: int | None, replicate_top: int | None
+    space: str, sampler: str | None, scheduler: str | None, replicates: int | None, screen: str | None
 ) -> Manner:
     """What flags say, and where they say nothing what suits the spaces.
 
@@ -168,13 +178,17 @@ def manner(
     Raises:
         SpaceError: there is no such space.
     """
-    named = get_spaces(space)
-    if all(one.comparison for one in named):
-        settings = sum(len(enumerate_settings(one)) for one in named) + 1
-        return Manner(
-            sampler or "grid", scheduler or "none", replicates or COMPARISON_REPLICATES, replicate_top or settings
-        )
-    return Manner(sampler or "tpe", scheduler or "asha", replicates or 1, replicate_top or REPLICATE_TOP)
+    if combine(get_spaces(space)).comparison:
+        usual = Manner("grid", "none", COMPARISON_REPLICATES, screen=False, replicate_all=True)
+    else:
+        usual = Manner("tpe", "asha", 1, screen=SCREEN, replicate_all=False)
+    return Manner(
+        sampler or usual.sampler,
+        scheduler or usual.scheduler,
+        replicates or usual.replicates,
+        usual.screen if screen is None else screen == "on",
+        usual.replicate_all,
+    )
 
 
 def _count(space: Space, base: TrainConfig) -> int:

@@ -80,6 +80,7 @@ class Space:
         fixed: knobs that every setting of the space shares, baselines included.
         preset: knobs that it starts from in place of the defaults; `--set` and `--config` may change them.
         tables: published tables that its baselines are rows of.
+        measured_with: knobs at which the tables' figures were measured, to be named where a run has others.
         comparison: whether it is no search but a comparison: every setting is trained to its end, with fresh seeds,
             unless flags say otherwise.
     """
@@ -91,6 +92,7 @@ class Space:
     fixed: Mapping[str, bool | int | float | str | None] = field(default_factory=dict)
     preset: Mapping[str, bool | int | float | str | None] = field(default_factory=dict)
     tables: tuple[Table, ...] = ()
+    measured_with: Mapping[str, bool | int | float | str | None] = field(default_factory=dict)
     comparison: bool = False
 
     def draw(self, trial: optuna.Trial) -> Overrides:
@@ -118,6 +120,9 @@ class Space:
 
     def without(self, knob: str) -> "Space":
         """The same space with one knob left to others, in draws and baselines alike."""
+        named = [*(one.overrides for one in self.baselines), self.fixed, self.preset]
+        if knob not in self.fields() and not any(knob in values for values in named):
+            return self
 
         def suggest(trial: optuna.Trial) -> Overrides:
             return {name: value for name, value in self.suggest(trial).items() if name != knob}
@@ -127,6 +132,14 @@ class Space:
 
         baselines = tuple(replace(one, overrides=rest(one.overrides)) for one in self.baselines)
         return replace(self, suggest=suggest, baselines=baselines, fixed=rest(self.fixed), preset=rest(self.preset))
+
+    def with_fixed(self, fixed: Mapping[str, bool | int | float | str | None]) -> "Space":
+        """The same space, whose baselines leave knobs as they are fixed elsewhere."""
+        baselines = tuple(
+            replace(one, overrides={name: value for name, value in one.overrides.items() if name not in fixed})
+            for one in self.baselines
+        )
+        return self if baselines == self.baselines else replace(self, baselines=baselines)
 
     @property
     def after_training(self) -> bool:
@@ -183,7 +196,9 @@ def combine(spaces: list[Space]) -> Space:
         preset |= one.preset
     baselines: dict[str, Baseline] = {}
     for one in spaces:
-        baselines |= {baseline.name: baseline for baseline in one.baselines}
+        for baseline in one.baselines:
+            name = f"{one.name}: {baseline.name}" if baseline.name in baselines else baseline.name
+            baselines[name] = replace(baseline, name=name)
     return Space(
         name=",".join(one.name for one in spaces),
         summary=" and ".join(one.summary for one in spaces),
@@ -192,6 +207,7 @@ def combine(spaces: list[Space]) -> Space:
         fixed=fixed,
         preset=preset,
         tables=tuple(table for one in spaces for table in one.tables),
+        measured_with={name: value for one in spaces for name, value in one.measured_with.items()},
         comparison=all(one.comparison for one in spaces),
     )
 
@@ -263,13 +279,15 @@ def enumerate_settings(one: Space) -> list[tuple[dict[str, object], Overrides]]:
         overrides = one.draw(trial)  # fills in the parameters
         found.append((dict(trial.params), overrides))
         if len(found) > MAX_GRID:
-            raise SpaceError(f"space '{one.name}' has more than {MAX_GRID} settings, too many for a grid")
+            trial.study.stop()
         return 0.0
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         walker = optuna.samplers.BruteForceSampler(seed=0)
     quiet_study(walker).optimize(visit)
+    if len(found) > MAX_GRID:
+        raise SpaceError(f"space '{one.name}' has more than {MAX_GRID} settings, too many for a grid")
     return found
 
 

@@ -205,6 +205,7 @@ def _space(name: str, summary: str, size: Flat, settings: Mapping[str, Flat]) ->
         ),
         preset={**REPORT_B, **size},
         tables=TABLES,
+        measured_with={"optim.epochs": 20, "optim.lr": 1e-4, "model.backbone": "resnet50", "model.min_size": 512},
         comparison=True,
     )
 

@@ -12,6 +12,7 @@ from conftest import SHAPES
 from digits_core import data
 from digits_core.augment import Augmentation
 from digits_core.cache import open_data
+from digits_core.coco import read_categories
 from digits_core.config import AugmentConfig, TrainConfig
 from digits_core.errors import DataError
 from digits_core.evaluate import match_tasks
@@ -51,24 +52,58 @@ def test_digits_are_digits_with_and_without_names(tiny_folder, tmp_path):
         shutil.rmtree(tmp_path / "plain")
 
 
+@pytest.mark.parametrize("skip_bad", [False, True])
 @pytest.mark.parametrize(
     ("change", "said"),
     [
         (lambda tree: tree["categories"].append({"id": 3, "name": "twice"}), "two categories bear the id 3"),
         (lambda tree: tree["categories"].append({"id": "x", "name": "odd"}), "a category's id must be a whole number"),
         (lambda tree: tree["categories"].append({"id": 99, "name": "star"}), "names other categories than train.json"),
-        (lambda tree: tree["annotations"][0].update(category_id=4), "must be one of the file's own categories, got 4"),
+        (lambda tree: tree.update(categories=[{"id": 9, "name": "a"}] * 2), "two categories bear the id 9"),
     ],
 )
-def test_categories_that_cannot_be_are_named(change, said, shapes_folder, tmp_path):
-    shutil.copytree(shapes_folder, tmp_path / "bad")
-    path = tmp_path / "bad" / "valid.json"
+def test_categories_that_contradict_each_other_are_never_passed_over(change, said, skip_bad, shapes_folder, tmp_path):
+    with pytest.raises(DataError) as caught:
+        open_data(DataSource(folder=str(changed(shapes_folder, tmp_path, change)), skip_bad=skip_bad))
+    assert said in str(caught.value)
+
+
+def test_a_box_of_no_category_is_blamed(shapes_folder, tmp_path):
+    def change(tree):
+        tree["annotations"][0].update(category_id=4)
+
+    with pytest.raises(DataError) as caught:
+        open_data(DataSource(folder=str(changed(shapes_folder, tmp_path, change))))
+    assert any("must be one of the file's own categories, got 4" in line for line in caught.value.lines)
+
+
+def changed(folder, tmp_path, change):
+    shutil.copytree(folder, tmp_path / "changed")
+    path = tmp_path / "changed" / "valid.json"
     tree = json.loads(path.read_text())
     change(tree)
     path.write_text(json.dumps(tree))
-    with pytest.raises(DataError) as caught:
-        open_data(DataSource(folder=str(tmp_path / "bad")))
-    assert any(said in line for line in caught.value.lines)
+    return tmp_path / "changed"
+
+
+@pytest.mark.parametrize(
+    ("entries", "used", "expected"),
+    [
+        ([{"id": number, "name": None} for number in range(1, 11)], range(1, 11), DIGITS),
+        ([{"id": 0, "name": "digits"}, *({"id": n, "name": str(n - 1)} for n in range(1, 11))], range(1, 11), DIGITS),
+        ([{"id": 5, "name": "a\nb"}, {"id": 2}], [5], Categories((2, 5), ("2", "a b"))),
+        ("none", [], DIGITS),
+    ],
+)
+def test_whether_categories_are_digits_is_asked_of_those_in_use(entries, used, expected):
+    assert read_categories("train.json", entries, used) == expected
+
+
+@pytest.mark.parametrize("first", [0, 2])
+def test_digits_under_other_ids_are_refused_and_not_shifted(first):
+    entries = [{"id": first + digit, "name": str(digit)} for digit in range(10)]
+    with pytest.raises(DataError, match="but id"):
+        read_categories("train.json", entries, range(first, first + 10))
 
 
 def test_other_categories_train_and_only_numbers_are_left_out(shapes, shapes_folder, one_thread, tmp_path):

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from digits_core import train as training
+from digits_core.anchors import setting_digest
 from digits_core.config import TrainConfig, knob_named, read_toml
 from digits_core.errors import ConfigError
 from digits_core.stages import parse_stages, spans
@@ -37,6 +38,12 @@ def test_two_spellings_of_stages_are_one_setting():
     second = TrainConfig.from_flat({"optim.stages": " 2  augment.mirror=true optim.lr=1e-3 ; 2 "})
     assert first == second
     assert TrainConfig.from_json(first.to_json()) == first
+    digests = {
+        setting_digest(TrainConfig.from_flat({"optim.stages": text}))
+        for text in ("2;2", "2.0;2", "50%;50%", "50.0%;50%")
+    }
+    assert len(digests) == 1
+    assert digests != {setting_digest(TrainConfig.from_flat({"optim.stages": "1;3"}))}
 
 
 @given(st.lists(st.integers(1, 99), min_size=1, max_size=5), st.integers(1, 60))
@@ -81,6 +88,11 @@ def test_a_toml_file_holds_stages_as_tables(tmp_path):
     )
     config = TrainConfig.from_flat(read_toml(path))
     assert config.optim.stages == "10 augment.pipeline=color; 10 augment.mirror=true augment.pipeline=geometric"
+    path.write_text("[[stages]]\nepochs = 4\naugment.pipeline = 'color, geometric'\n")
+    assert read_toml(path)["optim.stages"] == "4 augment.pipeline=color,geometric"
+    path.write_text("[optim]\nstages = '4'\n[[stages]]\nepochs = 4\n")
+    with pytest.raises(ConfigError, match="both name the stages"):
+        read_toml(path)
     path.write_text("[[stages]]\naugment.pipeline = 'color'\n")
     with pytest.raises(ConfigError, match=r"stages must be tables \[\[stages\]\], each with epochs"):
         read_toml(path)
@@ -131,21 +143,24 @@ def test_a_staged_training_resumes_bit_for_bit(after, tiny_data, tmp_path, one_t
 TIMES = ("images_per_second", "peak_memory_bytes", "epoch_seconds", "train_seconds", "eval_seconds")
 
 
-def test_early_stopping_gives_each_stage_its_own_patience(tiny_data, spy_report, monkeypatch):
-    scores = iter([0.9, 0.1, 0.1, 0.1, 0.1, 0.1])
+@pytest.mark.parametrize(
+    ("values", "epochs"), [([0.9, 0.1, 0.1, 0.1, 0.1, 0.1], 5), ([0.1, 0.1, 0.1, 0.1, 0.2, 0.2], 6)]
+)
+def test_early_stopping_acts_in_the_last_stage_alone(values, epochs, tiny_data, spy_report, monkeypatch):
+    scores = iter(values)
     real = training._evaluate
 
-    def falling(run, split, floor):
+    def told(run, split, floor):
         one = real(run, split, floor)
         return dataclasses.replace(one, scores=dataclasses.replace(one.scores, map=next(scores)))
 
-    monkeypatch.setattr(training, "_evaluate", falling)
+    monkeypatch.setattr(training, "_evaluate", told)
     config = TrainConfig.from_flat(
-        {"optim.epochs": 6, "optim.early_stop_epochs": 2, "optim.batch_size": 8, "optim.stages": "2;4"}
+        {"optim.epochs": 6, "optim.early_stop_epochs": 2, "optim.batch_size": 8, "optim.stages": "3;3"}
     )
     train(config, tiny_data, spy_report, device="cpu")
-    # epoch 3 is the second without a better score, but the first of its stage
-    assert [one.metrics.early_stopped for one in spy_report.seen] == [False, False, False, True]
+    # in the first stage nothing stops, however long it gains nothing; the last counts from its own start
+    assert [one.metrics.early_stopped for one in spy_report.seen] == [False] * (epochs - 1) + [epochs < 6]
 
 
 def test_the_train_sample_is_scored_beside_valid_and_changes_nothing(tiny_data, one_thread):
@@ -160,7 +175,5 @@ def test_the_train_sample_is_scored_beside_valid_and_changes_nothing(tiny_data, 
     assert 0 < some.metrics.train_map <= some.metrics.train_map_50 <= 1
     assert some.metrics.val_map == without.metrics.val_map
     assert all_of_it.metrics.train_map != some.metrics.train_map
-    from digits_core.anchors import setting_digest
-
     assert setting_digest(TrainConfig()) == setting_digest(TrainConfig.from_flat({"runtime.train_sample": 3}))
     assert torch.is_grad_enabled()

@@ -8,7 +8,7 @@ from digits_core.anchors import setting_digest
 from digits_core.config import TrainConfig
 from digits_core.errors import RunError
 from results import plots
-from results.plots import COLORS, DASHES, Line, chosen_settings, draw_figures, trainings
+from results.plots import COLORS, DASHES, MARKERS, Line, chosen_settings, draw_figures, trainings
 from results.samples import NUM_SAMPLES, read_samples, write_samples
 from results.store import read_record_of
 from searched import Searched, annotations
@@ -112,8 +112,11 @@ def test_predictions_stand_beside_the_truth_of_each_sample(run):
 
 
 def test_lines_differ_by_color_and_by_dashes_for_print():
-    pairs = {(COLORS[number % len(COLORS)], str(DASHES[number % len(DASHES)])) for number in range(6)}
-    assert len(pairs) == 6
+    without_color = [
+        (str(DASHES[number % len(DASHES)]), MARKERS[number % len(MARKERS)]) for number in range(len(COLORS))
+    ]
+    assert len(set(without_color)) == len(COLORS)
+    assert len({str(one) for one in DASHES}) == len(DASHES) >= 4
     grays = [np.dot([int(color[at : at + 2], 16) for at in (1, 3, 5)], [0.299, 0.587, 0.114]) for color in COLORS]
     assert max(grays) < 200  # seen on white
 

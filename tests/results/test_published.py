@@ -2,13 +2,14 @@ import json
 
 import numpy as np
 import pytest
+import scipy.stats
 
 from digits_core.anchors import setting_digest
 from digits_core.config import TrainConfig
 from digits_core.errors import RunError, UsageError
 from results import compare
 from results.matches import read_at, resampled_scores
-from results.published import Published
+from results.published import Published, luck_of
 from results.record import EventWriter
 from results.statistics import mean_interval, paired_difference, setting_difference, single_run_reach
 from results.store import read_record_of
@@ -30,13 +31,18 @@ def table(title, *rows, reading="as printed", other=None, note=""):
     return {"title": title, "reading": reading, "note": note, "other_question": other or {}, "rows": list(rows)}
 
 
-def make_run(folder, tables, trials, *, replicates=4, top=9):
+def make_run(folder, tables, trials, *, replicates=4, top=9, scheduler="none", measured=None):
     run = Searched(folder)
     for number, (quality, seed, role, knobs) in enumerate(trials):
         run.trial(f"t{number:04d}", quality, seed=seed, role=role, **knobs)
     run.done()
     tree = json.loads((folder / "run.json").read_text())
-    tree |= {"tables": tables, "settings": {"replicates": replicates, "replicate_top": top}}
+    tree |= {
+        "tables": tables,
+        "tables_measured_with": measured or {},
+        "base_config": TrainConfig().to_flat(),
+        "settings": {"replicates": replicates, "replicate_top": top, "scheduler": scheduler},
+    }
     (folder / "run.json").write_text(json.dumps(tree))
     return read_record_of(folder)
 
@@ -101,13 +107,59 @@ def test_two_readings_of_the_same_models_are_compared_model_by_model(run):
     answer = answers(run)["four", "as meant"]
     [pair] = answer.pairs
     assert pair.difference is not None
-    own, other = answer.rows
+    (own, _), (other, _) = answer.rows
     trials = [trial for trial in record.trials.values() if trial.config_hash == digest(**GOOD)]
     scores = [read_at(folder, one.trial_id, one.config, {"detect.task1.score": 0.9})[0].map for one in trials]
     assert sorted(other.values) == pytest.approx(sorted(scores))
     assert pair.difference.estimate == pytest.approx(own.values.mean() - other.values.mean())
     assert pair.verdict == "real"  # a higher threshold cuts the tail of every one of them
     assert own.mean > other.mean
+
+
+def test_the_sign_of_what_cannot_be_told_is_first_minus_second(run):
+    for answer in answers(run).values():
+        for pair in answer.pairs:
+            if pair.verdict in ("noise", "cannot be told") and pair.difference is not None:
+                assert f"{pair.difference.estimate:+.3f} [" in pair.words
+
+
+def test_thresholds_that_do_not_act_on_a_score_are_no_second_training(run):
+    record, folder = run
+    found = {(one.title, one.reading): one for one in Published(record, folder, "val_digit_accuracy").answers()}
+    [pair] = found["four", "as meant"].pairs
+    assert pair.words == "not compared: one setting, whose thresholds do not act on val_digit_accuracy"
+
+
+def test_one_training_of_each_tells_nothing_of_settings(tmp_path):
+    tables = [
+        table("one", row("good", 0.4, **GOOD), row("poor", 0.5, **POOR)),
+        table("two", row("a", 0.41, **GOOD), row("b", 0.40, {"detect.task1.score": 0.9}, **GOOD)),
+    ]
+    record = make_run(tmp_path / "run", tables, [*seeds(0.9, 1, **GOOD), *seeds(0.3, 1, **POOR)], replicates=1)
+    one, two = Published(record, tmp_path / "run", "val_map").answers()
+    assert "no setting was trained twice" in one.pairs[0].words
+    assert two.pairs[0].words == "not compared: one training alone (--replicates)"
+
+
+def test_a_reading_without_its_match_table_costs_that_row_alone(tmp_path, capsys):
+    tables = [table("one", row("good", 0.4, **GOOD), row("far", 0.5, {"detect.task1.nms": 0.7}, **GOOD))]
+    make_run(tmp_path / "run", tables, seeds(0.9, **GOOD), measured={"model.min_size": 512})
+    assert compare.main([str(tmp_path / "run"), "--by", "table"]) == 0
+    out = capsys.readouterr().out
+    assert "good against far: not compared:" in out
+    assert "holds no table at NMS within classes of 0.7" in out
+    assert "the report measured with model.min_size 512 (here 64): verdicts say what is real here" in out
+
+
+def test_a_score_that_the_run_does_not_have_is_a_missing_row(tmp_path):
+    tables = [table("one", row("good", 0.4, **GOOD), row("alike", 0.5, **ALIKE))]
+    make_run(tmp_path / "run", tables, [*seeds(0.9, 2, **GOOD), *seeds(0.9, 2, **ALIKE)])
+    record = read_record_of(tmp_path / "run")
+    for trial in record.trials.values():
+        for epoch in trial.epochs.values():
+            epoch["val_number_accuracy"] = None
+    [answer] = Published(record, tmp_path / "run", "val_number_accuracy").answers()
+    assert answer.pairs[0].words == "not compared: good has no whole training that may count"
 
 
 def test_another_question_gets_no_verdict_on_the_report(run):
@@ -121,8 +173,8 @@ def test_nothing_is_called_noise_before_the_seeds_are_known(tmp_path):
     tables = [table("two", row("good", 0.400, **GOOD), row("alike", 0.401, **ALIKE))]
     record = make_run(tmp_path / "run", tables, [*seeds(0.9, 2, **GOOD), *seeds(0.9, 2, **ALIKE)])
     published = Published(record, tmp_path / "run", "val_map")
-    assert published.seed_variance[1] == 2
-    assert published.luck is None
+    assert published.spread[1] == 2
+    assert luck_of(published.spread) is None
     assert published.answers()[0].pairs[0].verdict == "cannot be told"
 
 
@@ -133,11 +185,13 @@ def test_a_row_that_was_not_trained_is_named(run):
 
 
 def test_the_first_training_counts_where_nothing_was_chosen_by_it(run, tmp_path):
-    assert len(answers(run)["one", "as printed"].rows[0].trials) == 4
+    assert len(answers(run)["one", "as printed"].rows[0][0].trials) == 4
     tables = [table("one", row("good", 0.4, **GOOD), row("poor", 0.4, **POOR))]
-    record = make_run(tmp_path / "run", tables, [*seeds(0.9, **GOOD), *seeds(0.3, **POOR)], top=1)
-    [answer] = Published(record, tmp_path / "run", "val_map").answers()
-    assert [len(one.trials) for one in answer.rows] == [3, 3]
+    trials = [*seeds(0.9, **GOOD), *seeds(0.3, **POOR)]
+    for name, more in (("top", {"top": 1}), ("asha", {"scheduler": "asha"})):
+        record = make_run(tmp_path / name, tables, trials, **more)
+        [answer] = Published(record, tmp_path / name, "val_map").answers()
+        assert [len(one.trials) for one, _ in answer.rows] == [3, 3]
 
 
 def test_knobs_that_did_nothing_are_seen_by_their_weights(tmp_path):
@@ -186,7 +240,12 @@ def test_paired_readings_have_less_luck_than_two_sets_of_models():
     generator = np.random.default_rng(0)
     common = generator.normal(0.5, 0.02, 4)
     images = generator.normal(0, 0.01, (4, 500))
-    paired = paired_difference([0.01] * 4, np.zeros((4, 500)))
+    each = 0.01 + generator.normal(0, 0.004, 4)
+    each += 0.01 - each.mean()
+    paired = paired_difference(each.tolist(), np.zeros((4, 500)))
+    reach = scipy.stats.t.ppf(0.975, 3) * each.std(ddof=1) / 2  # a paired t-test, where images are no luck
+    assert paired.high - paired.estimate == pytest.approx(reach)
+    assert paired.p == pytest.approx(scipy.stats.ttest_1samp(each, 0).pvalue, rel=1e-3)
     apart = setting_difference(common + 0.01, common, images + 0.01, images, 0.02**2, 6)
     assert paired.estimate == pytest.approx(apart.estimate)
     assert paired.high - paired.low < apart.high - apart.low
@@ -194,8 +253,11 @@ def test_paired_readings_have_less_luck_than_two_sets_of_models():
 
 def test_the_reach_of_single_runs_holds_for_95_of_100():
     generator = np.random.default_rng(1)
-    first, second = generator.normal(0, 0.01, (2, 20_000))
-    assert np.mean(np.abs(first - second) <= single_run_reach(0.01**2)) == pytest.approx(0.95, abs=0.005)
+    for freedom in (5, 20):
+        first, second = generator.normal(0, 0.01, (2, 20_000))
+        estimated = 0.01**2 * generator.chisquare(freedom, 20_000) / freedom
+        reach = np.array([single_run_reach(one, freedom) for one in estimated])
+        assert np.mean(np.abs(first - second) <= reach) == pytest.approx(0.95, abs=0.005)
 
 
 def test_the_interval_of_a_mean_covers_it():

@@ -1,8 +1,9 @@
 import pytest
 
+from digits_core.config import TrainConfig
 from digits_core.errors import SpaceError, UsageError
 from search.cluster import free_port, plan_slots
-from search.settings import SearchSettings, make_plan, parse_duration, run_name
+from search.settings import SearchSettings, make_plan, manner, parse_duration, run_name
 
 
 def test_a_plan_resolves_space_config_and_flags():
@@ -149,3 +150,48 @@ def test_a_busy_port_is_refused_and_a_free_one_found():
         with pytest.raises(UsageError, match=f"--dashboard-port {port} is busy"):
             free_port(port)
         assert free_port(None) != port
+
+
+def test_a_comparison_trains_all_alike_unless_flags_say_otherwise():
+    assert manner("roi_levels", None, None, None, None) == ("grid", "none", 3, False, True)
+    assert manner("roi_levels,batch_size", None, "asha", 2, "on") == ("grid", "asha", 2, True, True)
+    assert manner("roi_levels,anchors", None, None, None, None) == ("tpe", "asha", 1, True, False)
+
+
+def test_a_comparison_counts_every_setting_once():
+    assert make_plan(SearchSettings(space="roi_levels", sampler="grid")).trials == 4
+    assert make_plan(SearchSettings(space="roi_levels,batch_size", sampler="grid")).trials == 40
+
+
+def test_what_is_set_by_hand_holds_for_baselines_too():
+    plan = make_plan(SearchSettings(space="lr_schedules", fixed={"optim.weight_decay": 0.05, "optim.optimizer": "sgd"}))
+    for baseline in plan.space.baselines:
+        config = TrainConfig.from_flat(baseline.overrides, plan.base)
+        assert (config.optim.weight_decay, config.optim.optimizer) == (0.05, "sgd")
+        assert config.optim.lr == 1e-4  # what the space varies stays the baseline's
+
+
+def test_what_a_space_starts_from_can_be_set_and_configured():
+    assert make_plan(SearchSettings(space="backbones")).base.model.weights == "imagenet"
+    for more in ({"fixed": {"model.weights": "none"}}, {"config": {"model.weights": "none"}}):
+        plan = make_plan(SearchSettings(space="backbones", **more))
+        assert plan.base.model.weights == "none"
+
+
+def test_stages_that_undo_a_space_are_refused():
+    stages = "2 optim.lr=1e-3; 2 optim.lr=1e-4"
+    with pytest.raises(UsageError, match=r"every stage sets optim\.lr, which space 'optimizer' varies"):
+        make_plan(SearchSettings(space="optimizer", fixed={"optim.stages": stages}))
+    make_plan(SearchSettings(space="optimizer", fixed={"optim.stages": "2; 2 optim.lr=1e-4"}))
+
+
+def test_thresholds_alone_can_start_from_weights():
+    plan = make_plan(SearchSettings(space="thresholds", init_from="/some/folder"))
+    assert (plan.trials, plan.base.model.weights) == (1, "/some/folder")
+
+
+def test_baselines_of_one_name_in_two_spaces_are_both_tried():
+    plan = make_plan(SearchSettings(space="roi_heads,optimizer"))
+    names = [one.name for one in plan.space.baselines]
+    assert "torchvision" in names
+    assert "optimizer: torchvision" in names
