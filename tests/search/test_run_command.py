@@ -9,10 +9,12 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from digits_core.cache import open_data
 from digits_core.config import TrainConfig, parse_assignment
 from search import driver
 from search.probe import Findings, Probe, look
 from search.run import build_parser, main
+from search.settings import SearchSettings, data_source, make_plan
 
 
 def run(*arguments):
@@ -291,3 +293,15 @@ def test_help_is_instant_because_nothing_heavy_is_imported():
 
 def test_every_flag_has_help():
     assert all(action.help for action in build_parser()._actions)
+
+
+def test_a_run_of_another_version_is_not_gone_on_with(tmp_path, monkeypatch, capsys, tiny_folder):
+    findings(monkeypatch)
+    settings = SearchSettings(space="lr_schedules", data=data_source(str(tiny_folder)), out=str(tmp_path), name="old")
+    known = driver.describe_run(settings, make_plan(settings), open_data(settings.data), None)
+    del known["base_config"]["model.live_batch_norm"]  # a knob that version did not have
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old" / "run.json").write_text(json.dumps(known))
+    assert run("--resume", "old", "--out", str(tmp_path)) == 2
+    assert "was begun by another version of digit-search, with other knobs" in capsys.readouterr().err
+    assert [path.name for path in (tmp_path / "old").iterdir()] == ["run.json"]
