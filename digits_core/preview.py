@@ -1,20 +1,26 @@
 """A sheet of pictures with boxes, for people to look at."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from digits_core.augment import Sample
 from digits_core.cache import Split
 from digits_core.labels import Categories
+from digits_core.source import Pixels
 
 CELL_PX = 200
 GAP_PX = 8
 BACKGROUND = (245, 245, 245)
 BOX_COLOR = (0, 114, 178)
-"""Blue of the palette of Okabe and Ito, which the colour-blind can tell from the digits."""
+PREDICTED_COLOR = (213, 94, 0)
+"""Blue and vermilion of the palette of Okabe and Ito, which the colour-blind can tell apart."""
+
+TITLE_PX = 18
 
 
 def write_sheet(split: Split, change: Callable[[Sample, int], Sample], count: int, path: Path) -> int:
@@ -40,19 +46,64 @@ def write_sheet(split: Split, change: Callable[[Sample, int], Sample], count: in
     return dropped
 
 
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """One image with what a model says of it.
+
+    Attributes:
+        title: above the picture.
+        pixels: uint8 [height, width, 3], RGB.
+        boxes: float32 [num, 4], xyxy, predicted; `labels` name them.
+        truth: float32 [num, 4], annotated; None where nothing is known. `truth_labels` name them.
+    """
+
+    title: str
+    pixels: Pixels
+    boxes: NDArray[np.float32]
+    labels: list[str]
+    truth: NDArray[np.float32] | None = None
+    truth_labels: list[str] | None = None
+
+
+def write_predictions(shown: list[Shown], path: Path) -> None:
+    """Draw images with predicted boxes (orange), and annotated ones beside them (blue) where they are known."""
+    both = any(one.truth is not None for one in shown)
+    columns = max(1, round(len(shown) ** 0.5 * (0.8 if both else 1.2)))
+    wide, tall = (2 if both else 1) * CELL_PX + (GAP_PX if both else 0), CELL_PX + TITLE_PX
+    rows = -(-len(shown) // columns)
+    sheet = Image.new(
+        "RGB", (columns * (wide + 2 * GAP_PX) + GAP_PX, max(rows, 1) * (tall + GAP_PX) + GAP_PX), BACKGROUND
+    )
+    draw = ImageDraw.Draw(sheet)
+    for number, one in enumerate(shown):
+        left = GAP_PX + number % columns * (wide + 2 * GAP_PX)
+        top = GAP_PX + number // columns * (tall + GAP_PX)
+        draw.text((left, top), one.title, fill=(30, 30, 30), font_size=13)
+        sheet.paste(_picture(one.pixels, one.boxes, one.labels, PREDICTED_COLOR), (left, top + TITLE_PX))
+        if one.truth is not None:
+            picture = _picture(one.pixels, one.truth, one.truth_labels or [], BOX_COLOR)
+            sheet.paste(picture, (left + CELL_PX + GAP_PX, top + TITLE_PX))
+    sheet.save(path)
+
+
 def _cell(sample: Sample, categories: Categories) -> Image.Image:
-    """One picture in its cell, as large as fits."""
-    height, width = sample.pixels.shape[:2]
+    """One picture with its boxes in its cell."""
+    names = [categories.name_of(int(label)) for label in sample.labels]
+    return _picture(sample.pixels, sample.boxes, names, BOX_COLOR)
+
+
+def _picture(pixels: Pixels, boxes: NDArray[np.float32], names: list[str], color: tuple[int, int, int]) -> Image.Image:
+    """One picture with boxes in its cell, as large as fits."""
+    height, width = pixels.shape[:2]
     scale = CELL_PX / max(height, width)
     size = max(1, round(width * scale)), max(1, round(height * scale))
-    picture = Image.fromarray(np.ascontiguousarray(sample.pixels)).resize(size, Image.Resampling.BILINEAR)
+    picture = Image.fromarray(np.ascontiguousarray(pixels)).resize(size, Image.Resampling.BILINEAR)
     draw = ImageDraw.Draw(picture)
-    for box, label in zip(sample.boxes * scale, sample.labels, strict=True):
-        draw.rectangle([float(side) for side in box], outline=BOX_COLOR, width=2)
-        text = categories.name_of(int(label))
+    for box, text in zip(boxes * scale, names, strict=True):
+        draw.rectangle([float(side) for side in box], outline=color, width=2)
         left, top = max(0.0, float(box[0])), float(box[1]) - 15
         top = top if top >= 0 else float(box[3])  # above the box where there is room, else under it
-        draw.rectangle([left, top, left + draw.textlength(text, font_size=13) + 6, top + 15], fill=BOX_COLOR)
+        draw.rectangle([left, top, left + draw.textlength(text, font_size=13) + 6, top + 15], fill=color)
         draw.text((left + 3, top + 1), text, fill=(255, 255, 255), font_size=13)
     cell = Image.new("RGB", (CELL_PX, CELL_PX), BACKGROUND)
     cell.paste(picture, ((CELL_PX - size[0]) // 2, (CELL_PX - size[1]) // 2))

@@ -183,8 +183,13 @@ def _set_apart(source: DataSource, whole: Part) -> list[Part]:
     return [train, valid]
 
 
-def _decode_one(path: Path, width: int, height: int) -> tuple[Pixels | None, str]:
-    """The RGB pixels of one image, or None and what is wrong."""
+def decode_image(path: Path, size: tuple[int, int] | None = None) -> tuple[Pixels | None, str]:
+    """The RGB pixels of one image, or None and what is wrong.
+
+    Args:
+        path: the file.
+        size: width and height that it must have; None takes any.
+    """
     from PIL import Image
 
     try:
@@ -192,8 +197,8 @@ def _decode_one(path: Path, width: int, height: int) -> tuple[Pixels | None, str
         with Image.open(io.BytesIO(content)) as image:
             if image.width * image.height > MAX_IMAGE_PIXELS:
                 return None, f"is {image.width} x {image.height} px, more than {MAX_IMAGE_PIXELS:,} pixels"
-            if image.size != (width, height):
-                return None, f"is {image.width} x {image.height} px, the annotations say {width} x {height}"
+            if size is not None and image.size != size:
+                return None, f"is {image.width} x {image.height} px, the annotations say {size[0]} x {size[1]}"
             return np.asarray(image.convert("RGB")), ""
     except FileNotFoundError:
         return None, "is missing"
@@ -216,7 +221,7 @@ def _decode(source: DataSource, parts: list[Part]) -> Iterator[tuple[Part, int, 
             path = inside / name
             if not path.resolve().is_relative_to(inside):
                 return image_id, None, "is a link that leaves the image folder"
-            return image_id, *_decode_one(path, width, height)
+            return image_id, *decode_image(path, (width, height))
 
         for image_id, pixels, fault in _in_threads(load, sorted(part.images)):
             name, width, height = part.images[image_id]

@@ -1,0 +1,283 @@
+"""python -m digits_core.predict: the numbers on a folder of images, as the course takes them."""
+
+import argparse
+import contextlib
+import os
+import shutil
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from rich.console import Console
+
+from digits_core.command import CommandParser, at_least, run_command
+from digits_core.errors import DataError, UsageError, printable
+
+if TYPE_CHECKING:
+    from digits_core.coco import Table
+    from digits_core.inference import Detector, Predictions
+    from digits_core.submission import Detection
+
+DECIMALS = 3
+"""Of pixels in pred.json."""
+
+SHEET = "predictions.png"
+
+_EPILOG = """
+examples:
+  python -m digits_core.predict MODEL test/ -o predictions
+  python -m digits_core.predict MODEL valid/ -o predictions --draw 24 --annotations valid.json
+  python -m digits_core.predict --check predictions/submission.zip test/
+
+exit codes: 0 fine, 1 some image could not be read, or --check found something, 2 a mistake in what was asked
+"""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The flags of this command."""
+    parser = CommandParser(
+        prog="python -m digits_core.predict",
+        usage="python -m digits_core.predict MODEL IMAGES -o OUT [flags]\n"
+        "       python -m digits_core.predict --check FILE IMAGES",
+        description="Detect and read the numbers on a folder of images: pred.json, pred.csv, submission.zip.",
+        epilog=_EPILOG,
+    )
+    parser.add_argument(
+        "paths", nargs="+", type=Path, metavar="MODEL IMAGES", help="model folder or checkpoint, and folder of images"
+    )
+    parser.add_argument("-o", "--out", type=Path, metavar="OUT", help="new folder to write")
+    parser.add_argument("--force", action="store_true", help="replace OUT if it is there")
+    parser.add_argument("--batch-size", type=at_least(1), default=32, metavar="N", help="images at once (default 32)")
+    parser.add_argument("--device", default="auto", help="auto (default), cpu, cuda or cuda:N")
+    parser.add_argument(
+        "--score-1", type=_score, metavar="X", help="Task 1: score above which a box is kept (default: the model's)"
+    )
+    parser.add_argument(
+        "--score-2", type=_score, metavar="X", help="Task 2: score above which a digit is read (default: the model's)"
+    )
+    parser.add_argument("--draw", type=at_least(1), metavar="N", help="draw N images with their predictions")
+    parser.add_argument(
+        "--annotations", type=Path, metavar="FILE.json", help="truth to draw beside; the worst misses come first"
+    )
+    parser.add_argument("--check", type=Path, metavar="FILE", help="list what is wrong with such a file, ours or not")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command."""
+    args = build_parser().parse_args(argv)
+    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+    return run_command("digits_core.predict", lambda: _check(args) if args.check else _predict(args))
+
+
+def _score(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = -1.0
+    if not 0 <= number < 1:
+        raise argparse.ArgumentTypeError(f"must be a number from 0 to below 1, got '{text}'")
+    return number
+
+
+def _check(args: argparse.Namespace) -> int:
+    from digits_core.inference import image_sizes
+    from digits_core.submission import check_file, numbered_images
+
+    if len(args.paths) != 1:
+        raise UsageError("--check FILE takes one folder beside it: the images that it is about")
+    images = numbered_images(args.paths[0])
+    problems = 0
+    for problem in check_file(args.check, image_sizes(images)):
+        problems += 1
+        if problems <= 50:
+            print(f"{args.check}: {problem}")
+    if problems > 50:
+        print(f"and {problems - 50} more")
+    print("no problem found" if not problems else f"{problems} problem{'s' * (problems > 1)}")
+    return 1 if problems else 0
+
+
+def _predict(args: argparse.Namespace) -> int:
+    from digits_core.inference import load_detector, predict_images
+    from digits_core.submission import numbered_images, write_submission
+    from digits_core.train import choose_device
+
+    if len(args.paths) != 2:
+        raise UsageError("takes two folders, MODEL and IMAGES")
+    if args.out is None:
+        raise UsageError("-o is missing: name a new folder to write")
+    if args.annotations is not None and args.draw is None:
+        raise UsageError("--annotations has a meaning with --draw alone")
+    folder, images = args.paths[0], numbered_images(args.paths[1])
+    if args.out.exists() and not args.force:
+        raise UsageError(f"-o {printable(str(args.out))}: exists; name a new folder, or replace it with --force")
+    detector = at_scores(load_detector(folder, choose_device(args.device)), args.score_1, args.score_2)
+    truth = None if args.annotations is None else read_truth(args.annotations, images)
+    with progress_bar(len(images)) as advance:
+        found = predict_images(detector, images, batch_size=args.batch_size, progress=advance)
+    parent = args.out.absolute().parent
+    parent.mkdir(parents=True, exist_ok=True)
+    half = Path(tempfile.mkdtemp(prefix=f".{args.out.name}.", dir=parent))
+    try:
+        names = write_submission(half, detections(found, detector), found.numbers)
+        if args.draw is not None:
+            names += draw_sheet(half, found, detector, images, args.draw, truth)
+        half.chmod(0o755)
+        if args.out.exists():
+            shutil.rmtree(args.out)
+        half.rename(args.out)
+    finally:
+        shutil.rmtree(half, ignore_errors=True)
+    print(f"wrote {', '.join(names)} to {args.out}")
+    if found.numbers is None:
+        print(f"{printable(detector.categories.words)}: no digits, so no numbers are read and no pred.csv is written")
+    rate = len(images) / found.seconds
+    alone = (len(images) - len(found.damaged)) / max(found.model_seconds, 1e-9)
+    print(f"{len(images)} images in {found.seconds:.1f} s: {rate:.0f} a second; the model alone does {alone:.0f}")
+    for image_id, fault in found.damaged.items():
+        print(f"{printable(str(images[image_id]))}: {fault}; it gets no detection", file=sys.stderr)
+    return 1 if found.damaged else 0
+
+
+def at_scores(detector: "Detector", score_1: float | None, score_2: float | None) -> "Detector":
+    """The detector with other score thresholds, where they are given.
+
+    Raises:
+        UsageError: Task 2 reads Task 1's detections, so its threshold cannot lie under Task 1's.
+    """
+    detect = detector.config.detect
+    task1 = detect.task1 if score_1 is None else replace(detect.task1, score=score_1)
+    task2 = detect.task2 if score_2 is None else replace(detect.task2, score=score_2)
+    if task2.score < task1.score:
+        raise UsageError(
+            f"Task 2 reads Task 1's detections, so its score threshold ({task2.score:g}, --score-2) must be at least "
+            f"Task 1's ({task1.score:g}, --score-1)"
+        )
+    config = replace(detector.config, detect=replace(detect, task1=task1, task2=task2))
+    return replace(detector, config=config)
+
+
+def detections(found: "Predictions", detector: "Detector") -> "list[Detection]":
+    """Task 1's lines of pred.json: boxes inside their images, coordinates rounded."""
+    from digits_core.submission import Detection
+
+    boxes = found.found.original_boxes.astype(float)
+    lines = []
+    for row, image in enumerate(found.found.image.tolist()):
+        image_id = found.image_ids[image]
+        size = found.sizes[image_id]
+        if size is None:  # a damaged image has no detections
+            continue
+        x_min, y_min, x_max, y_max = (round(float(side), DECIMALS) for side in boxes[row])
+        x_min, y_min = max(x_min, 0.0), max(y_min, 0.0)
+        wide, tall = min(x_max, float(size[0])) - x_min, min(y_max, float(size[1])) - y_min
+        if wide <= 0 or tall <= 0:
+            continue
+        lines.append(
+            Detection(
+                image_id,
+                (x_min, y_min, round(wide, DECIMALS), round(tall, DECIMALS)),
+                float(found.found.scores[row]),
+                detector.categories.ids[int(found.found.labels[row]) - 1],
+            )
+        )
+    return lines
+
+
+@contextlib.contextmanager
+def progress_bar(total: int) -> "Iterator[Callable[[int], None]]":
+    """A bar on a terminal; nothing elsewhere."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+
+    with Progress(
+        "predicting", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), disable=not sys.stderr.isatty(),
+        console=Console(stderr=True), transient=True,
+    ) as bar:  # fmt: skip
+        task = bar.add_task("predicting", total=total)
+        yield lambda done: bar.update(task, completed=done)
+
+
+def read_truth(path: Path, images: dict[int, Path]) -> "Table":
+    """The annotations of a folder of images.
+
+    Raises:
+        DataError: the file cannot be read, is broken, or is about other images.
+    """
+    from digits_core.coco import Table, read_part, refuse
+
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"--annotations {printable(str(path))} cannot be read: {error.strerror}") from None
+    part = read_part("valid", path, content)
+    refuse(part.problems)
+    others = [image_id for image_id in part.images if image_id not in images]
+    if others:
+        raise DataError(
+            f"--annotations {printable(str(path))}: is about other images: the folder has no image {others[0]}"
+            + (f" and {len(others) - 1} more" if len(others) > 1 else "")
+        )
+    return Table.from_part(part)
+
+
+def draw_sheet(
+    folder: Path,
+    found: "Predictions",
+    detector: "Detector",
+    images: dict[int, Path],
+    count: int,
+    truth: "Table | None",
+) -> list[str]:
+    """Draw some images with what is read on them; with truth, the worst misses first. Returns the file's name."""
+    from digits_core.inference import kept_at
+    from digits_core.preview import Shown, write_predictions
+    from digits_core.source import decode_image
+
+    read = kept_at(found.found, detector.config.detect.task2)
+    boxes, image = read.original_boxes, read.image
+    place = {image_id: index for index, image_id in enumerate(found.image_ids)}
+    chosen = [image_id for image_id in found.image_ids if image_id not in found.damaged]
+    known: dict[int, tuple[Any, Any]] = {}
+    if truth is not None:
+        for index, image_id in enumerate(truth.image_ids.tolist()):
+            mine = slice(int(truth.box_start[index]), int(truth.box_start[index + 1]))
+            known[image_id] = truth.boxes[mine], truth.labels[mine]
+        chosen = [image_id for image_id in chosen if image_id in known]
+
+        def misses(image_id: int) -> tuple[int, int]:
+            mine = read.labels[image == place[image_id]].tolist()
+            theirs = known[image_id][1].tolist()
+            wrong = sum((Counter(mine) - Counter(theirs)).values()) + sum((Counter(theirs) - Counter(mine)).values())
+            return -wrong, image_id
+
+        chosen.sort(key=misses)
+    shown = []
+    for image_id in chosen[:count]:
+        pixels, _ = decode_image(images[image_id])
+        if pixels is None:  # gone since
+            continue
+        rows = np.flatnonzero(image == place[image_id])
+        labels = [detector.categories.name_of(int(label)) for label in read.labels[rows]]
+        theirs = known.get(image_id)
+        shown.append(
+            Shown(
+                f"{image_id}" + (f": {found.numbers[image_id]}" if found.numbers is not None else ""),
+                pixels,
+                boxes[rows],
+                labels,
+                None if theirs is None else theirs[0],
+                None if theirs is None else [detector.categories.name_of(int(label)) for label in theirs[1]],
+            )
+        )
+    write_predictions(shown, folder / SHEET)
+    return [SHEET]
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
