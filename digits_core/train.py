@@ -24,9 +24,13 @@ from digits_core.detect import SCORE_FLOOR
 from digits_core.errors import DeviceError, DivergedError
 from digits_core.evaluate import Evaluation, evaluate
 from digits_core.files import BEST_FOLDER
+from digits_core.metrics import Scores
 from digits_core.model import Loaded, build_model, read_back
 from digits_core.optim import build_optimizer, lr_at, set_lr
+from digits_core.parallel import ALONE, World
 from digits_core.seeds import derived_seed
+
+NO_SCORES = Scores(None, None, None, None, None)
 
 LOSSES = ("loss_classifier", "loss_box_reg", "loss_objectness", "loss_rpn_box_reg")
 
@@ -61,7 +65,7 @@ class EpochMetrics:
     lr: float
     train_map: float | None
     train_map_50: float | None
-    val_loss: float
+    val_loss: float | None
     val_map: float | None
     val_map_50: float | None
     val_map_75: float | None
@@ -84,7 +88,7 @@ class EpochReport:
         improved: whether the metric is the best so far.
         checkpoint: a folder to go on from, with the best epoch's model in `best/`; its owner may move it.
             None when none was asked for.
-        valid: the model on valid: raw detections and match tables.
+        valid: the model on valid: raw detections and match tables; None where nothing is validated.
         confirm: the model on the part set apart to confirm; None when not asked for, or not the best so far.
         model: what the built model really has (`model.read_back`).
         device: the name of the GPU, or `cpu`.
@@ -93,7 +97,7 @@ class EpochReport:
     metrics: EpochMetrics
     improved: bool
     checkpoint: Path | None
-    valid: Evaluation
+    valid: Evaluation | None
     confirm: Evaluation | None
     model: dict[str, object]
     device: str
@@ -110,6 +114,8 @@ class Run:
         config: the whole training's.
         stage: its part that the optimiser belongs to.
         loaded: what its initial weights were.
+        world: the processes that train it together.
+        forward: the model as training steps call it.
     """
 
     config: TrainConfig
@@ -121,6 +127,8 @@ class Run:
     state: TrainingState
     stage: Stage
     loaded: Loaded
+    world: World
+    forward: torch.nn.Module
 
     @property
     def steps_before(self) -> int:
@@ -152,6 +160,9 @@ def train(
     workdir: Path | None = None,
     resume_from: Path | None = None,
     device: str = "auto",
+    world: World = ALONE,
+    wait: Callable[[], None] = lambda: None,
+    validate: bool = True,
 ) -> None:
     """Train one config and report every epoch.
 
@@ -168,6 +179,9 @@ def train(
         workdir: where checkpoints are written, one new folder per epoch; None writes none.
         resume_from: a checkpoint folder of this config to go on from.
         device: `auto` (a GPU if there is one), `cpu`, `cuda` or `cuda:N`.
+        world: the processes that train together; the first of them evaluates, saves and reports.
+        wait: called once per epoch in the others.
+        validate: whether valid is scored; else every epoch counts as better than the one before.
 
     Raises:
         DivergedError: a loss was not finite.
@@ -175,7 +189,7 @@ def train(
         DeviceError: the device is not there.
         WeightsError: initial weights or `resume_from` cannot be loaded.
     """
-    run = open_run(config, data, resume_from=resume_from, device=device)
+    run = open_run(config, data, resume_from=resume_from, device=device, world=world)
     facts = read_back(run.model) | {"left_out": list(run.loaded.left_out)}
     if run.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(run.device)
@@ -185,9 +199,15 @@ def train(
         run.enter(epoch)
         losses, num_images = train_one_epoch(run, epoch)
         trained = time.perf_counter()
-        valid = _evaluate(run, data.valid, score_floor)
-        scores = valid.scores
-        value = scores.named(metric)
+        if not world.leads:
+            run.state = dataclasses.replace(run.state, epoch=epoch)
+            wait()
+            if world.agree(False):
+                return
+            continue
+        valid = _evaluate(run, data.valid, score_floor) if validate else None
+        scores = NO_SCORES if valid is None else valid.scores
+        value = scores.named(metric) if validate else float(epoch)
         improved = value is not None and (run.state.best_value is None or value > run.state.best_value)
         run.state = dataclasses.replace(
             run.state,
@@ -213,7 +233,7 @@ def train(
             lr=run.optimizer.param_groups[0]["lr"],
             train_map=None if seen is None else seen.map,
             train_map_50=None if seen is None else seen.map_50,
-            val_loss=valid.loss,
+            val_loss=None if valid is None else valid.loss,
             val_map=scores.map,
             val_map_50=scores.map_50,
             val_map_75=scores.map_75,
@@ -227,11 +247,18 @@ def train(
             early_stopped=early,
         )
         report(EpochReport(metrics, improved, checkpoint, valid, confirmed, facts, _device_name(run.device)))
-        if early:
+        if world.agree(early):
             return
 
 
-def open_run(config: TrainConfig, data: DigitData, *, resume_from: Path | None = None, device: str = "auto") -> Run:
+def open_run(
+    config: TrainConfig,
+    data: DigitData,
+    *,
+    resume_from: Path | None = None,
+    device: str = "auto",
+    world: World = ALONE,
+) -> Run:
     """Build the model and optimiser, or bring them back from a checkpoint."""
     data.check(config)
     chosen = choose_device(device)
@@ -243,9 +270,9 @@ def open_run(config: TrainConfig, data: DigitData, *, resume_from: Path | None =
     optimizer = build_optimizer(model.parameters(), stage.config.optim)
     if resume_from is not None:
         state = load_training(resume_from, model, optimizer)
-    return Run(
-        config, data, model, optimizer, chosen, choose_dtype(config.runtime.precision, chosen), state, stage, loaded
-    )
+    dtype = choose_dtype(config.runtime.precision, chosen)
+    forward = world.wrap(model, chosen)
+    return Run(config, data, model, optimizer, chosen, dtype, state, stage, loaded, world, forward)
 
 
 def stage_of(config: TrainConfig, epoch: int) -> Stage:
@@ -271,23 +298,27 @@ def train_one_epoch(run: Run, epoch: int) -> tuple[dict[str, float], int]:
     optim = run.stage.config.optim
     seed = run.config.runtime.seed
     steps, steps_before = run.steps_per_epoch(run.stage), run.steps_before
-    torch.manual_seed(derived_seed("epoch", seed, epoch))
+    seeds = (seed, epoch) if run.world.leads else (seed, epoch, run.world.rank)
+    torch.manual_seed(derived_seed("epoch", *seeds))
     sums = torch.zeros(len(LOSSES), device=run.device)
     num_images = 0
     change = Augmentation(run.stage.config.augment, seed, epoch)
     asked = run.config.data.images_per_epoch
     for indices in epoch_batches(run.data.train, seed=seed, epoch=epoch, batch_size=optim.batch_size, asked=asked):
-        images, targets = load_batch(run.data.train, indices, run.device, change)
-        set_lr(run.optimizer, lr_at(optim, run.state.step - steps_before, steps))
-        sums += train_step(run, images, targets) * len(indices)
+        mine = run.world.share(indices)
+        if len(indices) >= run.world.size:  # a last batch that does not go round trains nobody
+            images, targets = load_batch(run.data.train, mine, run.device, change)
+            set_lr(run.optimizer, lr_at(optim, run.state.step - steps_before, steps))
+            weight = run.world.weight(len(mine), len(indices))
+            sums += train_step(run, images, targets, weight) * len(mine)
+            num_images += len(indices)
         run.state = dataclasses.replace(run.state, step=run.state.step + 1)
-        num_images += len(indices)
-    means = (sums / num_images).tolist()
+    means = (run.world.total(sums) / max(num_images, 1)).tolist()
     return dict(zip(LOSSES, means, strict=True)), num_images
 
 
-def train_step(run: Run, images: list[Tensor], targets: list[dict[str, Tensor]]) -> Tensor:
-    """One optimiser step.
+def train_step(run: Run, images: list[Tensor], targets: list[dict[str, Tensor]], weight: float = 1.0) -> Tensor:
+    """One optimiser step; `weight` is what these images count among those of all processes.
 
     Returns:
         The four losses in the order of `LOSSES`, float32 [4], on the run's device.
@@ -296,14 +327,14 @@ def train_step(run: Run, images: list[Tensor], targets: list[dict[str, Tensor]])
         DivergedError: the loss is not finite; names the step and the losses.
     """
     with torch.autocast(run.device.type, run.dtype, enabled=run.dtype != torch.float32):
-        loss_dict = run.model(images, targets)
+        loss_dict = run.forward(images, targets)
     losses = torch.stack([loss_dict[name].float() for name in LOSSES])
     total = losses.sum()
     if not torch.isfinite(total):
         named = ", ".join(f"{name}={value:.3g}" for name, value in zip(LOSSES, losses.tolist(), strict=True))
         raise DivergedError(f"step {run.state.step}: the loss is not finite: {named}")
     run.optimizer.zero_grad(set_to_none=True)
-    total.backward()  # type: ignore[no-untyped-call]
+    (total * weight).backward()  # type: ignore[no-untyped-call]
     if run.stage.config.optim.max_grad_norm:
         clip_grad_norm_(run.model.parameters(), run.stage.config.optim.max_grad_norm)
     run.optimizer.step()

@@ -118,6 +118,7 @@ def keep_evaluation(
     """
     from digits_core.sweep import sweep
 
+    assert report.valid is not None  # trials always validate
     found = sweep(
         report.valid.found, data.valid.table, config.detect, [config.detect.task1, config.detect.task2, *tasks]
     )
