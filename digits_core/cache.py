@@ -52,6 +52,29 @@ class Split:
         return Split(name, self.table.some(images), self.pixel_start[images], self.pixels)
 
 
+def join_splits(name: str, splits: list[Split]) -> Split:
+    """The images of several splits of one data set as one; ids that would meet are counted on."""
+    tables = [split.table for split in splits]
+    ids, above = [], 0
+    for table in tables:
+        shifted = table.image_ids + max(above - int(table.image_ids.min()) + 1, 0)
+        ids.append(shifted)
+        above = int(shifted.max())
+    starts = np.cumsum([0, *(table.box_start[-1] for table in tables)])
+    joined = Table(
+        image_ids=np.concatenate(ids),
+        sizes=np.concatenate([table.sizes for table in tables]),
+        box_start=np.concatenate(
+            [[0], *(table.box_start[1:] + start for table, start in zip(tables, starts, strict=False))]
+        ).astype(np.int64),
+        boxes=np.concatenate([table.boxes for table in tables]),
+        labels=np.concatenate([table.labels for table in tables]),
+        crowds=np.concatenate([table.crowds for table in tables]),
+        categories=tables[0].categories,
+    )
+    return Split(name, joined, np.concatenate([split.pixel_start for split in splits]), splits[0].pixels)
+
+
 @dataclass(frozen=True, slots=True)
 class DigitData:
     """A data set ready to train on.
@@ -73,6 +96,14 @@ class DigitData:
     def categories(self) -> Categories:
         """The classes."""
         return self.train.table.categories
+
+    def joined(self) -> "DigitData":
+        """Everything annotated as training data: train, valid and what was set apart to confirm.
+
+        `valid` stays what it was: scores on it say nothing of a model that trained on it.
+        """
+        parts = [self.train, self.valid, *([] if self.confirm is None else [self.confirm])]
+        return replace(self, train=join_splits("train+valid", parts))
 
     def check(self, config: TrainConfig) -> None:
         """See that a config can train on this data.

@@ -163,6 +163,7 @@ def train(
     world: World = ALONE,
     wait: Callable[[], None] = lambda: None,
     validate: bool = True,
+    until: int | None = None,
 ) -> None:
     """Train one config and report every epoch.
 
@@ -182,6 +183,7 @@ def train(
         world: the processes that train together; the first of them evaluates, saves and reports.
         wait: called once per epoch in the others.
         validate: whether valid is scored; else every epoch counts as better than the one before.
+        until: the epoch to end after, its schedule unshortened; None trains all.
 
     Raises:
         DivergedError: a loss was not finite.
@@ -194,7 +196,7 @@ def train(
     if run.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(run.device)
     sample = _train_sample(run)
-    for epoch in range(run.state.epoch + 1, config.optim.epochs + 1):
+    for epoch in range(run.state.epoch + 1, min(until or config.optim.epochs, config.optim.epochs) + 1):
         started = time.perf_counter()
         run.enter(epoch)
         losses, num_images = train_one_epoch(run, epoch)

@@ -30,6 +30,8 @@ _TRIAL_KEYS = (
     "params",
     "optuna_number",
     "coverage",
+    "parent",
+    "trained_on",
 )
 
 
@@ -46,6 +48,10 @@ class TrialRecord:
     params: dict[str, Any]
     optuna_number: int | None
     role: str = "search"
+    parent: str | None = None
+    """The trial that a retraining is of."""
+    trained_on: str = "train"
+    """`train`, or `train+valid` of a retraining that kept nothing apart."""
     coverage: dict[str, float] | None = None
     """How the realised anchors cover the training boxes."""
     status: str = "running"
@@ -157,7 +163,7 @@ class RunRecord:
         """Whole trainings with seeds that no choice has looked at, in the order of their ids, by their setting."""
         found: dict[str, dict[int, TrialRecord]] = {}
         for _, trial in sorted(self.trials.items()):
-            if trial.role != "search" and trial.status == "finished" and self.value(trial) is not None:
+            if trial.role in ("replicate", "confirm") and trial.status == "finished" and self.value(trial) is not None:
                 # Trained twice (in two runs looked at as one), a seed still counts once.
                 found.setdefault(trial.config_hash, {}).setdefault(trial.seed, trial)
         return {digest: list(seeds.values()) for digest, seeds in found.items()}

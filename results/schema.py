@@ -13,9 +13,9 @@ Status = Literal["running", "finished", "stopped", "screened", "interrupted", "d
 time budget. screened: never trained, its anchors miss too many digits. interrupted: the run was; --resume goes
 on. The others failed, with the reason beside."""
 
-Role = Literal["search", "replicate", "confirm"]
+Role = Literal["search", "replicate", "confirm", "retrain"]
 """search: the first training of a setting. replicate: a further seed of one that did well. confirm: a fresh seed
-after the search, scored on images that took no part in it."""
+after the search, scored on images that took no part in it. retrain: by `python -m search.retrain`."""
 
 STATUSES: tuple[str, ...] = get_args(Status)
 ENDED = ("finished", "stopped", "screened", "diverged", "out_of_memory", "failed")
@@ -41,6 +41,8 @@ LEADERBOARD = pa.schema(
         pa.field("trial_id", pa.string(), nullable=False),
         pa.field("space", pa.string(), nullable=False),
         pa.field("role", pa.string(), nullable=False),
+        pa.field("parent", pa.string()),  # the trial that a retraining is of; null for the others
+        pa.field("trained_on", pa.string(), nullable=False),  # train, or train+valid
         pa.field("baseline", pa.string()),  # the name of the baseline; null for drawn settings
         pa.field("status", pa.string(), nullable=False),
         pa.field("stop_reason", pa.string()),

@@ -145,6 +145,8 @@ def _row(record: RunRecord, trial: TrialRecord) -> dict[str, Any]:
         "trial_id": trial.trial_id,
         "space": trial.space,
         "role": trial.role,
+        "parent": trial.parent,
+        "trained_on": trial.trained_on,
         "baseline": trial.baseline,
         "status": trial.status,
         "stop_reason": trial.stop_reason,

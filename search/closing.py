@@ -37,7 +37,7 @@ def print_end(
     else:
         best = TrainConfig.from_flat(winner.config)
         if winner.optima:
-            best = TrainConfig.from_flat(_swept_thresholds(winner.optima), best)
+            best = TrainConfig.from_flat(swept_thresholds(winner.optima), best)
         write_text(folder / BEST_FILE, best.to_toml())
         [row] = board[board["trial_id"] == winner.trial_id].to_dict("records")
         for line in [*winner_words(record, plan.base, row), *verdict_words(record, folder)]:
@@ -162,7 +162,8 @@ def verdict_words(record: RunRecord, folder: Path) -> list[str]:
     return lines
 
 
-def _swept_thresholds(optima: dict[str, Any]) -> dict[str, object]:
+def swept_thresholds(optima: dict[str, Any]) -> dict[str, object]:
+    """Knobs of `detect` at a sweep's best thresholds."""
     return {
         f"detect.{task}.{name}": optima[f"{task}_{name}"]
         for task in ("task1", "task2")

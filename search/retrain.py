@@ -1,0 +1,386 @@
+"""python -m search.retrain: trains a run's best setting again, on more or longer, and leaves a model folder."""
+
+import argparse
+import json
+import os
+import threading
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from digits_core.command import CommandParser, at_least, run_command
+from digits_core.config import TrainConfig, parse_assignment
+from digits_core.errors import RunError, UsageError, did_you_mean, printable
+from results.record import RunRecord, TrialRecord
+from results.store import find_runs, read_record_of, read_run_file
+
+RETRAIN_SEED = 200_000
+"""Added to the search's seed for retrainings; they follow on it."""
+
+STATE_FOLDER, MODELS_FOLDER, PLAN_FILE = "retrain", "models", "plan.json"
+
+_EPILOG = """
+examples:
+  python -m search.retrain runs/my-search
+  python -m search.retrain runs/my-search --trial t0003 --epochs 20 --replicates 3
+  python -m search.retrain runs/my-search --on train+valid
+
+Started again after an interruption, the same command goes on where it stood.
+"""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The flags of this command."""
+    parser = CommandParser(
+        prog="python -m search.retrain",
+        description="Train the best setting of a run again, with fresh seeds, and leave a model folder.",
+        epilog=_EPILOG,
+    )
+    parser.add_argument("run", type=Path, metavar="RUN", help="run folder")
+    parser.add_argument(
+        "--trial",
+        default="best",
+        metavar="best|ID",
+        help="which trial: by default the best by the run's metric, or by its confirmation where there was one",
+    )
+    parser.add_argument("--epochs", type=at_least(1), metavar="N", help="epochs (default: the trial's)")
+    parser.add_argument(
+        "--on",
+        choices=("train", "train+valid"),
+        default="train",
+        help="training images (default train); train+valid keeps nothing to look at: epochs and thresholds come from "
+        "the search",
+    )
+    parser.add_argument(
+        "--replicates", type=at_least(1), default=1, metavar="R", help="trainings, each with another seed (default 1)"
+    )
+    parser.add_argument("--gpus", type=at_least(0), metavar="N", help="GPUs that train together (default: 1 if any)")
+    parser.add_argument(
+        "--workers", type=at_least(1), metavar="N", help="processes that train together on CPU cores (default 1)"
+    )
+    parser.add_argument("--set", action="append", default=[], metavar="KNOB=VALUE", help="change a knob; repeatable")
+    parser.add_argument(
+        "--init-from", metavar="RUN[:TRIAL]|CHECKPOINT", help="start from the weights of a trained model"
+    )
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command."""
+    args = build_parser().parse_args(argv)
+    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+    return run_command("search.retrain", lambda: _retrain(args))
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """One retraining.
+
+    Attributes:
+        parent: the trial.
+        config: what is trained.
+        trained_on: `train` or `train+valid`.
+        until: the epoch to end after, the schedule unshortened; None trains all.
+        workers: processes that train together.
+        gpus: whether each has a GPU.
+    """
+
+    parent: str
+    config: dict[str, Any]
+    trained_on: str
+    until: int | None
+    workers: int
+    gpus: bool
+
+
+def choose_trial(record: RunRecord, folder: Path, name: str) -> tuple[TrialRecord, str]:
+    """The trial to retrain, and why it.
+
+    Raises:
+        RunError: there is no such trial, or none with a score.
+    """
+    from results.verdicts import Board
+
+    if name != "best":
+        trial = record.trials.get(name)
+        if trial is None:
+            raise RunError(
+                f"--trial {printable(name)}: run '{record.run}' has no such trial{did_you_mean(name, record.trials)}"
+            )
+        if record.value(trial) is None:
+            raise RunError(f"--trial {name}: it has no score ({trial.status}); name a finished one")
+        return trial, "named"
+    winner = record.winner()
+    if winner is None:
+        raise RunError(f"run '{record.run}' has no finished trial; see python -m results.leaderboard {folder}")
+    board = Board(record, folder, record.metric, "confirm")
+    confirmed = [lead for lead in record.settings() if board.fresh(lead)]
+    if confirmed:
+
+        def mean(lead: TrialRecord) -> float:
+            points = [board.point(one) or 0.0 for one in board.fresh(lead)]
+            return sum(points) / len(points)
+
+        best = max(confirmed, key=mean)
+        return best, f"best of the {len(confirmed)} confirmed settings, {mean(best):.3f} on images set apart"
+    value = record.standing(winner)
+    return winner, f"best by {record.metric}" + ("" if value is None else f", {value:.3f}")
+
+
+def changes(config: TrainConfig, trial: TrialRecord) -> list[str]:
+    """What a retraining changes against its trial, seed and thresholds aside."""
+    flat = config.to_flat()
+    return [
+        f"{name} = {value} (was {trial.config.get(name)})"
+        for name, value in flat.items()
+        if value != trial.config.get(name) and not name.startswith(("detect.task", "runtime.seed"))
+    ]
+
+
+def _retrain(args: argparse.Namespace) -> int:
+    from results.terminal import open_console
+    from search.cluster import prepare_environment
+    from search.driver import prepare_data, resumed_settings
+    from search.probe import Probe
+
+    [folder, *more] = find_runs([args.run])
+    if more:
+        raise UsageError(f"{printable(str(args.run))}: holds several runs; name one of them")
+    record = read_record_of(folder)
+    trial, why = choose_trial(record, folder, args.trial)
+    settings = resumed_settings(str(folder.parent), folder.name)
+    config = retrain_config(trial, args)
+    console = open_console()
+    console.print(f"retraining {trial.trial_id} of {folder}: {why}", markup=False, soft_wrap=True)
+    for line in changes(config, trial):
+        console.print(f"  {line}", markup=False)
+    probe = Probe(config)
+    data = prepare_data(settings, console)
+    known = (read_run_file(folder).get("data") or {}).get("fingerprint")
+    if data.fingerprint != known:
+        raise RunError(f"{folder}: the data at {settings.data.folder} has changed since the run began")
+    joined = args.on == "train+valid"
+    data.check(config)
+    found = probe.findings(data.categories.num_classes)
+    workers, gpus = crew(found.resources(), args.gpus, args.workers)
+    found.check(None if gpus else 0)
+    if found.left_out is not None:
+        console.print(found.left_out, markup=False, soft_wrap=True)
+    best = trial.best(record.metric)
+    until = int(best["epoch"]) if joined and args.epochs is None and best is not None else None
+    if joined:
+        count = config.optim.epochs if until is None else until
+        console.print(
+            f"on train and valid: nothing is left to look at, so it ends after {count} epochs, as the search says"
+        )
+    prepare_environment(joins=False)
+    rows = []
+    for step in range(args.replicates):
+        seeded = TrainConfig.from_flat({"runtime.seed": (trial.seed + RETRAIN_SEED + step) % (2**31 - 1)}, config)
+        plan = Plan(trial.trial_id, seeded.to_flat(), args.on, until, workers, gpus)
+        rows.append(train_one(folder, record, plan, settings, data, found.resources(), console))
+    return finish(folder, rows, console)
+
+
+def retrain_config(trial: TrialRecord, args: argparse.Namespace) -> TrainConfig:
+    """The trial's config at its swept thresholds, with what the flags change."""
+    from search.closing import swept_thresholds
+    from search.model_source import initial_weights
+
+    changed = dict(parse_assignment(text) for text in args.set)
+    if args.init_from is not None:
+        changed["model.weights"] = initial_weights(args.init_from, str(args.run.parent), changed)
+    if args.epochs is not None:
+        changed["optim.epochs"] = args.epochs
+    return TrainConfig.from_flat({**trial.config, **swept_thresholds(trial.optima), **changed})
+
+
+def crew(machine: dict[str, float], gpus: int | None, workers: int | None) -> tuple[int, bool]:
+    """How many processes train together, and whether on GPUs.
+
+    Raises:
+        UsageError: more are asked for than there are.
+    """
+    there = int(machine["GPU"])
+    if gpus and gpus > there:
+        raise UsageError(f"--gpus {gpus}: there {'is' if there == 1 else 'are'} {there or 'none'} here")
+    if gpus and workers:
+        raise UsageError("--gpus and --workers are two ways to say how many train together; give one of them")
+    if workers is not None:
+        if workers > machine["CPU"]:
+            raise UsageError(f"--workers {workers}: there are {machine['CPU']:g} cores")
+        return workers, False
+    count = min(there, 1) if gpus is None else gpus
+    return (count, True) if count else (1, False)
+
+
+def train_one(
+    folder: Path,
+    record: RunRecord,
+    plan: Plan,
+    settings: Any,
+    data: Any,
+    machine: dict[str, float],
+    console: Any,
+) -> str:
+    """Train one retraining to its end, or go on with one that was interrupted; returns its name in the run."""
+    name = place_for(folder, record, plan)
+    state = folder / STATE_FOLDER / name
+    if (folder / MODELS_FOLDER / name).is_dir():
+        console.print(f"{name}: done before")
+        return name
+    state.mkdir(parents=True, exist_ok=True)
+    (state / PLAN_FILE).write_text(json.dumps(asdict(plan), indent=2), encoding="utf-8")
+    epochs = run_trainer(state, plan, settings, data, machine, console, metric=record.metric)
+    from search.model_record import keep_retraining
+
+    keep_retraining(folder, name, plan, epochs, settings, data)
+    return name
+
+
+def place_for(folder: Path, record: RunRecord, plan: Plan) -> str:
+    """The name of a retraining: that of the same one begun before, else the next free one of its trial."""
+    number = 1
+    while True:
+        name = f"{plan.parent}-r{number}"
+        path = folder / STATE_FOLDER / name / PLAN_FILE
+        if not path.is_file() and name not in record.trials:
+            return name
+        try:
+            if json.loads(path.read_text(encoding="utf-8")) == asdict(plan):
+                return name
+        except (OSError, ValueError):
+            pass
+        number += 1
+
+
+def run_trainer(
+    state: Path, plan: Plan, settings: Any, data: Any, machine: dict[str, float], console: Any, *, metric: str
+) -> list[dict[str, Any]]:
+    """Run Ray Train to the end of a plan; returns every epoch's numbers.
+
+    Raises:
+        RunError: the training failed; says why.
+    """
+    import ray
+    from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchConfig, TorchTrainer
+
+    from search.cluster import chatter_to, connected, free_port
+    from search.recorder import classify
+    from search.together import read_epochs, train_together
+
+    config = TrainConfig.from_flat(plan.config)
+    total = config.optim.epochs if plan.until is None else min(plan.until, config.optim.epochs)
+    params = {
+        "config": plan.config,
+        "data": asdict(settings.data),
+        "fingerprint": data.fingerprint,
+        "metric": metric,
+        "folder": str(state.resolve()),
+        "joined": plan.trained_on == "train+valid",
+        "until": plan.until,
+    }
+    cores = max(1, int(machine["CPU"]) // plan.workers)
+    with chatter_to(state / "ray.log") as terminal:
+        from results.terminal import open_console
+
+        shown = Shown(open_console(terminal), state, total)
+        slots = connected(
+            None,
+            port=free_port(None),
+            machine=machine if plan.gpus else {**machine, "GPU": 0.0},
+            cpus_per_trial=None,
+            gpus_per_trial=None,
+        )
+        with slots, shown:
+            trainer = TorchTrainer(
+                train_together,
+                train_loop_config=params,
+                scaling_config=ScalingConfig(
+                    num_workers=plan.workers,
+                    use_gpu=plan.gpus,
+                    resources_per_worker={"CPU": cores, **({"GPU": 1} if plan.gpus else {})},
+                ),
+                torch_config=TorchConfig(backend="nccl" if plan.gpus else "gloo"),
+                run_config=RunConfig(
+                    name="tune",
+                    storage_path=str(state.resolve()),
+                    failure_config=FailureConfig(max_failures=2),
+                    checkpoint_config=CheckpointConfig(num_to_keep=1),
+                ),
+            )
+            try:
+                trainer.fit()
+            except ray.train.TrainingFailedError as error:
+                _, reason = classify(str(error))
+                raise RunError(f"the training failed: {reason}; see {state / 'ray.log'}") from None
+    epochs = read_epochs(state)
+    if not epochs or (epochs[-1]["epoch"] < total and not epochs[-1]["early_stopped"]):
+        raise RunError(f"the training ended after {len(epochs)} of {total} epochs; see {state / 'ray.log'}")
+    return epochs
+
+
+class Shown:
+    """Says each epoch as it is written, with the time left."""
+
+    def __init__(self, console: Any, state: Path, total: int) -> None:
+        """Watch the epochs that a training writes into its folder."""
+        self._console, self._state, self._total = console, state, total
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+
+    def __enter__(self) -> "Shown":
+        """Begin watching."""
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Say what is left to say, and end."""
+        self._ended.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        from search.progress import clock
+        from search.together import read_epochs
+
+        said = len(read_epochs(self._state))
+        if said:
+            self._console.print(f"going on after epoch {said} of {self._total}")
+        while True:
+            last = self._ended.wait(0.5)
+            epochs = read_epochs(self._state)
+            for one in epochs[said:]:
+                left = clock((self._total - one["epoch"]) * one["epoch_seconds"])
+                score = "" if one["val_map"] is None else f"  mAP {one['val_map']:.2f}"
+                self._console.print(
+                    f"epoch {one['epoch']}/{self._total}  loss {one['train_loss']:.3f}{score}  "
+                    f"{one['images_per_second']:.0f} images/s  {left} left"
+                )
+            said = len(epochs)
+            if last:
+                return
+
+
+def finish(folder: Path, names: list[str], console: Any) -> int:
+    """Say what came of the retrainings."""
+    from search.closing import this_python
+    from search.model_folder import METRICS_FILE
+
+    for name in names:
+        metrics = json.loads((folder / MODELS_FOLDER / name / METRICS_FILE).read_text(encoding="utf-8"))
+        scores = metrics["scores"]
+        words = ", ".join(
+            f"{key} {value:.3f} [{low:.3f}, {high:.3f}]"
+            for key, (value, low, high) in scores.items()
+            if key in ("val_map", "val_number_accuracy")
+        )
+        console.print(f"{name}: {words or 'trained on valid too, so it has no score'}", markup=False, soft_wrap=True)
+    model = folder / MODELS_FOLDER / names[0]
+    console.print(f"go on with  {this_python()} -m digits_core.predict {model} IMAGES -o predictions", soft_wrap=True)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
