@@ -196,14 +196,18 @@ class RunRecord:
         return sorted((trial for trial in self.trials.values() if trial.role == "search"), key=key)
 
     def ranked(self) -> list[TrialRecord]:
-        """All trials: each setting's first training, best setting first, and under it its further seeds."""
+        """All trials: each setting's first training, best setting first; under it its further seeds and retrainings."""
         seeds: dict[str, list[TrialRecord]] = {}
+        retrained: dict[str, list[TrialRecord]] = {}
         for _, trial in sorted(self.trials.items()):
-            if trial.role != "search":
+            if trial.role == "retrain":
+                retrained.setdefault(str(trial.parent), []).append(trial)
+            elif trial.role != "search":
                 seeds.setdefault(trial.config_hash, []).append(trial)
         found = []
         for trial in self.settings():
-            found += [trial, *seeds.pop(trial.config_hash, [])]
+            for one in [trial, *seeds.pop(trial.config_hash, [])]:
+                found += [one, *retrained.pop(one.trial_id, [])]
         return found
 
     def winner(self) -> TrialRecord | None:
