@@ -11,6 +11,7 @@ from digits_core.cache import Split
 from digits_core.labels import Categories
 
 CELL_PX = 200
+MOST_LETTERS = 10
 GAP_PX = 8
 BACKGROUND = (245, 245, 245)
 BOX_COLOR = (0, 114, 178)
@@ -40,6 +41,11 @@ def write_sheet(split: Split, change: Callable[[Sample, int], Sample], count: in
     return dropped
 
 
+def short(name: str) -> str:
+    """A category's name, cut to what a picture has room for."""
+    return name if len(name) <= MOST_LETTERS else name[: MOST_LETTERS - 1] + "…"
+
+
 def _cell(sample: Sample, categories: Categories) -> Image.Image:
     """One picture in its cell, as large as fits."""
     height, width = sample.pixels.shape[:2]
@@ -49,9 +55,10 @@ def _cell(sample: Sample, categories: Categories) -> Image.Image:
     draw = ImageDraw.Draw(picture)
     for box, label in zip(sample.boxes * scale, sample.labels, strict=True):
         draw.rectangle([float(side) for side in box], outline=BOX_COLOR, width=2)
-        text = categories.name_of(int(label))
+        text = short(categories.name_of(int(label)))
         left, top = max(0.0, float(box[0])), float(box[1]) - 15
-        top = top if top >= 0 else float(box[3])  # above the box where there is room, else under it
+        if top < 0:  # above the box where there is room, else under it, else inside
+            top = float(box[3]) if float(box[3]) + 15 <= size[1] else float(box[1])
         draw.rectangle([left, top, left + draw.textlength(text, font_size=13) + 6, top + 15], fill=BOX_COLOR)
         draw.text((left + 3, top + 1), text, fill=(255, 255, 255), font_size=13)
     cell = Image.new("RGB", (CELL_PX, CELL_PX), BACKGROUND)
