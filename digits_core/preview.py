@@ -14,6 +14,7 @@ from digits_core.labels import Categories
 from digits_core.source import Pixels
 
 CELL_PX = 200
+MOST_LETTERS = 10
 GAP_PX = 8
 BACKGROUND = (245, 245, 245)
 BOX_COLOR = (0, 114, 178)
@@ -86,6 +87,11 @@ def write_predictions(shown: list[Shown], path: Path) -> None:
     sheet.save(path)
 
 
+def short(name: str) -> str:
+    """A category's name, cut to what a picture has room for."""
+    return name if len(name) <= MOST_LETTERS else name[: MOST_LETTERS - 1] + "…"
+
+
 def _cell(sample: Sample, categories: Categories) -> Image.Image:
     """One picture with its boxes in its cell."""
     names = [categories.name_of(int(label)) for label in sample.labels]
@@ -99,10 +105,12 @@ def _picture(pixels: Pixels, boxes: NDArray[np.float32], names: list[str], color
     size = max(1, round(width * scale)), max(1, round(height * scale))
     picture = Image.fromarray(np.ascontiguousarray(pixels)).resize(size, Image.Resampling.BILINEAR)
     draw = ImageDraw.Draw(picture)
-    for box, text in zip(boxes * scale, names, strict=True):
+    for box, name in zip(boxes * scale, names, strict=True):
         draw.rectangle([float(side) for side in box], outline=color, width=2)
+        text = short(name)
         left, top = max(0.0, float(box[0])), float(box[1]) - 15
-        top = top if top >= 0 else float(box[3])  # above the box where there is room, else under it
+        if top < 0:  # above the box where there is room, else under it, else inside
+            top = float(box[3]) if float(box[3]) + 15 <= size[1] else float(box[1])
         draw.rectangle([left, top, left + draw.textlength(text, font_size=13) + 6, top + 15], fill=color)
         draw.text((left + 3, top + 1), text, fill=(255, 255, 255), font_size=13)
     cell = Image.new("RGB", (CELL_PX, CELL_PX), BACKGROUND)

@@ -149,8 +149,11 @@ def _read_parts(source: DataSource) -> list[Part]:
     if len(parts) == 1:
         return _set_apart(source, parts[0])
     train, valid = parts
-    if train.categories != valid.categories:
-        raise DataError(f"{valid.source} names other categories than {train.source}; the two must agree")
+    if train.images and valid.images and train.categories != valid.categories:
+        raise DataError(
+            f"{valid.source} names other categories ({printable(valid.categories.words)}) than {train.source} "
+            f"({printable(train.categories.words)}); the two must agree, ids and names"
+        )
     return parts
 
 

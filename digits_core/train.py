@@ -85,7 +85,7 @@ class EpochReport:
 
     Attributes:
         metrics: the numbers.
-        improved: whether the metric is the best so far.
+        improved: whether the metric is the best so far, of this stage.
         checkpoint: a folder to go on from, with the best epoch's model in `best/`; its owner may move it.
             None when none was asked for.
         valid: the model on valid: raw detections and match tables; None where nothing is validated.
@@ -141,12 +141,14 @@ class Run:
         asked = self.config.data.images_per_epoch
         return steps_per_epoch(len(self.data.train), asked, stage.config.optim.batch_size)
 
-    def enter(self, epoch: int) -> None:
-        """Begin the stage of an epoch with an optimiser of its own, where it is another one than before."""
+    def enter(self, epoch: int) -> bool:
+        """Begin the stage of an epoch with an optimiser of its own; whether it is another one than before."""
         stage = stage_of(self.config, epoch)
-        if stage.span != self.stage.span:
-            self.stage = stage
-            self.optimizer = build_optimizer(self.model.parameters(), stage.config.optim)
+        if stage.span == self.stage.span:
+            return False
+        self.stage = stage
+        self.optimizer = build_optimizer(self.model.parameters(), stage.config.optim)
+        return True
 
 
 def train(
@@ -198,7 +200,8 @@ def train(
     sample = _train_sample(run)
     for epoch in range(run.state.epoch + 1, min(until or config.optim.epochs, config.optim.epochs) + 1):
         started = time.perf_counter()
-        run.enter(epoch)
+        if run.enter(epoch):  # what a stage before reached is not this one's
+            run.state = dataclasses.replace(run.state, best_epoch=0, best_value=None)
         losses, num_images = train_one_epoch(run, epoch)
         trained = time.perf_counter()
         if not world.leads:

@@ -120,7 +120,8 @@ def print_published(published: Published, console: Any) -> None:
         lines.append(f"the report measured with {knobs}: verdicts say what is real here")
     for line in lines:
         console.print(line, markup=False, soft_wrap=True)
-    for answer in published.answers():
+    answers = published.answers()
+    for answer in answers:
         console.print(f"\n{answer.title} ({answer.reading})", style="bold", markup=False)
         for name, (ours, theirs) in answer.other_question.items():
             console.print(
@@ -144,6 +145,12 @@ def print_published(published: Published, console: Any) -> None:
         console.print(table)
         for pair in answer.pairs:
             console.print(f"  {pair.first} against {pair.second}: {pair.words}", markup=False, soft_wrap=True)
+    console.print("\nin short", style="bold")
+    for title in dict.fromkeys(answer.title for answer in answers):
+        for answer in (one for one in answers if one.title == title):
+            asked = "; a question of its own" if answer.other_question else ""
+            verdicts = ", ".join(f"{pair.first} / {pair.second}: {pair.verdict}" for pair in answer.pairs)
+            console.print(f"  {title} ({answer.reading}{asked}): {verdicts}", markup=False, soft_wrap=True)
     counted = "every whole training counts" if published.first_counts else "fresh seeds alone count"
     console.print(
         "\nreal: told apart at 95 %, all pairs of one reading considered. noise: not told apart, and what was printed "

@@ -122,10 +122,9 @@ def _cells(row: Mapping[Any, Any], board: pd.DataFrame, metric: str, *, whole: b
     best = "-" if pd.isna(row["best_epoch"]) else f"{row['best_epoch']:.0f}"
     cells = {"run": str(row["run"])} if board["run"].nunique() > 1 else {}
     cells |= {"trial": row["trial_id"], SHOWN.get(metric, metric): score, "95 %": interval}
-    if not whole and (board["role"] == "replicate").any():
-        further = board[(board["config_hash"] == row["config_hash"]) & (board["role"] == "replicate")]
-        fresh = further[further["status"] == "finished"][metric].dropna().astype(float)
-        cells["fresh seeds"] = f"{fresh.mean():.3f} ({len(fresh)})" if len(fresh) else ""
+    if not whole and board["num_seeds"].notna().any():
+        several = pd.notna(row["num_seeds"])
+        cells["mean of seeds"] = f"{row['seeds_mean']:.3f} ({row['num_seeds']:.0f})" if several else ""
     cells |= {SHOWN[name]: "-" if pd.isna(row[name]) else f"{row[name]:.2f}" for name in SHOWN if name != metric}
     cells |= {"epochs": f"{best}/{row['epochs']}", "status": row["status"]}
     cells |= {"role": row["role"]} if whole else {}

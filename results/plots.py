@@ -29,6 +29,9 @@ PLOTS_FOLDER = "plots"
 MOST_SETTINGS = 6
 """Settings in one figure, unless more are named: beyond that no eye tells lines apart."""
 
+MOST_LETTERS = 10
+"""Of a category's name in a picture."""
+
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8A8A00")
 """After Okabe and Ito 2008, Color universal design: told apart by the colour-blind."""
 
@@ -36,6 +39,11 @@ DASHES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (1, 1.2)), (0, (5, 1.5, 1, 1.5)
 """And by their dashes where print leaves no colour."""
 
 MARKERS = "osD^vPX*"
+
+BAND_WORDS = "line: mean of a setting's trainings (their number in brackets); band: from the lowest to the highest"
+
+LEAST_SPAN = 0.02
+"""A score's axis shows at least so much: a change of the fourth decimal is no leap."""
 
 STYLE: Any = {
     "font.size": 9,
@@ -231,8 +239,19 @@ def curves_figure(lines: Sequence[Line], title: str) -> "Figure":
         for number, line in enumerate(lines):
             _draw(place, line, number, *line.curve(column))
         _finish(place, label)
+        low, high = place.get_ylim()
+        if high - low < LEAST_SPAN:
+            place.set_ylim((low + high - LEAST_SPAN) / 2, (low + high + LEAST_SPAN) / 2)
+        for epoch in stage_ends(lines):
+            place.axvline(epoch + 0.5, color="#888888", linestyle=(0, (2, 3)), linewidth=0.9)
     _legend(figure, axes[0][0], title)
     return figure
+
+
+def stage_ends(lines: Sequence[Line]) -> list[int]:
+    """The epochs after which some setting begins another stage."""
+    configs = [TrainConfig.from_flat(line.trials[0].config) for line in lines if line.trials]
+    return sorted({stage.span.last for config in configs for stage in config.stages[:-1]})
 
 
 def overfitting_figure(lines: Sequence[Line], title: str) -> "Figure":
@@ -344,7 +363,7 @@ def _draw(
         at,
         np.nanmean(some, axis=0),
         color=color,
-        linestyle=DASHES[number % len(DASHES)],
+        linestyle=DASHES[(number + number // len(COLORS)) % len(DASHES)],
         marker=None if faint else MARKERS[number % len(MARKERS)],
         markersize=3.5,
         linewidth=1.0 if faint else 1.6,
@@ -367,7 +386,8 @@ def _legend(figure: "Figure", place: "Axes", title: str) -> None:
     handles, labels = place.get_legend_handles_labels()
     figure.suptitle(title, x=0.01, ha="left", fontsize=10)
     figure.tight_layout()
-    figure.legend(handles, labels, loc="upper left", bbox_to_anchor=(0.01, 0.0), ncols=2, frameon=False, fontsize=8)
+    figure.legend(handles, labels, loc="upper left", bbox_to_anchor=(0.01, -0.04), ncols=2, frameon=False, fontsize=8)
+    figure.text(0.015, -0.01, BAND_WORDS, fontsize=7, color="#444444", va="top")
 
 
 def _measured(lines: Sequence[Line], column: str) -> bool:
@@ -375,7 +395,8 @@ def _measured(lines: Sequence[Line], column: str) -> bool:
 
 
 def _name(names: Sequence[str], label: Any) -> str:
-    return names[int(label) - 1] if 0 < int(label) <= len(names) else str(int(label))
+    name = names[int(label) - 1] if 0 < int(label) <= len(names) else str(int(label))
+    return name if len(name) <= MOST_LETTERS else name[: MOST_LETTERS - 1] + "…"
 
 
 def _short(value: Any) -> str:

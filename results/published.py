@@ -260,7 +260,13 @@ class Published:
             words = f"real: {better.label} is better by {shown.estimate:+.3f} [{shown.low:.3f}, {shown.high:.3f}]"
             if theirs is not None and theirs * one.estimate < 0:
                 words += f"; the report had it the other way round, by {abs(theirs):.4f}"
-        elif theirs is not None and luck is not None and abs(theirs) <= luck and one.p >= 1 - LEVEL:
+        elif (
+            theirs is not None
+            and luck is not None
+            and abs(theirs) <= luck
+            and one.p >= 1 - LEVEL
+            and one.high - one.low <= 4 * luck
+        ):
             verdict = "noise"
             words = (
                 f"noise: {size} lies within {luck:.4f}, which seeds alone make of two single runs here; ours {reach}"
@@ -276,8 +282,8 @@ ONE_SETTING, ONE_MODEL = "one setting", "one model"
 
 def spread_of(rows: Sequence[Reading]) -> tuple[float, int]:
     """Variance over seeds within settings, pooled, each setting counted once, and its degrees of freedom."""
-    settings = {row.config_hash: row.values.tolist() for row in reversed(rows) if not row.missing}
-    return pooled_variance(list(settings.values()))
+    settings = {row.config_hash: tuple(row.values.tolist()) for row in reversed(rows) if not row.missing}
+    return pooled_variance(list(dict.fromkeys(settings.values())))  # knobs that did nothing make no new seeds
 
 
 def luck_of(spread: tuple[float, int]) -> float | None:

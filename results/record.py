@@ -9,10 +9,13 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, TextIO
 
+from digits_core.config import knob_named
 from digits_core.errors import RunError
+from digits_core.stages import parse_stages, spans
 from results.schema import ENDED, EPOCH_NUMBERS, FAILED
 
 Event = dict[str, Any]
@@ -87,9 +90,24 @@ class TrialRecord:
         return self.early_stopped or self.num_epochs >= int(self.config["optim.epochs"])
 
     def best(self, metric: str) -> Event | None:
-        """The epoch with the highest metric; the earlier one of equals. None before the first."""
-        scored = [epoch for _, epoch in sorted(self.epochs.items()) if epoch.get(metric) is not None]
+        """The epoch with the highest metric, of the latest stage begun; the earlier of equals. None without any."""
+        first = stage_begun(self.config, self.num_epochs)
+        scored = [one for epoch, one in sorted(self.epochs.items()) if epoch >= first and one.get(metric) is not None]
         return max(scored, key=lambda epoch: float(epoch[metric]), default=None)
+
+
+def stage_begun(config: dict[str, Any], epoch: int) -> int:
+    """The first epoch of the stage that an epoch belongs to; 1 where a training has no stages."""
+    if config.get("optim.stages") is None:
+        return 1
+    return _stage_begun(json.dumps({"stages": config["optim.stages"], "epochs": config["optim.epochs"]}), epoch)
+
+
+@lru_cache(maxsize=4096)
+def _stage_begun(text: str, epoch: int) -> int:
+    tree = json.loads(text)
+    parts = spans(parse_stages(tree["stages"], knob_named), tree["epochs"])
+    return max((part.first for part in parts if part.first <= max(epoch, 1)), default=1)
 
 
 @dataclass(slots=True)
@@ -100,6 +118,8 @@ class RunRecord:
     metric: str = "val_map"
     trials: dict[str, TrialRecord] = field(default_factory=dict)
     num_events: int = 0
+    comparison: bool = False
+    """Every setting is trained alike, to its end and as often: no choice has looked at any seed."""
     num_drivers: int = 0
     """Starts of the search: one more with each resume."""
 
@@ -113,6 +133,7 @@ class RunRecord:
         kind, time = event["kind"], datetime.fromisoformat(event["time"])
         if kind == "run":
             self.metric = event["metric"]
+            self.comparison = bool(event.get("comparison"))
             self.num_drivers += 1
             # A new driver: whatever was under way when the last one died is not any more.
             for trial in self.trials.values():
@@ -163,7 +184,8 @@ class RunRecord:
         """Whole trainings with seeds that no choice has looked at, in the order of their ids, by their setting."""
         found: dict[str, dict[int, TrialRecord]] = {}
         for _, trial in sorted(self.trials.items()):
-            if trial.role in ("replicate", "confirm") and trial.status == "finished" and self.value(trial) is not None:
+            counts = trial.role in ("replicate", "confirm") or (self.comparison and trial.role == "search")
+            if counts and trial.status == "finished" and self.value(trial) is not None:
                 # Trained twice (in two runs looked at as one), a seed still counts once.
                 found.setdefault(trial.config_hash, {}).setdefault(trial.seed, trial)
         return {digest: list(seeds.values()) for digest, seeds in found.items()}
@@ -174,8 +196,8 @@ class RunRecord:
         return self.value(trial) if mean is None else mean
 
     def _replicate_mean(self, seeds: list[TrialRecord]) -> float | None:
-        """The mean over the replicates among a setting's fresh seeds; None without any."""
-        values = [self.value(one) or 0.0 for one in seeds if one.role == "replicate"]
+        """The mean over a setting's fresh seeds, but for those that confirm it; None without any."""
+        values = [self.value(one) or 0.0 for one in seeds if one.role != "confirm"]
         return sum(values) / len(values) if values else None
 
     def settings(self) -> list[TrialRecord]:

@@ -52,6 +52,8 @@ LEADERBOARD = pa.schema(
         pa.field("epochs", pa.int32(), nullable=False),  # epochs done
         pa.field("best_epoch", pa.int32()),  # by the run's metric, from 1; null before the first
         pa.field("ties_with_best", pa.bool_()),  # cannot be told from the leader; null where nothing can be said
+        pa.field("seeds_mean", pa.float64()),  # the run's metric over the seeds that a setting is ranked by
+        pa.field("num_seeds", pa.int32()),  # how many those are; null where it is ranked by its one training
         pa.field("same_as", pa.string()),  # a trial of another setting that trained to the very same weights
         *_scores("val"),  # this and the following at the best epoch
         *_scores("confirm"),  # of the trials that confirm, on the images set apart for it

@@ -79,11 +79,13 @@ def leaderboard_table(record: RunRecord, folder: Path, *, make: bool = True) -> 
     except RunError:  # of one damaged table; results.compare names it
         ties = {}
     twins = find_twins(record)
+    seeds = record.fresh_seeds()
     rows = [
         {
             **_row(record, trial),
             **_intervals(record, folder, trial, make=make),
             "ties_with_best": ties.get(trial.trial_id),
+            **_seeds(record, trial, seeds),
             "same_as": twins.get(trial.trial_id),
             **{name: trial.config.get(name) for name in varying},
         }
@@ -174,6 +176,14 @@ def _row(record: RunRecord, trial: TrialRecord) -> dict[str, Any]:
         "started_at": trial.started_at,
         "finished_at": trial.finished_at,
     }
+
+
+def _seeds(record: RunRecord, trial: TrialRecord, seeds: dict[str, list[TrialRecord]]) -> dict[str, Any]:
+    """What a setting is ranked by, in the row of its first training."""
+    mine = [one for one in seeds.get(trial.config_hash, []) if one.role != "confirm"]
+    if trial.role != "search" or not mine:
+        return {}
+    return {"seeds_mean": record.standing(trial), "num_seeds": len(mine)}
 
 
 def _intervals(record: RunRecord, folder: Path, trial: TrialRecord, *, make: bool) -> dict[str, float]:

@@ -101,7 +101,7 @@ class Board:
 
     @cached_property
     def _fresh(self) -> dict[str, list[TrialRecord]]:
-        roles = ("confirm",) if self.part == "confirm" else ("replicate", "confirm")
+        roles = ("confirm",) if self.part == "confirm" else ("search", "replicate", "confirm")
         return {
             digest: self.measured([trial for trial in trials if trial.role in roles])
             for digest, trials in self.record.fresh_seeds().items()

@@ -158,7 +158,9 @@ def verdict_words(record: RunRecord, folder: Path) -> list[str]:
     if tied:
         lines.append(f"        {len(tied)} of {len(judged)} others cannot be told apart from it")
     if all(one.level == "models" for one in judged):
-        lines.append("        one training each: verdicts hold for these models; --replicates 3 tells settings apart")
+        repeated = any(trial.role == "replicate" for trial in record.trials.values())
+        few = "too few fresh seeds" if repeated else "one training"
+        lines.append(f"        {few} each: verdicts hold for these models; --replicates 3 tells settings apart")
     return lines
 
 

@@ -154,8 +154,13 @@ def connected(
             )
         else:
             context = ray.init(address=address, runtime_env={"env_vars": WORKER_ENVIRONMENT}, **quiet)
-    except (ConnectionError, ValueError, RuntimeError) as error:
+    except Exception as error:  # Ray raises plain ones, too
         if address is None:
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise UsageError(
+                f"Ray did not start on this machine ({printable(reason)}); where it is very busy, try again later"
+            ) from None
+        if not isinstance(error, ConnectionError | ValueError | RuntimeError):
             raise
         raise UsageError(
             f"--address {address}: no Ray cluster can be joined there ({error}); one with token login wants its "

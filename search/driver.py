@@ -106,7 +106,8 @@ def run_search(settings: SearchSettings, *, resume: bool = False, command: list[
     events = _open_folder(settings, plan, data, folder, resume=resume, command=command)
     record = events.record
     try:
-        events.write("run", metric=settings.metric, trials=plan.trials, resumed=resume)
+        alike = settings.scheduler == "none" and settings.replicates > 1 and settings.replicate_top >= plan.trials
+        events.write("run", metric=settings.metric, trials=plan.trials, resumed=resume, comparison=alike)
         with chatter_to(folder / LOG_FILE) as terminal:
             ending = _tune(settings, plan, data, folder, events, terminal, port=port, machine=machine)
     except KeyboardInterrupt:  # the second Ctrl-C: the record holds what it holds

@@ -53,9 +53,6 @@ def find_source(source: str, out: Path, flag: str) -> Source:
     if trial is None:
         what = f"no trial '{printable(trial_id)}'" if colon else "no trial with a score"
         raise RunError(f"{flag} {printable(source)}: run '{record.run}' has {what}")
-    if not colon:  # any seed of the best setting does, its first one before others
-        seeds = [one for one in record.ranked() if one.config_hash == trial.config_hash and one.checkpoint is not None]
-        trial = seeds[0] if seeds else trial
     if trial.checkpoint is None:
         raise RunError(
             f"{flag} {printable(source)}: the checkpoint of {trial.trial_id} was not kept (--keep says how many are); "

@@ -24,7 +24,7 @@ from digits_core.files import (
 )
 from results.matches import matches_path, resampled_scores
 from results.record import EventWriter, RunRecord
-from results.schema import EPOCH_NUMBERS
+from results.schema import ENDED, EPOCH_NUMBERS
 from results.store import CHECKPOINTS, THRESHOLDS, write_views
 from results.tables import replacing
 from search.sampler import Proposal
@@ -48,6 +48,7 @@ class Recorder(Callback):
         *,
         space: str,
         keep: int,
+        hold: int,
         reasons: dict[str, str],
         ending: Callable[[], str | None],
         watcher: Callable[[RunRecord, str], None],
@@ -58,13 +59,14 @@ class Recorder(Callback):
             folder: the run's.
             events: its open record.
             space: name of the space, for the rows.
-            keep: checkpoints of so many best trials stay.
+            keep: checkpoints of so many best settings stay, each that of its first training.
+            hold: so many stay while the run goes on: further seeds may yet change who is best.
             reasons: Ray's trial id to why the scheduler stopped it; read when a trial ends.
             ending: why the whole run is ending: `interrupted`, `time budget` or None.
             watcher: called with the record and a trial's id after each report and each end.
         """
         self._folder, self._events = folder, events
-        self._space, self._keep = space, keep
+        self._space, self._keep, self._hold = space, keep, max(keep, hold)
         self._reasons, self._ending, self._watcher = reasons, ending, watcher
         self._written, self._dirty = 0.0, True
         # A second or so of numpy for each trial that ends, beside Ray's loop: reports must not wait for it.
@@ -153,6 +155,8 @@ class Recorder(Callback):
             if trial.status == "running":
                 self._end(trial.trial_id, *self._verdict(trial.trial_id))
         self._bootstraps.shutdown()
+        if all(trial.status in ENDED for trial in self.record.trials.values()):
+            self._drop_losers(self._keep)
         write_views(self._folder, self.record)
 
     def _verdict(self, name: str, reason: str | None = None) -> tuple[str, str | None]:
@@ -173,7 +177,7 @@ class Recorder(Callback):
         if status != "interrupted":
             self._keep_best(name)
         self._events.write("end", trial_id=name, status=status, reason=reason)
-        self._drop_losers()
+        self._drop_losers(self._hold)
         if status != "interrupted":  # nothing will go on from Ray's copies
             saved = self.record.trials[name].saved
             if saved is not None:
@@ -208,10 +212,11 @@ class Recorder(Callback):
             self._bootstraps.submit(resampled_scores, self._folder, name, config, part)
         self._events.write("kept", trial_id=name, path=f"{CHECKPOINTS}/{name}")
 
-    def _drop_losers(self) -> None:
-        """Delete the checkpoints of all but the best trials that ended."""
-        kept = [trial for trial in self.record.ranked() if trial.checkpoint is not None]
-        for loser in kept[self._keep :]:
+    def _drop_losers(self, keep: int) -> None:
+        """Delete the checkpoints of all but the first trainings of the best settings."""
+        leads = [trial.trial_id for trial in self.record.settings() if trial.checkpoint is not None][:keep]
+        kept = [trial for trial in self.record.trials.values() if trial.checkpoint is not None]
+        for loser in (trial for trial in kept if trial.trial_id not in leads):
             shutil.rmtree(self._folder / str(loser.checkpoint), ignore_errors=True)
             self._events.write("kept", trial_id=loser.trial_id, path=None)
 

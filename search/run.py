@@ -251,7 +251,7 @@ def _list_spaces() -> int:
         print(f"{space.name:15} {space.summary}" + (" (a comparison)" if space.comparison else ""))
         print(f"{'':15}   varies {', '.join(sorted(space.fields()))}")
         if space.baselines:
-            print(f"{'':15}   baselines: default, {', '.join(baseline.name for baseline in space.baselines)}")
+            print(f"{'':15}   baselines: default; {'; '.join(baseline.name for baseline in space.baselines)}")
     return 0
 
 
@@ -264,7 +264,9 @@ def _list_knobs() -> int:
 
 
 def _dry_run(settings: Any) -> int:
+    from digits_core.anchors import setting_digest
     from digits_core.cache import images_per_epoch
+    from digits_core.config import TrainConfig
     from digits_core.sweep import NUM_SWEPT
     from results.record import RunRecord
     from results.terminal import open_console
@@ -273,6 +275,7 @@ def _dry_run(settings: Any) -> int:
     from search.further import FurtherTrials
     from search.probe import Probe
     from search.settings import make_plan
+    from spaces.registry import DEFAULT_BASELINE
 
     plan = make_plan(settings)
     console = open_console()
@@ -283,7 +286,12 @@ def _dry_run(settings: Any) -> int:
         RunRecord(settings.name), replicates=settings.replicates, top=settings.replicate_top, confirm=settings.confirm
     ).most(plan.trials)
     most = (plan.trials + further) * epochs
-    names = ["default", *(baseline.name for baseline in plan.space.baselines)][: plan.trials]
+    tried: dict[str, str] = {}
+    for baseline in (DEFAULT_BASELINE, *plan.space.baselines):
+        config = TrainConfig.from_flat({**plan.space.fixed, **baseline.overrides}, plan.base)
+        tried.setdefault(setting_digest(config), baseline.name)
+    names = list(tried.values())[: plan.trials]
+    which = "every setting" if settings.replicate_top >= plan.trials else "the best settings"
     if settings.address is None:
         found = Probe(plan.probe_config()).findings(data.categories.num_classes)
         found.check(settings.gpus_per_trial)
@@ -291,10 +299,12 @@ def _dry_run(settings: Any) -> int:
     else:
         slots = f"those of the cluster at {settings.address}"
     console.print(
-        f"would train: {plan.trials} settings of space {settings.space}, baselines first ({', '.join(names)})\n"
-        f"each at most {epochs} epochs of {images} images; {settings.scheduler} stops the weak, "
-        f"{settings.sampler} proposes\n"
-        + (f"then at most {further} more trainings: further seeds of the best settings\n" if further else "")
+        f"would train: {plan.trials} setting{'s' * (plan.trials > 1)} of space {settings.space}, baselines first "
+        f"({'; '.join(names)})\n"
+        f"each at most {epochs} epochs of {images} images; "
+        + ("none is stopped early" if settings.scheduler == "none" else f"{settings.scheduler} stops the weak")
+        + f", sampler {settings.sampler}\n"
+        + (f"then at most {further} more trainings: further seeds of {which}\n" if further else "")
         + f"at most {most} epochs and {most * images:,} images in all\nslots: {slots}\n"
         f"swept on each trained model: {NUM_SWEPT + len(plan.sweep):,} threshold settings\n"
         f"run folder: {settings.out}/{settings.name}",

@@ -17,15 +17,13 @@ from digits_core.config import TrainConfig
 from digits_core.errors import ConfigError
 from search.further import Waiting
 from search.screen import Screen
-from spaces.registry import Baseline, Overrides, Space, enumerate_settings
+from spaces.registry import DEFAULT_BASELINE, Overrides, Space, enumerate_settings
 
 MAX_REPEATS = 50
 """Settings in a row that were tried before: then the space counts as used up."""
 
 MAX_SCREENED = 500
 """Settings in a row that the screen may keep out, likewise."""
-
-DEFAULT_BASELINE = Baseline(name="default", overrides={}, source="TrainConfig")
 
 
 def build_sampler(name: str, seed: int, num_trials: int) -> optuna.samplers.BaseSampler:

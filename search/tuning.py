@@ -87,6 +87,7 @@ def fit(
         events,
         space=plan.space.name,
         keep=settings.keep,
+        hold=max(settings.replicate_top if settings.replicates > 1 else 0, settings.confirm + 1),
         reasons=scheduler.reasons,
         ending=why,
         watcher=watcher,

@@ -32,6 +32,9 @@ class Baseline:
     """Who used it."""
 
 
+DEFAULT_BASELINE = Baseline(name="default", overrides={}, source="TrainConfig, or what the space starts from")
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Row:
     """One row of a published table.

@@ -149,7 +149,7 @@ _TABLES_B: tuple[tuple[str, tuple[Row, ...], Flat], ...] = (
     (
         "Table 7, RoI levels",
         (_b("four", "B batch 8", 0.4653, 0.36, 0.77), _b("two", "B two levels", 0.4633, 0.35, 0.76)),
-        {},
+        _AT_512,
     ),
 )
 

@@ -153,7 +153,7 @@ def introduce(events, trial_id, **flat):
         baseline=None,
         config=config.to_flat(),
         config_hash=setting_digest(config),
-        seed=0,
+        seed=config.runtime.seed,
         params={},
         optuna_number=None,
     )

@@ -144,7 +144,7 @@ TIMES = ("images_per_second", "peak_memory_bytes", "epoch_seconds", "train_secon
 
 
 @pytest.mark.parametrize(
-    ("values", "epochs"), [([0.9, 0.1, 0.1, 0.1, 0.1, 0.1], 5), ([0.1, 0.1, 0.1, 0.1, 0.2, 0.2], 6)]
+    ("values", "epochs"), [([0.9, 0.1, 0.1, 0.2, 0.1, 0.1, 0.1], 6), ([0.9, 0.1, 0.1, 0.1, 0.2, 0.3, 0.3], 7)]
 )
 def test_early_stopping_acts_in_the_last_stage_alone(values, epochs, tiny_data, spy_report, monkeypatch):
     scores = iter(values)
@@ -156,11 +156,11 @@ def test_early_stopping_acts_in_the_last_stage_alone(values, epochs, tiny_data, 
 
     monkeypatch.setattr(training, "_evaluate", told)
     config = TrainConfig.from_flat(
-        {"optim.epochs": 6, "optim.early_stop_epochs": 2, "optim.batch_size": 8, "optim.stages": "3;3"}
+        {"optim.epochs": 7, "optim.early_stop_epochs": 2, "optim.batch_size": 8, "optim.stages": "3;4"}
     )
     train(config, tiny_data, spy_report, device="cpu")
     # in the first stage nothing stops, however long it gains nothing; the last counts from its own start
-    assert [one.metrics.early_stopped for one in spy_report.seen] == [False] * (epochs - 1) + [epochs < 6]
+    assert [one.metrics.early_stopped for one in spy_report.seen] == [False] * (epochs - 1) + [epochs < 7]
 
 
 def test_the_train_sample_is_scored_beside_valid_and_changes_nothing(tiny_data, one_thread):
@@ -177,3 +177,17 @@ def test_the_train_sample_is_scored_beside_valid_and_changes_nothing(tiny_data, 
     assert all_of_it.metrics.train_map != some.metrics.train_map
     assert setting_digest(TrainConfig()) == setting_digest(TrainConfig.from_flat({"runtime.train_sample": 3}))
     assert torch.is_grad_enabled()
+
+
+def test_each_stage_has_its_own_best_epoch(tiny_data, spy_report, monkeypatch):
+    scores = iter([0.9, 0.1, 0.3, 0.2])
+    real = training._evaluate
+
+    def told(run, split, floor):
+        one = real(run, split, floor)
+        return dataclasses.replace(one, scores=dataclasses.replace(one.scores, map=next(scores)))
+
+    monkeypatch.setattr(training, "_evaluate", told)
+    config = TrainConfig.from_flat({"optim.epochs": 4, "optim.batch_size": 8, "optim.stages": "2;2"})
+    train(config, tiny_data, spy_report, device="cpu")
+    assert [one.improved for one in spy_report.seen] == [True, False, True, False]

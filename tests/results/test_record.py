@@ -4,8 +4,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from conftest import introduce, report
 from digits_core.errors import RunError
 from results.record import EVENTS_FILE, EventWriter, RunRecord, read_record
+from results.store import leaderboard_table
 
 
 def test_the_best_epoch_counts_not_the_last(run_folder):
@@ -107,3 +109,34 @@ def test_time_in_a_slot_excludes_the_time_between_drivers():
     event(7, 36, "end", trial_id="t", status="finished", reason=None)
     assert record.trials["t"].slot_seconds == pytest.approx(6 + 5)
     assert record.trials["t"].started_at.second == 2
+
+
+def test_in_a_comparison_the_first_training_counts_as_a_seed(tmp_path):
+    for comparison, seeds, mean in ((False, 1, 0.5), (True, 2, 0.4)):
+        folder = tmp_path / f"run{comparison}"
+        folder.mkdir()
+        events = EventWriter(folder, "run")
+        events.write("run", metric="val_map", trials=1, resumed=False, comparison=comparison)
+        for number, (role, value) in enumerate((("search", 0.3), ("replicate", 0.5))):
+            introduce(events, f"t{number:04d}", **{"optim.epochs": 1, "runtime.seed": number})
+            events.record.trials[f"t{number:04d}"].role = role
+            events.write("report", trial_id=f"t{number:04d}", **report(1, value))
+            events.write("end", trial_id=f"t{number:04d}", status="finished", reason=None)
+        record = events.record
+        lead = record.trials["t0000"]
+        assert len(record.fresh_seeds()[lead.config_hash]) == seeds
+        assert record.standing(lead) == pytest.approx(mean)
+        [row, *_] = leaderboard_table(record, folder).to_pylist()
+        assert (row["num_seeds"], row["seeds_mean"]) == (seeds, pytest.approx(mean))
+        events.close()
+
+
+def test_the_best_epoch_of_a_staged_training_is_of_its_latest_stage(tmp_path):
+    events = EventWriter(tmp_path, "run")
+    events.write("run", metric="val_map", trials=1, resumed=False)
+    introduce(events, "t0000", **{"optim.epochs": 4, "optim.stages": "50%; 50% optim.lr=1e-4"})
+    trial = events.record.trials["t0000"]
+    for epoch, value, best in ((1, 0.9, 1), (2, 0.8, 1), (3, 0.1, 3), (4, 0.2, 4)):
+        events.write("report", trial_id="t0000", **report(epoch, value))
+        assert trial.best("val_map")["epoch"] == best
+    events.close()

@@ -268,7 +268,7 @@ def test_dry_run_says_what_would_run_and_writes_nothing(capsys, tmp_path, monkey
         == 0
     )
     out = capsys.readouterr().out
-    assert "would train: 5 settings of space anchors,thresholds, baselines first (default, report B small" in out
+    assert "would train: 5 settings of space anchors,thresholds, baselines first (default; report B small" in out
     assert "at most 15 epochs and 120 images in all" in out
     assert "swept on each trained model: 3,400 threshold settings" in out
     assert list(tmp_path.iterdir()) == []

@@ -111,7 +111,7 @@ def test_the_spaces_hold_every_row_and_start_from_the_first(space):
     assert space.comparison
 
 
-def test_only_the_anchors_question_hangs_on_the_image_size():
+def test_what_lives_in_resized_pixels_hangs_on_the_image_size():
     bound = {one.title for one in TABLES if one.holds_at}
-    assert bound == {"B, Table 5, anchor sizes", "B, Table 5, aspect ratios"}
+    assert bound == {"B, Table 5, anchor sizes", "B, Table 5, aspect ratios", "B, Table 7, RoI levels"}
     assert all(one.holds_at == {"model.min_size": 512} for one in TABLES if one.holds_at)
