@@ -1,0 +1,219 @@
+"""python -m digits_core.to_onnx: a model folder as one ONNX file, checked against the model itself."""
+
+import argparse
+import json
+import os
+import tempfile
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from digits_core.command import CommandParser, at_least, run_command
+from digits_core.errors import DataError, UsageError, printable
+
+if TYPE_CHECKING:
+    from digits_core.inference import Detector
+
+OPSET = 17
+
+BOX_TOLERANCE = 1e-3
+"""How far a box may lie from the model's own, pixels for each pixel of the box's longer side (at least one)."""
+
+SCORE_TOLERANCE = 1e-3
+
+NUM_CHECKED = 24
+
+_EPILOG = """
+example:
+  python -m digits_core.to_onnx runs/my-search/models/t0003-r1 -o model.onnx --images valid/
+
+The file takes `image`, float32 [3, height, width] in [0, 1], of any size, and gives `boxes` [num, 4] (xyxy, pixels of
+that image), `labels` [num] and `scores` [num] at Task 1's thresholds. Its metadata hold the categories and both tasks'
+thresholds.
+"""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The flags of this command."""
+    parser = CommandParser(
+        prog="python -m digits_core.to_onnx",
+        description="Export a model folder to ONNX, and check the file with onnxruntime against the model.",
+        epilog=_EPILOG,
+    )
+    parser.add_argument("model", type=Path, metavar="MODEL", help="model folder or checkpoint")
+    parser.add_argument("-o", "--out", type=Path, required=True, metavar="FILE.onnx", help="file to write")
+    parser.add_argument("--force", action="store_true", help="replace the file if it is there")
+    parser.add_argument(
+        "--images", type=Path, metavar="FOLDER", help="images to check it on (default: drawn house numbers)"
+    )
+    parser.add_argument(
+        "--check", type=at_least(1), default=NUM_CHECKED, metavar="N", help=f"how many of them (default {NUM_CHECKED})"
+    )
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command."""
+    args = build_parser().parse_args(argv)
+    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+    return run_command("digits_core.to_onnx", lambda: _export(args))
+
+
+def _export(args: argparse.Namespace) -> int:
+    try:
+        import onnx  # noqa: F401
+        import onnxruntime  # noqa: F401
+    except ImportError as error:
+        raise UsageError(f"ONNX needs packages of its own ({error.name} is missing): pip install '.[onnx]'") from None
+    import torch
+
+    from digits_core.inference import load_detector
+
+    if args.out.suffix != ".onnx":
+        raise UsageError(f"-o {printable(str(args.out))}: must be a file that ends in .onnx")
+    if args.out.exists() and not args.force:
+        raise UsageError(f"-o {printable(str(args.out))}: exists; name another file, or replace it with --force")
+    if not args.out.absolute().parent.is_dir():
+        raise UsageError(f"-o {printable(str(args.out))}: no such folder {args.out.parent}")
+    detector = load_detector(args.model, torch.device("cpu"), torch.float32)
+    images = _images(args.images, args.check)
+    with tempfile.TemporaryDirectory(dir=args.out.absolute().parent, prefix=".onnx-") as scratch:
+        half = Path(scratch) / "model.onnx"
+        export(detector, half)
+        worst = compare(detector, half, images)
+        half.replace(args.out)
+    print(
+        f"wrote {args.out} ({args.out.stat().st_size / 1e6:.1f} MB); on {len(images)} images onnxruntime gives the "
+        f"model's own labels, and boxes within {worst:.1e} of their size"
+    )
+    return 0
+
+
+def _images(folder: Path | None, count: int) -> list[Any]:
+    """Images to compare on, uint8 [height, width, 3]."""
+    if folder is None:
+        from digits_core.synthetic import draw_numbers, stream_seed
+
+        return [one.pixels for one in draw_numbers(stream_seed("valid", 0), count)]
+    from digits_core.source import decode_image
+    from digits_core.submission import numbered_images
+
+    found = []
+    for path in list(numbered_images(folder).values())[:count]:
+        pixels, fault = decode_image(path)
+        if pixels is None:
+            raise DataError(f"{printable(str(path))} {fault}")
+        found.append(pixels)
+    return found
+
+
+def export(detector: "Detector", path: Path) -> None:
+    """Write a detector as ONNX, for images of any size."""
+    import onnx
+    import torch
+    from torch import Tensor, nn
+    from torch.nn import functional
+    from torchvision.models.detection.transform import GeneralizedRCNNTransform
+
+    class Transform(GeneralizedRCNNTransform):
+        """torchvision's own, but for a resize to whole pixels: ONNX would scale by the unrounded factor."""
+
+        def resize(self, image: Tensor, target: Any = None) -> tuple[Tensor, Any]:
+            shape = torch._shape_as_tensor(image)[-2:]
+            if self.fixed_size is not None:
+                size = torch.tensor([self.fixed_size[1], self.fixed_size[0]])
+            else:
+                # Double precision in vectors of one: the exporter casts scalars to single, and rounds other sizes.
+                sides = shape.to(torch.float64)
+                limits = torch.tensor([[self.min_size[0]], [self.max_size]], dtype=torch.float64)
+                shortest, longest = torch.amin(sides, 0, keepdim=True), torch.amax(sides, 0, keepdim=True)
+                scale = torch.minimum(limits[0] / shortest, limits[1] / longest)
+                size = torch.floor(sides * scale).to(torch.int64)
+            sides_out: Any = [size[0], size[1]]  # traced, so that they follow the image
+            resized = functional.interpolate(image[None], size=sides_out, mode="bilinear", align_corners=False)
+            return resized[0], target
+
+    class Exported(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = detector.model
+
+        def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+            found = self.model([image])[0]
+            return found["boxes"], found["labels"], found["scores"]
+
+    before = detector.model.transform
+    own = Transform(before.min_size, before.max_size, before.image_mean, before.image_std)
+    own.fixed_size, own.size_divisible = before.fixed_size, before.size_divisible
+    detector.model.transform = own
+    try:
+        with warnings.catch_warnings(), torch.inference_mode():
+            warnings.simplefilter("ignore")
+            torch.onnx.export(
+                Exported().eval(),
+                (torch.rand(3, 60, 120),),
+                str(path),
+                opset_version=OPSET,
+                dynamo=False,
+                input_names=["image"],
+                output_names=["boxes", "labels", "scores"],
+                dynamic_axes={
+                    "image": {1: "height", 2: "width"},
+                    **{name: {0: "num"} for name in ("boxes", "labels", "scores")},
+                },
+            )
+    finally:
+        detector.model.transform = before
+    model = onnx.load(str(path))
+    flat = detector.config.to_flat()
+    known = {
+        "categories": {"ids": detector.categories.ids, "names": detector.categories.names},
+        "detect": {name: value for name, value in flat.items() if name.startswith("detect.")},
+        "augment": {name: value for name, value in flat.items() if name.startswith("augment.")},
+    }
+    onnx.helper.set_model_props(model, {name: json.dumps(value) for name, value in known.items()})
+    onnx.save(model, str(path))
+
+
+def compare(detector: "Detector", path: Path, images: Sequence[Any]) -> float:
+    """The largest distance of a box from the model's own, over the box's longer side.
+
+    Raises:
+        DataError: the file gives other detections than the model.
+    """
+    import numpy as np
+    import onnxruntime
+    import torch
+
+    from digits_core.detect import detect_raw, to_tensor
+
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    worst = 0.0
+    for number, pixels in enumerate(images):
+        image = to_tensor(pixels)
+        with torch.inference_mode():
+            own = {name: value.numpy() for name, value in detector.model([image])[0].items()}
+        boxes, labels, scores = session.run(["boxes", "labels", "scores"], {"image": image.numpy()})
+        if sorted(labels.tolist()) != sorted(own["labels"].tolist()):
+            raise DataError(
+                f"{path.name}: on image {number} of the check it finds {len(labels)} boxes with other labels than the "
+                f"model's {len(own['labels'])}; nothing was written"
+            )
+        # Of two boxes with the same score NMS may keep either: so each is looked for among all that the model found.
+        raw, _ = detect_raw(detector.model, [image], floor=detector.config.detect.task1.score)
+        found = raw.original_boxes
+        for box, label, score in zip(boxes, labels, scores, strict=True):
+            alike = (raw.labels == label) & (np.abs(raw.scores - score) < SCORE_TOLERANCE)
+            apart = np.abs(found[alike] - box).max(axis=1)
+            side = max(float((box[2:] - box[:2]).max()), 1.0)
+            worst = max(worst, float(apart.min()) / side if len(apart) else float("inf"))
+    if worst > BOX_TOLERANCE:
+        raise DataError(
+            f"{path.name}: boxes lie up to {worst:.1e} of their size away from the model's; nothing was written"
+        )
+    return worst
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
