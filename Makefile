@@ -48,7 +48,7 @@ check: $(STAMP) ## Format, lint, types and import contracts
 
 lock: ## Pin the newest versions that pyproject.toml allows (needs uv); no addresses are written
 	uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
-		--no-header --no-annotate --group dev --extra svhn --extra xlsx pyproject.toml -o requirements.lock
+		--no-header --no-annotate --group dev --extra onnx --extra svhn --extra xlsx pyproject.toml -o requirements.lock
 
 clean: ## Remove the environment and caches (run folders stay)
 	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

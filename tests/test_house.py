@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from digits_core import data, pretrain
+from digits_core import data, predict, pretrain, to_onnx
 from digits_core.config import knobs
 from results import compare, export, leaderboard, plots
 from results.leaderboard import SHOWN
 from results.schema import EPOCHS, LEADERBOARD
-from search import run
+from search import retrain, run
 from search.defaults import METRICS, SAMPLERS, SCHEDULERS
 
 ROOT = Path(__file__).parents[1]
@@ -24,6 +24,9 @@ COMMANDS = {
     "results.plots": plots,
     "digits_core.data": data,
     "digits_core.pretrain": pretrain,
+    "digits_core.predict": predict,
+    "digits_core.to_onnx": to_onnx,
+    "search.retrain": retrain,
 }
 
 

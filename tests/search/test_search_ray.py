@@ -1,8 +1,10 @@
 """Whole searches under a real local Ray, as a user starts them: a command in a process of its own."""
 
+import csv
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -365,3 +367,69 @@ def test_a_comparison_on_other_categories_answers_its_table(tmp_path, shapes_fol
     assert "four against two: noise: seed for seed the same weights" in capsys.readouterr().out
     assert plots.main([str(tmp_path / "levels")]) == 0
     assert (tmp_path / "levels" / "plots" / "predictions.svg").is_file()
+
+
+def test_the_best_is_retrained_by_two_processes_killed_and_gone_on_with(whole, drawn, tmp_path, capsys):
+    from digits_core import predict
+    from digits_core.submission import numbered_images
+
+    folder = shutil.copytree(whole[0], tmp_path / "again")
+    best = read_record(folder, "again").winner()
+    arguments = ["-m", "search.retrain", str(folder), "--epochs", "3", "--workers", "2"]
+
+    def begin():
+        return subprocess.Popen(
+            [sys.executable, *arguments],
+            cwd=ROOT,
+            env=os.environ | {"NO_ALBUMENTATIONS_UPDATE": "1"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+
+    name = f"{best.trial_id}-r1"
+    written = folder / "retrain" / name / "epochs.jsonl"
+    process = begin()
+    deadline = time.monotonic() + 200
+    while not (written.exists() and written.read_text().count("\n") >= 1):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    assert not (folder / "models").exists()
+    code, out, errors = finished(begin())
+    assert code == 0, errors
+    assert f"retraining {best.trial_id}" in out
+    assert "optim.epochs = 3" not in out  # as in the search
+    model = folder / "models" / name
+    assert {path.name for path in model.iterdir()} == {
+        "model.safetensors", "config.json", "classes.json", "metrics.json", "MODEL_CARD.md",
+    }  # fmt: skip
+    metrics = json.loads((model / "metrics.json").read_text())
+    assert (metrics["parent"], metrics["workers"], metrics["epochs"]) == (best.trial_id, 2, 3)
+    board = read_leaderboard(folder)
+    [row] = board[board["role"] == "retrain"].to_dict("records")
+    assert (row["trial_id"], row["parent"], row["trained_on"], row["status"]) == (
+        name,
+        best.trial_id,
+        "train",
+        "finished",
+    )
+    record = read_record(folder, "again")
+    assert sorted(record.trials[name].epochs) == [1, 2, 3]
+    assert record.winner().trial_id == best.trial_id  # a retraining takes no part in the search
+
+    # What the folder claims is what its files say: on the images that chose it, for confirm took half of valid.
+    assert predict.main([str(model), str(drawn / "valid"), "-o", str(tmp_path / "out"), "--device", "cpu"]) == 0
+    chosen = set(pq.read_table(folder / "matches" / f"{name}.parquet").column("image_id").to_pylist())
+    assert chosen < set(numbered_images(drawn / "valid"))
+    tree = json.loads((drawn / "valid.json").read_text())
+    truth = {image: sorted((row["bbox"][0] + row["bbox"][2] / 2, row["category_id"] - 1) for row in tree["annotations"]
+                           if row["image_id"] == image) for image in chosen}  # fmt: skip
+    with (tmp_path / "out" / "pred.csv").open() as file:
+        said = {int(row["image_id"]): row["pred_label"] for row in csv.DictReader(file)}
+    right = sum(said[image] == "".join(str(digit) for _, digit in truth[image]) for image in chosen)
+    # batches are padded otherwise here, which may move one box over a threshold
+    assert right / len(chosen) == pytest.approx(metrics["scores"]["val_number_accuracy"][0], abs=2.1 / len(chosen))
