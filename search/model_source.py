@@ -56,7 +56,8 @@ def find_source(source: str, out: Path, flag: str) -> Source:
     if trial.checkpoint is None:
         raise RunError(
             f"{flag} {printable(source)}: the checkpoint of {trial.trial_id} was not kept (--keep says how many are); "
-            f"its own sweep lies in {folder / THRESHOLDS / (trial.trial_id + '.parquet')}"
+            f"train it again with python -m search.retrain {folder} --trial {trial.trial_id}, or look at its sweep in "
+            f"{folder / THRESHOLDS / (trial.trial_id + '.parquet')}"
         )
     best = trial.best(record.metric)
     words = f"{trial.trial_id} of {folder}"

@@ -369,6 +369,7 @@ def test_a_comparison_on_other_categories_answers_its_table(tmp_path, shapes_fol
     assert (tmp_path / "levels" / "plots" / "predictions.svg").is_file()
 
 
+@pytest.mark.timeout(600)
 def test_the_best_is_retrained_by_two_processes_killed_and_gone_on_with(whole, drawn, tmp_path, capsys):
     from digits_core import predict
     from digits_core.submission import numbered_images
