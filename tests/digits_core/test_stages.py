@@ -108,9 +108,9 @@ def test_stages_are_one_training_with_one_history(tiny_data, spy_report, one_thr
     seen = []
     step = training.train_step
 
-    def watch(run, images, targets):
+    def watch(run, images, *more):
         seen.append((run.stage.config.augment.pipeline, len(images), run.optimizer.param_groups[0]["lr"]))
-        return step(run, images, targets)
+        return step(run, images, *more)
 
     monkeypatch.setattr(training, "train_step", watch)
     train(staged(), tiny_data, spy_report, device="cpu")

@@ -79,7 +79,7 @@ def searched(tmp_path):
     [
         (["--from", "nowhere"], "--from nowhere: there is no run nowhere, in {out} neither, and no checkpoint"),
         (["--from", "gone"], "the checkpoint of t0000 was not kept"),
-        (["--from", "gone:t0000"], "its own sweep lies in {out}/gone/thresholds/t0000.parquet"),
+        (["--from", "gone:t0000"], "look at its sweep in {out}/gone/thresholds/t0000.parquet"),
         (["--from", "gone:t7"], "run 'gone' has no trial 't7'"),
         (["--from", "empty"], "run 'empty' has no trial with a score"),
         (["--from", "gone", "--space", "anchors"], "space 'anchors' needs trainings of its own"),
