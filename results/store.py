@@ -21,6 +21,7 @@ LEADERBOARD_FILE = "leaderboard.parquet"
 EPOCHS_FILE = "epochs.parquet"
 BEST_FILE = "best.toml"
 CHECKPOINTS, THRESHOLDS = "checkpoints", "thresholds"
+RETRAIN, MODELS = "retrain", "models"
 
 _ARROW_TYPES = {bool: pa.bool_(), int: pa.int64(), float: pa.float64(), str: pa.string()}
 
@@ -42,6 +43,18 @@ def find_runs(paths: list[Path]) -> list[Path]:
             raise RunError(f"{printable(str(path))}: {what}; a run is a folder with {EVENTS_FILE}, like runs/NAME")
         found += inside
     return found
+
+
+def find_run(path: Path) -> Path:
+    """The one run folder that is named.
+
+    Raises:
+        RunError: a path holds no run, or several.
+    """
+    [folder, *more] = find_runs([path])
+    if more:
+        raise RunError(f"{printable(str(path))}: holds several runs; name one of them")
+    return folder
 
 
 def write_views(folder: Path, record: RunRecord, *, make: bool = True) -> None:

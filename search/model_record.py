@@ -9,15 +9,13 @@ from digits_core.config import TrainConfig
 from results.matches import matches_path, write_matches
 from results.record import EventWriter
 from results.schema import EPOCH_NUMBERS
-from results.store import write_views
+from results.store import MODELS, RETRAIN, write_views
 from search.model_folder import measure, write_model
 from search.settings import SearchSettings
 from search.together import MODEL_FOLDER
 
 if TYPE_CHECKING:
     from search.retrain import Plan
-
-SCORES = ("map", "map_50", "map_75", "digit_accuracy", "number_accuracy")
 
 
 def keep_retraining(
@@ -36,7 +34,7 @@ def keep_retraining(
     from digits_core.inference import load_detector
     from digits_core.train import choose_device
 
-    state = folder / "retrain" / name
+    state = folder / RETRAIN / name
     config, joined = TrainConfig.from_flat(plan.config), plan.trained_on == "train+valid"
     improved = [one for one in epochs if one["improved"]]
     best = improved[-1] if improved else epochs[-1]
@@ -63,7 +61,7 @@ def keep_retraining(
         "num_valid": 0 if joined else len(data.valid),
         "scores": {} if claim is None else {f"val_{key}": list(value) for key, value in claim.scores.items()},
     }
-    write_model(folder / "models" / name, state / MODEL_FOLDER, config, metrics)
+    write_model(folder / MODELS / name, state / MODEL_FOLDER, config, metrics)
     if claim is not None and claim.matches is not None:
         path = matches_path(folder, name, "val")
         path.parent.mkdir(exist_ok=True)
@@ -98,7 +96,7 @@ def keep_retraining(
                 optima={} if claim is None else claim.optima,
                 **values,
             )
-        events.write("kept", trial_id=name, path=f"models/{name}")
+        events.write("kept", trial_id=name, path=f"{MODELS}/{name}")
         events.write("end", trial_id=name, status="finished", reason=f"retrained from {plan.parent}")
     finally:
         events.close()

@@ -13,12 +13,12 @@ from digits_core.command import CommandParser, at_least, run_command
 from digits_core.config import TrainConfig, parse_assignment
 from digits_core.errors import RunError, UsageError, did_you_mean, printable
 from results.record import RunRecord, TrialRecord
-from results.store import find_runs, read_record_of, read_run_file
+from results.store import MODELS, RETRAIN, find_run, read_record_of, read_run_file
 
 RETRAIN_SEED = 200_000
 """Added to the search's seed for retrainings; they follow on it."""
 
-STATE_FOLDER, MODELS_FOLDER, PLAN_FILE = "retrain", "models", "plan.json"
+PLAN_FILE = "plan.json"
 
 _EPILOG = """
 examples:
@@ -144,9 +144,7 @@ def _retrain(args: argparse.Namespace) -> int:
     from search.driver import prepare_data, resumed_settings
     from search.probe import Probe
 
-    [folder, *more] = find_runs([args.run])
-    if more:
-        raise UsageError(f"{printable(str(args.run))}: holds several runs; name one of them")
+    folder = find_run(args.run)
     record = read_record_of(folder)
     trial, why = choose_trial(record, folder, args.trial)
     settings = resumed_settings(str(folder.parent), folder.name)
@@ -226,8 +224,8 @@ def train_one(
 ) -> str:
     """Train one retraining to its end, or go on with one that was interrupted; returns its name in the run."""
     name = place_for(folder, record, plan)
-    state = folder / STATE_FOLDER / name
-    if (folder / MODELS_FOLDER / name).is_dir():
+    state = folder / RETRAIN / name
+    if (folder / MODELS / name).is_dir():
         console.print(f"{name}: done before")
         return name
     state.mkdir(parents=True, exist_ok=True)
@@ -244,7 +242,7 @@ def place_for(folder: Path, record: RunRecord, plan: Plan) -> str:
     number = 1
     while True:
         name = f"{plan.parent}-r{number}"
-        path = folder / STATE_FOLDER / name / PLAN_FILE
+        path = folder / RETRAIN / name / PLAN_FILE
         if not path.is_file() and name not in record.trials:
             return name
         try:
@@ -369,7 +367,7 @@ def finish(folder: Path, names: list[str], console: Any) -> int:
     from search.model_folder import METRICS_FILE
 
     for name in names:
-        metrics = json.loads((folder / MODELS_FOLDER / name / METRICS_FILE).read_text(encoding="utf-8"))
+        metrics = json.loads((folder / MODELS / name / METRICS_FILE).read_text(encoding="utf-8"))
         scores = metrics["scores"]
         words = ", ".join(
             f"{key} {value:.3f} [{low:.3f}, {high:.3f}]"
@@ -377,7 +375,7 @@ def finish(folder: Path, names: list[str], console: Any) -> int:
             if key in ("val_map", "val_number_accuracy")
         )
         console.print(f"{name}: {words or 'trained on valid too, so it has no score'}", markup=False, soft_wrap=True)
-    model = folder / MODELS_FOLDER / names[0]
+    model = folder / MODELS / names[0]
     console.print(f"go on with  {this_python()} -m digits_core.predict {model} IMAGES -o predictions", soft_wrap=True)
     return 0
 
