@@ -4,6 +4,7 @@ import argparse
 import json
 import os
 import threading
+import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -321,16 +322,24 @@ def run_trainer(
 
 
 class Shown:
-    """Says each epoch as it is written, with the time left."""
+    """A line for each epoch as it is written, and on a terminal a bar with the time left."""
 
     def __init__(self, console: Any, state: Path, total: int) -> None:
         """Watch the epochs that a training writes into its folder."""
+        from rich.progress import BarColumn, Progress, TextColumn
+
         self._console, self._state, self._total = console, state, total
+        self._bar = Progress(
+            TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[left]}"),
+            console=console, transient=True, disable=not console.is_terminal,
+            redirect_stdout=False, redirect_stderr=False,  # what Ray prints goes to its log
+        )  # fmt: skip
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
 
     def __enter__(self) -> "Shown":
         """Begin watching."""
+        self._bar.start()
         self._thread.start()
         return self
 
@@ -338,6 +347,7 @@ class Shown:
         """Say what is left to say, and end."""
         self._ended.set()
         self._thread.join()
+        self._bar.stop()
 
     def _watch(self) -> None:
         from search.progress import clock
@@ -346,6 +356,8 @@ class Shown:
         said = len(read_epochs(self._state))
         if said:
             self._console.print(f"going on after epoch {said} of {self._total}")
+        bar = self._bar.add_task("starting", total=self._total, completed=said, left="")
+        since = time.monotonic()
         while True:
             last = self._ended.wait(0.5)
             epochs = read_epochs(self._state)
@@ -356,7 +368,17 @@ class Shown:
                     f"epoch {one['epoch']}/{self._total}  loss {one['train_loss']:.3f}{score}  "
                     f"{one['images_per_second']:.0f} images/s  {left} left"
                 )
+                since = time.monotonic()
             said = len(epochs)
+            if said:
+                seconds = epochs[-1]["epoch_seconds"]
+                done = min(said + min((time.monotonic() - since) / seconds, 1), self._total)
+                self._bar.update(
+                    bar,
+                    description=f"epoch {min(said + 1, self._total)} of {self._total}",
+                    completed=done,
+                    left=f"{clock((self._total - done) * seconds)} left",
+                )
             if last:
                 return
 
