@@ -101,7 +101,8 @@ def load_config(folder: Path) -> TrainConfig:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError):
         raise WeightsError(
-            f"{path} cannot be read; a checkpoint is a folder with {MODEL_FILE} and {CONFIG_FILE}"
+            f"{path} cannot be read; a checkpoint is a folder with {MODEL_FILE} and {CONFIG_FILE}; one that was "
+            "deleted from a run is trained again by python -m search.retrain RUN --trial ID"
         ) from None
     return TrainConfig.from_json(text, str(path))
 

@@ -271,6 +271,13 @@ class RuntimeConfig:
         "arithmetic: auto is bfloat16 on a GPU that has it, float32 elsewhere",
         choices=("auto", "float32", "bfloat16"),
     )
+    micro_batch: int | None = knob(
+        None,
+        "images that go through the model at once in training; their gradients add up to those of batch_size; none: "
+        "all of them",
+        low=1,
+        high=4096,
+    )
     eval_batch_size: int = knob(32, "images per batch of an evaluation", low=1, high=4096)
     train_sample: int = knob(
         0,

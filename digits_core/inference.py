@@ -102,15 +102,18 @@ def predict_images(
     ids = list(images)
     change = Processing(detector.config.augment)
     sizes = image_sizes(images)
+    model = detector.config.model
     damaged: dict[int, str] = {}
     found: dict[int, Candidates] = {}
     model_seconds = 0.0
-    whole = [image_id for image_id in ids if sizes[image_id] is not None]
+    for image_id, size in sizes.items():
+        if size is None:
+            _, damaged[image_id] = decode_image(images[image_id])
+        elif model.fixed_size is None and min(size) * min(model.min_size / min(size), model.max_size / max(size)) < 1:
+            damaged[image_id] = f"is {size[0]} x {size[1]} px, too thin for the model's size of {model.max_size} px"
+    whole = [image_id for image_id in ids if image_id not in damaged]
     shapes = np.array([sizes[image_id] for image_id in whole], dtype=np.int32).reshape(-1, 2)
     batches = [[whole[index] for index in some] for some in batches_by_shape(shapes, batch_size)]
-    for image_id in ids:
-        if sizes[image_id] is None:
-            _, damaged[image_id] = decode_image(images[image_id])
     done = len(damaged)
     with decoded_ahead(batches, images) as stream:
         for batch, results in stream:

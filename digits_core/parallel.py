@@ -1,5 +1,6 @@
 """Several processes that train one model: each takes its share of every batch, gradients are averaged."""
 
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -38,6 +39,12 @@ class World:
     def weight(self, mine: int, all_of_it: int) -> float:
         """What a mean over `mine` images counts in a batch of `all_of_it`, when gradients are averaged evenly."""
         return mine * self.size / all_of_it
+
+    def apart(self, forward: nn.Module) -> AbstractContextManager[None]:
+        """Gradients of steps inside stay with this process; the next step outside averages them too."""
+        if isinstance(forward, DistributedDataParallel):
+            return forward.no_sync()
+        return nullcontext()
 
     def total(self, values: Tensor) -> Tensor:
         """The sum over the processes."""

@@ -21,12 +21,16 @@ from digits_core.errors import DataError, UsageError, printable
 if TYPE_CHECKING:
     from digits_core.coco import Table
     from digits_core.inference import Detector, Predictions
+    from digits_core.labels import Categories
     from digits_core.submission import Detection
 
 DECIMALS = 3
 """Of pixels in pred.json."""
 
 SHEET = "predictions.png"
+
+OURS = ("pred.json", "pred.csv", "submission.zip", SHEET)
+"""What a folder of predictions holds; `--force` replaces no other."""
 
 _EPILOG = """
 examples:
@@ -115,23 +119,27 @@ def _predict(args: argparse.Namespace) -> int:
     if args.annotations is not None and args.draw is None:
         raise UsageError("--annotations has a meaning with --draw alone")
     folder, images = args.paths[0], numbered_images(args.paths[1])
-    if args.out.exists() and not args.force:
-        raise UsageError(f"-o {printable(str(args.out))}: exists; name a new folder, or replace it with --force")
+    out = args.out.absolute()
+    check_out(out, force=args.force)
     detector = at_scores(load_detector(folder, choose_device(args.device)), args.score_1, args.score_2)
-    truth = None if args.annotations is None else read_truth(args.annotations, images)
-    with progress_bar(len(images)) as advance:
-        found = predict_images(detector, images, batch_size=args.batch_size, progress=advance)
-    parent = args.out.absolute().parent
-    parent.mkdir(parents=True, exist_ok=True)
-    half = Path(tempfile.mkdtemp(prefix=f".{args.out.name}.", dir=parent))
+    truth = None if args.annotations is None else read_truth(args.annotations, images, detector.categories)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    half = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))  # a disk that cannot be written says so now
     try:
+        with progress_bar(len(images)) as advance:
+            found = predict_images(detector, images, batch_size=args.batch_size, progress=advance)
         names = write_submission(half, detections(found, detector), found.numbers)
         if args.draw is not None:
             names += draw_sheet(half, found, detector, images, args.draw, truth)
         half.chmod(0o755)
-        if args.out.exists():
-            shutil.rmtree(args.out)
-        half.rename(args.out)
+        check_out(out, force=args.force)  # somebody may have made it in the meantime
+        if out.exists():
+            for name in OURS:
+                (out / name).unlink(missing_ok=True)
+            for name in names:
+                (half / name).replace(out / name)
+        else:
+            half.rename(out)
     finally:
         shutil.rmtree(half, ignore_errors=True)
     print(f"wrote {', '.join(names)} to {args.out}")
@@ -143,6 +151,29 @@ def _predict(args: argparse.Namespace) -> int:
     for image_id, fault in found.damaged.items():
         print(f"{printable(str(images[image_id]))}: {fault}; it gets no detection", file=sys.stderr)
     return 1 if found.damaged else 0
+
+
+def check_out(out: Path, *, force: bool) -> None:
+    """See that a folder can be written.
+
+    Raises:
+        UsageError: it exists and is not to be replaced, or holds anything but predictions.
+    """
+    name = printable(str(out))
+    if not out.exists() and not out.is_symlink():
+        above = next(parent for parent in out.parents if parent.exists())
+        if not above.is_dir():
+            raise UsageError(f"-o {name}: {printable(str(above))} is no folder")
+        return
+    if not force:
+        raise UsageError(f"-o {name}: exists; name a new folder, or replace it with --force")
+    if not out.is_dir() or out.is_symlink():
+        raise UsageError(f"-o {name}: is no folder; name a new one")
+    other = next((entry.name for entry in out.iterdir() if entry.name not in OURS), None)
+    if other is not None:
+        raise UsageError(
+            f"-o {name}: holds {printable(other)}, which no prediction wrote, so it is not replaced; name a new folder"
+        )
 
 
 def at_scores(detector: "Detector", score_1: float | None, score_2: float | None) -> "Detector":
@@ -203,25 +234,38 @@ def progress_bar(total: int) -> "Iterator[Callable[[int], None]]":
         yield lambda done: bar.update(task, completed=done)
 
 
-def read_truth(path: Path, images: dict[int, Path]) -> "Table":
-    """The annotations of a folder of images.
+def read_truth(path: Path, images: dict[int, Path], categories: "Categories") -> "Table":
+    """The annotations of a folder of images, by the numbers of its files.
 
     Raises:
-        DataError: the file cannot be read, is broken, or is about other images.
+        DataError: the file cannot be read, is broken, is about other images, or names other categories than the model.
     """
     from digits_core.coco import Table, read_part, refuse
+    from digits_core.inference import image_sizes
 
+    name = printable(str(path))
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise DataError(f"--annotations {printable(str(path))} cannot be read: {error.strerror}") from None
+        raise DataError(f"--annotations {name} cannot be read: {error.strerror}") from None
     part = read_part("valid", path, content)
     refuse(part.problems)
-    others = [image_id for image_id in part.images if image_id not in images]
+    if part.categories != categories:
+        raise DataError(
+            f"--annotations {name}: names other categories ({printable(part.categories.words)}) than the model "
+            f"({printable(categories.words)})"
+        )
+    numbers = {file.name: number for number, file in images.items()}
+    there = image_sizes({number: images[number] for file, *_ in part.images.values() if (number := numbers.get(file))})
+    others = []
+    for image_id, (file, width, height) in part.images.items():
+        size = there.get(numbers.get(file, image_id), None)
+        if numbers.get(file) != image_id or (size is not None and size != (width, height)):
+            others.append(f"{printable(file)} ({width} x {height} px, image {image_id})")
     if others:
         raise DataError(
-            f"--annotations {printable(str(path))}: is about other images: the folder has no image {others[0]}"
-            + (f" and {len(others) - 1} more" if len(others) > 1 else "")
+            f"--annotations {name}: is about other images: the folder has no {others[0]}"
+            + (f", nor {len(others) - 1} more" if len(others) > 1 else "")
         )
     return Table.from_part(part)
 

@@ -3,8 +3,10 @@
 import csv
 import io
 import json
+import lzma
 import math
 import zipfile
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,8 +22,14 @@ HEADER = ["image_id", "pred_label"]
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
 
+OTHER_SUFFIXES = (".tif", ".tiff", ".gif", ".heic", ".avif", ".ppm", ".jp2")
+"""Images too, which are not read: better said than passed over."""
+
 EDGE_PX = 0.01
 """A box may leave its image by this much and still lie inside: coordinates are written with so many decimals."""
+
+MAX_DIGITS = 18
+"""Of an image's number: what an int64 holds."""
 
 MAX_FILE_BYTES = 2**30
 """A larger file, or member of a zip, is no submission."""
@@ -57,12 +65,19 @@ def numbered_images(folder: Path) -> dict[int, Path]:
     found: dict[int, Path] = {}
     for path in sorted(folder.iterdir()):
         if path.suffix.lower() not in SUFFIXES or path.name.startswith("."):
+            if path.suffix.lower() in OTHER_SUFFIXES:
+                raise DataError(
+                    f"{printable(str(path))}: an image must be one of {', '.join(SUFFIXES)}; convert it or move it away"
+                )
             continue
-        if not (path.stem.isascii() and path.stem.isdigit()):
+        if not (path.stem.isascii() and path.stem.isdigit()) or len(path.stem) > MAX_DIGITS:
             raise DataError(
                 f"{printable(str(path))}: an image is named by its number, like 12.png; rename it or move it away"
             )
         number = int(path.stem)
+        inside = folder.resolve()
+        if not path.resolve().is_relative_to(inside):
+            raise DataError(f"{printable(str(path))}: is a link that leaves the folder of images")
         if number in found:
             raise DataError(f"{printable(str(path))}: {found[number].name} bears the same number")
         found[number] = path
@@ -136,7 +151,7 @@ def _check_zip(path: Path, sizes: Mapping[int, tuple[int, int] | None]) -> Itera
             for name in names:
                 if name not in (PRED_JSON, PRED_CSV):
                     yield f"holds {printable(name)}, which is no part of a submission"
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError) as error:
+    except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, NotImplementedError, RuntimeError, EOFError) as error:
         yield f"is no whole zip file: {error}"
 
 
@@ -201,7 +216,7 @@ def check_csv(content: bytes, sizes: Mapping[int, tuple[int, int] | None]) -> It
             yield f"line {line}: must hold two fields, image_id and pred_label, got {len(row)}"
             continue
         image, label = row
-        if not (image.isascii() and image.isdigit()) or int(image) not in sizes:
+        if not (image.isascii() and image.isdigit()) or len(image) > MAX_DIGITS or int(image) not in sizes:
             yield f"line {line}: image_id {printable(repr(image))} is no image of the folder"
             continue
         number = int(image)
@@ -224,4 +239,7 @@ def _is_int(value: object) -> bool:
 
 
 def _is_finite(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    """Whether a value is a number that a double holds; JSON has whole numbers of any length."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return math.isfinite(value) if isinstance(value, float) else abs(value) < 2**63

@@ -29,8 +29,9 @@ example:
   python -m digits_core.to_onnx runs/my-search/models/t0003-r1 -o model.onnx --images valid/
 
 The file takes `image`, float32 [3, height, width] in [0, 1], of any size, and gives `boxes` [num, 4] (xyxy, pixels of
-that image), `labels` [num] and `scores` [num] at Task 1's thresholds. Its metadata hold the categories and both tasks'
-thresholds.
+that image), `labels` [num] and `scores` [num] at Task 1's thresholds. Its metadata hold the categories, both tasks'
+thresholds and the `augment` knobs: a pipeline that changes evaluated images too, like binarize, is not in the file, so
+give it images that have been through it.
 """
 
 
@@ -74,6 +75,8 @@ def _export(args: argparse.Namespace) -> int:
         raise UsageError(f"-o {printable(str(args.out))}: must be a file that ends in .onnx")
     if args.out.exists() and not args.force:
         raise UsageError(f"-o {printable(str(args.out))}: exists; name another file, or replace it with --force")
+    if args.out.exists() and not args.out.is_file():
+        raise UsageError(f"-o {printable(str(args.out))}: is no file; name another")
     if not args.out.absolute().parent.is_dir():
         raise UsageError(f"-o {printable(str(args.out))}: no such folder {args.out.parent}")
     detector = load_detector(args.model, torch.device("cpu"), torch.float32)
@@ -85,7 +88,7 @@ def _export(args: argparse.Namespace) -> int:
         half.replace(args.out)
     print(
         f"wrote {args.out} ({args.out.stat().st_size / 1e6:.1f} MB); on {len(images)} images onnxruntime gives the "
-        f"model's own labels, and boxes within {worst:.1e} of their size"
+        f"labels of a prediction, and boxes within {worst:.1e} of their size"
     )
     return 0
 
@@ -115,6 +118,9 @@ def export(detector: "Detector", path: Path) -> None:
     from torch import Tensor, nn
     from torch.nn import functional
     from torchvision.models.detection.transform import GeneralizedRCNNTransform
+    from torchvision.ops import clip_boxes_to_image, nms, remove_small_boxes
+
+    from digits_core.detect import MIN_SIDE_PX
 
     class Transform(GeneralizedRCNNTransform):
         """torchvision's own, but for a resize to whole pixels: ONNX would scale by the unrounded factor."""
@@ -143,10 +149,28 @@ def export(detector: "Detector", path: Path) -> None:
             found = self.model([image])[0]
             return found["boxes"], found["labels"], found["scores"]
 
+    def across_classes(
+        class_logits: Tensor, box_regression: Tensor, proposals: list[Tensor], image_shapes: list[tuple[int, int]]
+    ) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
+        """Torchvision's postprocess_detections of one image, but for NMS over all classes together."""
+        heads = detector.model.roi_heads
+        boxes = clip_boxes_to_image(heads.box_coder.decode(box_regression, proposals), image_shapes[0])[:, 1:]
+        scores = functional.softmax(class_logits, -1)[:, 1:]
+        labels = torch.arange(1, class_logits.shape[-1]).view(1, -1).expand_as(scores)
+        boxes, scores, labels = boxes.reshape(-1, 4), scores.reshape(-1), labels.reshape(-1)
+        rows = torch.where(scores > heads.score_thresh)[0]
+        boxes, scores, labels = boxes[rows], scores[rows], labels[rows]
+        rows = remove_small_boxes(boxes, MIN_SIDE_PX)
+        boxes, scores, labels = boxes[rows], scores[rows], labels[rows]
+        rows = nms(boxes, scores, heads.nms_thresh)[: heads.detections_per_img]
+        return [boxes[rows]], [scores[rows]], [labels[rows]]
+
     before = detector.model.transform
     own = Transform(before.min_size, before.max_size, before.image_mean, before.image_std)
     own.fixed_size, own.size_divisible = before.fixed_size, before.size_divisible
     detector.model.transform = own
+    if detector.config.detect.task1.class_agnostic:
+        detector.model.roi_heads.postprocess_detections = across_classes
     try:
         with warnings.catch_warnings(), torch.inference_mode():
             warnings.simplefilter("ignore")
@@ -165,6 +189,7 @@ def export(detector: "Detector", path: Path) -> None:
             )
     finally:
         detector.model.transform = before
+        detector.model.roi_heads.__dict__.pop("postprocess_detections", None)
     model = onnx.load(str(path))
     flat = detector.config.to_flat()
     known = {
@@ -177,37 +202,42 @@ def export(detector: "Detector", path: Path) -> None:
 
 
 def compare(detector: "Detector", path: Path, images: Sequence[Any]) -> float:
-    """The largest distance of a box from the model's own, over the box's longer side.
+    """The largest distance of a box from those of a prediction, over the box's longer side.
 
     Raises:
-        DataError: the file gives other detections than the model.
+        DataError: the file gives other detections than a prediction, or there is nothing to compare.
     """
     import numpy as np
     import onnxruntime
-    import torch
 
-    from digits_core.detect import detect_raw, to_tensor
+    from digits_core.detect import to_tensor
+    from digits_core.inference import detect_with, kept_at
 
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    worst = 0.0
+    worst, compared = 0.0, 0
     for number, pixels in enumerate(images):
         image = to_tensor(pixels)
-        with torch.inference_mode():
-            own = {name: value.numpy() for name, value in detector.model([image])[0].items()}
+        raw = detect_with(detector, [image])
+        own = kept_at(raw, detector.config.detect.task1)
         boxes, labels, scores = session.run(["boxes", "labels", "scores"], {"image": image.numpy()})
-        if sorted(labels.tolist()) != sorted(own["labels"].tolist()):
+        if sorted(labels.tolist()) != sorted(own.labels.tolist()):
             raise DataError(
                 f"{path.name}: on image {number} of the check it finds {len(labels)} boxes with other labels than the "
-                f"model's {len(own['labels'])}; nothing was written"
+                f"model's {len(own.labels)}; nothing was written"
             )
         # Of two boxes with the same score NMS may keep either: so each is looked for among all that the model found.
-        raw, _ = detect_raw(detector.model, [image], floor=detector.config.detect.task1.score)
         found = raw.original_boxes
         for box, label, score in zip(boxes, labels, scores, strict=True):
             alike = (raw.labels == label) & (np.abs(raw.scores - score) < SCORE_TOLERANCE)
             apart = np.abs(found[alike] - box).max(axis=1)
             side = max(float((box[2:] - box[:2]).max()), 1.0)
             worst = max(worst, float(apart.min()) / side if len(apart) else float("inf"))
+            compared += 1
+    if not compared:
+        raise DataError(
+            f"{path.name}: the model detects nothing on the {len(images)} images of the check, so there is nothing to "
+            "compare; name others by --images"
+        )
     if worst > BOX_TOLERANCE:
         raise DataError(
             f"{path.name}: boxes lie up to {worst:.1e} of their size away from the model's; nothing was written"

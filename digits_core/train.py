@@ -1,6 +1,8 @@
 """train(config, data, report): the core training function, free of Ray."""
 
+import contextlib
 import dataclasses
+import math
 import os
 import shutil
 import sys
@@ -21,7 +23,7 @@ from digits_core.cache import DigitData, Split
 from digits_core.checkpoint import TrainingState, load_state, load_training, save_model, save_training
 from digits_core.config import Stage, TrainConfig
 from digits_core.detect import SCORE_FLOOR
-from digits_core.errors import DeviceError, DivergedError
+from digits_core.errors import DeviceError, DivergedError, printable
 from digits_core.evaluate import Evaluation, evaluate
 from digits_core.files import BEST_FOLDER
 from digits_core.metrics import Scores
@@ -325,25 +327,33 @@ def train_one_epoch(run: Run, epoch: int) -> tuple[dict[str, float], int]:
 def train_step(run: Run, images: list[Tensor], targets: list[dict[str, Tensor]], weight: float = 1.0) -> Tensor:
     """One optimiser step; `weight` is what these images count among those of all processes.
 
+    No more than `runtime.micro_batch` images go through the model at once; gradients are averaged over the parts.
+
     Returns:
-        The four losses in the order of `LOSSES`, float32 [4], on the run's device.
+        The four losses in the order of `LOSSES`, mean over the images, float32 [4], on the run's device.
 
     Raises:
         DivergedError: the loss is not finite; names the step and the losses.
     """
-    with torch.autocast(run.device.type, run.dtype, enabled=run.dtype != torch.float32):
-        loss_dict = run.forward(images, targets)
-    losses = torch.stack([loss_dict[name].float() for name in LOSSES])
-    total = losses.sum()
-    if not torch.isfinite(total):
-        named = ", ".join(f"{name}={value:.3g}" for name, value in zip(LOSSES, losses.tolist(), strict=True))
-        raise DivergedError(f"step {run.state.step}: the loss is not finite: {named}")
+    count = math.ceil(len(images) / (run.config.runtime.micro_batch or len(images)))
+    means = torch.zeros(len(LOSSES), device=run.device)
     run.optimizer.zero_grad(set_to_none=True)
-    (total * weight).backward()  # type: ignore[no-untyped-call]
+    for number, rows in enumerate(np.array_split(np.arange(len(images)), count), start=1):
+        share = len(rows) / len(images)
+        with run.world.apart(run.forward) if number < count else contextlib.nullcontext():
+            with torch.autocast(run.device.type, run.dtype, enabled=run.dtype != torch.float32):
+                loss_dict = run.forward([images[row] for row in rows], [targets[row] for row in rows])
+            losses = torch.stack([loss_dict[name].float() for name in LOSSES])
+            total = losses.sum()
+            if not torch.isfinite(total):
+                named = ", ".join(f"{name}={value:.3g}" for name, value in zip(LOSSES, losses.tolist(), strict=True))
+                raise DivergedError(f"step {run.state.step}: the loss is not finite: {named}")
+            (total * (weight * share)).backward()  # type: ignore[no-untyped-call]
+        means += losses.detach() * share
     if run.stage.config.optim.max_grad_norm:
         clip_grad_norm_(run.model.parameters(), run.stage.config.optim.max_grad_norm)
     run.optimizer.step()
-    return losses.detach()
+    return means
 
 
 def _evaluate(run: Run, split: Split, floor: float) -> Evaluation:
@@ -367,10 +377,13 @@ def choose_device(device: str) -> torch.device:
     """
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    chosen: torch.device | None
     try:
         chosen = torch.device(device)
     except RuntimeError:
-        raise DeviceError(f"device must be auto, cpu, cuda or cuda:N, got '{device}'") from None
+        chosen = None
+    if chosen is None or chosen.type not in ("cpu", "cuda"):
+        raise DeviceError(f"device must be auto, cpu, cuda or cuda:N, got '{printable(device)}'")
     if chosen.type == "cuda":
         try:
             torch.zeros(1, device=chosen)

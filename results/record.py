@@ -4,23 +4,34 @@
 `kind`, and what belongs to the kind. Everything else in the folder can be rebuilt from it.
 """
 
+import contextlib
+import errno
+import fcntl
 import json
 import os
+import socket
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, BinaryIO
 
 from digits_core.config import knob_named
-from digits_core.errors import RunError
+from digits_core.errors import RunError, printable
 from digits_core.stages import parse_stages, spans
 from results.schema import ENDED, EPOCH_NUMBERS, FAILED
 
 Event = dict[str, Any]
 
 EVENTS_FILE = "events.jsonl"
+LOCK_FILE = ".lock"
+RESERVE_FILE = ".reserve"
+RESERVE_BYTES = 4 * 2**20
+"""A few thousand events."""
+
+FULL = (errno.ENOSPC, errno.EDQUOT)
+"""What the system says of a full disk, or of a quota used up."""
 
 _TRIAL_KEYS = (
     "trial_id",
@@ -59,12 +70,18 @@ class TrialRecord:
     """How the realised anchors cover the training boxes."""
     status: str = "running"
     stop_reason: str | None = None
+    cut: str | None = None
+    """Why the scheduler decided to stop it, as its last report says."""
+    faults: list[Event] = field(default_factory=list)
+    """What broke it off before it was started again: `fault`, `reason` and `epoch` of each."""
     epochs: dict[int, Event] = field(default_factory=dict)
     early_stopped: bool = False
     model: dict[str, Any] | None = None
     device: str | None = None
     optima: dict[str, Any] = field(default_factory=dict)
     """The best thresholds of each task, of the best epoch's sweep."""
+    claim: Event | None = None
+    """Of a retraining: `epoch` of the model that its folder holds, and what that scores at the folder's thresholds."""
     confirm: dict[str, float | None] = field(default_factory=dict)
     """The best epoch's scores on the images set apart to confirm."""
     weights: dict[int, str] = field(default_factory=dict)
@@ -91,6 +108,8 @@ class TrialRecord:
 
     def best(self, metric: str) -> Event | None:
         """The epoch with the highest metric, of the latest stage begun; the earlier of equals. None without any."""
+        if self.claim is not None:
+            return self.epochs[int(self.claim["epoch"])] | self.claim
         first = stage_begun(self.config, self.num_epochs)
         scored = [one for epoch, one in sorted(self.epochs.items()) if epoch >= first and one.get(metric) is not None]
         return max(scored, key=lambda epoch: float(epoch[metric]), default=None)
@@ -110,6 +129,25 @@ def _stage_begun(text: str, epoch: int) -> int:
     return max((part.first for part in parts if part.first <= max(epoch, 1)), default=1)
 
 
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """One report in the order of arrival, as a scheduler saw it.
+
+    Attributes:
+        number: of its event.
+        trial_id: whose it is.
+        epoch: from 1; after a fault the same one may arrive again.
+        value: the run's metric; None where it could not be measured.
+        cut: why it stopped the trial; None when it went on.
+    """
+
+    number: int
+    trial_id: str
+    epoch: int
+    value: float | None
+    cut: str | None
+
+
 @dataclass(slots=True)
 class RunRecord:
     """All that is known of one run, folded from its events."""
@@ -122,6 +160,8 @@ class RunRecord:
     """Every setting is trained alike, to its end and as often: no choice has looked at any seed."""
     num_drivers: int = 0
     """Starts of the search: one more with each resume."""
+    arrivals: list[Arrival] = field(default_factory=list)
+    """Every report, in the order of arrival."""
 
     def apply(self, event: Event) -> None:
         """Take in one event.
@@ -160,6 +200,9 @@ class RunRecord:
                     "reported_at": time,
                 }
                 trial.early_stopped = bool(event.get("early_stopped"))
+                trial.cut = event.get("cut")
+                value = event.get(self.metric)
+                self.arrivals.append(Arrival(self.num_events, trial.trial_id, int(event["epoch"]), value, trial.cut))
                 trial.model = event.get("model") or trial.model
                 trial.device = event.get("device") or trial.device
                 trial.optima = event.get("optima") or trial.optima
@@ -168,8 +211,18 @@ class RunRecord:
                     trial.weights[int(event["epoch"])] = event["weights"]
             case "checkpoint":
                 trial.saved = event["path"]
+            case "claim":
+                trial.claim = {key: value for key, value in event.items() if key == "epoch" or key in EPOCH_NUMBERS}
             case "kept":
                 trial.checkpoint = event["path"]
+            case "fault":
+                trial.faults.append({key: event.get(key) for key in ("fault", "reason", "epoch")})
+                trial.status, trial.stop_reason = "interrupted", event["reason"]
+                trial.config = {**trial.config, **event.get("change", {})}
+                _leave_slot(trial, time)
+            case "longer":  # the run trains for more epochs than it did
+                trial.config, trial.config_hash = event["config"], event["config_hash"]
+                trial.status, trial.stop_reason, trial.finished_at = "interrupted", None, None
             case "end":
                 trial.status, trial.stop_reason = event["status"], event.get("reason")
                 trial.finished_at = time if trial.status in ENDED else None
@@ -245,36 +298,113 @@ def _leave_slot(trial: TrialRecord, time: datetime | None) -> None:
 
 
 class EventWriter:
-    """Appends events to a run's record: numbered, one line each, on disk before the call returns."""
+    """Appends events to a run's record: numbered, one line each, on disk before the call returns.
+
+    Whoever holds it is the only one who writes: the system takes the lock back when the process ends, however it does.
+    """
 
     def __init__(self, folder: Path, run: str) -> None:
-        """Open the record, making it if missing; a line cut short by a crash is cut off."""
+        """Open the record, making it if missing; a line cut short by a crash is cut off.
+
+        Raises:
+            RunError: another process writes this run.
+        """
         self.record = RunRecord(run)
-        path = folder / EVENTS_FILE
-        whole = 0
-        if path.exists():
-            for event, end in _read(path):
-                self.record.apply(event)
-                whole = end
-        self._file: TextIO = path.open("a", encoding="utf-8")
-        self._file.truncate(whole)
+        self._folder = folder
+        self._lock = lock_run(folder)
+        try:
+            path = folder / EVENTS_FILE
+            self._whole = 0
+            if path.exists():
+                for event, end in _read(path):
+                    self.record.apply(event)
+                    self._whole = end
+            self._file: BinaryIO = path.open("ab")
+            self._file.truncate(self._whole)
+        except BaseException:
+            self._lock.close()
+            raise
+        self.reserve()
 
     def write(self, kind: str, **values: Any) -> None:
-        """Append one event and take it in. Values must be JSON; NaN is refused."""
+        """Append one event and take it in. Values must be JSON; NaN is refused.
+
+        Raises:
+            RunError: the disk is full, to the last of what was set aside for the record.
+        """
         event: Event = {
             "n": self.record.num_events + 1,
             "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
             "kind": kind,
             **values,
         }
-        self._file.write(json.dumps(event, allow_nan=False, separators=(",", ":")) + "\n")
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        line = (json.dumps(event, allow_nan=False, separators=(",", ":")) + "\n").encode()
+        try:
+            self._append(line)
+        except OSError as error:
+            if error.errno not in FULL:
+                raise
+            self.release()
+            try:
+                self._append(line)
+            except OSError:
+                raise RunError(
+                    f"{self._folder}: the disk is full; make room and go on with --resume {self._folder.name}"
+                ) from None
+        self._whole += len(line)
         self.record.apply(event)
 
+    def _append(self, line: bytes) -> None:
+        try:
+            self._file.write(line)
+            self._file.flush()
+            os.fsync(self._file.fileno())
+        except OSError:
+            with contextlib.suppress(OSError):  # Python keeps what it could not write, and would write it later
+                self._file.close()
+            self._file = (self._folder / EVENTS_FILE).open("ab")
+            self._file.truncate(self._whole)
+            raise
+
+    def reserve(self) -> None:
+        """Set some bytes of the disk aside, for the record to go on when it is full."""
+        path = self._folder / RESERVE_FILE
+        with contextlib.suppress(OSError):
+            if not path.exists() or path.stat().st_size < RESERVE_BYTES:
+                path.write_bytes(bytes(RESERVE_BYTES))
+
+    def release(self) -> None:
+        """Give the bytes set aside back."""
+        (self._folder / RESERVE_FILE).unlink(missing_ok=True)
+
     def close(self) -> None:
-        """Close the file."""
+        """Close the file and let others write."""
         self._file.close()
+        self.release()
+        self._lock.close()
+
+
+def lock_run(folder: Path) -> BinaryIO:
+    """Take the lock of a run folder; closing the file, or the end of the process, gives it back.
+
+    Raises:
+        RunError: another process holds it; says which.
+    """
+    lock = (folder / LOCK_FILE).open("a+b")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        lock.seek(0)
+        holder = lock.read(200).decode(errors="replace").strip() or "another process"
+        lock.close()
+        raise RunError(
+            f"{folder} is being written by {printable(holder)}; wait for its end, or end it, before anything else "
+            "writes there"
+        ) from None
+    lock.truncate(0)
+    lock.write(f"process {os.getpid()} on {socket.gethostname()}".encode())
+    lock.flush()
+    return lock
 
 
 def read_record(folder: Path, run: str) -> RunRecord:
@@ -283,13 +413,23 @@ def read_record(folder: Path, run: str) -> RunRecord:
     Raises:
         RunError: there is no record, or a line before the last is broken.
     """
+    record = RunRecord(run)
+    for event in read_events(folder):
+        record.apply(event)
+    return record
+
+
+def read_events(folder: Path) -> Iterator[Event]:
+    """The events of a run folder, in order; a last line that a crash cut short is passed over.
+
+    Raises:
+        RunError: there is no record, or a line before the last is broken.
+    """
     path = folder / EVENTS_FILE
     if not path.is_file():
         raise RunError(f"{folder} is no run folder: it holds no {EVENTS_FILE}")
-    record = RunRecord(run)
     for event, _ in _read(path):
-        record.apply(event)
-    return record
+        yield event
 
 
 def _read(path: Path) -> Iterator[tuple[Event, int]]:

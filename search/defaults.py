@@ -23,3 +23,6 @@ METRICS = ("val_map", "val_map_50", "val_digit_accuracy", "val_number_accuracy")
 
 SAMPLERS = ("tpe", "random", "grid", "gp")
 SCHEDULERS = ("asha", "median", "none")
+
+MAX_FAILURES = 2
+"""Starts after a fault that a trial has."""

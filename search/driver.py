@@ -25,6 +25,7 @@ from digits_core.source import DRAWN
 from digits_core.sweep import NUM_SWEPT
 from results.record import EventWriter
 from results.samples import write_samples
+from results.schema import ENDED
 from results.store import RUN_FILE, read_run_file
 from results.tables import write_text
 from results.terminal import open_console
@@ -107,7 +108,23 @@ def run_search(settings: SearchSettings, *, resume: bool = False, command: list[
     record = events.record
     try:
         alike = settings.scheduler == "none" and settings.replicates > 1 and settings.replicate_top >= plan.trials
-        events.write("run", metric=settings.metric, trials=plan.trials, resumed=resume, comparison=alike)
+        events.write(
+            "run",
+            metric=settings.metric,
+            scheduler=settings.scheduler,
+            trials=plan.trials,
+            epochs=plan.base.optim.epochs,
+            resumed=resume,
+            comparison=alike,
+        )
+        shorter = make_longer(events, plan.base.optim.epochs)
+        if shorter:
+            console.print(
+                f"{', '.join(shorter)}: the checkpoint to go on from was not kept (--keep), so what is known of "
+                f"{'it' if len(shorter) == 1 else 'them'} stays as it is",
+                markup=False,
+                soft_wrap=True,
+            )
         with chatter_to(folder / LOG_FILE) as terminal:
             ending = _tune(settings, plan, data, folder, events, terminal, port=port, machine=machine)
     except KeyboardInterrupt:  # the second Ctrl-C: the record holds what it holds
@@ -145,7 +162,16 @@ def _open_folder(
             raise RunError(
                 f"--resume {settings.name}: the data at {settings.data.folder} has changed since the run began"
             )
-        return EventWriter(folder, settings.name)
+        events = EventWriter(folder, settings.name)
+        now = known | {
+            "settings": settings.to_json(),
+            "base_config": plan.base.to_flat(),
+            "space": describe_space(plan),
+            "tables": describe_tables(plan),
+        }
+        if now != known:
+            write_text(folder / RUN_FILE, json.dumps(now, indent=2) + "\n")
+        return events
     try:
         folder.mkdir(parents=True)
     except FileExistsError:
@@ -213,7 +239,7 @@ def describe_run(settings: SearchSettings, plan: Plan, data: DigitData, command:
         "base_config": plan.base.to_flat(),
         "tables": describe_tables(plan),
         "tables_measured_with": dict(plan.space.measured_with),
-        "space": {"name": plan.space.name, "trials": plan.trials, "swept_settings": NUM_SWEPT + len(plan.sweep)},
+        "space": describe_space(plan),
         "seed": settings.seed,
         "data": {
             "fingerprint": data.fingerprint,
@@ -229,6 +255,32 @@ def describe_run(settings: SearchSettings, plan: Plan, data: DigitData, command:
         "machine": {"system": platform.platform(), "cores": os.cpu_count()},
         "started_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
+
+
+def describe_space(plan: Plan) -> dict[str, Any]:
+    """What run.json says of the space."""
+    return {"name": plan.space.name, "trials": plan.trials, "swept_settings": NUM_SWEPT + len(plan.sweep)}
+
+
+def make_longer(events: EventWriter, epochs: int) -> list[str]:
+    """Let trials that trained to a shorter end go on, where the checkpoint to go on from is still there.
+
+    Returns:
+        Those that stay as they are, for want of one.
+    """
+    lacking = []
+    for trial in list(events.record.trials.values()):
+        shorter = int(trial.config["optim.epochs"]) < epochs and trial.role in ("search", "replicate")
+        if not shorter or trial.status == "screened" or trial.early_stopped:
+            continue
+        if trial.status in ENDED and not (trial.status == "finished" and trial.trained_out):
+            continue
+        if trial.status in ENDED and (trial.saved is None or not Path(trial.saved).is_dir()):
+            lacking.append(trial.trial_id)
+            continue
+        config = TrainConfig.from_flat({**trial.config, "optim.epochs": epochs})
+        events.write("longer", trial_id=trial.trial_id, config=config.to_flat(), config_hash=setting_digest(config))
+    return lacking
 
 
 def describe_tables(plan: Plan) -> list[dict[str, Any]]:
@@ -328,7 +380,17 @@ def _tune(
             slots=cluster.slots.count,
         )
         with progress:
-            fit(settings, plan, data, folder, events, cluster.slots, progress.update, ending.reason)
+            fit(
+                settings,
+                plan,
+                data,
+                folder,
+                events,
+                cluster.slots,
+                progress.update,
+                ending.reason,
+                say=lambda text: progress.console.print(text, markup=False, soft_wrap=True),
+            )
         return ending.reason()
 
 

@@ -46,7 +46,7 @@ class FurtherTrials:
             if running:
                 return Waiting
         if self._confirm:
-            if any(trial.status not in ENDED for trial in self._record.trials.values() if trial.role != "confirm"):
+            if any(t.status not in ENDED for t in self._record.trials.values() if t.role in ("search", "replicate")):
                 return Waiting
             seeds = range(CONFIRM_SEED, CONFIRM_SEED + max(self._replicates, CONFIRM_SEEDS))
             return self._due(self.to_confirm(), "confirm", seeds)

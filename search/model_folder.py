@@ -94,9 +94,14 @@ def with_optima(detect: DetectConfig, best: dict[str, Any]) -> DetectConfig:
             values = {key: best[f"{name}_{key}"] for key in ("nms", "score", "class_agnostic", "max_detections")}
             task = replace(task, **values)
         tasks[name] = task
-    if tasks["task2"].score < tasks["task1"].score:
-        tasks["task1"] = replace(tasks["task1"], score=tasks["task2"].score)
-    return replace(detect, task1=tasks["task1"], task2=tasks["task2"])
+    return in_order(replace(detect, task1=tasks["task1"], task2=tasks["task2"]))
+
+
+def in_order(detect: DetectConfig) -> DetectConfig:
+    """Task 1's score threshold at most Task 2's, which reads its detections."""
+    if detect.task2.score >= detect.task1.score:
+        return detect
+    return replace(detect, task1=replace(detect.task1, score=detect.task2.score))
 
 
 def write_model(target: Path, weights: Path, config: TrainConfig, metrics: dict[str, Any]) -> None:
@@ -146,7 +151,9 @@ def card(name: str, config: TrainConfig, metrics: dict[str, Any]) -> str:
             *scores,
         ]
         if scores
-        else ["None: it trained on the validation images too. Epochs and thresholds come from the search."]
+        else [
+            f"None: it trained on the validation images too. {metrics['ends_after']} Thresholds come from the search."
+        ]
     )
     return "\n".join(
         [

@@ -18,6 +18,15 @@ if TYPE_CHECKING:
     from search.retrain import Plan
 
 
+def ends_after(plan: "Plan") -> str:
+    """Why a training that nothing looks at ends when it does, in a sentence."""
+    if plan.trained_on == "train":
+        return ""
+    if plan.until is None:
+        return f"It ended after the {plan.config['optim.epochs']} epochs that were asked for."
+    return f"It ended after {plan.until} epochs, the best epoch of its trial."
+
+
 def keep_retraining(
     folder: Path, name: str, plan: "Plan", epochs: list[dict[str, Any]], settings: SearchSettings, data: DigitData
 ) -> None:
@@ -51,6 +60,7 @@ def keep_retraining(
         "seed": config.runtime.seed,
         "trained_on": plan.trained_on,
         "epochs": len(epochs),
+        "ends_after": ends_after(plan),
         "best_epoch": best["epoch"],
         "workers": plan.workers,
         "device": best["device"],
@@ -83,9 +93,6 @@ def keep_retraining(
             optuna_number=None,
         )
         for one in epochs:
-            values = {key: one.get(key) for key in EPOCH_NUMBERS}
-            if claim is not None and one["epoch"] == best["epoch"]:  # the model as the folder holds it
-                values |= {f"val_{key}": value for key, (value, _, _) in claim.scores.items()}
             events.write(
                 "report",
                 trial_id=name,
@@ -94,8 +101,10 @@ def keep_retraining(
                 device=one["device"],
                 model=one["model"],
                 optima={} if claim is None else claim.optima,
-                **values,
+                **{key: one.get(key) for key in EPOCH_NUMBERS},
             )
+        scores = {} if claim is None else {f"val_{key}": value for key, (value, _, _) in claim.scores.items()}
+        events.write("claim", trial_id=name, epoch=best["epoch"], **scores)
         events.write("kept", trial_id=name, path=f"{MODELS}/{name}")
         events.write("end", trial_id=name, status="finished", reason=f"retrained from {plan.parent}")
     finally:

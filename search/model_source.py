@@ -59,6 +59,11 @@ def find_source(source: str, out: Path, flag: str) -> Source:
             f"train it again with python -m search.retrain {folder} --trial {trial.trial_id}, or look at its sweep in "
             f"{folder / THRESHOLDS / (trial.trial_id + '.parquet')}"
         )
+    if not (folder / trial.checkpoint / MODEL_FILE).is_file():
+        raise RunError(
+            f"{flag} {printable(source)}: {folder / trial.checkpoint} was deleted; train it again with python -m "
+            f"search.retrain {folder} --trial {trial.trial_id}"
+        )
     best = trial.best(record.metric)
     words = f"{trial.trial_id} of {folder}"
     return Source(folder / trial.checkpoint, words, _data_of(folder), 1 if best is None else int(best["epoch"]))

@@ -80,8 +80,8 @@ def look(config: TrainConfig, num_classes: int = NUM_CLASSES) -> Findings:
         except (RuntimeError, AssertionError) as error:
             gpu_fault = (
                 f"this machine has {num_gpus} GPU(s), but torch {torch.__version__} cannot use them: "
-                f"{str(error).splitlines()[0]}; update the driver, install a torch built for it, or search on the "
-                "CPU with --gpus-per-trial 0"
+                f"{str(error).splitlines()[0]}; update the driver, install a torch built for it, or take the CPU "
+                "(--gpus-per-trial 0, for a retraining --gpus 0)"
             )
     from digits_core.model import build_model
 

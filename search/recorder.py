@@ -1,7 +1,6 @@
 """A Tune callback: every report becomes an event, and the Parquet views follow within seconds."""
 
 import json
-import re
 import shutil
 import time
 from collections.abc import Callable
@@ -23,19 +22,15 @@ from digits_core.files import (
     THRESHOLDS_FILE,
 )
 from results.matches import matches_path, resampled_scores
-from results.record import EventWriter, RunRecord
+from results.record import FULL, EventWriter, RunRecord, TrialRecord
 from results.schema import ENDED, EPOCH_NUMBERS
 from results.store import CHECKPOINTS, THRESHOLDS, write_views
 from results.tables import replacing
+from search.faults import PLAIN, Fault, change_to_retry, classify, kernel_kills
 from search.sampler import Proposal
 
 VIEW_SECONDS = 3.0
 """The Parquet views are rewritten at most this often, and at the end."""
-
-MAX_REASON = 500
-
-_ERROR_LINE = re.compile(r"^(?:\w+\.)*(\w*(?:Error|Exception))(?:\(.*?\))?: (.*)$")
-_FAILURES = {"DivergedError": "diverged", "OutOfMemoryError": "out_of_memory", "MemoryError": "out_of_memory"}
 
 
 class Recorder(Callback):
@@ -49,7 +44,8 @@ class Recorder(Callback):
         space: str,
         keep: int,
         hold: int,
-        reasons: dict[str, str],
+        max_failures: int,
+        cuts: dict[str, str],
         ending: Callable[[], str | None],
         watcher: Callable[[RunRecord, str], None],
     ) -> None:
@@ -61,14 +57,17 @@ class Recorder(Callback):
             space: name of the space, for the rows.
             keep: checkpoints of so many best settings stay, each that of its first training.
             hold: so many stay while the run goes on: further seeds may yet change who is best.
-            reasons: Ray's trial id to why the scheduler stopped it; read when a trial ends.
+            max_failures: starts after a fault that a trial has, at most.
+            cuts: trial to why the scheduler stopped it; read when its report is written.
             ending: why the whole run is ending: `interrupted`, `time budget` or None.
             watcher: called with the record and a trial's id after each report and each end.
         """
         self._folder, self._events = folder, events
         self._space, self._keep, self._hold = space, keep, max(keep, hold)
-        self._reasons, self._ending, self._watcher = reasons, ending, watcher
+        self._max_failures, self._kernel_kills = max_failures, kernel_kills()
+        self._cuts, self._ending, self._watcher = cuts, ending, watcher
         self._written, self._dirty = 0.0, True
+        self._unkept: list[tuple[str, str, str | None]] = []
         # A second or so of numpy for each trial that ends, beside Ray's loop: reports must not wait for it.
         self._bootstraps = ThreadPoolExecutor(1, thread_name_prefix="bootstrap")
 
@@ -118,6 +117,9 @@ class Recorder(Callback):
         for key in ("device", "weights"):
             if key in result:
                 values[key] = result[key]
+        cut = self._cuts.get(_name(trial))
+        if cut is not None:
+            values["cut"] = cut
         epoch, early = int(result["epoch"]), bool(result["early_stopped"])
         self._events.write("report", trial_id=_name(trial), epoch=epoch, early_stopped=early, **values)
         self._show(_name(trial))
@@ -127,46 +129,69 @@ class Recorder(Callback):
         name, path = _name(trial), str(checkpoint.path)
         before = self.record.trials[name].saved
         self._events.write("checkpoint", trial_id=name, path=path)
-        # Ray deletes those of this driver itself, and knows nothing of those of the drivers before.
-        if before is not None and Path(before).parents[1] != Path(path).parents[1]:
+        # Ray deletes those of this start of the trial itself, and knows nothing of those of the starts before.
+        if before is not None and Path(before).parent != Path(path).parent:
             shutil.rmtree(before, ignore_errors=True)
 
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """A trial ended without an error: finished, stopped or interrupted."""
-        self._end(_name(trial), *self._verdict(_name(trial), self._reasons.get(trial.trial_id)))
+        self.settle(_name(trial))
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        """A trial ended by an error: its name says which status."""
-        status, reason = classify(_error_text(trial))
-        self._end(_name(trial), status, reason)
+        """A trial was broken off: it is started again, or has come to its end."""
+        name, fault = _name(trial), classify(_error_text(trial))
+        kills = kernel_kills()
+        if fault.kind == "worker_died" and kills > self._kernel_kills:
+            fault = Fault("out_of_memory", "the kernel killed its process: the machine was out of memory")
+        self._kernel_kills = kills
+        known = self.record.trials[name]
+        change = change_to_retry(known, fault, self._max_failures)
+        if change is None:
+            starts = len(known.faults) + 1
+            self._end(name, fault.status, fault.reason + (f" (start {starts})" if starts > 1 else ""))
+            return
+        self._events.write(
+            "fault", trial_id=name, fault=fault.kind, reason=fault.reason, epoch=known.num_epochs, change=change
+        )
+        self._show(name)
 
     def on_step_end(self, iteration: int, trials: list[Trial], **info: Any) -> None:
         """Ray's loop comes by often: the views follow the last event even when the next one is far."""
         if self._dirty and time.monotonic() - self._written >= VIEW_SECONDS:
+            waiting, self._unkept = self._unkept, []
+            for name, status, reason in waiting:
+                self._end(name, status, reason)
+            self._dirty = bool(self._unkept)
             self._write_views()
 
     def settle(self, name: str) -> None:
-        """End a trial of a driver before that had nothing left to train."""
+        """End a trial that has nothing left to train, or was stopped."""
         self._end(name, *self._verdict(name))
 
     def finish(self) -> None:
         """Set down trials that Ray cut off without a word, as it does when a run ends early; write the views."""
+        for name, status, reason in self._unkept:
+            self._end(name, status, reason)
         for trial in list(self.record.trials.values()):
-            if trial.status == "running":
+            if trial.status == "running" and trial.role != "retrain":
                 self._end(trial.trial_id, *self._verdict(trial.trial_id))
         self._bootstraps.shutdown()
-        if all(trial.status in ENDED for trial in self.record.trials.values()):
+        if all(t.status in ENDED for t in self.record.trials.values() if t.role != "retrain"):
             self._drop_losers(self._keep)
-        write_views(self._folder, self.record)
+        try:
+            write_views(self._folder, self.record)
+        except OSError as error:
+            if error.errno not in FULL:
+                raise
 
-    def _verdict(self, name: str, reason: str | None = None) -> tuple[str, str | None]:
+    def _verdict(self, name: str) -> tuple[str, str | None]:
         """Status and reason of a trial that ended without an error."""
         trial = self.record.trials[name]
         if trial.trained_out:
             patience = trial.config["optim.early_stop_epochs"]
             return "finished", f"early stop: no better epoch in {patience}" if trial.early_stopped else None
-        if reason is not None:
-            return "stopped", reason
+        if trial.cut is not None:
+            return "stopped", trial.cut
         if self._ending() == "time budget":
             # Further seeds are owed: --resume goes on with them.
             status = "stopped" if trial.role == "search" else "interrupted"
@@ -175,14 +200,31 @@ class Recorder(Callback):
 
     def _end(self, name: str, status: str, reason: str | None) -> None:
         if status != "interrupted":
-            self._keep_best(name)
+            try:
+                self._keep_best(name)
+            except OSError as error:
+                if error.errno not in FULL:
+                    raise
+                # It ends once there is room: what it would be kept from is still there.
+                known = self.record.trials[name]
+                self._events.write(
+                    "fault", trial_id=name, fault="disk_full", reason=PLAIN["disk_full"], epoch=known.num_epochs
+                )
+                self._unkept.append((name, status, reason))
+                return
         self._events.write("end", trial_id=name, status=status, reason=reason)
         self._drop_losers(self._hold)
-        if status != "interrupted":  # nothing will go on from Ray's copies
-            saved = self.record.trials[name].saved
-            if saved is not None:
-                shutil.rmtree(saved, ignore_errors=True)
+        trial = self.record.trials[name]
+        if status in ENDED and (
+            status != "finished" or trial.checkpoint is None
+        ):  # one that is kept may be made longer
+            self._drop_saved(trial)
         self._show(name)
+
+    def _drop_saved(self, trial: TrialRecord) -> None:
+        """Delete what a trial would go on from."""
+        if trial.saved is not None:
+            shutil.rmtree(trial.saved, ignore_errors=True)
 
     def _keep_best(self, name: str) -> None:
         """Take the best epoch's model and its threshold sweep out of Ray's last checkpoint."""
@@ -215,9 +257,11 @@ class Recorder(Callback):
     def _drop_losers(self, keep: int) -> None:
         """Delete the checkpoints of all but the first trainings of the best settings."""
         leads = [trial.trial_id for trial in self.record.settings() if trial.checkpoint is not None][:keep]
-        kept = [trial for trial in self.record.trials.values() if trial.checkpoint is not None]
+        kept = [t for t in self.record.trials.values() if t.checkpoint is not None and t.role != "retrain"]
         for loser in (trial for trial in kept if trial.trial_id not in leads):
             shutil.rmtree(self._folder / str(loser.checkpoint), ignore_errors=True)
+            if loser.status in ENDED:
+                self._drop_saved(loser)
             self._events.write("kept", trial_id=loser.trial_id, path=None)
 
     def _show(self, name: str) -> None:
@@ -225,25 +269,13 @@ class Recorder(Callback):
         self._dirty = True
 
     def _write_views(self) -> None:
-        write_views(self._folder, self.record, make=False)
-        self._written, self._dirty = time.monotonic(), False
-
-
-def classify(text: str) -> tuple[str, str]:
-    """The status and one-line reason of an error, from the text that Ray keeps of it.
-
-    Ray's copy of the exception itself is a pickle, which this house does not open.
-    """
-    lines = [line.strip() for line in text.splitlines() if line.strip() and not line.startswith("Failure #")]
-    for line in reversed(lines):
-        match = _ERROR_LINE.match(line)
-        if match is None:
-            continue
-        name, message = match.groups()
-        if name in _FAILURES:
-            return _FAILURES[name], message[:MAX_REASON]
-        return "failed", (message if name == "RefusedError" else f"{name}: {message}")[:MAX_REASON]
-    return "failed", (lines[0] if lines else "unknown error")[:MAX_REASON]
+        self._written = time.monotonic()
+        try:
+            write_views(self._folder, self.record, make=False)
+        except OSError as error:
+            if error.errno not in FULL:
+                raise
+            self._dirty = True  # the views of before stand until there is room
 
 
 def _error_text(trial: Trial) -> str:

@@ -1,20 +1,23 @@
 """python -m search.retrain: trains a run's best setting again, on more or longer, and leaves a model folder."""
 
 import argparse
+import contextlib
 import json
 import os
+import signal
 import threading
 import time
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from digits_core.command import CommandParser, at_least, run_command
 from digits_core.config import TrainConfig, parse_assignment
 from digits_core.errors import RunError, UsageError, did_you_mean, printable
-from results.record import RunRecord, TrialRecord
+from results.record import RunRecord, TrialRecord, lock_run
 from results.store import MODELS, RETRAIN, find_run, read_record_of, read_run_file
+from results.tables import write_text
 
 RETRAIN_SEED = 200_000
 """Added to the search's seed for retrainings; they follow on it."""
@@ -109,6 +112,8 @@ def choose_trial(record: RunRecord, folder: Path, name: str) -> tuple[TrialRecor
             raise RunError(
                 f"--trial {printable(name)}: run '{record.run}' has no such trial{did_you_mean(name, record.trials)}"
             )
+        if trial.role == "retrain":
+            raise RunError(f"--trial {name}: is a retraining of {trial.parent} itself; name that one")
         if record.value(trial) is None:
             raise RunError(f"--trial {name}: it has no score ({trial.status}); name a finished one")
         return trial, "named"
@@ -145,11 +150,12 @@ def _retrain(args: argparse.Namespace) -> int:
     from search.driver import prepare_data, resumed_settings
     from search.probe import Probe
 
-    folder = find_run(args.run)
+    folder = find_run(args.run).resolve()
     record = read_record_of(folder)
+    lock_run(folder).close()  # a search that is under way would keep the result from its row, hours from now
     trial, why = choose_trial(record, folder, args.trial)
+    config = retrain_config(trial, args, folder)
     settings = resumed_settings(str(folder.parent), folder.name)
-    config = retrain_config(trial, args)
     console = open_console()
     console.print(f"retraining {trial.trial_id} of {folder}: {why}", markup=False, soft_wrap=True)
     for line in changes(config, trial):
@@ -164,14 +170,25 @@ def _retrain(args: argparse.Namespace) -> int:
     found = probe.findings(data.categories.num_classes)
     workers, gpus = crew(found.resources(), args.gpus, args.workers)
     found.check(None if gpus else 0)
+    fewest = min(stage.config.optim.batch_size for stage in config.stages)
+    if workers > fewest:
+        raise UsageError(
+            f"{'--gpus' if gpus else '--workers'} {workers}: a step takes {fewest} images (optim.batch_size), at least "
+            "one for each process; train with fewer, or with larger steps by --set optim.batch_size"
+        )
     if found.left_out is not None:
         console.print(found.left_out, markup=False, soft_wrap=True)
     best = trial.best(record.metric)
-    until = int(best["epoch"]) if joined and args.epochs is None and best is not None else None
+    asked = config.optim.epochs != int(trial.config["optim.epochs"])
+    until = int(best["epoch"]) if joined and not asked and args.epochs is None and best is not None else None
     if joined:
-        count = config.optim.epochs if until is None else until
         console.print(
-            f"on train and valid: nothing is left to look at, so it ends after {count} epochs, as the search says"
+            "on train and valid: nothing is left to look at, so it ends "
+            + (
+                f"after {config.optim.epochs} epochs, as asked"
+                if until is None
+                else f"at its trial's best epoch, {until}"
+            )
         )
     prepare_environment(joins=False)
     rows = []
@@ -182,17 +199,31 @@ def _retrain(args: argparse.Namespace) -> int:
     return finish(folder, rows, console)
 
 
-def retrain_config(trial: TrialRecord, args: argparse.Namespace) -> TrainConfig:
-    """The trial's config at its swept thresholds, with what the flags change."""
+def retrain_config(trial: TrialRecord, args: argparse.Namespace, folder: Path) -> TrainConfig:
+    """The trial's config at its swept thresholds, with what the flags change.
+
+    Raises:
+        UserError: a knob that is chosen elsewhere, or a value that it does not take.
+    """
     from search.closing import swept_thresholds
+    from search.model_folder import in_order
     from search.model_source import initial_weights
 
     changed = dict(parse_assignment(text) for text in args.set)
+    for name in changed:
+        if name == "runtime.seed":
+            raise UsageError("--set runtime.seed: each retraining draws a fresh seed; leave it out")
+        if name.startswith("detect.task"):
+            raise UsageError(
+                f"--set {name}: thresholds are chosen on valid after the training, or come from the search with --on "
+                "train+valid; python -m digits_core.predict takes others by --score-1 and --score-2"
+            )
     if args.init_from is not None:
-        changed["model.weights"] = initial_weights(args.init_from, str(args.run.parent), changed)
+        changed["model.weights"] = initial_weights(args.init_from, str(folder.parent), changed)
     if args.epochs is not None:
         changed["optim.epochs"] = args.epochs
-    return TrainConfig.from_flat({**trial.config, **swept_thresholds(trial.optima), **changed})
+    config = TrainConfig.from_flat({**trial.config, **swept_thresholds(trial.optima), **changed})
+    return replace(config, detect=in_order(config.detect))
 
 
 def crew(machine: dict[str, float], gpus: int | None, workers: int | None) -> tuple[int, bool]:
@@ -223,18 +254,27 @@ def train_one(
     machine: dict[str, float],
     console: Any,
 ) -> str:
-    """Train one retraining to its end, or go on with one that was interrupted; returns its name in the run."""
+    """Train one retraining to its end, or go on with one that was interrupted; returns its name in the run.
+
+    Raises:
+        RunError: another process trains it, or the training failed.
+    """
+    from search.model_record import keep_retraining
+    from search.together import MODEL_FOLDER, read_epochs
+
     name = place_for(folder, record, plan)
     state = folder / RETRAIN / name
-    if (folder / MODELS / name).is_dir():
+    known = record.trials.get(name)
+    if known is not None and known.status == "finished" and (folder / MODELS / name).is_dir():
         console.print(f"{name}: done before")
         return name
     state.mkdir(parents=True, exist_ok=True)
-    (state / PLAN_FILE).write_text(json.dumps(asdict(plan), indent=2), encoding="utf-8")
-    epochs = run_trainer(state, plan, settings, data, machine, console, metric=record.metric)
-    from search.model_record import keep_retraining
-
-    keep_retraining(folder, name, plan, epochs, settings, data)
+    with lock_run(state):
+        write_text(state / PLAN_FILE, json.dumps(asdict(plan), indent=2))
+        epochs = read_epochs(state)
+        if not (state / MODEL_FOLDER).is_dir():
+            epochs = run_trainer(state, plan, settings, data, machine, console, metric=record.metric)
+        keep_retraining(folder, name, plan, epochs, settings, data)
     return name
 
 
@@ -267,8 +307,8 @@ def run_trainer(
     from ray.train.torch import TorchConfig, TorchTrainer
 
     from search.cluster import chatter_to, connected, free_port
-    from search.recorder import classify
-    from search.together import read_epochs, train_together
+    from search.faults import classify
+    from search.together import keep_model, read_epochs, train_together
 
     config = TrainConfig.from_flat(plan.config)
     total = config.optim.epochs if plan.until is None else min(plan.until, config.optim.epochs)
@@ -311,14 +351,32 @@ def run_trainer(
                 ),
             )
             try:
-                trainer.fit()
+                with own_signals():
+                    result = trainer.fit()
             except ray.train.TrainingFailedError as error:
-                _, reason = classify(str(error))
-                raise RunError(f"the training failed: {reason}; see {state / 'ray.log'}") from None
+                raise RunError(f"the training failed: {classify(str(error)).reason}; see {state / 'ray.log'}") from None
     epochs = read_epochs(state)
     if not epochs or (epochs[-1]["epoch"] < total and not epochs[-1]["early_stopped"]):
         raise RunError(f"the training ended after {len(epochs)} of {total} epochs; see {state / 'ray.log'}")
+    assert result.checkpoint is not None  # the last epoch's
+    keep_model(Path(result.checkpoint.path), state)
     return epochs
+
+
+@contextlib.contextmanager
+def own_signals() -> Iterator[None]:
+    """Ctrl-C as ours: Ray Train's own handler ends the process as if all were well, and stays behind.
+
+    Raises:
+        KeyboardInterrupt: in the place of that.
+    """
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    except SystemExit:
+        raise KeyboardInterrupt from None
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 class Shown:

@@ -5,12 +5,15 @@ import os
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from digits_core.command import CommandParser, at_least, run_command
 from digits_core.data import LAYOUT, add_layout_flags
 from digits_core.errors import UsageError
 from search import defaults
+
+if TYPE_CHECKING:
+    from search.settings import SearchSettings
 
 _EPILOG = """
 examples:
@@ -18,6 +21,7 @@ examples:
   python -m search.run --space anchors,lr_schedules --data FOLDER --trials 40 --epochs 12
   python -m search.run --space lr_schedules --set model.min_size=96 --time-budget 30m
   python -m search.run --resume anchors-20260131-120000
+  python -m search.run --resume anchors-20260131-120000 --trials +20 --epochs 12
 
 exit codes: 0 fine, 1 no trial has a score, 2 a mistake in what was asked, 130 interrupted
 """
@@ -66,7 +70,10 @@ def build_parser() -> argparse.ArgumentParser:
 
     how = parser.add_argument_group("how to search")
     how.add_argument(
-        "--trials", type=at_least(1), metavar="N", help=f"settings to train (default {defaults.TRIALS}; a grid: all)"
+        "--trials",
+        type=_trials,
+        metavar="N|+N",
+        help=f"settings to train (default {defaults.TRIALS}; a grid: all); with --resume, +N adds so many",
     )
     how.add_argument(
         "--epochs", type=at_least(1), metavar="N", help="epochs of a whole training (default: the config's)"
@@ -123,9 +130,27 @@ def build_parser() -> argparse.ArgumentParser:
     where = parser.add_argument_group("where to run and write")
     where.add_argument("--out", default="runs", metavar="DIR", help="folder of run folders (default runs)")
     where.add_argument("--name", metavar="NAME", help="of the run folder (default: space and time)")
-    where.add_argument("--resume", metavar="NAME", help="go on with a run that was interrupted")
+    where.add_argument(
+        "--resume",
+        metavar="NAME",
+        help="go on with a run, however it ended; --trials, --epochs, --space, --time-budget, --replicates, --keep, "
+        "--disk and --max-failures may then ask for more than before",
+    )
     where.add_argument(
         "--keep", type=at_least(1), default=5, metavar="N", help="checkpoints of the best N stay (default 5)"
+    )
+    where.add_argument(
+        "--disk",
+        metavar="SIZE",
+        help="the run folder takes no more than 20G, 500M, ...: no new trial starts that would not fit",
+    )
+    where.add_argument(
+        "--max-failures",
+        type=at_least(0),
+        default=defaults.MAX_FAILURES,
+        metavar="N",
+        help="times that a trial is started again from its checkpoint when its process dies, it diverges, or it runs "
+        f"out of memory, then with half as many images at once (default {defaults.MAX_FAILURES})",
     )
     where.add_argument(
         "--cpus-per-trial", type=_positive, metavar="X", help="cores of a slot (default 1 without a GPU)"
@@ -159,7 +184,16 @@ def _handle(args: argparse.Namespace, typed: list[str]) -> int:
         return _resume(args, typed)
     if args.space is None:
         raise UsageError("--space is missing; --list-spaces prints what there is")
-    from search.settings import SearchSettings, data_source, make_plan, manner, parse_duration, read_knobs, run_name
+    from search.settings import (
+        SearchSettings,
+        data_source,
+        make_plan,
+        manner,
+        parse_duration,
+        parse_size,
+        read_knobs,
+        run_name,
+    )
 
     how = manner(args.space, args.sampler, args.scheduler, args.replicates, args.screen)
     for flag, value, other, needs in (
@@ -191,7 +225,7 @@ def _handle(args: argparse.Namespace, typed: list[str]) -> int:
         ),
         out=args.out,
         name=run_name(args.name, args.space),
-        trials=args.trials,
+        trials=plain_trials(args.trials),
         epochs=args.epochs,
         images_per_epoch=args.images_per_epoch,
         time_budget_s=None if args.time_budget is None else parse_duration(args.time_budget),
@@ -204,6 +238,8 @@ def _handle(args: argparse.Namespace, typed: list[str]) -> int:
         confirm=args.confirm,
         screen=how.screen,
         keep=args.keep,
+        max_failures=args.max_failures,
+        disk_bytes=None if args.disk is None else parse_size(args.disk),
         cpus_per_trial=args.cpus_per_trial,
         gpus_per_trial=args.gpus_per_trial,
         address=args.address,
@@ -226,13 +262,69 @@ def _handle(args: argparse.Namespace, typed: list[str]) -> int:
 
 
 def _resume(args: argparse.Namespace, typed: list[str]) -> int:
-    only = "a resumed run keeps its settings; with --resume only --out and --dashboard-port go"
-    _refuse_others(args, {"resume", "out", "dashboard_port"}, only)
+    only = f"a resumed run keeps its settings; with --resume only {', '.join(_flag(one) for one in CHANGEABLE)} go"
+    _refuse_others(args, {"resume", *CHANGEABLE}, only)
     from search.driver import resumed_settings, run_search
 
-    return run_search(
-        resumed_settings(args.out, args.resume), resume=True, command=["python", "-m", "search.run", *typed]
-    )
+    settings = changed_settings(resumed_settings(args.out, args.resume), args)
+    return run_search(settings, resume=True, command=["python", "-m", "search.run", *typed])
+
+
+CHANGEABLE = (
+    "out",
+    "dashboard_port",
+    "trials",
+    "epochs",
+    "space",
+    "time_budget",
+    "replicates",
+    "replicate_top",
+    "keep",
+    "disk",
+    "max_failures",
+)
+"""Flags that go with --resume."""
+
+
+def changed_settings(before: "SearchSettings", args: argparse.Namespace) -> "SearchSettings":
+    """The settings of a run with what the flags beside --resume ask for.
+
+    Raises:
+        UsageError: fewer epochs than before.
+    """
+    from search.settings import make_plan, parse_duration, parse_size
+
+    now = before
+    if args.space is not None:
+        now = replace(now, space=args.space)
+    if args.trials is not None:
+        more = args.trials.startswith("+")
+        now = replace(now, trials=int(args.trials) + (make_plan(before).trials if more else 0))
+    if args.epochs is not None:
+        known = make_plan(before).base.optim.epochs
+        if args.epochs < known:
+            raise UsageError(f"--epochs {args.epochs}: the run has trained for {known}; it can only be made longer")
+        now = replace(now, epochs=args.epochs)
+    if args.time_budget is not None:
+        now = replace(now, time_budget_s=parse_duration(args.time_budget))
+    if args.disk is not None:
+        now = replace(now, disk_bytes=parse_size(args.disk))
+    usual = build_parser().parse_args([])
+    for name in ("replicates", "replicate_top", "keep", "max_failures", "dashboard_port"):
+        if getattr(args, name) != getattr(usual, name):
+            now = replace(now, **{name: getattr(args, name)})
+    return now
+
+
+def plain_trials(text: str | None) -> int | None:
+    """`--trials` of a new run.
+
+    Raises:
+        UsageError: it says how many more there should be.
+    """
+    if text is not None and text.startswith("+"):
+        raise UsageError(f"--trials {text}: adds to a run, with --resume; a new run takes a plain number")
+    return None if text is None else int(text)
 
 
 def _refuse_others(args: argparse.Namespace, allowed: set[str], reason: str) -> None:
@@ -240,8 +332,11 @@ def _refuse_others(args: argparse.Namespace, allowed: set[str], reason: str) -> 
     left_alone = vars(build_parser().parse_args([]))
     for name, value in vars(args).items():
         if name not in allowed and value != left_alone[name]:
-            flag = {"source": "--from"}.get(name, "--" + name.replace("_", "-"))
-            raise UsageError(f"{flag}: {reason}")
+            raise UsageError(f"{_flag(name)}: {reason}")
+
+
+def _flag(name: str) -> str:
+    return {"source": "--from"}.get(name, "--" + name.replace("_", "-"))
 
 
 def _list_spaces() -> int:
@@ -321,6 +416,12 @@ def _share(text: str) -> float:
     if not 0 < number < 1:
         raise argparse.ArgumentTypeError(f"must be a number between 0 and 1, got '{text}'")
     return number
+
+
+def _trials(text: str) -> str:
+    if not text.removeprefix("+").isdigit() or not text.isascii() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number from 1, or +N with --resume, got '{text}'")
+    return text
 
 
 def _positive(text: str) -> float:

@@ -19,6 +19,9 @@ from search.further import Waiting
 from search.screen import Screen
 from spaces.registry import DEFAULT_BASELINE, Overrides, Space, enumerate_settings
 
+TRIAL_ATTR = "trial_id"
+"""Of Optuna's trials: the name that the run knows it by."""
+
 MAX_REPEATS = 50
 """Settings in a row that were tried before: then the space counts as used up."""
 
@@ -54,6 +57,7 @@ class Proposal:
         "params",
         "resume_from",
         "role",
+        "starts",
         "trial_id",
     )
 
@@ -66,8 +70,10 @@ class Proposal:
         baseline: str | None = None,
         optuna_trial: optuna.Trial | None = None,
         resume_from: str | None = None,
+        starts: int = 0,
         coverage: Coverage | None = None,
     ) -> None:
+        """Describe a training; `starts` counts those that a fault broke off."""
         self.trial_id = trial_id
         self.role = role
         self.coverage = coverage
@@ -78,6 +84,7 @@ class Proposal:
         self.params = {} if optuna_trial is None else dict(optuna_trial.params)
         self.optuna_number = None if optuna_trial is None else optuna_trial.number
         self.resume_from = resume_from
+        self.starts = starts
 
 
 class SettingSearcher(Searcher):
@@ -98,6 +105,8 @@ class SettingSearcher(Searcher):
         screen: Screen | None = None,
         on_screen: Callable[[Proposal, str], None] = lambda proposal, reason: None,
         further: Callable[[], tuple[TrainConfig, str] | type[Waiting] | None] = lambda: None,
+        again: Callable[[Proposal], Proposal | None] = lambda proposal: None,
+        held: Callable[[], bool] = lambda: False,
         waiting: list[Proposal] | None = None,
         tried: Iterable[str] = (),
         num_tried: int = 0,
@@ -119,6 +128,8 @@ class SettingSearcher(Searcher):
             screen: looks at the anchors of each setting before it is trained.
             on_screen: called with a setting that the screen keeps from being trained, and the reason.
             further: what to train once the settings are used up: config and role, Waiting, or None for nothing.
+            again: what to start in the place of a training that a fault broke off; None when it has ended.
+            held: whether nothing may start for now, as on a full disk.
             waiting: trials of an earlier driver to run first.
             tried: digests of the settings tried before.
             num_tried: how many of those were trained.
@@ -129,6 +140,8 @@ class SettingSearcher(Searcher):
         self._space, self._base, self._study = space, base, study
         self._payload, self._on_propose, self._ending = payload, on_propose, ending
         self._waiting = list(waiting or [])
+        self._again, self._held = again, held
+        self._broken: list[Proposal] = []
         self._screen, self._on_screen, self._further = screen, on_screen, further
         self._tried = set(tried)
         self._num_tried, self._count = num_tried, num_trials_before
@@ -141,10 +154,13 @@ class SettingSearcher(Searcher):
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """The next setting, FINISHED, or None to be asked again later."""
+        self._take_back()
+        if self._held():
+            return None
         proposal = self._waiting.pop(0) if self._waiting else self._new()
         if proposal is None:
             due = self._further()
-            if due is Waiting:
+            if due is Waiting or (due is None and self._running):  # a fault may yet bring one of those back
                 return None
             if not isinstance(due, tuple):
                 return str(Searcher.FINISHED)
@@ -157,6 +173,7 @@ class SettingSearcher(Searcher):
             "role": proposal.role,
             "config": proposal.config.to_flat(),
             "resume_from": proposal.resume_from,
+            "starts": proposal.starts,
         }
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
@@ -168,14 +185,14 @@ class SettingSearcher(Searcher):
         proposal = self._running.pop(trial_id, None)
         if proposal is None:
             return
+        if error:  # Ray asks what is next only after the fault is in the record
+            self._broken.append(proposal)
+            return
         if result:
             self._report(trial_id, result, proposal)
         if proposal.optuna_trial is None:
             return
         value = self._values.get(proposal.digest)
-        if error:
-            self._study.tell(proposal.optuna_trial, state=TrialState.FAIL)
-            return
         if (
             result
             and "epoch" in result
@@ -187,8 +204,19 @@ class SettingSearcher(Searcher):
 
     def close(self) -> None:
         """Tell Optuna of trials that Ray cut off without a word, as it does when a run ends early."""
+        self._take_back()
         for trial_id in list(self._running):
             self.on_trial_complete(trial_id)
+
+    def _take_back(self) -> None:
+        """Trainings that a fault broke off wait for their next start, or are over."""
+        broken, self._broken = self._broken, []
+        for proposal in broken:
+            again = self._again(proposal)
+            if again is not None:
+                self._waiting.append(again)
+            elif proposal.optuna_trial is not None:
+                self._study.tell(proposal.optuna_trial, state=TrialState.FAIL)
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing to save: run folder and study hold it all."""
@@ -235,6 +263,8 @@ class SettingSearcher(Searcher):
                 continue
             self._tried.add(proposal.digest)
             self._count += 1
+            if proposal.optuna_trial is not None:
+                proposal.optuna_trial.set_user_attr(TRIAL_ATTR, proposal.trial_id)
             reason = None
             if self._screen is not None:
                 proposal.coverage, reason = self._screen.look(proposal.config, baseline=proposal.baseline is not None)

@@ -1,110 +1,166 @@
-"""The schedulers by name: ASHA, the median rule, or none. Each remembers why it stopped a trial."""
+"""The schedulers by name: ASHA, the median rule, or none. Each decides from recorded scores alone.
 
-from typing import Any
+A rule is plain arithmetic over the scores in the order in which they arrived: told a run's reports again, it stands
+where it stood and has decided as it had. Ray's own schedulers live in the driver's memory, and `Tuner.restore`
+begins with empty ones (https://github.com/ray-project/ray/issues/30838).
+"""
 
+from typing import Any, Protocol
+
+import numpy as np
 from ray.tune.experiment import Trial
-from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, MedianStoppingRule, TrialScheduler
+from ray.tune.schedulers import FIFOScheduler, TrialScheduler
+
+from results.record import RunRecord
 
 GRACE_EPOCHS = 1
 REDUCTION_FACTOR = 3
+MEDIAN_MIN_TRIALS = 3
 
 
-def is_race(trial: Trial) -> bool:
-    """Whether a trial may be stopped for being weak: the first training of a setting may."""
-    return str(trial.config.get("role", "search")) == "search"
+class Rule(Protocol):
+    """Decides which trials go on.
+
+    Attributes:
+        epochs: of a whole training; after the last there is nothing to decide.
+    """
+
+    epochs: int
+
+    def decide(self, trial: str, epoch: int, value: float) -> str | None:
+        """Take in one score and say why the trial is to stop; None lets it go on.
+
+        An epoch told before, as after a fault, changes nothing: what was decided then stands.
+        """
 
 
-class Asha(AsyncHyperBandScheduler):
-    """Ray's ASHA over epochs.
+class Asha:
+    """Asynchronous successive halving, the stopping kind.
+
+    At epochs 1, 3, 9, ... a trial goes on if its score is among the best third of those that came so far before it.
 
     Source:
-        Li et al. 2020, A System for Massively Parallel Hyperparameter Tuning, Algorithm 2.
+        Li et al. 2020, A System for Massively Parallel Hyperparameter Tuning; the rule of Ray's
+        AsyncHyperBandScheduler, whose decisions it gives when nothing is interrupted.
     """
 
     def __init__(self, metric: str, epochs: int) -> None:
-        """Rungs at 1, 3, 9, ... epochs; the best third of those that reach a rung goes on."""
-        super().__init__(
-            time_attr="epoch",
-            metric=metric,
-            mode="max",
-            max_t=epochs,
-            grace_period=min(GRACE_EPOCHS, epochs),
-            reduction_factor=REDUCTION_FACTOR,
+        """Begin with empty rungs."""
+        self.epochs = epochs
+        self._metric = metric
+        self._rungs: dict[int, dict[str, float]] = {}
+
+    def decide(self, trial: str, epoch: int, value: float) -> str | None:
+        """See `Rule`."""
+        if not is_rung(epoch):
+            return None
+        rung = self._rungs.setdefault(epoch, {})
+        if trial in rung:
+            return None
+        before = list(rung.values())
+        rung[trial] = value
+        if not before or epoch >= self.epochs:
+            return None
+        cut = float(np.percentile(before, 100 * (1 - 1 / REDUCTION_FACTOR)))
+        if value >= cut:
+            return None
+        return (
+            f"asha: {self._metric} {value:.3f} at epoch {epoch} lies under the cut {cut:.3f} that keeps the best "
+            f"1/{REDUCTION_FACTOR} of those that came this far before"
         )
-        self.reasons: dict[str, str] = {}
-
-    def on_trial_add(self, tune_controller: Any, trial: Trial) -> None:
-        """Trials of the search race each other; further seeds of a setting do not."""
-        if is_race(trial):
-            super().on_trial_add(tune_controller, trial)
-
-    def on_trial_complete(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> None:
-        """Likewise."""
-        if is_race(trial):
-            super().on_trial_complete(tune_controller, trial, result)
-
-    def on_trial_remove(self, tune_controller: Any, trial: Trial) -> None:
-        """Likewise."""
-        if is_race(trial):
-            super().on_trial_remove(tune_controller, trial)
-
-    def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
-        """Decide, and keep the reason of a stop."""
-        if not is_race(trial):
-            return str(TrialScheduler.CONTINUE)
-        action = super().on_trial_result(tune_controller, trial, result)
-        if action == TrialScheduler.STOP and result["epoch"] < self._max_t:
-            self.reasons[trial.trial_id] = (
-                f"asha: {self._metric} {result[self._metric]:.3f} at epoch {result['epoch']} lies under the cut that "
-                f"keeps the best 1/{REDUCTION_FACTOR} of those that came this far before"
-            )
-        return str(action)
 
 
-class Median(MedianStoppingRule):
-    """Ray's median stopping rule over epochs.
+def is_rung(epoch: int) -> bool:
+    """Whether ASHA decides after an epoch: 1, 3, 9, ..."""
+    rung = GRACE_EPOCHS
+    while rung < epoch:
+        rung *= REDUCTION_FACTOR
+    return rung == epoch
+
+
+class Median:
+    """Stops a trial whose best lies under the median of the others' running means.
 
     Source:
-        Golovin et al. 2017, Google Vizier, section 3.2.2.
+        Golovin et al. 2017, Google Vizier, section 3.2.2; the rule of Ray's MedianStoppingRule, but for its pausing of
+        trials where there is nothing to compare with, which costs a slot.
     """
 
-    def __init__(self, metric: str) -> None:
-        """Stop a trial whose best lies under the median of the others' running means."""
-        super().__init__(time_attr="epoch", metric=metric, mode="max", grace_period=1, min_samples_required=3)
-        self.reasons: dict[str, str] = {}
+    def __init__(self, metric: str, epochs: int) -> None:
+        """Begin without any score."""
+        self.epochs = epochs
+        self._metric = metric
+        self._scores: dict[str, dict[int, float]] = {}
 
-    def _on_insufficient_samples(self, tune_controller: Any, trial: Trial, time: float) -> str:
-        """Go on: Ray's rule would pause the trial to let others catch up, and a pause costs a slot."""
-        return str(TrialScheduler.CONTINUE)
+    def decide(self, trial: str, epoch: int, value: float) -> str | None:
+        """See `Rule`."""
+        mine = self._scores.setdefault(trial, {})
+        if epoch in mine:
+            return None
+        mine[epoch] = value
+        if epoch >= self.epochs:
+            return None
+        means = [
+            float(np.mean([score for at, score in scores.items() if at <= epoch]))
+            for other, scores in self._scores.items()
+            if other != trial and max(scores) >= epoch
+        ]
+        best = max(mine.values())
+        median = float(np.median(means)) if means else 0.0
+        if len(means) < MEDIAN_MIN_TRIALS or best >= median:
+            return None
+        return (
+            f"median: best {self._metric} {best:.3f} by epoch {epoch} is under {median:.3f}, the median of the running "
+            f"means of {len(means)} other trials"
+        )
 
-    def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
-        """Decide, and keep the reason of a stop; further seeds of a setting run to their end."""
-        if not is_race(trial):
-            return str(TrialScheduler.CONTINUE)
-        action = super().on_trial_result(tune_controller, trial, result)
-        if action == TrialScheduler.STOP:
-            self.reasons[trial.trial_id] = (
-                f"median: best {self._metric} by epoch {result['epoch']} is under the median of the other trials"
-            )
-        return str(action)
 
-
-class NoStopping(FIFOScheduler):
+class NoStopping:
     """Every trial trains to its end."""
 
-    def __init__(self, metric: str) -> None:
+    def __init__(self, metric: str, epochs: int) -> None:
+        """Nothing is remembered."""
+        self.epochs = epochs
+
+    def decide(self, trial: str, epoch: int, value: float) -> str | None:
+        """See `Rule`."""
+        return None
+
+
+RULES: dict[str, type[Asha] | type[Median] | type[NoStopping]] = {"asha": Asha, "median": Median, "none": NoStopping}
+"""By the names of `--scheduler`."""
+
+
+def build_rule(name: str, metric: str, epochs: int, record: RunRecord) -> Rule:
+    """The rule of `--scheduler NAME`, standing where the reports of a record have brought it."""
+    rule = RULES[name](metric, epochs)
+    for one in record.arrivals:
+        if one.value is not None and record.trials[one.trial_id].role == "search":
+            rule.decide(one.trial_id, one.epoch, one.value)
+    return rule
+
+
+class RuleScheduler(FIFOScheduler):
+    """A rule behind Ray Tune's scheduler interface.
+
+    Attributes:
+        cuts: why a trial was stopped, by its name.
+    """
+
+    def __init__(self, rule: Rule, metric: str) -> None:
         """The metric is named for Ray's check of reports."""
         super().__init__()
         self.set_search_properties(metric, "max")
-        self.reasons: dict[str, str] = {}
+        self._rule = rule
+        self.cuts: dict[str, str] = {}
 
-
-def build_scheduler(name: str, metric: str, epochs: int) -> Asha | Median | NoStopping:
-    """The scheduler of `--scheduler NAME`."""
-    match name:
-        case "asha":
-            return Asha(metric, epochs)
-        case "median":
-            return Median(metric)
-        case _:
-            return NoStopping(metric)
+    def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
+        """Decide; trials of the search race each other, further seeds of a setting run to their end."""
+        value, name = result.get(self.metric), str(trial.config["trial_id"])
+        if trial.config["role"] != "search" or value is None:
+            return str(TrialScheduler.CONTINUE)
+        reason = self._rule.decide(name, int(result["epoch"]), float(value))
+        if reason is None:
+            return str(TrialScheduler.CONTINUE)
+        self.cuts[name] = reason
+        return str(TrialScheduler.STOP)

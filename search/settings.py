@@ -13,11 +13,12 @@ from digits_core.errors import UsageError, printable
 from digits_core.knob import Flat, Scalar
 from digits_core.source import DRAWN, DataSource
 from digits_core.stages import parse_stages
-from search.defaults import COMPARISON_REPLICATES, REPLICATE_TOP, SCREEN, TRIALS
+from search.defaults import COMPARISON_REPLICATES, MAX_FAILURES, REPLICATE_TOP, SCREEN, TRIALS
 from spaces.catalogue import SPACES, get_spaces
 from spaces.registry import Overrides, Space, check_space, combine, enumerate_settings
 
 _DURATION = re.compile(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s?)?")
+_SIZE = re.compile(r"(\d{1,6}(?:\.\d{1,3})?)([KMGT]?)B?", re.IGNORECASE)
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
@@ -33,6 +34,8 @@ class SearchSettings:
         replicates: trainings of each of the best settings, the search's own among them.
         replicate_top: how many settings get them.
         confirm: how many settings are confirmed on images set apart; 0 confirms none.
+        max_failures: starts after a fault that a trial has, at most.
+        disk_bytes: the run folder takes no more; None leaves it to the disk.
         screen: whether settings whose anchors miss the digits are left untrained.
         init_from: the folder of weights that every training starts from, whatever a space says; None leaves that to
             `model.weights`.
@@ -57,6 +60,8 @@ class SearchSettings:
     confirm: int = 0
     screen: bool = SCREEN
     keep: int = 5
+    max_failures: int = MAX_FAILURES
+    disk_bytes: int | None = None
     cpus_per_trial: float | None = None
     gpus_per_trial: float | None = None
     address: str | None = None
@@ -228,6 +233,19 @@ def parse_duration(text: str) -> float:
     if not total:
         raise UsageError(f"--time-budget takes a time like 30m, 2h, 1h30m or 45s, got '{printable(text)}'")
     return float(total)
+
+
+def parse_size(text: str) -> int:
+    """Bytes of `20G`, `500M` or `1.5T`.
+
+    Raises:
+        UsageError: anything else, or nothing at all.
+    """
+    match = _SIZE.fullmatch(text.strip())
+    size = 0 if match is None else round(float(match[1]) * 1000 ** " KMGT".index((match[2] or " ").upper()))
+    if not size:
+        raise UsageError(f"--disk takes a size like 20G, 500M or 1.5T, got '{printable(text)}'")
+    return size
 
 
 def read_knobs(assignments: list[str], config: str | None) -> tuple[Flat, Flat]:

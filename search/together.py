@@ -21,13 +21,13 @@ EPOCHS_FILE = "epochs.jsonl"
 """One line per epoch: its numbers, what the driver shows and records."""
 
 MODEL_FOLDER = "best"
-"""The best epoch's model so far."""
+"""The best epoch's model, once the training is done."""
 
 
 def train_together(params: dict[str, Any]) -> None:
     """Train one config with the other processes of a Ray Train worker group.
 
-    The first of them writes each epoch's numbers and the best model into `folder`, which all nodes share.
+    The first of them writes each epoch's numbers into `folder`, which all nodes share; the model is in the checkpoints.
 
     Args:
         params: `config` (flat knobs), `data` (a DataSource as a dict), `fingerprint`, `metric`, `folder`, `joined`
@@ -51,8 +51,6 @@ def train_together(params: dict[str, Any]) -> None:
 
         def report(one: EpochReport) -> None:
             assert one.checkpoint is not None
-            if one.improved:
-                _keep(one.checkpoint / BEST_FOLDER, folder / MODEL_FOLDER)
             line = {
                 **dataclasses.asdict(one.metrics),
                 "improved": one.improved,
@@ -93,13 +91,12 @@ def _device() -> str:
     return str(get_device())
 
 
-def _keep(source: Path, target: Path) -> None:
-    """Put a folder in the place of another."""
-    half = target.with_name(f".{target.name}.half")
+def keep_model(checkpoint: Path, folder: Path) -> None:
+    """Take the best epoch's model out of the last checkpoint, in one move: once it is there, the training is done."""
+    half = folder / f".{MODEL_FOLDER}.half"
     shutil.rmtree(half, ignore_errors=True)
-    shutil.copytree(source, half)
-    shutil.rmtree(target, ignore_errors=True)
-    half.rename(target)
+    shutil.copytree(checkpoint / BEST_FOLDER, half)
+    half.rename(folder / MODEL_FOLDER)
 
 
 def read_epochs(folder: Path) -> list[dict[str, Any]]:

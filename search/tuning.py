@@ -1,5 +1,6 @@
 """Ray Tune's Tuner around our trainable, searcher, scheduler and recorder."""
 
+import contextlib
 import warnings
 from collections.abc import Callable
 from dataclasses import asdict
@@ -7,26 +8,35 @@ from pathlib import Path
 from typing import Any
 
 import optuna
+from optuna.distributions import BaseDistribution, check_distribution_compatibility
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
+from optuna.trial import TrialState
 from ray import tune
 from ray.tune.experiment import Trial
 from ray.tune.stopper import Stopper
 
+from digits_core.anchors import setting_digest
 from digits_core.cache import DigitData
 from digits_core.config import TrainConfig
-from results.record import EventWriter, RunRecord
+from digits_core.errors import UserError
+from results.record import EventWriter, RunRecord, TrialRecord
 from results.schema import ENDED
 from search.cluster import Slots
 from search.further import FurtherTrials
 from search.recorder import Recorder
-from search.sampler import Proposal, SettingSearcher, build_sampler
-from search.scheduler import build_scheduler
+from search.room import Room
+from search.sampler import TRIAL_ATTR, Proposal, SettingSearcher, build_sampler
+from search.scheduler import RuleScheduler, build_rule
 from search.screen import Screen
 from search.settings import Plan, SearchSettings
 from search.trainable import run_trial
+from spaces.registry import Space
 
 STUDY_FILE = "study.journal"
+PROBES = 20
+"""Drawings that show what a space draws from."""
+
 TUNE_FOLDER = "tune"
 
 
@@ -59,6 +69,7 @@ def fit(
     slots: Slots,
     watcher: Callable[[RunRecord, str], None],
     ending: Callable[[], str | None],
+    say: Callable[[str], None],
 ) -> None:
     """Run every trial of a plan that has not ended.
 
@@ -71,6 +82,7 @@ def fit(
         slots: what each trial gets.
         watcher: called after each report and each end.
         ending: why the run is to end early, or None.
+        say: tells the person at the terminal a sentence.
 
     Raises:
         SpaceError: a space drew a setting that cannot be.
@@ -81,14 +93,16 @@ def fit(
     def why() -> str | None:
         return "interrupted" if broken else ending()
 
-    scheduler = build_scheduler(settings.scheduler, settings.metric, plan.base.optim.epochs)
+    rule = build_rule(settings.scheduler, settings.metric, plan.base.optim.epochs, events.record)
+    scheduler = RuleScheduler(rule, settings.metric)
     recorder = Recorder(
         folder,
         events,
         space=plan.space.name,
         keep=settings.keep,
         hold=max(settings.replicate_top if settings.replicates > 1 else 0, settings.confirm + 1),
-        reasons=scheduler.reasons,
+        max_failures=settings.max_failures,
+        cuts=scheduler.cuts,
         ending=why,
         watcher=watcher,
     )
@@ -124,8 +138,10 @@ def fit(
         ),
         on_screen=recorder.screened,
         further=further.next,
+        held=Room(folder, slots=slots.count, most=settings.disk_bytes, say=say).held,
+        again=lambda broken: start_again(record, broken),
         waiting=unfinished(record, study),
-        tried=[trial.config_hash for trial in searched],
+        tried=[digest for trial in searched for digest in (trial.config_hash, longer_digest(trial, plan))],
         num_tried=sum(trial.status != "screened" for trial in searched),
         num_trials_before=len(record.trials),
         values=known_values(record),
@@ -136,7 +152,7 @@ def fit(
         tune_config=tune.TuneConfig(
             search_alg=searcher,
             scheduler=scheduler,
-            num_samples=plan.trials + further.most(plan.trials),
+            num_samples=-1,  # the searcher says when there is nothing left, trials started again among it
             # Ray starts as many processes at once, and asks for no setting before a slot is free for it.
             max_concurrent_trials=slots.count,
             reuse_actors=True,  # a fresh process costs seconds of imports
@@ -165,47 +181,131 @@ def fit(
 
 
 def open_study(folder: Path, settings: SearchSettings, plan: Plan, *, drivers: int) -> optuna.Study:
-    """Optuna's memory of the run, in a journal that optuna-dashboard opens."""
+    """Optuna's memory of the run, in a journal that optuna-dashboard opens.
+
+    Where the space has changed so that Optuna cannot go on with the study, a new one begins with all that the old one
+    knows and the new space can hold.
+    """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         storage = JournalStorage(JournalFileBackend(str(folder / STUDY_FILE)))
-    return optuna.create_study(
-        study_name=settings.name,
-        storage=storage,
-        # A resumed run that drew the same numbers again would propose what it has tried.
-        sampler=build_sampler(settings.sampler, settings.seed + 7919 * (drivers - 1), plan.trials),
-        pruner=optuna.pruners.NopPruner(),  # Ray's scheduler decides
-        direction="maximize",
-        load_if_exists=True,
-    )
+
+    def make(name: str) -> optuna.Study:
+        return optuna.create_study(
+            study_name=name,
+            storage=storage,
+            # A resumed run that drew the same numbers again would propose what it has tried.
+            sampler=build_sampler(settings.sampler, settings.seed + 7919 * (drivers - 1), plan.trials),
+            pruner=optuna.pruners.NopPruner(),  # Ray's scheduler decides
+            direction="maximize",
+            load_if_exists=True,
+        )
+
+    names = [f"{settings.name}-{number}" if number > 1 else settings.name for number in range(1, drivers + 1)]
+    there = set(optuna.get_all_study_names(storage))
+    study = make(next((name for name in reversed(names) if name in there), names[0]))
+    known = study.get_trials(deepcopy=False)
+    if not known:
+        return study
+    distributions = drawn_distributions(plan.space)
+    if all(fits(trial, distributions) for trial in known):
+        return study
+    wider = make(names[-1])
+    for trial in known:
+        held = {
+            name: value
+            for name, value in trial.params.items()
+            if name in distributions and distributions[name]._contains(distributions[name].to_internal_repr(value))
+        }
+        if trial.state in (TrialState.COMPLETE, TrialState.PRUNED) and held:
+            wider.add_trial(
+                optuna.trial.create_trial(
+                    state=trial.state,
+                    value=trial.value if trial.state == TrialState.COMPLETE else None,
+                    params=held,
+                    distributions={name: distributions[name] for name in held},
+                    intermediate_values=trial.intermediate_values,
+                    user_attrs=trial.user_attrs,
+                )
+            )
+    return wider
+
+
+def drawn_distributions(space: Space) -> dict[str, BaseDistribution]:
+    """What a space's parameters are drawn from, as far as a few drawings show."""
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    found: dict[str, BaseDistribution] = {}
+    for _ in range(PROBES):
+        trial = study.ask()
+        with contextlib.suppress(optuna.TrialPruned, UserError):
+            space.draw(trial)
+        found |= trial.distributions
+    return found
+
+
+def fits(trial: optuna.trial.FrozenTrial, distributions: dict[str, BaseDistribution]) -> bool:
+    """Whether Optuna can go on drawing beside a trial: choices must be the same, ranges may differ."""
+    for name, one in trial.distributions.items():
+        try:
+            check_distribution_compatibility(one, distributions.get(name, one))
+        except ValueError:
+            return False
+    return True
 
 
 def unfinished(record: RunRecord, study: optuna.Study) -> list[Proposal]:
     """The trials of an earlier driver that have not ended, each to go on from its last checkpoint."""
     return [
-        Proposal(
-            trial.trial_id,
-            TrainConfig.from_flat(trial.config),
-            role=trial.role,
-            baseline=trial.baseline,
-            optuna_trial=_optuna_trial(study, trial.optuna_number),
-            resume_from=trial.saved if trial.saved is not None and Path(trial.saved).is_dir() else None,
-        )
-        for trial in record.trials.values()
-        if trial.status not in ENDED and not trial.trained_out
+        start_of(trial, _optuna_trial(study, trial.trial_id)) for trial in record.trials.values() if to_go_on(trial)
     ]
 
 
+def to_go_on(trial: TrialRecord) -> bool:
+    """Whether something is left to train of a trial that nothing runs now."""
+    return trial.status not in ENDED and not trial.trained_out and trial.cut is None and trial.role != "retrain"
+
+
+def start_of(trial: TrialRecord, optuna_trial: optuna.Trial | None) -> Proposal:
+    """A trial from its last checkpoint."""
+    return Proposal(
+        trial.trial_id,
+        TrainConfig.from_flat(trial.config),
+        role=trial.role,
+        baseline=trial.baseline,
+        optuna_trial=optuna_trial,
+        resume_from=trial.saved if trial.saved is not None and Path(trial.saved).is_dir() else None,
+        starts=len(trial.faults),
+    )
+
+
+def start_again(record: RunRecord, broken: Proposal) -> Proposal | None:
+    """What to start in the place of a training that a fault broke off; None when that was its end."""
+    trial = record.trials[broken.trial_id]
+    return start_of(trial, broken.optuna_trial) if to_go_on(trial) else None
+
+
 def settle(record: RunRecord, study: optuna.Study, recorder: Recorder) -> None:
-    """End the trials that had reported their last epoch when the driver before was killed."""
+    """End what the driver before was killed over: trials with nothing left to train, and drawings that led nowhere."""
     for trial in list(record.trials.values()):
-        if trial.status in ENDED or not trial.trained_out:
+        if trial.status in ENDED or trial.role == "retrain" or to_go_on(trial):
             continue
         recorder.settle(trial.trial_id)
-        best, known = trial.best(record.metric), _optuna_trial(study, trial.optuna_number)
-        if known is not None and best is not None:
+        best, known = trial.best(record.metric), _optuna_trial(study, trial.trial_id)
+        if known is None or best is None:
+            continue
+        if trial.status == "finished":
             study.tell(known, float(best[record.metric]))
+        else:
+            study.tell(known, state=TrialState.PRUNED)
+    for drawn in study.get_trials(deepcopy=False, states=(TrialState.RUNNING, TrialState.WAITING)):
+        if drawn.user_attrs.get(TRIAL_ATTR) not in record.trials:
+            study._storage.set_trial_state_values(drawn._trial_id, TrialState.FAIL)
+
+
+def longer_digest(trial: TrialRecord, plan: Plan) -> str:
+    """The digest of a trial's setting trained for as many epochs as the plan says: it is not proposed again."""
+    return setting_digest(TrainConfig.from_flat({**trial.config, "optim.epochs": plan.base.optim.epochs}))
 
 
 def known_values(record: RunRecord) -> dict[str, float]:
@@ -218,12 +318,15 @@ def known_values(record: RunRecord) -> dict[str, float]:
     return values
 
 
-def _optuna_trial(study: optuna.Study, number: int | None) -> optuna.Trial | None:
-    known = study.get_trials(deepcopy=False)
-    if number is None or number >= len(known) or known[number].state.is_finished():
-        return None
-    return optuna.Trial(study, known[number]._trial_id)
+def _optuna_trial(study: optuna.Study, trial_id: str) -> optuna.Trial | None:
+    """Optuna's side of a trial, where it is still open."""
+    for known in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+        if known.user_attrs.get(TRIAL_ATTR) == trial_id:
+            return optuna.Trial(study, known._trial_id)
+    return None
 
 
 def _trial_name(trial: Trial) -> str:
-    return str(trial.config["trial_id"])
+    """Its name, and from the second start on which one it is: Ray keeps each start in a folder of its own."""
+    name, starts = str(trial.config["trial_id"]), int(trial.config["starts"])
+    return f"{name}-start{starts + 1}" if starts else name

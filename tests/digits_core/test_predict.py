@@ -1,20 +1,23 @@
 import csv
 import dataclasses
 import json
+import re
 import shutil
+from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 from pycocotools.coco import COCO
-from torchvision.models.detection import fasterrcnn_resnet50_fpn
 
 from digits_core import predict, to_onnx
 from digits_core.cache import open_data
 from digits_core.checkpoint import save_model
 from digits_core.config import TrainConfig
-from digits_core.inference import kept_at, load_detector, predict_images, read_tasks
+from digits_core.detect import to_tensor
+from digits_core.inference import detect_with, kept_at, load_detector, predict_images, read_tasks
 from digits_core.labels import Categories
 from digits_core.model import DRAWN_WEIGHTS, build_model
 from digits_core.source import DataSource
@@ -103,12 +106,60 @@ def test_a_damaged_image_costs_that_image_only(model, images, tmp_path, capsys):
     assert run("--check", tmp_path / "out" / "submission.zip", folder) == 0
 
 
-def test_scores_are_changed_by_flags_and_the_worst_misses_are_drawn_first(model, images, tmp_path):
-    flags = ["-o", tmp_path / "out", "--device", "cpu", "--score-1", "0.3", "--score-2", "0.9", "--draw", "4"]
-    assert run(model, images / "valid", *flags, "--annotations", images / "valid.json") == 0
-    assert all(row["score"] > 0.3 for row in json.loads((tmp_path / "out" / "pred.json").read_text()))
+def test_scores_are_changed_by_flags_and_the_worst_misses_are_drawn_first(model, images, tmp_path, monkeypatch):
+    drawn = []
+    from digits_core import preview
+
+    keep = preview.write_predictions
+    monkeypatch.setattr(preview, "write_predictions", lambda shown, path: (drawn.extend(shown), keep(shown, path)))
+    tree = json.loads((images / "valid.json").read_text())
+    for one in tree["annotations"]:  # as if image 7 were all misses
+        if one["image_id"] == 7:
+            one["category_id"] = one["category_id"] % 10 + 1
+    (tmp_path / "truth.json").write_text(json.dumps(tree))
+    flags = ["-o", tmp_path / "out", "--device", "cpu", "--score-1", "0.3", "--score-2", "0.9", "--draw", "12"]
+    assert run(model, images / "valid", *flags, "--annotations", tmp_path / "truth.json") == 0
+    scores = [row["score"] for row in json.loads((tmp_path / "out" / "pred.json").read_text())]
+    assert min(scores) > 0.3
+    wrong = [sum(((a := Counter(one.labels)) - (b := Counter(one.truth_labels))).values()) + sum((b - a).values())
+             for one in drawn]  # fmt: skip
+    assert wrong == sorted(wrong, reverse=True)
+    assert wrong[0] > 0
+    assert drawn[0].title.startswith("7")
     with Image.open(tmp_path / "out" / "predictions.png") as sheet:
         assert sheet.width > 400
+
+
+def test_annotations_of_other_images_are_refused_before_anything_is_predicted(model, images, tmp_path, capsys):
+    tree = json.loads((images / "valid.json").read_text())
+    tree["images"][3]["width"] += 9  # as those of another folder with the same names would be
+    (tmp_path / "other.json").write_text(json.dumps(tree))
+    flags = ["-o", tmp_path / "out", "--device", "cpu", "--draw", "1", "--annotations", tmp_path / "other.json"]
+    assert run(model, images / "valid", *flags) == 2
+    assert "is about other images: the folder has no " in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["other.json"]
+
+
+def test_force_replaces_predictions_and_nothing_else(model, images, tmp_path, capsys):
+    folder = shutil.copytree(images / "valid", tmp_path / "images")
+    for out in (folder, model, tmp_path):
+        before = sorted(out.rglob("*"))
+        assert run(model, folder, "-o", out, "--force", "--device", "cpu") == 2
+        assert "which no prediction wrote" in capsys.readouterr().err
+        assert sorted(out.rglob("*")) == before
+    flags = ["-o", tmp_path / "out", "--device", "cpu"]
+    assert run(model, folder, *flags, "--draw", "1") == 0
+    first = (tmp_path / "out" / "pred.json").read_bytes()
+    assert run(model, folder, *flags, "--force", "--score-1", "0.2") == 0
+    assert (tmp_path / "out" / "pred.json").read_bytes() != first
+    assert not (tmp_path / "out" / "predictions.png").exists()  # of the predictions before
+
+
+def test_an_image_too_thin_for_the_model_costs_that_image_only(model, images, tmp_path, capsys):
+    folder = shutil.copytree(images / "valid", tmp_path / "images")
+    Image.new("RGB", (1, 300)).save(folder / "99.png")
+    assert run(model, folder, "-o", tmp_path / "out", "--device", "cpu") == 1
+    assert "is 1 x 300 px, too thin" in capsys.readouterr().err
 
 
 def test_a_model_of_other_categories_writes_their_ids_and_no_numbers(tmp_path, shapes_folder, capsys):
@@ -134,9 +185,10 @@ def test_a_model_of_other_categories_writes_their_ids_and_no_numbers(tmp_path, s
         (["{model}", "{images}", "-o", "{tmp}/out", "--score-1", "2"], "must be a number from 0 to below 1"),
         (["{model}", "{images}", "-o", "{tmp}/out", "--device", "cuda:99"], "device cuda:99 cannot be used"),
         (["{model}", "{images}", "-o", "{tmp}/out", "--annotations", "x.json"], "has a meaning with --draw alone"),
+        (["{model}", "{images}", "-o", "{tmp}/out", "--device", "mps"], "device must be auto, cpu, cuda or cuda:N"),
         (
             ["{model}", "{images}", "-o", "{tmp}/out", "--draw", "1", "--annotations", "{other}"],
-            "is about other images: the folder has no image",
+            "names other categories",
         ),
         (["--check", "{tmp}/none.json", "{images}"], "none.json cannot be read"),
     ],
@@ -170,28 +222,37 @@ def test_a_planted_pickle_is_not_opened(model, images, tmp_path, capsys):
         (folder / name).write_bytes(before)
 
 
-def test_the_weights_load_in_plain_torchvision(tmp_path):
-    """The ten lines of the README."""
+def test_the_readme_loads_the_weights_in_plain_torchvision(images, tmp_path):
     flat = {
         "model.backbone": "resnet50", "model.weights": "none", "model.anchor_sizes": "32,64,128,256,512",
-        "model.aspect_ratios": "0.5,1,2", "model.roi_output_size": 7, "model.min_size": 128, "model.max_size": 256,
+        "model.aspect_ratios": "0.5,1,2", "model.roi_output_size": 7, "model.min_size": 64, "model.max_size": 128,
+        "detect.task1.score": 0.05, "detect.task1.max_detections": 7,
     }  # fmt: skip
     torch.manual_seed(0)
     config = TrainConfig.from_flat(flat)
     ours, _ = build_model(config)
     save_model(tmp_path / "m", ours, config)
-    from safetensors.torch import load_file
-
-    theirs = fasterrcnn_resnet50_fpn(weights=None, weights_backbone=None, num_classes=11, min_size=128, max_size=256)
-    left = theirs.load_state_dict(load_file(tmp_path / "m" / "model.safetensors"), strict=False)
-    assert all(name.endswith("num_batches_tracked") for name in left.missing_keys)
-    assert left.unexpected_keys == []
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    [block] = [code for code in re.findall(r"```python\n(.*?)```", readme, re.DOTALL) if "load_state_dict" in code]
+    scope = {}
+    exec(block.replace("MODEL", str(tmp_path / "m")), scope)
+    detector = load_detector(tmp_path / "m", torch.device("cpu"), torch.float32)
+    found = 0
+    for path in list(numbered_images(images / "valid").values())[:4]:
+        image = to_tensor(np.asarray(Image.open(path).convert("RGB")))
+        own = kept_at(detect_with(detector, [image]), detector.config.detect.task1)
+        with torch.no_grad():
+            [theirs] = scope["model"]([image])
+        np.testing.assert_array_equal(theirs["labels"].numpy(), own.labels)
+        np.testing.assert_allclose(theirs["boxes"].numpy(), own.original_boxes, atol=1e-3)
+        found += len(own.labels)
+    assert found
 
 
 def test_onnx_gives_what_the_model_gives(model, images, tmp_path, capsys):
     out = tmp_path / "model.onnx"
     assert to_onnx.main([str(model), "-o", str(out), "--images", str(images / "valid"), "--check", "12"]) == 0
-    assert "onnxruntime gives the model's own labels" in capsys.readouterr().out
+    assert "onnxruntime gives the labels of a prediction" in capsys.readouterr().out
     import onnx
 
     known = {one.key: json.loads(one.value) for one in onnx.load(str(out)).metadata_props}
@@ -207,6 +268,17 @@ def test_onnx_gives_what_the_model_gives(model, images, tmp_path, capsys):
         to_onnx.compare(other, out, pixels)
 
 
+def test_onnx_joins_classes_where_the_model_does(model, images, tmp_path):
+    config = TrainConfig.from_flat({"detect.task1.class_agnostic": True, "detect.task1.nms": 0.3})
+    detector = load_detector(model, torch.device("cpu"), torch.float32)
+    save_model(tmp_path / "m", detector.model, config)
+    assert to_onnx.main([str(tmp_path / "m"), "-o", str(tmp_path / "m.onnx"), "--images", str(images / "valid")]) == 0
+    apart = load_detector(model, torch.device("cpu"), torch.float32)
+    pixels = [np.asarray(Image.open(path).convert("RGB")) for path in numbered_images(images / "valid").values()]
+    with pytest.raises(Exception, match="with other labels"):  # NMS within classes keeps more
+        to_onnx.compare(apart, tmp_path / "m.onnx", pixels)
+
+
 def test_task_2_reads_what_task_1_leaves(images, model):
     detector = load_detector(model, torch.device("cpu"))
     detect = detector.config.detect
@@ -214,6 +286,7 @@ def test_task_2_reads_what_task_1_leaves(images, model):
     found = predict_images(detector, numbered_images(images / "valid"), batch_size=12)
     _, numbers = read_tasks(found.found, strict)
     assert all(len(number) <= 1 or number == "-1" for number in numbers)
+    assert any(number != "-1" for number in numbers)
 
 
 def test_data_joined_is_every_annotated_image(tiny_folder):

@@ -1,3 +1,4 @@
+import contextlib
 import csv
 import json
 import zipfile
@@ -130,3 +131,36 @@ def test_the_command_lists_what_is_wrong(tmp_path, capsys):
     (tmp_path / "pred.json").write_text(json.dumps([GOOD | {"score": 7}, GOOD | {"image_id": 5}]))
     assert predict.main(["--check", str(tmp_path / "pred.json"), str(tmp_path / "images")]) == 1
     assert "2 problems" in capsys.readouterr().out
+
+
+def test_damage_of_any_kind_is_a_finding_and_no_traceback(tmp_path):
+    sizes = {1: (40, 20), 2: (40, 20)}
+    write_submission(tmp_path, [Detection(1, (1.0, 2.0, 3.0, 4.0), 0.5, 3)] * 200, {1: "2", 2: "-1"})
+    whole = (tmp_path / "submission.zip").read_bytes()
+    random = np.random.default_rng(0)
+    found = 0
+    for _ in range(300):
+        broken = bytearray(whole)
+        for place in random.integers(0, len(whole), 3):
+            broken[place] = random.integers(0, 256)
+        (tmp_path / "broken.zip").write_bytes(bytes(broken))
+        with contextlib.suppress(DataError):
+            found += bool(list(check_file(tmp_path / "broken.zip", sizes)))
+    assert found > 200
+    huge = "9" * 400
+    entry = f'[{{"image_id": 1, "bbox": [1, 2, 3, {huge}], "score": {huge}, "category_id": 1}}]'
+    assert "score must be a number from 0 to 1" in next(check_json(entry.encode(), sizes))
+    lines = f"image_id,pred_label\n{'9' * 5000},1\n".encode()
+    assert "is no image of the folder" in next(check_csv(lines, sizes))
+
+
+def test_a_link_out_of_the_folder_and_an_image_of_another_kind_are_named(tmp_path):
+    (tmp_path / "images").mkdir()
+    Image.new("RGB", (4, 4)).save(tmp_path / "secret.png")
+    (tmp_path / "images" / "1.png").symlink_to(tmp_path / "secret.png")
+    with pytest.raises(DataError, match="is a link that leaves the folder"):
+        numbered_images(tmp_path / "images")
+    (tmp_path / "images" / "1.png").unlink()
+    Image.new("RGB", (4, 4)).save(tmp_path / "images" / "2.tif")
+    with pytest.raises(DataError, match=r"2\.tif: an image must be one of"):
+        numbered_images(tmp_path / "images")

@@ -8,7 +8,6 @@ from results.record import read_record
 from search.cluster import chatter_to
 from search.driver import Ending
 from search.progress import Progress, clock, setting_words
-from search.recorder import classify
 
 
 def test_a_run_ends_for_ctrl_c_or_its_time_budget_and_says_which():
@@ -39,30 +38,6 @@ def test_signals_are_left_alone_outside_the_main_thread():
     thread.start()
     thread.join()
     assert done == [True]
-
-
-TRACEBACK = """Failure # 1 (occurred at 2026-01-01_00-00-00)
-ray::ImplicitFunc.train() (pid=19436, repr=run_trial)
-  File "train.py", line 242, in train_step
-    raise DivergedError(f"step: {named}")
-"""
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        (TRACEBACK + "digits_core.errors.DivergedError: step 3: nan", ("diverged", "step 3: nan")),
-        (TRACEBACK + "torch.OutOfMemoryError: CUDA out of memory.", ("out_of_memory", "CUDA out of memory.")),
-        (TRACEBACK + "MemoryError: no room", ("out_of_memory", "no room")),
-        ("ray.exceptions.OutOfMemoryError: Task was killed", ("out_of_memory", "Task was killed")),
-        (TRACEBACK + "search.trainable.RefusedError: no weights", ("failed", "no weights")),
-        (TRACEBACK + "ValueError: five\nnote", ("failed", "ValueError: five")),
-        ("Failure # 1 (now)\nThe actor died unexpectedly\n\tclass_name: x", ("failed", "The actor died unexpectedly")),
-        ("", ("failed", "unknown error")),
-    ],
-)
-def test_errors_of_trials_become_a_status_and_one_line(text, expected):
-    assert classify(text) == expected
 
 
 def test_chatter_goes_into_the_file_and_the_terminal_stays_ours(tmp_path, capfd):

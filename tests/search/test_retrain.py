@@ -1,15 +1,25 @@
 """What a retraining takes from a run, and what a user can get wrong."""
 
 import json
+import shutil
 
 import pytest
 
+from digits_core import predict
 from digits_core.config import TrainConfig
 from digits_core.errors import RunError, UsageError
-from results.store import read_record_of
+from digits_core.model import DRAWN_WEIGHTS
+from results.record import EventWriter
+from results.schema import EPOCH_NUMBERS
+from results.store import leaderboard_table, read_record_of
 from search import retrain
 from search.model_folder import card, with_optima
+from search.model_record import keep_retraining
+from search.recorder import Recorder
 from search.retrain import Plan, build_parser, choose_trial, crew, place_for, retrain_config
+from search.settings import SearchSettings
+from search.together import MODEL_FOLDER
+from search.tuning import unfinished
 from searched import Searched
 
 
@@ -45,7 +55,7 @@ def test_the_config_is_the_trials_at_its_swept_thresholds_with_the_flags(tmp_pat
     trial = read_record_of(run.done()).trials["t0000"]
     trial.optima = {"task2_nms": 0.2, "task2_score": 0.3, "task2_class_agnostic": True, "task2_max_detections": 100}
     args = build_parser().parse_args(["run", "--epochs", "9", "--set", "optim.lr=2e-3"])
-    config = retrain_config(trial, args)
+    config = retrain_config(trial, args, tmp_path / "run")
     assert (config.optim.epochs, config.optim.lr) == (9, 2e-3)
     assert (config.detect.task2.nms, config.detect.task2.score) == (0.2, 0.3)
     assert retrain.changes(config, trial) == ["optim.lr = 0.002 (was 0.001)", "optim.epochs = 9 (was 4)"]
@@ -102,6 +112,7 @@ def test_an_interrupted_retraining_is_found_again_and_another_gets_another_name(
 def test_the_card_says_what_it_is_and_what_it_is_not():
     metrics = {
         "run": "r", "parent": "t0", "seed": 1, "trained_on": "train+valid", "epochs": 3, "workers": 2, "device": "cpu",
+        "ends_after": "It ended after 3 epochs.",
         "data": "d", "fingerprint": "f", "categories": "digits", "num_train": 9, "num_valid": 0, "scores": {},
     }  # fmt: skip
     text = card("m", TrainConfig.from_flat({"optim.lr": 0.5}), metrics)
@@ -111,6 +122,92 @@ def test_the_card_says_what_it_is_and_what_it_is_not():
     assert "| map | 0.500 | [0.400, 0.600] |" in text
 
 
+def kept(folder, tiny_data, name, trained_on, epochs):
+    """The run folder with a model kept as a retraining of its one trial."""
+    config = TrainConfig.from_flat({"optim.epochs": len(epochs)})
+    plan = Plan("t0000", config.to_flat(), trained_on, 2 if trained_on != "train" else None, 1, False)
+    keep_retraining(folder, name, plan, epochs, SearchSettings(space="anchors", name="run"), tiny_data)
+    return read_record_of(folder)
+
+
+@pytest.fixture
+def searched_run(tmp_path):
+    """A run whose one trial was retrained, up to the model that it left."""
+    run = Searched(tmp_path / "run")
+    run.trial("t0000", 0.9)
+    folder = run.done()
+    for name in ("t0000-r1", "t0000-r2"):
+        model = folder / "retrain" / name / MODEL_FOLDER
+        model.parent.mkdir(parents=True)
+        shutil.copytree(DRAWN_WEIGHTS, model)
+    return folder
+
+
+def epoch_numbers(*scores):
+    return [
+        {key: None for key in EPOCH_NUMBERS}
+        | {"epoch": epoch, "val_map": score, "val_number_accuracy": score, "early_stopped": False, "device": "cpu",
+           "model": {}, "improved": score is None or score == max(scores[:epoch]), "train_seconds": 1.0}
+        for epoch, score in enumerate(scores, start=1)
+    ]  # fmt: skip
+
+
+def test_the_row_says_what_the_folder_holds(searched_run, tiny_data):
+    record = kept(searched_run, tiny_data, "t0000-r1", "train", epoch_numbers(0.1, 0.999, 0.2))
+    scores = json.loads((searched_run / "models" / "t0000-r1" / "metrics.json").read_text())["scores"]
+    row = next(row for row in leaderboard_table(record, searched_run).to_pylist() if row["role"] == "retrain")
+    assert (row["best_epoch"], row["parent"]) == (2, "t0000")
+    assert row["val_map"] == scores["val_map"][0] != 0.999
+    assert row["val_map_low"] == pytest.approx(scores["val_map"][1])
+
+
+def test_a_model_of_train_and_valid_can_be_used_as_it_is(searched_run, tiny_data, tmp_path, capsys):
+    record = kept(searched_run, tiny_data, "t0000-r2", "train+valid", epoch_numbers(None, None))
+    model = searched_run / "models" / "t0000-r2"
+    assert "ended after 2 epochs, the best epoch of its trial" in (model / "MODEL_CARD.md").read_text()
+    row = next(row for row in leaderboard_table(record, searched_run).to_pylist() if row["role"] == "retrain")
+    assert (row["trained_on"], row["val_map"], row["status"]) == ("train+valid", None, "finished")
+    from digits_core.synthetic import write_drawn_folder
+
+    write_drawn_folder(tmp_path / "drawn", 1, 3, seed=3)
+    assert predict.main([str(model), str(tmp_path / "drawn" / "valid"), "-o", str(tmp_path / "out")]) == 0
+
+
+def test_task_1_keeps_what_task_2_reads_whatever_the_sweep_says(tmp_path):
+    run = Searched(tmp_path / "run")
+    run.trial("t0000", 0.9)
+    trial = read_record_of(run.done()).trials["t0000"]
+    for task, score in (("task1", 0.41), ("task2", 0.35)):
+        more = {"nms": 0.5, "score": score, "class_agnostic": True, "max_detections": 100}
+        trial.optima |= {f"{task}_{key}": value for key, value in more.items()}
+    config = retrain_config(trial, build_parser().parse_args(["run", "--on", "train+valid"]), tmp_path / "run")
+    assert (config.detect.task1.score, config.detect.task2.score) == (0.35, 0.35)
+
+
+def test_a_search_that_goes_on_leaves_retrained_models_alone(searched_run, tiny_data):
+    kept(searched_run, tiny_data, "t0000-r1", "train", epoch_numbers(0.1, 0.2))
+    events = EventWriter(searched_run, "run")
+    events.write("trial", trial_id="t0000-r9", role="retrain", parent="t0000", space="s", baseline=None, config={
+        "optim.epochs": 3}, config_hash="x", seed=1, params={}, optuna_number=None)  # fmt: skip
+    recorder = Recorder(
+        searched_run, events, space="s", keep=1, hold=1, max_failures=0, cuts={}, ending=lambda: None,
+        watcher=lambda record, name: None,
+    )  # fmt: skip
+    assert unfinished(events.record, None) == []  # it is retrain's to go on with
+    recorder.finish()
+    events.close()
+    assert (searched_run / "models" / "t0000-r1" / "model.safetensors").is_file()
+    record = read_record_of(searched_run)
+    assert record.trials["t0000-r1"].checkpoint == "models/t0000-r1"
+    assert record.trials["t0000-r9"].status == "running"
+
+
+def test_a_retraining_of_a_retraining_is_refused(searched_run, tiny_data):
+    record = kept(searched_run, tiny_data, "t0000-r1", "train", epoch_numbers(0.1, 0.2))
+    with pytest.raises(RunError, match="is a retraining of t0000 itself"):
+        choose_trial(record, searched_run, "t0000-r1")
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -118,6 +215,8 @@ def test_the_card_says_what_it_is_and_what_it_is_not():
         (["{tmp}/run", "--trial", "t0009"], "run 'run' has no such trial"),
         (["{tmp}/run", "--trial", "t0001"], "--trial t0001: it has no score (failed)"),
         (["{tmp}/empty"], "run 'empty' has no finished trial"),
+        (["{tmp}/run", "--set", "runtime.seed=3"], "each retraining draws a fresh seed"),
+        (["{tmp}/run", "--set", "detect.task1.nms=0.3"], "thresholds are chosen on valid after the training"),
         (["{tmp}/run", "--on", "valid"], "invalid choice: 'valid'"),
         (["{tmp}/run", "--replicates", "0"], "must be a whole number of at least 1"),
     ],

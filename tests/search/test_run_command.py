@@ -52,8 +52,10 @@ def thin_folder(tiny_folder, tmp_path_factory):
         (["--space", "anchors", "--set", "model.anchor_sizes=1,2,3,4,5"], "varies this knob"),
         (["--space", "anchors", "--config", "none.toml"], "--config none.toml: cannot be read"),
         (["--space", "anchors", "--data", "/nowhere"], "--data /nowhere: no such folder; 'drawn' is the built-in data"),
-        (["--space", "anchors", "--trials", "0"], "must be a whole number of at least 1, got '0'"),
-        (["--space", "anchors", "--trials", "many"], "must be a whole number of at least 1, got 'many'"),
+        (["--space", "anchors", "--trials", "0"], "must be a whole number from 1, or +N with --resume, got '0'"),
+        (["--space", "anchors", "--trials", "many"], "must be a whole number from 1, or +N with --resume, got 'many'"),
+        (["--space", "anchors", "--trials", "+3"], "--trials +3: adds to a run, with --resume"),
+        (["--space", "anchors", "--disk", "plenty"], "--disk takes a size like 20G, 500M or 1.5T, got 'plenty'"),
         (["--space", "anchors", "--epochs", "0"], "must be a whole number of at least 1"),
         (["--space", "anchors", "--sampler", "best"], "invalid choice: 'best'"),
         (["--space", "anchors", "--sampler", "grid"], "'anchor_base' is continuous"),
@@ -91,7 +93,7 @@ def thin_folder(tiny_folder, tmp_path_factory):
         (["--space", "anchors", "--set", "runtime.seed=3"], "the seed has a flag of its own, --seed"),
         (["--space", "anchors", "--dashboard-port", "70000"], "must be a port from 1024 to 65535, got '70000'"),
         (["--space", "anchors", "--valid-json", "val.json", "--data", "{folder}"], "holds no such file"),
-        (["--resume", "none", "--trials", "3"], "--trials: a resumed run keeps its settings"),
+        (["--resume", "none", "--seed", "3"], "--seed: a resumed run keeps its settings"),
     ],
 )
 def test_a_mistake_is_one_sentence(

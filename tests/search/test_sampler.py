@@ -8,7 +8,7 @@ from ray.tune.search import Searcher
 from digits_core.anchors import setting_digest
 from digits_core.config import TrainConfig
 from search.further import Waiting
-from search.sampler import MAX_REPEATS, MAX_SCREENED, SettingSearcher, build_sampler
+from search.sampler import MAX_REPEATS, MAX_SCREENED, Proposal, SettingSearcher, build_sampler
 from spaces.catalogue import SPACES
 from spaces.registry import Space, quiet_study
 
@@ -102,7 +102,8 @@ def test_optuna_is_told_complete_pruned_and_failed_as_it_was():
     searcher.on_trial_complete(drawn[1], result(4, 0.4))  # its best was before the end
     searcher.on_trial_complete(drawn[2], None, error=True)
     searcher.on_trial_complete(drawn[3], result(2, 0.35, early=True))
-    pruned, complete, failed, early = study.trials
+    searcher.suggest("more")  # a fault is judged by the time that the next setting is asked for
+    pruned, complete, failed, early, *_ = study.trials
     assert pruned.state == TrialState.PRUNED
     assert pruned.intermediate_values == {1: 0.1, 2: 0.3, 3: 0.2}
     assert (complete.state, complete.value) == (TrialState.COMPLETE, 0.6)
@@ -206,16 +207,42 @@ def test_constant_liar_is_on_for_slots_side_by_side():
 
 def test_what_follows_the_search_is_asked_for_when_the_settings_are_used_up():
     config = TrainConfig.from_flat({"runtime.seed": 9})
-    due = iter([Waiting, (config, "replicate"), None])
-    searcher, study, proposals = search(SPACES["anchors"], 2, further=lambda: next(due))
+    due = iter([Waiting, (config, "replicate"), None, None])
+    searcher, _study, proposals = search(SPACES["anchors"], 2, further=lambda: next(due))
     assert [searcher.suggest(name)["role"] for name in ("a", "b")] == ["search", "search"]
     assert searcher.suggest("c") is None  # to be asked again later
     params = searcher.suggest("c")
     assert (params["role"], params["trial_id"], params["config"]["runtime.seed"]) == ("replicate", "t0002", 9)
     assert proposals[-1].role == "replicate"
     searcher.on_trial_complete("c", result(4, 0.99))  # Optuna hears nothing of it
+    assert searcher.suggest("d") is None  # what runs may yet have to be started again
+    for name in ("a", "b"):
+        searcher.on_trial_complete(name, result(4, 0.5))
     assert searcher.suggest("d") == Searcher.FINISHED
-    assert len(study.trials) == 0
+
+
+def test_a_training_that_a_fault_broke_off_is_the_next_to_start():
+    broken = []
+
+    def again(proposal):
+        broken.append(proposal.trial_id)
+        return Proposal(proposal.trial_id, proposal.config, optuna_trial=proposal.optuna_trial, starts=1)
+
+    searcher, study, _ = search(SPACES["anchors"], 12, again=again)
+    first = searcher.suggest("a")
+    searcher.on_trial_complete("a", None, error=True)
+    second = searcher.suggest("b")
+    assert (second["trial_id"], second["starts"]) == (first["trial_id"], 1)
+    assert broken == [first["trial_id"]]
+    assert not [trial for trial in study.trials if trial.state == TrialState.FAIL]
+
+
+def test_nothing_starts_while_it_is_held():
+    held = [True]
+    searcher, _, _ = search(SPACES["anchors"], 12, held=lambda: held[0])
+    assert searcher.suggest("a") is None
+    held[0] = False
+    assert searcher.suggest("a")["trial_id"] == "t0000"
 
 
 def test_settings_that_the_screen_keeps_out_cost_no_trial_and_optuna_takes_them_for_the_worst():

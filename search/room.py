@@ -1,0 +1,102 @@
+"""Whether there is room on the disk for another training."""
+
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+MIN_BYTES = 256 * 2**20
+"""Nothing new is started on a disk with less, beside what the slots may yet write."""
+
+LOOK_SECONDS = 2.0
+
+
+class Room:
+    """Watches the disks that a search writes to, and how much its run folder takes.
+
+    Attributes:
+        shortage: what there is too little of, in a sentence; None while there is room.
+    """
+
+    def __init__(self, folder: Path, *, slots: int, most: int | None, say: Callable[[str], None]) -> None:
+        """Watch a run folder.
+
+        Args:
+            folder: the run's.
+            slots: trainings at once; each writes a checkpoint before it deletes the one before.
+            most: bytes that the folder may take; None leaves it to the disk.
+            say: called with a sentence when trials begin to wait for room, and when they no longer do.
+        """
+        self._folder, self._slots, self._most, self._say = folder, slots, most, say
+        self.shortage: str | None = None
+        self._looked = -LOOK_SECONDS
+
+    def held(self) -> bool:
+        """Whether nothing new may start for now."""
+        if time.monotonic() - self._looked >= LOOK_SECONDS:
+            before, self.shortage = self.shortage, self._find()
+            self._looked = time.monotonic()
+            if self.shortage is not None and before is None:
+                self._say(f"no new trial is started: {self.shortage}")
+            elif self.shortage is None and before is not None:
+                self._say("there is room again: trials are started")
+        return self.shortage is not None
+
+    def _find(self) -> str | None:
+        used, largest = folder_bytes(self._folder)
+        pending = self._slots * largest
+        if self._most is not None and used + pending > self._most:
+            return (
+                f"{self._folder} takes {size_words(used)} and its slots may add {size_words(pending)}, more than "
+                f"--disk {size_words(self._most)}"
+            )
+        for place in (self._folder, Path(tempfile.gettempdir())):
+            free = shutil.disk_usage(place).free
+            if free < MIN_BYTES + pending:
+                return (
+                    f"the disk of {place} has {size_words(free)} left, {size_words(MIN_BYTES + pending)} are needed; "
+                    "make room, and they go on by themselves"
+                )
+        return None
+
+
+def folder_bytes(folder: Path) -> tuple[int, int]:
+    """Bytes that a folder takes on the disk, hard links once; and those of the largest checkpoint in it."""
+    total, largest = 0, 0
+    seen: set[tuple[int, int]] = set()
+
+    def walk(path: str) -> int:
+        nonlocal total, largest
+        mine = 0
+        try:
+            entries = list(os.scandir(path))
+        except OSError:  # gone since
+            return 0
+        for entry in entries:
+            try:
+                if entry.is_dir(follow_symlinks=False):
+                    mine += walk(entry.path)
+                    continue
+                stat = entry.stat(follow_symlinks=False)
+            except OSError:
+                continue
+            if (stat.st_dev, stat.st_ino) not in seen:
+                seen.add((stat.st_dev, stat.st_ino))
+                mine += stat.st_blocks * 512
+                total += stat.st_blocks * 512
+        if Path(path).name.startswith("checkpoint_"):
+            largest = max(largest, mine)
+        return mine
+
+    walk(str(folder))
+    return total, largest
+
+
+def size_words(number: int) -> str:
+    """`740 MB`, `1.5 GB`."""
+    for unit, size in (("TB", 10**12), ("GB", 10**9), ("MB", 10**6)):
+        if number >= size:
+            return f"{number / size:.3g} {unit}"
+    return f"{number / 1000:.0f} kB"
