@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from digits_core.config import TrainConfig
-from digits_core.errors import WeightsError
+from digits_core.errors import WeightsError, printable
 from digits_core.files import CLASSES_FILE, CONFIG_FILE, MODEL_FILE, STATE_FILE, TRAINING_FILE
 from digits_core.labels import DIGITS, Categories
 
@@ -82,7 +82,7 @@ def load_tensors(folder: Path, file: str = MODEL_FILE) -> dict[str, Tensor]:
     """
     path = folder / file
     if not path.is_file():
-        raise WeightsError(f"{path}: no such file; a checkpoint is a folder with {MODEL_FILE} and {CONFIG_FILE}")
+        raise WeightsError(f"{path}: no such file; {no_checkpoint(folder)}")
     try:
         return load_file(path)
     except (SafetensorError, OSError) as error:
@@ -100,11 +100,18 @@ def load_config(folder: Path) -> TrainConfig:
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError):
-        raise WeightsError(
-            f"{path} cannot be read; a checkpoint is a folder with {MODEL_FILE} and {CONFIG_FILE}; one that was "
-            "deleted from a run is trained again by python -m search.retrain RUN --trial ID"
-        ) from None
+        raise WeightsError(no_checkpoint(folder)) from None
     return TrainConfig.from_json(text, str(path))
+
+
+def no_checkpoint(folder: Path) -> str:
+    """Why a folder is no checkpoint, in a sentence."""
+    name = printable(str(folder))
+    if not folder.is_dir():
+        return f"{name}: no such folder; a checkpoint that was deleted is trained again by python -m search.retrain"
+    inside = sorted(one.parent for depth in ("*", "*/*") for one in folder.glob(f"{depth}/{MODEL_FILE}"))
+    more = f"; it holds some: {', '.join(printable(str(one)) for one in inside[:3])}" if inside else ""
+    return f"{name}: is no checkpoint, a folder with {MODEL_FILE} and {CONFIG_FILE}{more}"
 
 
 def load_categories(folder: Path) -> Categories:

@@ -91,13 +91,16 @@ def _score(text: str) -> float:
 
 def _check(args: argparse.Namespace) -> int:
     from digits_core.inference import image_sizes
-    from digits_core.submission import check_file, numbered_images
+    from digits_core.submission import NOTE, check_file, numbered_images
 
     if len(args.paths) != 1:
         raise UsageError("--check FILE takes one folder beside it: the images that it is about")
     images = numbered_images(args.paths[0])
     problems = 0
     for problem in check_file(args.check, image_sizes(images)):
+        if problem.startswith(NOTE):
+            print(f"{args.check}: {problem}")
+            continue
         problems += 1
         if problems <= 50:
             print(f"{args.check}: {problem}")
@@ -123,8 +126,11 @@ def _predict(args: argparse.Namespace) -> int:
     check_out(out, force=args.force)
     detector = at_scores(load_detector(folder, choose_device(args.device)), args.score_1, args.score_2)
     truth = None if args.annotations is None else read_truth(args.annotations, images, detector.categories)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    half = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))  # a disk that cannot be written says so now
+    try:  # before the work: a disk that cannot be written says so now
+        out.parent.mkdir(parents=True, exist_ok=True)
+        half = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+    except OSError as error:
+        raise UsageError(f"-o {printable(str(args.out))}: cannot be written: {error.strerror}") from None
     try:
         with progress_bar(len(images)) as advance:
             found = predict_images(detector, images, batch_size=args.batch_size, progress=advance)
@@ -240,7 +246,7 @@ def read_truth(path: Path, images: dict[int, Path], categories: "Categories") ->
     Raises:
         DataError: the file cannot be read, is broken, is about other images, or names other categories than the model.
     """
-    from digits_core.coco import Table, read_part, refuse
+    from digits_core.coco import Table, read_part
     from digits_core.inference import image_sizes
 
     name = printable(str(path))
@@ -249,7 +255,8 @@ def read_truth(path: Path, images: dict[int, Path], categories: "Categories") ->
     except OSError as error:
         raise DataError(f"--annotations {name} cannot be read: {error.strerror}") from None
     part = read_part("valid", path, content)
-    refuse(part.problems)
+    if part.problems:
+        raise DataError(f"--annotations {name}: {printable(part.problems[0].text)}")
     if part.categories != categories:
         raise DataError(
             f"--annotations {name}: names other categories ({printable(part.categories.words)}) than the model "
@@ -288,19 +295,18 @@ def draw_sheet(
     place = {image_id: index for index, image_id in enumerate(found.image_ids)}
     chosen = [image_id for image_id in found.image_ids if image_id not in found.damaged]
     known: dict[int, tuple[Any, Any]] = {}
+    wrong: dict[int, int] = {}
     if truth is not None:
         for index, image_id in enumerate(truth.image_ids.tolist()):
             mine = slice(int(truth.box_start[index]), int(truth.box_start[index + 1]))
             known[image_id] = truth.boxes[mine], truth.labels[mine]
         chosen = [image_id for image_id in chosen if image_id in known]
 
-        def misses(image_id: int) -> tuple[int, int]:
-            mine = read.labels[image == place[image_id]].tolist()
-            theirs = known[image_id][1].tolist()
-            wrong = sum((Counter(mine) - Counter(theirs)).values()) + sum((Counter(theirs) - Counter(mine)).values())
-            return -wrong, image_id
-
-        chosen.sort(key=misses)
+        for image_id in chosen:
+            digits = Counter(read.labels[image == place[image_id]].tolist())
+            annotated = Counter(known[image_id][1].tolist())
+            wrong[image_id] = sum((digits - annotated).values()) + sum((annotated - digits).values())
+        chosen.sort(key=lambda image_id: (-wrong[image_id], image_id))
     shown = []
     for image_id in chosen[:count]:
         pixels, _ = decode_image(images[image_id])
@@ -311,7 +317,9 @@ def draw_sheet(
         theirs = known.get(image_id)
         shown.append(
             Shown(
-                f"{image_id}" + (f": {found.numbers[image_id]}" if found.numbers is not None else ""),
+                (f"{wrong[image_id]} wrong, " if wrong else "")
+                + f"image {image_id}"
+                + (f": {found.numbers[image_id]}" if found.numbers is not None else ""),
                 pixels,
                 boxes[rows],
                 labels,

@@ -66,24 +66,38 @@ class Shown:
     truth_labels: list[str] | None = None
 
 
+LEGEND = "orange: predicted, read at Task 2's thresholds"
+
+
 def write_predictions(shown: list[Shown], path: Path) -> None:
     """Draw images with predicted boxes (orange), and annotated ones beside them (blue) where they are known."""
     both = any(one.truth is not None for one in shown)
     columns = max(1, round(len(shown) ** 0.5 * (0.8 if both else 1.2)))
-    wide, tall = (2 if both else 1) * CELL_PX + (GAP_PX if both else 0), CELL_PX + TITLE_PX
-    rows = -(-len(shown) // columns)
-    sheet = Image.new(
-        "RGB", (columns * (wide + 2 * GAP_PX) + GAP_PX, max(rows, 1) * (tall + GAP_PX) + GAP_PX), BACKGROUND
-    )
-    draw = ImageDraw.Draw(sheet)
-    for number, one in enumerate(shown):
-        left = GAP_PX + number % columns * (wide + 2 * GAP_PX)
-        top = GAP_PX + number // columns * (tall + GAP_PX)
-        draw.text((left, top), one.title, fill=(30, 30, 30), font_size=13)
-        sheet.paste(_picture(one.pixels, one.boxes, one.labels, PREDICTED_COLOR), (left, top + TITLE_PX))
+    cells = []
+    for one in shown:
+        pictures = [_drawn(one.pixels, one.boxes, one.labels, PREDICTED_COLOR)]
         if one.truth is not None:
-            picture = _picture(one.pixels, one.truth, one.truth_labels or [], BOX_COLOR)
-            sheet.paste(picture, (left + CELL_PX + GAP_PX, top + TITLE_PX))
+            pictures.append(_drawn(one.pixels, one.truth, one.truth_labels or [], BOX_COLOR))
+        cells.append((one.title, pictures))
+    rows = [cells[at : at + columns] for at in range(0, len(cells), columns)]
+    heights = [max(picture.height for _, pictures in row for picture in pictures) for row in rows]
+    wide = (2 if both else 1) * CELL_PX + (GAP_PX if both else 0)
+    size = (
+        columns * (wide + 2 * GAP_PX) + GAP_PX,
+        2 * GAP_PX + TITLE_PX + sum(height + TITLE_PX + GAP_PX for height in heights),
+    )
+    sheet = Image.new("RGB", size, BACKGROUND)
+    draw = ImageDraw.Draw(sheet)
+    legend = LEGEND + ("; blue: annotated; the number of wrong digits first" if both else "")
+    draw.text((GAP_PX, GAP_PX), legend, fill=(30, 30, 30), font_size=13)
+    top = 2 * GAP_PX + TITLE_PX
+    for row, height in zip(rows, heights, strict=True):
+        for column, (title, pictures) in enumerate(row):
+            left = GAP_PX + column * (wide + 2 * GAP_PX)
+            draw.text((left, top), title, fill=(30, 30, 30), font_size=13)
+            for place, picture in enumerate(pictures):
+                sheet.paste(picture, (left + place * (CELL_PX + GAP_PX), top + TITLE_PX))
+        top += TITLE_PX + height + GAP_PX
     sheet.save(path)
 
 
@@ -99,7 +113,15 @@ def _cell(sample: Sample, categories: Categories) -> Image.Image:
 
 
 def _picture(pixels: Pixels, boxes: NDArray[np.float32], names: list[str], color: tuple[int, int, int]) -> Image.Image:
-    """One picture with boxes in its cell, as large as fits."""
+    """One picture with boxes in the middle of its cell."""
+    picture = _drawn(pixels, boxes, names, color)
+    cell = Image.new("RGB", (CELL_PX, CELL_PX), BACKGROUND)
+    cell.paste(picture, ((CELL_PX - picture.width) // 2, (CELL_PX - picture.height) // 2))
+    return cell
+
+
+def _drawn(pixels: Pixels, boxes: NDArray[np.float32], names: list[str], color: tuple[int, int, int]) -> Image.Image:
+    """One picture with boxes, as large as fits into a cell."""
     height, width = pixels.shape[:2]
     scale = CELL_PX / max(height, width)
     size = max(1, round(width * scale)), max(1, round(height * scale))
@@ -113,6 +135,4 @@ def _picture(pixels: Pixels, boxes: NDArray[np.float32], names: list[str], color
             top = float(box[3]) if float(box[3]) + 15 <= size[1] else float(box[1])
         draw.rectangle([left, top, left + draw.textlength(text, font_size=13) + 6, top + 15], fill=color)
         draw.text((left + 3, top + 1), text, fill=(255, 255, 255), font_size=13)
-    cell = Image.new("RGB", (CELL_PX, CELL_PX), BACKGROUND)
-    cell.paste(picture, ((CELL_PX - size[0]) // 2, (CELL_PX - size[1]) // 2))
-    return cell
+    return picture

@@ -1,5 +1,6 @@
 """The course's files: pred.json (Task 1), pred.csv (Task 2), submission.zip with both; written and checked."""
 
+import codecs
 import csv
 import io
 import json
@@ -7,6 +8,7 @@ import lzma
 import math
 import zipfile
 import zlib
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +29,11 @@ OTHER_SUFFIXES = (".tif", ".tiff", ".gif", ".heic", ".avif", ".ppm", ".jp2")
 
 EDGE_PX = 0.01
 """A box may leave its image by this much and still lie inside: coordinates are written with so many decimals."""
+
+NOTE = "note: "
+"""Begins what is no mistake, and may yet be none that was meant."""
+
+COUNTED = 100
 
 MAX_DIGITS = 18
 """Of an image's number: what an int64 holds."""
@@ -147,7 +154,9 @@ def _check_zip(path: Path, sizes: Mapping[int, tuple[int, int] | None]) -> Itera
                     yield f"{name}: larger than {MAX_FILE_BYTES / 2**30:.0f} GiB"
                 else:
                     check = check_json if name == PRED_JSON else check_csv
-                    yield from (f"{name}: {problem}" for problem in check(archive.read(name), sizes))
+                    for problem in check(archive.read(name), sizes):
+                        note = NOTE if problem.startswith(NOTE) else ""
+                        yield f"{note}{name}: {problem.removeprefix(NOTE)}"
             for name in names:
                 if name not in (PRED_JSON, PRED_CSV):
                     yield f"holds {printable(name)}, which is no part of a submission"
@@ -165,10 +174,28 @@ def check_json(content: bytes, sizes: Mapping[int, tuple[int, int] | None]) -> I
     if not isinstance(entries, list):
         yield "must hold one JSON list of detections"
         return
+    seen: Counter[int] = Counter()
+    lines: set[str] = set()
+    twice = 0
     for number, entry in enumerate(entries):
         problem = _entry_problem(entry, sizes)
         if problem:
             yield f"entry {number}: {problem}"
+            continue
+        seen[entry["image_id"]] += 1
+        line = json.dumps(entry, sort_keys=True)
+        twice += line in lines
+        lines.add(line)
+    without = len(sizes) - len(seen)
+    crowded = [image for image, count in seen.items() if count > COUNTED]
+    if without:
+        yield f"{NOTE}{without} of {len(sizes)} images have no detection"
+    if crowded:
+        yield f"{NOTE}image {crowded[0]} has {seen[crowded[0]]} detections, and {len(crowded) - 1} more have over " + (
+            f"{COUNTED}; COCO counts the best {COUNTED} of an image"
+        )
+    if twice:
+        yield f"{NOTE}{twice} detections stand there twice"
 
 
 def _entry_problem(entry: object, sizes: Mapping[int, tuple[int, int] | None]) -> str | None:
@@ -205,6 +232,9 @@ def check_csv(content: bytes, sizes: Mapping[int, tuple[int, int] | None]) -> It
         rows = list(csv.reader(io.StringIO(content.decode("utf-8"), newline="")))
     except (UnicodeDecodeError, csv.Error) as error:
         yield f"is no CSV file in UTF-8: {error}"
+        return
+    if content.startswith(codecs.BOM_UTF8):
+        yield "begins with a byte-order mark, as Excel writes it; save it as plain UTF-8"
         return
     if not rows or rows[0] != HEADER:
         yield f"must begin with the line {','.join(HEADER)}, got {printable(','.join(rows[0]) if rows else 'nothing')}"

@@ -79,6 +79,8 @@ def _export(args: argparse.Namespace) -> int:
         raise UsageError(f"-o {printable(str(args.out))}: is no file; name another")
     if not args.out.absolute().parent.is_dir():
         raise UsageError(f"-o {printable(str(args.out))}: no such folder {args.out.parent}")
+    if not os.access(args.out.absolute().parent, os.W_OK):
+        raise UsageError(f"-o {printable(str(args.out))}: no permission to write there")
     detector = load_detector(args.model, torch.device("cpu"), torch.float32)
     images = _images(args.images, args.check)
     with tempfile.TemporaryDirectory(dir=args.out.absolute().parent, prefix=".onnx-") as scratch:

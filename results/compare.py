@@ -164,7 +164,9 @@ def _luck(board: Board) -> str:
     """How much seeds move a score, as far as the run can tell."""
     variance, freedom = board.seed_variance
     if not freedom:
-        return "no setting has two fresh seeds, so trials are compared as the models they are"
+        retrained = any(trial.role == "retrain" for trial in board.record.trials.values())
+        why = " (retrainings are of what these scores chose, so they are none)" if retrained else ""
+        return f"no setting has two fresh seeds{why}, so trials are compared as the models they are"
     return f"seeds move it by {variance**0.5:.3f} (standard deviation, {freedom} degrees of freedom)"
 
 

@@ -73,7 +73,11 @@ def print_board(board: pd.DataFrame, metric: str, console: Any, *, top: int | No
     knobs = [knob for knob in knob_columns(board) if shown[knob].astype(str).nunique() > 1]
     headers = [name for name in rows[0] if name not in knob_columns(board) or name in knobs]
     texts = ("baseline", *knobs)  # may fold
-    heading = {name: name.rpartition(".")[2] if name in knobs else name for name in headers}
+    short = [name.rpartition(".")[2] for name in knobs]
+    heading = {
+        name: name.rpartition(".")[2] if name in knobs and short.count(name.rpartition(".")[2]) == 1 else name
+        for name in headers
+    }
     ties = tied.tolist()
 
     def width(name: str) -> int:

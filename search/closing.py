@@ -50,6 +50,7 @@ run folder  {folder}
 go on with  {python} -m results.leaderboard {quote(str(folder))}
             {python} -m results.compare {quote(str(folder))}{" --by table" if plan.space.tables else ""}
             {python} -m results.plots {quote(str(folder))}
+            {python} -m search.retrain {quote(str(folder))} --replicates 3
             {python} -m results.export {quote(str(folder))} --format csv -o leaderboard.csv
             {python} -m search.run {_next_search(settings)} --config {quote(str(folder / BEST_FILE))}""",
             markup=False,

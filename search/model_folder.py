@@ -161,7 +161,8 @@ def card(name: str, config: TrainConfig, metrics: dict[str, Any]) -> str:
             "",
             f"A Faster R-CNN ({config.model.backbone}), retrained from trial {metrics['parent']} of {metrics['run']}.",
             "",
-            f"- trained on: {metrics['trained_on']}, {metrics['num_train']} images, {metrics['epochs']} epochs, "
+            f"- trained on: {metrics['trained_on']}, {metrics['num_train']} images, {metrics['epochs']} epochs of "
+            f"{metrics['images_per_epoch']} images each, "
             f"seed {metrics['seed']}, {metrics['workers']} process(es) on {metrics['device']}",
             f"- data: {metrics['data']}, fingerprint {metrics['fingerprint']}",
             f"- categories: {metrics['categories']}",

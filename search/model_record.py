@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from digits_core.anchors import setting_digest
-from digits_core.cache import DigitData
+from digits_core.cache import DigitData, images_per_epoch
 from digits_core.config import TrainConfig
 from results.matches import matches_path, write_matches
 from results.record import EventWriter
@@ -45,6 +45,7 @@ def keep_retraining(
 
     state = folder / RETRAIN / name
     config, joined = TrainConfig.from_flat(plan.config), plan.trained_on == "train+valid"
+    asked = config.data.images_per_epoch
     improved = [one for one in epochs if one["improved"]]
     best = improved[-1] if improved else epochs[-1]
     claim = None
@@ -68,6 +69,7 @@ def keep_retraining(
         "fingerprint": data.fingerprint,
         "categories": data.categories.words,
         "num_train": len(data.joined().train) if joined else len(data.train),
+        "images_per_epoch": images_per_epoch(len((data.joined() if joined else data).train), asked),
         "num_valid": 0 if joined else len(data.valid),
         "scores": {} if claim is None else {f"val_{key}": list(value) for key, value in claim.scores.items()},
     }

@@ -145,6 +145,7 @@ def changes(config: TrainConfig, trial: TrialRecord) -> list[str]:
 
 
 def _retrain(args: argparse.Namespace) -> int:
+    from digits_core.cache import images_per_epoch
     from results.terminal import open_console
     from search.cluster import prepare_environment
     from search.driver import prepare_data, resumed_settings
@@ -190,6 +191,14 @@ def _retrain(args: argparse.Namespace) -> int:
                 else f"at its trial's best epoch, {until}"
             )
         )
+    num_images = len((data.joined() if joined else data).train)
+    an_epoch = images_per_epoch(num_images, config.data.images_per_epoch)
+    if an_epoch < num_images:
+        console.print(
+            f"an epoch is {an_epoch:,} of the {num_images:,} images, as in the search; --set data.images_per_epoch=0 "
+            "takes all of them",
+            soft_wrap=True,
+        )
     prepare_environment(joins=False)
     rows = []
     for step in range(args.replicates):
@@ -221,6 +230,8 @@ def retrain_config(trial: TrialRecord, args: argparse.Namespace, folder: Path) -
     if args.init_from is not None:
         changed["model.weights"] = initial_weights(args.init_from, str(folder.parent), changed)
     if args.epochs is not None:
+        if "optim.epochs" in changed:
+            raise UsageError(f"--epochs {args.epochs}: --set optim.epochs says it too; leave one out")
         changed["optim.epochs"] = args.epochs
     config = TrainConfig.from_flat({**trial.config, **swept_thresholds(trial.optima), **changed})
     return replace(config, detect=in_order(config.detect))
@@ -386,7 +397,7 @@ class Shown:
         """Watch the epochs that a training writes into its folder."""
         from rich.progress import BarColumn, Progress, TextColumn
 
-        self._console, self._state, self._total = console, state, total
+        self._console, self._state, self._total, self._name = console, state, total, state.name
         self._bar = Progress(
             TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[left]}"),
             console=console, transient=True, disable=not console.is_terminal,
@@ -409,33 +420,33 @@ class Shown:
 
     def _watch(self) -> None:
         from search.progress import clock
-        from search.together import read_epochs
+        from search.together import WENT_ON, read_lines
 
-        said = len(read_epochs(self._state))
-        if said:
-            self._console.print(f"going on after epoch {said} of {self._total}")
-        bar = self._bar.add_task("starting", total=self._total, completed=said, left="")
-        since = time.monotonic()
+        seen = len(read_lines(self._state))
+        bar = self._bar.add_task("starting", total=self._total, left="")
+        done, seconds, since = 0, 0.0, time.monotonic()
         while True:
             last = self._ended.wait(0.5)
-            epochs = read_epochs(self._state)
-            for one in epochs[said:]:
-                left = clock((self._total - one["epoch"]) * one["epoch_seconds"])
+            lines = read_lines(self._state)
+            for one in lines[seen:]:
+                if WENT_ON in one:
+                    done, since = one[WENT_ON], time.monotonic()
+                    self._console.print(f"{self._name}: going on after epoch {done} of {self._total}")
+                    continue
+                done, seconds, since = one["epoch"], one["epoch_seconds"], time.monotonic()
                 score = "" if one["val_map"] is None else f"  mAP {one['val_map']:.2f}"
                 self._console.print(
-                    f"epoch {one['epoch']}/{self._total}  loss {one['train_loss']:.3f}{score}  "
-                    f"{one['images_per_second']:.0f} images/s  {left} left"
+                    f"{self._name}: epoch {done}/{self._total}  loss {one['train_loss']:.3f}{score}  "
+                    f"{one['images_per_second']:.0f} images/s  {clock((self._total - done) * seconds)} left"
                 )
-                since = time.monotonic()
-            said = len(epochs)
-            if said:
-                seconds = epochs[-1]["epoch_seconds"]
-                done = min(said + min((time.monotonic() - since) / seconds, 1), self._total)
+            seen = len(lines)
+            if seconds:
+                reached = min(done + min((time.monotonic() - since) / seconds, 1), self._total)
                 self._bar.update(
                     bar,
-                    description=f"epoch {min(said + 1, self._total)} of {self._total}",
-                    completed=done,
-                    left=f"{clock((self._total - done) * seconds)} left",
+                    description=f"{self._name}: epoch {min(done + 1, self._total)} of {self._total}",
+                    completed=reached,
+                    left=f"{clock((self._total - reached) * seconds)} left",
                 )
             if last:
                 return
@@ -454,7 +465,8 @@ def finish(folder: Path, names: list[str], console: Any) -> int:
             for key, (value, low, high) in scores.items()
             if key in ("val_map", "val_number_accuracy")
         )
-        console.print(f"{name}: {words or 'trained on valid too, so it has no score'}", markup=False, soft_wrap=True)
+        words += ", at thresholds chosen on these images" if words else "trained on valid too, so it has no score"
+        console.print(f"{name}: {words}", markup=False, soft_wrap=True)
     model = folder / MODELS / names[0]
     console.print(f"go on with  {this_python()} -m digits_core.predict {model} IMAGES -o predictions", soft_wrap=True)
     return 0

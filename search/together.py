@@ -1,6 +1,7 @@
 """What each process of a retraining runs, under Ray Train."""
 
 # The driver imports this module to hand `train_together` to Ray: torch is imported by the workers alone.
+import contextlib
 import dataclasses
 import json
 import os
@@ -20,6 +21,9 @@ from search.trainable import RefusedError
 EPOCHS_FILE = "epochs.jsonl"
 """One line per epoch: its numbers, what the driver shows and records."""
 
+WENT_ON = "went_on_after"
+"""Of a line beside those: the epoch after which a training that was broken off went on."""
+
 MODEL_FOLDER = "best"
 """The best epoch's model, once the training is done."""
 
@@ -37,6 +41,7 @@ def train_together(params: dict[str, Any]) -> None:
         RefusedError: data, weights or device cannot be used; the message says what to do.
     """
     from digits_core.cache import open_data
+    from digits_core.checkpoint import load_state
     from digits_core.parallel import World
     from digits_core.train import EpochReport, train
 
@@ -48,6 +53,8 @@ def train_together(params: dict[str, Any]) -> None:
         resume_from = None
         if checkpoint is not None:
             resume_from = Path(checkpoint.to_directory(str(Path(scratch) / "resume")))
+            if world.leads:
+                _write_line(folder, {WENT_ON: load_state(resume_from).epoch})
 
         def report(one: EpochReport) -> None:
             assert one.checkpoint is not None
@@ -57,10 +64,7 @@ def train_together(params: dict[str, Any]) -> None:
                 "device": one.device,
                 "model": one.model,
             }
-            with (folder / EPOCHS_FILE).open("a", encoding="utf-8") as lines:
-                lines.write(json.dumps(line) + "\n")
-                lines.flush()
-                os.fsync(lines.fileno())
+            _write_line(folder, line)
             kept = ray_train.Checkpoint.from_directory(str(one.checkpoint))
             ray_train.report({"epoch": one.metrics.epoch}, checkpoint=kept)
             shutil.rmtree(one.checkpoint, ignore_errors=True)
@@ -91,6 +95,13 @@ def _device() -> str:
     return str(get_device())
 
 
+def _write_line(folder: Path, line: dict[str, Any]) -> None:
+    with (folder / EPOCHS_FILE).open("a", encoding="utf-8") as lines:
+        lines.write(json.dumps(line) + "\n")
+        lines.flush()
+        os.fsync(lines.fileno())
+
+
 def keep_model(checkpoint: Path, folder: Path) -> None:
     """Take the best epoch's model out of the last checkpoint, in one move: once it is there, the training is done."""
     half = folder / f".{MODEL_FOLDER}.half"
@@ -100,16 +111,19 @@ def keep_model(checkpoint: Path, folder: Path) -> None:
 
 
 def read_epochs(folder: Path) -> list[dict[str, Any]]:
-    """The epochs written so far, each once (the last word of it), in order; a line cut short is passed over."""
+    """The epochs written so far, each once (the last word of it), in order."""
+    found = {int(line["epoch"]): line for line in read_lines(folder) if "epoch" in line}
+    return [found[epoch] for epoch in sorted(found)]
+
+
+def read_lines(folder: Path) -> list[dict[str, Any]]:
+    """Every line so far: epochs, and where a training went on; one cut short is passed over."""
     try:
         lines = (folder / EPOCHS_FILE).read_text(encoding="utf-8").splitlines()
     except OSError:
         return []
-    found: dict[int, dict[str, Any]] = {}
+    found = []
     for line in lines:
-        try:
-            one = json.loads(line)
-            found[int(one["epoch"])] = one
-        except (ValueError, KeyError, TypeError):
-            continue
-    return [found[epoch] for epoch in sorted(found)]
+        with contextlib.suppress(ValueError):
+            found.append(json.loads(line))
+    return [line for line in found if isinstance(line, dict)]

@@ -1,16 +1,11 @@
 """Ray Tune's Tuner around our trainable, searcher, scheduler and recorder."""
 
-import contextlib
-import warnings
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.distributions import BaseDistribution, check_distribution_compatibility
-from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 from ray import tune
 from ray.tune.experiment import Trial
@@ -19,23 +14,18 @@ from ray.tune.stopper import Stopper
 from digits_core.anchors import setting_digest
 from digits_core.cache import DigitData
 from digits_core.config import TrainConfig
-from digits_core.errors import UserError
 from results.record import EventWriter, RunRecord, TrialRecord
 from results.schema import ENDED
 from search.cluster import Slots
 from search.further import FurtherTrials
 from search.recorder import Recorder
 from search.room import Room
-from search.sampler import TRIAL_ATTR, Proposal, SettingSearcher, build_sampler
+from search.sampler import Proposal, SettingSearcher
 from search.scheduler import RuleScheduler, build_rule
 from search.screen import Screen
 from search.settings import Plan, SearchSettings
+from search.study import close_strays, open_study, open_trial
 from search.trainable import run_trial
-from spaces.registry import Space
-
-STUDY_FILE = "study.journal"
-PROBES = 20
-"""Drawings that show what a space draws from."""
 
 TUNE_FOLDER = "tune"
 
@@ -87,7 +77,7 @@ def fit(
     Raises:
         SpaceError: a space drew a setting that cannot be.
     """
-    study = open_study(folder, settings, plan, drivers=events.record.num_drivers)
+    study = open_study(folder, settings, plan, drivers=events.record.num_drivers, make_room=events.release)
     broken = False
 
     def why() -> str | None:
@@ -180,85 +170,9 @@ def fit(
         recorder.finish()
 
 
-def open_study(folder: Path, settings: SearchSettings, plan: Plan, *, drivers: int) -> optuna.Study:
-    """Optuna's memory of the run, in a journal that optuna-dashboard opens.
-
-    Where the space has changed so that Optuna cannot go on with the study, a new one begins with all that the old one
-    knows and the new space can hold.
-    """
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        storage = JournalStorage(JournalFileBackend(str(folder / STUDY_FILE)))
-
-    def make(name: str) -> optuna.Study:
-        return optuna.create_study(
-            study_name=name,
-            storage=storage,
-            # A resumed run that drew the same numbers again would propose what it has tried.
-            sampler=build_sampler(settings.sampler, settings.seed + 7919 * (drivers - 1), plan.trials),
-            pruner=optuna.pruners.NopPruner(),  # Ray's scheduler decides
-            direction="maximize",
-            load_if_exists=True,
-        )
-
-    names = [f"{settings.name}-{number}" if number > 1 else settings.name for number in range(1, drivers + 1)]
-    there = set(optuna.get_all_study_names(storage))
-    study = make(next((name for name in reversed(names) if name in there), names[0]))
-    known = study.get_trials(deepcopy=False)
-    if not known:
-        return study
-    distributions = drawn_distributions(plan.space)
-    if all(fits(trial, distributions) for trial in known):
-        return study
-    wider = make(names[-1])
-    for trial in known:
-        held = {
-            name: value
-            for name, value in trial.params.items()
-            if name in distributions and distributions[name]._contains(distributions[name].to_internal_repr(value))
-        }
-        if trial.state in (TrialState.COMPLETE, TrialState.PRUNED) and held:
-            wider.add_trial(
-                optuna.trial.create_trial(
-                    state=trial.state,
-                    value=trial.value if trial.state == TrialState.COMPLETE else None,
-                    params=held,
-                    distributions={name: distributions[name] for name in held},
-                    intermediate_values=trial.intermediate_values,
-                    user_attrs=trial.user_attrs,
-                )
-            )
-    return wider
-
-
-def drawn_distributions(space: Space) -> dict[str, BaseDistribution]:
-    """What a space's parameters are drawn from, as far as a few drawings show."""
-    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
-    found: dict[str, BaseDistribution] = {}
-    for _ in range(PROBES):
-        trial = study.ask()
-        with contextlib.suppress(optuna.TrialPruned, UserError):
-            space.draw(trial)
-        found |= trial.distributions
-    return found
-
-
-def fits(trial: optuna.trial.FrozenTrial, distributions: dict[str, BaseDistribution]) -> bool:
-    """Whether Optuna can go on drawing beside a trial: choices must be the same, ranges may differ."""
-    for name, one in trial.distributions.items():
-        try:
-            check_distribution_compatibility(one, distributions.get(name, one))
-        except ValueError:
-            return False
-    return True
-
-
 def unfinished(record: RunRecord, study: optuna.Study) -> list[Proposal]:
     """The trials of an earlier driver that have not ended, each to go on from its last checkpoint."""
-    return [
-        start_of(trial, _optuna_trial(study, trial.trial_id)) for trial in record.trials.values() if to_go_on(trial)
-    ]
+    return [start_of(trial, open_trial(study, trial.trial_id)) for trial in record.trials.values() if to_go_on(trial)]
 
 
 def to_go_on(trial: TrialRecord) -> bool:
@@ -291,16 +205,14 @@ def settle(record: RunRecord, study: optuna.Study, recorder: Recorder) -> None:
         if trial.status in ENDED or trial.role == "retrain" or to_go_on(trial):
             continue
         recorder.settle(trial.trial_id)
-        best, known = trial.best(record.metric), _optuna_trial(study, trial.trial_id)
+        best, known = trial.best(record.metric), open_trial(study, trial.trial_id)
         if known is None or best is None:
             continue
         if trial.status == "finished":
             study.tell(known, float(best[record.metric]))
         else:
             study.tell(known, state=TrialState.PRUNED)
-    for drawn in study.get_trials(deepcopy=False, states=(TrialState.RUNNING, TrialState.WAITING)):
-        if drawn.user_attrs.get(TRIAL_ATTR) not in record.trials:
-            study._storage.set_trial_state_values(drawn._trial_id, TrialState.FAIL)
+    close_strays(study, record)
 
 
 def longer_digest(trial: TrialRecord, plan: Plan) -> str:
@@ -316,14 +228,6 @@ def known_values(record: RunRecord) -> dict[str, float]:
         if best is not None and trial.role == "search":
             values[trial.config_hash] = float(best[record.metric])
     return values
-
-
-def _optuna_trial(study: optuna.Study, trial_id: str) -> optuna.Trial | None:
-    """Optuna's side of a trial, where it is still open."""
-    for known in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-        if known.user_attrs.get(TRIAL_ATTR) == trial_id:
-            return optuna.Trial(study, known._trial_id)
-    return None
 
 
 def _trial_name(trial: Trial) -> str:

@@ -125,7 +125,7 @@ def test_scores_are_changed_by_flags_and_the_worst_misses_are_drawn_first(model,
              for one in drawn]  # fmt: skip
     assert wrong == sorted(wrong, reverse=True)
     assert wrong[0] > 0
-    assert drawn[0].title.startswith("7")
+    assert "image 7:" in drawn[0].title
     with Image.open(tmp_path / "out" / "predictions.png") as sheet:
         assert sheet.width > 400
 
@@ -179,7 +179,8 @@ def test_a_model_of_other_categories_writes_their_ids_and_no_numbers(tmp_path, s
         (["{model}"], "takes two folders, MODEL and IMAGES"),
         (["{model}", "{images}"], "-o is missing"),
         (["{model}", "{tmp}/none", "-o", "{tmp}/out"], "no such folder of images"),
-        (["{tmp}/none", "{images}", "-o", "{tmp}/out"], "a checkpoint is a folder with"),
+        (["{tmp}/none", "{images}", "-o", "{tmp}/out"], "none: no such folder; a checkpoint that was deleted"),
+        (["{images}", "{images}", "-o", "{tmp}/out"], "is no checkpoint, a folder with model.safetensors"),
         (["{model}", "{images}", "-o", "{tmp}"], "exists; name a new folder, or replace it with --force"),
         (["{model}", "{images}", "-o", "{tmp}/out", "--score-1", "0.9"], "must be at least Task 1's (0.9"),
         (["{model}", "{images}", "-o", "{tmp}/out", "--score-1", "2"], "must be a number from 0 to below 1"),

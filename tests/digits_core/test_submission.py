@@ -11,7 +11,7 @@ from PIL import Image
 
 from digits_core import predict
 from digits_core.errors import DataError
-from digits_core.submission import Detection, check_csv, check_file, check_json, numbered_images, write_submission
+from digits_core.submission import NOTE, Detection, check_csv, check_file, check_json, numbered_images, write_submission
 
 SIZES = {1: (60, 40), 2: (30, 30), 10: (100, 50), 11: None}
 
@@ -19,7 +19,7 @@ GOOD = {"image_id": 1, "bbox": [1.0, 2.0, 10.0, 20.0], "score": 0.5, "category_i
 
 
 def problems_of(entry):
-    return list(check_json(json.dumps([entry]).encode(), SIZES))
+    return [line for line in check_json(json.dumps([entry]).encode(), SIZES) if not line.startswith(NOTE)]
 
 
 @pytest.mark.parametrize(
@@ -85,7 +85,7 @@ def test_what_we_write_passes_our_check(tmp_path_factory, rows, numbers):
     names = write_submission(folder, lines, dict.fromkeys(SIZES, "-1") | numbers)
     assert names == ["pred.json", "pred.csv", "submission.zip"]
     for name in names:
-        assert list(check_file(folder / name, SIZES)) == []
+        assert all(line.startswith(NOTE) for line in check_file(folder / name, SIZES))
     with (folder / "pred.csv").open() as file:
         assert [int(row["image_id"]) for row in csv.DictReader(file)] == sorted(SIZES)
 
@@ -164,3 +164,13 @@ def test_a_link_out_of_the_folder_and_an_image_of_another_kind_are_named(tmp_pat
     Image.new("RGB", (4, 4)).save(tmp_path / "images" / "2.tif")
     with pytest.raises(DataError, match=r"2\.tif: an image must be one of"):
         numbered_images(tmp_path / "images")
+
+
+def test_what_may_not_be_meant_is_a_note():
+    entry = GOOD | {"image_id": 10}
+    found = list(check_json(json.dumps([entry] * 101).encode(), SIZES))
+    assert all(line.startswith(NOTE) for line in found)
+    assert "3 of 4 images have no detection" in found[0]
+    assert "image 10 has 101 detections" in found[1]
+    assert "100 detections stand there twice" in found[2]
+    assert next(check_csv(b"\xef\xbb\xbfimage_id,pred_label\n", SIZES)).startswith("begins with a byte-order mark")

@@ -113,7 +113,8 @@ def test_the_card_says_what_it_is_and_what_it_is_not():
     metrics = {
         "run": "r", "parent": "t0", "seed": 1, "trained_on": "train+valid", "epochs": 3, "workers": 2, "device": "cpu",
         "ends_after": "It ended after 3 epochs.",
-        "data": "d", "fingerprint": "f", "categories": "digits", "num_train": 9, "num_valid": 0, "scores": {},
+        "data": "d", "fingerprint": "f", "categories": "digits", "num_train": 9, "images_per_epoch": 9, "num_valid": 0,
+        "scores": {},
     }  # fmt: skip
     text = card("m", TrainConfig.from_flat({"optim.lr": 0.5}), metrics)
     assert "None: it trained on the validation images too" in text

@@ -1,0 +1,182 @@
+"""Optuna's memory of a run: a journal that optuna-dashboard opens, and that a crash cannot break."""
+
+import contextlib
+import json
+import os
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.distributions import BaseDistribution, check_distribution_compatibility
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import FrozenTrial, TrialState
+
+from digits_core.errors import RunError, UserError
+from results.record import FULL, RunRecord
+from search.sampler import TRIAL_ATTR, build_sampler
+from search.settings import Plan, SearchSettings
+from spaces.registry import Space
+
+STUDY_FILE = "study.journal"
+
+PROBES = 20
+"""Drawings that show what a space draws from."""
+
+
+class NoLock:
+    """Stands in the place of Optuna's lock file, which a killed process leaves behind: the run folder has a lock."""
+
+    def acquire(self) -> bool:
+        """Nothing to wait for."""
+        return True
+
+    def release(self) -> None:
+        """Nothing to give back."""
+
+
+class Journal(JournalFileBackend):
+    """Optuna's journal, whole lines alone in it."""
+
+    def __init__(self, path: Path, make_room: Callable[[], None]) -> None:
+        """Open the journal; a line cut short by a crash is cut off.
+
+        Args:
+            path: the file, made if missing.
+            make_room: called when the disk is full, before the second try.
+
+        Raises:
+            RunError: a line before the last is damaged.
+        """
+        self._path, self._make_room = path, make_room
+        if path.exists():
+            whole = 0
+            with path.open("rb") as lines:
+                for number, line in enumerate(lines, start=1):
+                    if not line.endswith(b"\n"):
+                        break
+                    try:
+                        json.loads(line)
+                    except ValueError as error:
+                        raise RunError(f"{path} line {number} is damaged: {error}") from None
+                    whole += len(line)
+            os.truncate(path, whole)
+        super().__init__(str(path), lock_obj=NoLock())  # type: ignore[arg-type]
+
+    def append_logs(self, logs: list[dict[str, Any]]) -> None:
+        """Write lines, all or none."""
+        before = self._path.stat().st_size
+        try:
+            super().append_logs(logs)
+        except OSError as error:
+            os.truncate(self._path, before)
+            if error.errno not in FULL:
+                raise
+            self._make_room()
+            super().append_logs(logs)
+
+
+def open_study(
+    folder: Path, settings: SearchSettings, plan: Plan, *, drivers: int, make_room: Callable[[], None] = lambda: None
+) -> optuna.Study:
+    """The study of a run, with its sampler.
+
+    Where the space has changed so that Optuna cannot go on with the study, a new one begins with all that the old one
+    knows and the new space can hold.
+
+    Raises:
+        RunError: the journal is damaged.
+    """
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        try:
+            storage = JournalStorage(Journal(folder / STUDY_FILE, make_room))
+        except (KeyError, TypeError, ValueError, AttributeError, AssertionError) as error:
+            raise RunError(f"{folder / STUDY_FILE} is damaged: {type(error).__name__}: {error}") from None
+
+    def make(name: str) -> optuna.Study:
+        return optuna.create_study(
+            study_name=name,
+            storage=storage,
+            # A resumed run that drew the same numbers again would propose what it has tried.
+            sampler=build_sampler(settings.sampler, settings.seed + 7919 * (drivers - 1), plan.trials),
+            pruner=optuna.pruners.NopPruner(),  # Ray's scheduler decides
+            direction="maximize",
+            load_if_exists=True,
+        )
+
+    names = [f"{settings.name}-{number}" if number > 1 else settings.name for number in range(1, drivers + 1)]
+    there = set(optuna.get_all_study_names(storage))
+    study = make(next((name for name in reversed(names) if name in there), names[0]))
+    known = study.get_trials(deepcopy=False)
+    distributions = drawn_distributions(plan.space) if known else {}
+    if all(fits(trial, distributions) for trial in known):
+        return study
+    wider = make(names[-1])
+    for trial in known:
+        held = what_fits(trial, distributions)
+        if trial.state in (TrialState.COMPLETE, TrialState.PRUNED) and held is not None:
+            wider.add_trial(held)
+    return wider
+
+
+def drawn_distributions(space: Space) -> dict[str, BaseDistribution]:
+    """What a space's parameters are drawn from, as far as a few drawings show."""
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    found: dict[str, BaseDistribution] = {}
+    for _ in range(PROBES):
+        trial = study.ask()
+        with contextlib.suppress(optuna.TrialPruned, UserError):
+            space.draw(trial)
+        found |= trial.distributions
+    return found
+
+
+def fits(trial: FrozenTrial, distributions: dict[str, BaseDistribution]) -> bool:
+    """Whether Optuna can go on drawing beside a trial: choices must be the same, ranges may differ."""
+    for name, one in trial.distributions.items():
+        try:
+            check_distribution_compatibility(one, distributions.get(name, one))
+        except ValueError:
+            return False
+    return True
+
+
+def what_fits(trial: FrozenTrial, distributions: dict[str, BaseDistribution]) -> FrozenTrial | None:
+    """A trial with the parameters that other distributions hold too; None without any."""
+
+    def holds(name: str, value: Any) -> bool:
+        try:
+            return distributions[name]._contains(distributions[name].to_internal_repr(value))
+        except (KeyError, ValueError, TypeError):
+            return False
+
+    params = {name: value for name, value in trial.params.items() if holds(name, value)}
+    if not params:
+        return None
+    return optuna.trial.create_trial(
+        state=trial.state,
+        value=trial.value if trial.state == TrialState.COMPLETE else None,
+        params=params,
+        distributions={name: distributions[name] for name in params},
+        intermediate_values=trial.intermediate_values,
+        user_attrs=trial.user_attrs,
+    )
+
+
+def open_trial(study: optuna.Study, trial_id: str) -> optuna.Trial | None:
+    """Optuna's side of a trial of the run, where it is still open."""
+    for known in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+        if known.user_attrs.get(TRIAL_ATTR) == trial_id:
+            return optuna.Trial(study, known._trial_id)
+    return None
+
+
+def close_strays(study: optuna.Study, record: RunRecord) -> None:
+    """End drawings of a driver that was killed before it wrote down what it drew."""
+    for drawn in study.get_trials(deepcopy=False, states=(TrialState.RUNNING, TrialState.WAITING)):
+        if drawn.user_attrs.get(TRIAL_ATTR) not in record.trials:
+            study._storage.set_trial_state_values(drawn._trial_id, TrialState.FAIL)
