@@ -20,9 +20,8 @@ from typing import Any, BinaryIO
 from digits_core.config import knob_named
 from digits_core.errors import RunError, printable
 from digits_core.stages import parse_stages, spans
+from results.events import Event, check_event
 from results.schema import ENDED, EPOCH_NUMBERS, FAILED
-
-Event = dict[str, Any]
 
 EVENTS_FILE = "events.jsonl"
 LOCK_FILE = ".lock"
@@ -87,7 +86,7 @@ class TrialRecord:
     weights: dict[int, str] = field(default_factory=dict)
     """A digest of the model's weights after each epoch."""
     saved: str | None = None
-    """Ray's latest checkpoint folder, to go on from."""
+    """Ray's latest checkpoint folder to go on from, relative to the run folder."""
     checkpoint: str | None = None
     """The kept checkpoint of the best epoch, relative to the run folder."""
     started_at: datetime | None = None
@@ -95,6 +94,14 @@ class TrialRecord:
     slot_seconds: float = 0.0
     since: datetime | None = None
     """Start of the part in a slot that has not ended."""
+
+    def saved_in(self, folder: Path) -> Path | None:
+        """The checkpoint to go on from, where it is there and truly inside the run folder."""
+        if self.saved is None:
+            return None
+        path = folder / self.saved
+        inside = path.resolve().is_relative_to(folder.resolve())
+        return path if inside and path.is_dir() else None
 
     @property
     def num_epochs(self) -> int:
@@ -187,7 +194,7 @@ class RunRecord:
         try:
             trial = self.trials[event["trial_id"]]
         except KeyError:
-            raise RunError(f"{EVENTS_FILE}: event {event['n']} names the unknown trial {event['trial_id']}") from None
+            raise RunError(f"{EVENTS_FILE}: event {event['n']} names an unknown trial, {event['trial_id']}") from None
         match kind:
             case "start":
                 trial.status, trial.stop_reason, trial.finished_at = "running", None, None
@@ -211,7 +218,7 @@ class RunRecord:
                     trial.weights[int(event["epoch"])] = event["weights"]
             case "checkpoint":
                 trial.saved = event["path"]
-            case "claim":
+            case "claim" if int(event["epoch"]) in trial.epochs:
                 trial.claim = {key: value for key, value in event.items() if key == "epoch" or key in EPOCH_NUMBERS}
             case "kept":
                 trial.checkpoint = event["path"]
@@ -338,6 +345,7 @@ class EventWriter:
             "kind": kind,
             **values,
         }
+        check_event(event)  # what could not be read again is never written
         line = (json.dumps(event, allow_nan=False, separators=(",", ":")) + "\n").encode()
         try:
             self._append(line)
@@ -441,9 +449,7 @@ def _read(path: Path) -> Iterator[tuple[Event, int]]:
                 return
             offset += len(line)
             try:
-                event = json.loads(line)
-                if not isinstance(event, dict) or not {"n", "time", "kind"} <= event.keys():
-                    raise ValueError("an event bears n, time and kind")
-            except ValueError as error:
+                event = check_event(json.loads(line))
+            except (ValueError, RecursionError) as error:
                 raise RunError(f"{path} line {number} is damaged: {error}") from None
             yield event, offset

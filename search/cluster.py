@@ -5,7 +5,8 @@ import logging
 import os
 import socket
 import sys
-from collections.abc import Iterator, Mapping
+import threading
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
@@ -107,6 +108,10 @@ def free_port(asked: int | None) -> int:
     )
 
 
+EXIT_WITHOUT_RAY = 1
+"""Exit code of a search whose Ray was killed under it; --resume goes on."""
+
+
 def prepare_environment(*, joins: bool) -> None:
     """Set what Ray reads from the environment; before its first import.
 
@@ -119,6 +124,34 @@ def prepare_environment(*, joins: bool) -> None:
     token = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token")
     if joins and ("RAY_AUTH_TOKEN" in os.environ or token.is_file()):
         os.environ.setdefault("RAY_AUTH_MODE", "token")
+
+
+@contextlib.contextmanager
+def watched(say: Callable[[str], None]) -> Iterator[None]:
+    """End this process with a sentence when a process of its own Ray dies: Ray itself would end it without a word."""
+    import ray._private.worker
+
+    node = ray._private.worker._global_node
+    ended = threading.Event()
+
+    def watch() -> None:
+        while not ended.wait(0.2):
+            for kind, processes in list(node.all_processes.items()):
+                if kind in ("raylet", "gcs_server") and any(one.process.poll() is not None for one in processes):
+                    if not ended.is_set():
+                        say(f"Ray's {kind} on this machine was killed")
+                        os._exit(EXIT_WITHOUT_RAY)
+                    return
+
+    thread = threading.Thread(target=watch, daemon=True)
+    if node is not None and node.head:
+        thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        if thread.is_alive():
+            thread.join()
 
 
 @contextlib.contextmanager

@@ -30,7 +30,7 @@ from results.store import RUN_FILE, read_run_file
 from results.tables import write_text
 from results.terminal import open_console
 from search.closing import print_end, resume_command, this_python
-from search.cluster import chatter_to, connected, free_port, plan_slots, prepare_environment
+from search.cluster import chatter_to, connected, free_port, plan_slots, prepare_environment, watched
 from search.further import FurtherTrials
 from search.probe import Probe
 from search.progress import Progress
@@ -117,7 +117,7 @@ def run_search(settings: SearchSettings, *, resume: bool = False, command: list[
             resumed=resume,
             comparison=alike,
         )
-        shorter = make_longer(events, plan.base.optim.epochs)
+        shorter = make_longer(folder, events, plan.base.optim.epochs)
         if shorter:
             console.print(
                 f"{', '.join(shorter)}: the checkpoint to go on from was not kept (--keep), so what is known of "
@@ -262,7 +262,7 @@ def describe_space(plan: Plan) -> dict[str, Any]:
     return {"name": plan.space.name, "trials": plan.trials, "swept_settings": NUM_SWEPT + len(plan.sweep)}
 
 
-def make_longer(events: EventWriter, epochs: int) -> list[str]:
+def make_longer(folder: Path, events: EventWriter, epochs: int) -> list[str]:
     """Let trials that trained to a shorter end go on, where the checkpoint to go on from is still there.
 
     Returns:
@@ -275,7 +275,7 @@ def make_longer(events: EventWriter, epochs: int) -> list[str]:
             continue
         if trial.status in ENDED and not (trial.status == "finished" and trial.trained_out):
             continue
-        if trial.status in ENDED and (trial.saved is None or not Path(trial.saved).is_dir()):
+        if trial.status in ENDED and trial.saved_in(folder) is None:
             lacking.append(trial.trial_id)
             continue
         config = TrainConfig.from_flat({**trial.config, "optim.epochs": epochs})
@@ -379,7 +379,7 @@ def _tune(
             epochs=plan.base.optim.epochs,
             slots=cluster.slots.count,
         )
-        with progress:
+        with progress, watched(lambda text: _say_last(terminal, f"{text}; go on with {resume_command(settings)}")):
             fit(
                 settings,
                 plan,
@@ -392,6 +392,12 @@ def _tune(
                 say=lambda text: progress.console.print(text, markup=False, soft_wrap=True),
             )
         return ending.reason()
+
+
+def _say_last(terminal: Any, text: str) -> None:
+    """The last words of a process that ends at once."""
+    terminal.write(f"\n{text}\n")
+    terminal.flush()
 
 
 def resumed_settings(out: str, name: str) -> SearchSettings:

@@ -126,11 +126,12 @@ class Recorder(Callback):
 
     def on_checkpoint(self, iteration: int, trials: list[Trial], trial: Trial, checkpoint: Any, **info: Any) -> None:
         """Ray has stored a checkpoint to go on from."""
-        name, path = _name(trial), str(checkpoint.path)
-        before = self.record.trials[name].saved
-        self._events.write("checkpoint", trial_id=name, path=path)
+        name = _name(trial)
+        before = self.record.trials[name].saved_in(self._folder)
+        path = Path(checkpoint.path).relative_to(self._folder.resolve())
+        self._events.write("checkpoint", trial_id=name, path=path.as_posix())
         # Ray deletes those of this start of the trial itself, and knows nothing of those of the starts before.
-        if before is not None and Path(before).parent != Path(path).parent:
+        if before is not None and before.parent != self._folder / path.parent:
             shutil.rmtree(before, ignore_errors=True)
 
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
@@ -223,13 +224,14 @@ class Recorder(Callback):
 
     def _drop_saved(self, trial: TrialRecord) -> None:
         """Delete what a trial would go on from."""
-        if trial.saved is not None:
-            shutil.rmtree(trial.saved, ignore_errors=True)
+        saved = trial.saved_in(self._folder)
+        if saved is not None:
+            shutil.rmtree(saved, ignore_errors=True)
 
     def _keep_best(self, name: str) -> None:
         """Take the best epoch's model and its threshold sweep out of Ray's last checkpoint."""
-        saved = self.record.trials[name].saved
-        best = None if saved is None else Path(saved) / BEST_FOLDER
+        saved = self.record.trials[name].saved_in(self._folder)
+        best = None if saved is None else saved / BEST_FOLDER
         if best is None or not best.is_dir():
             return
         target = self._folder / CHECKPOINTS / name

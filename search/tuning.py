@@ -129,8 +129,8 @@ def fit(
         on_screen=recorder.screened,
         further=further.next,
         held=Room(folder, slots=slots.count, most=settings.disk_bytes, say=say).held,
-        again=lambda broken: start_again(record, broken),
-        waiting=unfinished(record, study),
+        again=lambda broken: start_again(folder, record, broken),
+        waiting=unfinished(folder, record, study),
         tried=[digest for trial in searched for digest in (trial.config_hash, longer_digest(trial, plan))],
         num_tried=sum(trial.status != "screened" for trial in searched),
         num_trials_before=len(record.trials),
@@ -170,9 +170,13 @@ def fit(
         recorder.finish()
 
 
-def unfinished(record: RunRecord, study: optuna.Study) -> list[Proposal]:
+def unfinished(folder: Path, record: RunRecord, study: optuna.Study) -> list[Proposal]:
     """The trials of an earlier driver that have not ended, each to go on from its last checkpoint."""
-    return [start_of(trial, open_trial(study, trial.trial_id)) for trial in record.trials.values() if to_go_on(trial)]
+    return [
+        start_of(folder, trial, open_trial(study, trial.trial_id))
+        for trial in record.trials.values()
+        if to_go_on(trial)
+    ]
 
 
 def to_go_on(trial: TrialRecord) -> bool:
@@ -180,23 +184,24 @@ def to_go_on(trial: TrialRecord) -> bool:
     return trial.status not in ENDED and not trial.trained_out and trial.cut is None and trial.role != "retrain"
 
 
-def start_of(trial: TrialRecord, optuna_trial: optuna.Trial | None) -> Proposal:
+def start_of(folder: Path, trial: TrialRecord, optuna_trial: optuna.Trial | None) -> Proposal:
     """A trial from its last checkpoint."""
+    saved = trial.saved_in(folder)
     return Proposal(
         trial.trial_id,
         TrainConfig.from_flat(trial.config),
         role=trial.role,
         baseline=trial.baseline,
         optuna_trial=optuna_trial,
-        resume_from=trial.saved if trial.saved is not None and Path(trial.saved).is_dir() else None,
+        resume_from=None if saved is None else str(saved.resolve()),
         starts=len(trial.faults),
     )
 
 
-def start_again(record: RunRecord, broken: Proposal) -> Proposal | None:
+def start_again(folder: Path, record: RunRecord, broken: Proposal) -> Proposal | None:
     """What to start in the place of a training that a fault broke off; None when that was its end."""
     trial = record.trials[broken.trial_id]
-    return start_of(trial, broken.optuna_trial) if to_go_on(trial) else None
+    return start_of(folder, trial, broken.optuna_trial) if to_go_on(trial) else None
 
 
 def settle(record: RunRecord, study: optuna.Study, recorder: Recorder) -> None:

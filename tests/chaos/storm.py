@@ -1,6 +1,6 @@
 """A storm over a search: kills at random, then what was lost, repeated or decided otherwise.
 
-    python tests/chaos/storm.py --kills 50 --seed 0
+python tests/chaos/storm.py --kills 50 --seed 0
 """
 
 import argparse
@@ -33,7 +33,7 @@ from spaces.registry import space
 def toy(trial):
     return {
         "optim.lr": trial.suggest_categorical("lr", [1e-4, 3e-4, 1e-3, 3e-3]),
-        "model.aspect_ratios": trial.suggest_categorical("ratios", ["1", "1.5", "2"]),
+        "optim.batch_size": trial.suggest_categorical("batch", [4, 8, 16]),
     }
 """
 
@@ -42,7 +42,7 @@ FLAGS = [
     *("--set", "model.min_size=32", "--set", "model.max_size=96"),
 ]
 
-VICTIMS = ("driver", "worker", "raylet", "gcs", "disk")
+VICTIMS = ("driver", "worker", "worker", "worker", "raylet", "gcs", "disk")
 """The search itself, a process that trains, Ray's node manager, its head, and the storage: whatever was being written
 when everything dies at once is cut short, as by a power cut."""
 
@@ -157,7 +157,7 @@ def storm(folder, *, kills, seed, trials=12, epochs=4, say=lambda text: None):
     seen, rows = (set(), set()), 0
     search.start()
     while sum(damage.kills.values()) < kills:
-        ended = wait(search, draw.uniform(0.2, 9.0), after=len(seen[0]))
+        ended = wait(search, draw)
         rows = poll(search.run, rows, damage)
         if ended:
             if search.process.returncode == 0:
@@ -186,12 +186,15 @@ def storm(folder, *, kills, seed, trials=12, epochs=4, say=lambda text: None):
     return search, damage
 
 
-def wait(search, seconds, after):
-    """Let a search work for a while after it has begun to train; whether it ended."""
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline and search.process.poll() is None and not search.family("worker"):
+def wait(search, draw):
+    """Let a search work until it has reported something new, or now and then not even that; whether it ended."""
+    before, deadline = len(epochs_of(search.run)[0]), time.monotonic() + 120
+    early = draw.random() < 0.15
+    while time.monotonic() < deadline and search.process.poll() is None:
+        if search.family("worker") if early else len(epochs_of(search.run)[0]) > before:
+            break
         time.sleep(0.1)
-    end = time.monotonic() + seconds
+    end = time.monotonic() + draw.uniform(0.0, 3.0)
     while time.monotonic() < end and search.process.poll() is None:
         time.sleep(0.05)
     return search.process.poll() is not None
@@ -308,7 +311,9 @@ def main():
     size = {"trials": args.trials, "epochs": args.epochs}
     search, damage = storm(folder, kills=args.kills, seed=args.seed, say=lambda text: print(text, flush=True), **size)
     compare_with_twin(search, damage, **size)
-    print(json.dumps({"kills": dict(damage.kills), **{k: v for k, v in vars(damage).items() if k != "kills"}}, indent=1))
+    print(
+        json.dumps({"kills": dict(damage.kills), **{k: v for k, v in vars(damage).items() if k != "kills"}}, indent=1)
+    )
     return 1 if damage.lost or damage.different or damage.torn or damage.hung else 0
 
 

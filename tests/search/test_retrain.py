@@ -194,7 +194,7 @@ def test_a_search_that_goes_on_leaves_retrained_models_alone(searched_run, tiny_
         searched_run, events, space="s", keep=1, hold=1, max_failures=0, cuts={}, ending=lambda: None,
         watcher=lambda record, name: None,
     )  # fmt: skip
-    assert unfinished(events.record, None) == []  # it is retrain's to go on with
+    assert unfinished(searched_run, events.record, None) == []  # it is retrain's to go on with
     recorder.finish()
     events.close()
     assert (searched_run / "models" / "t0000-r1" / "model.safetensors").is_file()

@@ -1,0 +1,143 @@
+"""What one line of `events.jsonl` may hold: a record from a stranger is only ever data."""
+
+import math
+import re
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from pathlib import PurePosixPath
+from typing import Any, get_args
+
+from results.schema import EPOCH_NUMBERS, STATUSES, Role
+
+Event = dict[str, Any]
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+
+Check = Callable[[Any], bool]
+
+
+def is_name(value: object) -> bool:
+    """Whether a value may name a trial, and so a file: no path, nothing hidden."""
+    return isinstance(value, str) and _NAME.fullmatch(value) is not None
+
+
+def is_inside(value: object) -> bool:
+    """Whether a value is a path that stays under the run folder."""
+    if not isinstance(value, str) or not value or "\0" in value or len(value) > 1000:
+        return False
+    path = PurePosixPath(value)
+    return not path.is_absolute() and ".." not in path.parts
+
+
+def _number(value: object) -> bool:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return math.isfinite(value) if isinstance(value, float) else abs(value) < 2**53
+
+
+def _whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**53
+
+
+def _text(value: object) -> bool:
+    return isinstance(value, str)
+
+
+def _flat(value: object) -> bool:
+    """Knobs by their names, as plain values."""
+    return isinstance(value, Mapping) and all(
+        one is None or isinstance(one, str | int | float) for one in value.values()
+    )
+
+
+def _config(value: object) -> bool:
+    return _flat(value) and _whole(dict(value).get("optim.epochs"))  # type: ignore[call-overload]
+
+
+def _scores(value: object) -> bool:
+    return isinstance(value, Mapping) and all(one is None or _number(one) for one in value.values())
+
+
+def _object(value: object) -> bool:
+    return isinstance(value, Mapping)
+
+
+def _or_none(check: Check) -> Check:
+    return lambda value: value is None or check(value)
+
+
+_EPOCH = {name: _or_none(_number) for name in EPOCH_NUMBERS}
+
+_OPTIMA = {
+    f"task{task}_{name}": _or_none(_number) for task in (1, 2) for name in ("map", "number_accuracy", "nms", "score")
+}
+
+NEEDED: dict[str, dict[str, Check]] = {
+    "run": {"metric": _text},
+    "trial": {
+        "trial_id": is_name,
+        "space": _text,
+        "config": _config,
+        "config_hash": _text,
+        "seed": _whole,
+        "params": _object,
+    },
+    "start": {"trial_id": is_name},
+    "report": {"trial_id": is_name, "epoch": lambda value: _whole(value) and value >= 1},
+    "checkpoint": {"trial_id": is_name, "path": is_inside},
+    "kept": {"trial_id": is_name},
+    "fault": {"trial_id": is_name, "fault": _text, "reason": _text},
+    "longer": {"trial_id": is_name, "config": _config, "config_hash": _text},
+    "claim": {"trial_id": is_name, "epoch": _whole},
+    "end": {"trial_id": is_name, "status": lambda value: value in STATUSES},
+}
+"""What an event of a kind must bear."""
+
+ALLOWED: dict[str, dict[str, Check]] = {
+    "run": {"epochs": _whole, "scheduler": _text},
+    "trial": {
+        "role": lambda value: value in get_args(Role),
+        "baseline": _or_none(_text),
+        "optuna_number": _or_none(_whole),
+        "coverage": _or_none(_scores),
+        "parent": _or_none(is_name),
+        "trained_on": _text,
+    },
+    "report": {
+        **_EPOCH,
+        "model": _or_none(_object),
+        "optima": _or_none(_object),
+        "confirm": _or_none(_scores),
+        "device": _or_none(_text),
+        "weights": _or_none(_text),
+        "cut": _or_none(_text),
+    },
+    "kept": {"path": _or_none(is_inside)},
+    "fault": {"change": _flat, "epoch": _whole},
+    "claim": _EPOCH,
+    "end": {"reason": _or_none(_text)},
+}
+"""What it may bear beside, and what that must be then."""
+
+
+def check_event(event: object) -> Event:
+    """An event that can be taken in.
+
+    Raises:
+        ValueError: it is none; names the field.
+    """
+    if not isinstance(event, dict) or not {"n", "time", "kind"} <= event.keys():
+        raise ValueError("an event bears n, time and kind")
+    if not _whole(event["n"]) or not _text(event["kind"]) or not _text(event["time"]):
+        raise ValueError("n must be a whole number, time and kind text")
+    datetime.fromisoformat(event["time"])
+    for name, check in NEEDED.get(event["kind"], {}).items():
+        if name not in event or not check(event[name]):
+            raise ValueError(f"'{name}' of a '{event['kind']}' is missing or wrong")
+    for name, check in ALLOWED.get(event["kind"], {}).items():
+        if name in event and not check(event[name]):
+            raise ValueError(f"'{name}' of a '{event['kind']}' is wrong")
+    for name, check in _OPTIMA.items():
+        if not check((event.get("optima") or {}).get(name)):
+            raise ValueError(f"'{name}' among the optima is no number")
+    return event
