@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from digits_core.config import TrainConfig
 from digits_core.errors import WeightsError, printable
-from digits_core.files import CLASSES_FILE, CONFIG_FILE, MODEL_FILE, STATE_FILE, TRAINING_FILE
+from digits_core.files import CLASSES_FILE, CONFIG_FILE, MODEL_FILE, STATE_FILE, TRAINING_FILE, read_text
 from digits_core.labels import DIGITS, Categories
 
 
@@ -98,7 +98,7 @@ def load_config(folder: Path) -> TrainConfig:
     """
     path = folder / CONFIG_FILE
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_text(path)
     except (OSError, UnicodeDecodeError):
         raise WeightsError(no_checkpoint(folder)) from None
     return TrainConfig.from_json(text, str(path))
@@ -124,9 +124,9 @@ def load_categories(folder: Path) -> Categories:
     if not path.is_file():
         return DIGITS
     try:
-        tree = json.loads(path.read_text(encoding="utf-8"))
+        tree = json.loads(read_text(path))
         return Categories(tuple(int(number) for number in tree["ids"]), tuple(str(name) for name in tree["names"]))
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise WeightsError(f"{path} is damaged: {error}") from None
 
 
@@ -172,12 +172,12 @@ def load_state(folder: Path) -> TrainingState:
         WeightsError: the state is missing or damaged.
     """
     try:
-        values: dict[str, Any] = json.loads((folder / STATE_FILE).read_text(encoding="utf-8"))
+        values: dict[str, Any] = json.loads(read_text(folder / STATE_FILE))
         return TrainingState(
             epoch=int(values["epoch"]),
             step=int(values["step"]),
             best_epoch=int(values["best_epoch"]),
             best_value=None if values["best_value"] is None else float(values["best_value"]),
         )
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise WeightsError(f"{folder / STATE_FILE} is damaged: {error}") from None

@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import math
 import os
 import shutil
 from collections import Counter
@@ -23,6 +22,8 @@ MAX_OVERHANG_SHARE = 0.1
 
 MAX_CATEGORIES = 255
 """Classes of a data set; labels are stored in a byte."""
+
+MAX_NAME_LETTERS = 1000
 
 MAX_IMAGE_PIXELS = 64_000_000
 """Larger pictures are refused before they are decoded (decompression bombs)."""
@@ -213,6 +214,13 @@ def read_categories(source: str, entries: object, used: Iterable[object]) -> Cat
     return Categories(ids, tuple(names[number] or str(number) for number in ids))
 
 
+def is_plain_path(name: str) -> bool:
+    """Whether a name is a path that stays inside the folder that it is meant for."""
+    if not name or "\0" in name or len(name) > MAX_NAME_LETTERS:
+        return False
+    return not PurePosixPath(name).is_absolute() and ".." not in Path(name).parts
+
+
 def _read_image(part: Part, image: object) -> None:
     if not isinstance(image, Mapping):
         part.blame("an entry of 'images' is no object")
@@ -223,8 +231,8 @@ def _read_image(part: Part, image: object) -> None:
         part.blame(f"an image's id must be a whole number, got {image.get('id')!r}")
     elif image_id in part.images:
         part.blame("two images bear this id", image_id)
-    elif not isinstance(name, str) or not name or PurePosixPath(name).is_absolute() or ".." in Path(name).parts:
-        part.blame(f"file_name must be a path inside the image folder, got {name!r}", image_id)
+    elif not isinstance(name, str) or not is_plain_path(name):
+        part.blame(f"file_name must be a path inside the image folder, got {name!r}"[:200], image_id)
     elif width is None or height is None or width < 1 or height < 1:
         part.blame(
             f"width and height must be whole numbers above 0, got {image.get('width')!r} x {image.get('height')!r}",
@@ -267,7 +275,7 @@ def _read_box(part: Part, annotation: object, seen: set[int]) -> None:
 def _inside(part: Part, bbox: object, image_id: int, number: int) -> tuple[float, float, float, float] | None:
     """The xyxy box, clipped when it hangs over the edge a little; None (with a problem noted) otherwise."""
     sides = bbox if isinstance(bbox, list) and len(bbox) == 4 else []
-    if not sides or not all(isinstance(side, int | float) and math.isfinite(side) for side in sides):
+    if not sides or not all(isinstance(side, int | float) and abs(side) < 2**53 for side in sides):
         part.blame(f"bbox must be [x_min, y_min, width, height] in pixels, got {bbox!r}"[:200], image_id, number)
         return None
     x_min, y_min, wide, tall = (float(side) for side in sides)

@@ -8,6 +8,9 @@ from typing import Any, NoReturn
 
 from digits_core.errors import UserError, printable
 
+MOST_LETTERS = 500
+"""Of a mistake that is quoted back."""
+
 
 class CommandParser(argparse.ArgumentParser):
     """argparse that answers a mistake with one sentence instead of a page, and exits with 2."""
@@ -18,6 +21,7 @@ class CommandParser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Say what is wrong and where help is."""
+        message = message if len(message) <= MOST_LETTERS else message[:MOST_LETTERS] + "..."
         self.exit(2, f"{self.prog.removeprefix('python -m ')}: {printable(message)}; --help lists every flag\n")
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Self
 
 from digits_core.errors import ConfigError, did_you_mean, printable
+from digits_core.files import read_text
 from digits_core.knob import Flat, Knob, Scalar, format_numbers, knob, parse_numbers
 from digits_core.sections import build, check_section, leaves, section_knobs
 from digits_core.stages import Span, format_stages, parse_stages, spans
@@ -366,7 +367,7 @@ class TrainConfig:
         """
         try:
             flat = json.loads(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ConfigError(f"{source} is not JSON: {error}") from None
         if not isinstance(flat, dict):
             raise ConfigError(f"{source} must hold one JSON object of flat names")
@@ -413,11 +414,11 @@ def read_toml(path: Path) -> Flat:
         ConfigError: no such file, broken TOML, an unknown knob or a value it does not take.
     """
     try:
-        tree = tomllib.loads(path.read_text(encoding="utf-8"))
+        tree = tomllib.loads(read_text(path))
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
         raise ConfigError(f"--config {path}: cannot be read: {reason}") from None
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise ConfigError(f"--config {path}: broken TOML: {error}") from None
     flat: Flat = {}
     try:

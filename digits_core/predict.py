@@ -247,11 +247,13 @@ def read_truth(path: Path, images: dict[int, Path], categories: "Categories") ->
         DataError: the file cannot be read, is broken, is about other images, or names other categories than the model.
     """
     from digits_core.coco import Table, read_part
+    from digits_core.files import read_whole
     from digits_core.inference import image_sizes
+    from digits_core.source import MAX_ANNOTATION_BYTES
 
     name = printable(str(path))
     try:
-        content = path.read_bytes()
+        content = read_whole(path, MAX_ANNOTATION_BYTES)
     except OSError as error:
         raise DataError(f"--annotations {name} cannot be read: {error.strerror}") from None
     part = read_part("valid", path, content)

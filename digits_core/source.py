@@ -14,10 +14,14 @@ from numpy.typing import NDArray
 
 from digits_core.coco import MAX_IMAGE_PIXELS, Part, Problem, Table, read_part
 from digits_core.errors import DataError, printable
+from digits_core.files import is_inside, read_whole
 
 Pixels = NDArray[np.uint8]
 
 DRAWN = "drawn"
+
+MAX_ANNOTATION_BYTES = 2 * 2**30
+MAX_IMAGE_BYTES = 256 * 2**20
 
 FORMAT = 2
 """Of the decoded files: another one is another fingerprint."""
@@ -76,7 +80,7 @@ def notes_of(parts: list[Part]) -> dict[str, int]:
 
 def _read(path: Path, what: str) -> bytes:
     try:
-        return path.read_bytes()
+        return read_whole(path, MAX_ANNOTATION_BYTES)
     except OSError as error:
         raise DataError(f"{what} {path} cannot be read: {error.strerror}") from None
 
@@ -135,7 +139,7 @@ def _read_from(source: DataSource) -> dict[str, object]:
 
 def _file_digest(path: Path) -> bytes:
     try:
-        return hashlib.blake2b(path.read_bytes(), digest_size=16).digest()
+        return hashlib.blake2b(read_whole(path, MAX_IMAGE_BYTES), digest_size=16).digest()
     except OSError:
         return b"unreadable"
 
@@ -196,7 +200,7 @@ def decode_image(path: Path, size: tuple[int, int] | None = None) -> tuple[Pixel
     from PIL import Image
 
     try:
-        content = path.read_bytes()
+        content = read_whole(path, MAX_IMAGE_BYTES)
         with Image.open(io.BytesIO(content)) as image:
             if image.width * image.height > MAX_IMAGE_PIXELS:
                 return None, f"is {image.width} x {image.height} px, more than {MAX_IMAGE_PIXELS:,} pixels"
@@ -222,7 +226,7 @@ def _decode(source: DataSource, parts: list[Part]) -> Iterator[tuple[Part, int, 
         def load(image_id: int, part: Part = part, inside: Path = inside) -> tuple[int, Pixels | None, str]:
             name, width, height = part.images[image_id]
             path = inside / name
-            if not path.resolve().is_relative_to(inside):
+            if not is_inside(path, inside):
                 return image_id, None, "is a link that leaves the image folder"
             return image_id, *decode_image(path, (width, height))
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from digits_core.errors import DataError, printable
+from digits_core.files import is_inside, read_whole
 from digits_core.labels import NUM_DIGITS
 from digits_core.transcribe import NO_NUMBER
 
@@ -82,8 +83,7 @@ def numbered_images(folder: Path) -> dict[int, Path]:
                 f"{printable(str(path))}: an image is named by its number, like 12.png; rename it or move it away"
             )
         number = int(path.stem)
-        inside = folder.resolve()
-        if not path.resolve().is_relative_to(inside):
+        if not is_inside(path, folder):
             raise DataError(f"{printable(str(path))}: is a link that leaves the folder of images")
         if number in found:
             raise DataError(f"{printable(str(path))}: {found[number].name} bears the same number")
@@ -132,9 +132,9 @@ def check_file(path: Path, sizes: Mapping[int, tuple[int, int] | None]) -> Itera
         if path.stat().st_size > MAX_FILE_BYTES:
             raise DataError(f"{printable(str(path))}: larger than {MAX_FILE_BYTES / 2**30:.0f} GiB, no submission")
         if kind == ".json":
-            yield from check_json(path.read_bytes(), sizes)
+            yield from check_json(read_whole(path, MAX_FILE_BYTES), sizes)
         elif kind == ".csv":
-            yield from check_csv(path.read_bytes(), sizes)
+            yield from check_csv(read_whole(path, MAX_FILE_BYTES), sizes)
         elif kind == ".zip":
             yield from _check_zip(path, sizes)
         else:

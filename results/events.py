@@ -4,9 +4,9 @@ import math
 import re
 from collections.abc import Callable, Mapping
 from datetime import datetime
-from pathlib import PurePosixPath
 from typing import Any, get_args
 
+from digits_core.coco import is_plain_path
 from results.schema import EPOCH_NUMBERS, STATUSES, Role
 
 Event = dict[str, Any]
@@ -23,10 +23,7 @@ def is_name(value: object) -> bool:
 
 def is_inside(value: object) -> bool:
     """Whether a value is a path that stays under the run folder."""
-    if not isinstance(value, str) or not value or "\0" in value or len(value) > 1000:
-        return False
-    path = PurePosixPath(value)
-    return not path.is_absolute() and ".." not in path.parts
+    return isinstance(value, str) and is_plain_path(value)
 
 
 def _number(value: object) -> bool:

@@ -19,6 +19,7 @@ from typing import Any, BinaryIO
 
 from digits_core.config import knob_named
 from digits_core.errors import RunError, printable
+from digits_core.files import is_inside
 from digits_core.stages import parse_stages, spans
 from results.events import Event, check_event
 from results.schema import ENDED, EPOCH_NUMBERS, FAILED
@@ -100,8 +101,7 @@ class TrialRecord:
         if self.saved is None:
             return None
         path = folder / self.saved
-        inside = path.resolve().is_relative_to(folder.resolve())
-        return path if inside and path.is_dir() else None
+        return path if is_inside(path, folder) and path.is_dir() else None
 
     @property
     def num_epochs(self) -> int:

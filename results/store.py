@@ -8,6 +8,7 @@ import pyarrow as pa
 
 from digits_core.config import knob_named
 from digits_core.errors import ConfigError, RunError, printable
+from digits_core.files import read_text
 from digits_core.metrics import SCORE_NAMES
 from results.guard import find_twins
 from results.matches import score_intervals
@@ -135,10 +136,10 @@ def read_run_file(folder: Path) -> dict[str, Any]:
     """
     path = folder / RUN_FILE
     try:
-        tree = json.loads(path.read_text(encoding="utf-8"))
+        tree = json.loads(read_text(path))
     except OSError as error:
         raise RunError(f"{path} cannot be read: {error.strerror}") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise RunError(f"{path} is damaged: {error}") from None
     if not isinstance(tree, dict):
         raise RunError(f"{path} is damaged: it must hold one JSON object")

@@ -171,7 +171,7 @@ def connected(
     import ray
 
     if address is not None:
-        _check_address(address)
+        check_address(address)
     quiet = {"logging_level": logging.ERROR, "log_to_driver": False}
     try:
         if address is None:
@@ -207,7 +207,7 @@ def connected(
         ray.shutdown()
 
 
-def _check_address(address: str) -> None:
+def check_address(address: str) -> None:
     """See that something listens at HOST:PORT: Ray itself would try for many minutes.
 
     Raises:

@@ -30,7 +30,7 @@ from results.store import RUN_FILE, read_run_file
 from results.tables import write_text
 from results.terminal import open_console
 from search.closing import print_end, resume_command, this_python
-from search.cluster import chatter_to, connected, free_port, plan_slots, prepare_environment, watched
+from search.cluster import chatter_to, check_address, connected, free_port, plan_slots, prepare_environment, watched
 from search.further import FurtherTrials
 from search.probe import Probe
 from search.progress import Progress
@@ -95,6 +95,8 @@ def run_search(settings: SearchSettings, *, resume: bool = False, command: list[
     console = open_console()
     plan = make_plan(settings)
     port = free_port(settings.dashboard_port)
+    if settings.address is not None:
+        check_address(settings.address)
     folder = Path(settings.out) / settings.name
     _check_folder(folder, resume=resume)
     probe = Probe(plan.probe_config()) if settings.address is None else None

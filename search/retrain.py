@@ -364,7 +364,7 @@ def run_trainer(
             try:
                 with own_signals():
                     result = trainer.fit()
-            except ray.train.TrainingFailedError as error:
+            except (ray.train.TrainingFailedError, ray.exceptions.RayError) as error:
                 raise RunError(f"the training failed: {classify(str(error)).reason}; see {state / 'ray.log'}") from None
     epochs = read_epochs(state)
     if not epochs or (epochs[-1]["epoch"] < total and not epochs[-1]["early_stopped"]):

@@ -419,7 +419,8 @@ def _share(text: str) -> float:
 
 
 def _trials(text: str) -> str:
-    if not text.removeprefix("+").isdigit() or not text.isascii() or int(text) < 1:
+    number = text.removeprefix("+")
+    if not number.isdigit() or not number.isascii() or len(number) > 9 or int(number) < 1:
         raise argparse.ArgumentTypeError(f"must be a whole number from 1, or +N with --resume, got '{text}'")
     return text
 

@@ -17,7 +17,7 @@ from search.defaults import COMPARISON_REPLICATES, MAX_FAILURES, REPLICATE_TOP, 
 from spaces.catalogue import SPACES, get_spaces
 from spaces.registry import Overrides, Space, check_space, combine, enumerate_settings
 
-_DURATION = re.compile(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s?)?")
+_DURATION = re.compile(r"(?:(\d{1,9})h)?(?:(\d{1,9})m)?(?:(\d{1,9})s?)?")
 _SIZE = re.compile(r"(\d{1,6}(?:\.\d{1,3})?)([KMGT]?)B?", re.IGNORECASE)
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
