@@ -101,7 +101,7 @@ class TrialRecord:
         if self.saved is None:
             return None
         path = folder / self.saved
-        return path if is_inside(path, folder) and path.is_dir() else None
+        return path if is_inside(path, folder) and path.is_dir() and not path.samefile(folder) else None
 
     @property
     def num_epochs(self) -> int:

@@ -295,8 +295,7 @@ EVENTS = {
     "a score that is none": event(kind="report", trial_id="t0000", epoch=1, val_map=NAN),
     "a score beyond number": event(kind="report", trial_id="t0000", epoch=1, val_map=BIG),
     "optima of words": event(kind="report", trial_id="t0000", epoch=1, optima={"task1_nms": "x"}),
-    "a checkpoint up and out": event(kind="checkpoint", trial_id="t0000", path="../../home"),
-    "a checkpoint absolute": event(kind="checkpoint", trial_id="t0000", path="/etc"),
+    "a checkpoint that is a list": event(kind="checkpoint", trial_id="t0000", path=["home"]),
     "kept up and out": event(kind="kept", trial_id="t0000", path="checkpoints/../../../etc"),
     "an end of its own": event(kind="end", trial_id="t0000", status="glorious"),
     "a fault of lists": event(kind="fault", trial_id="t0000", fault=[], reason="x"),
@@ -435,8 +434,9 @@ def test_a_stranger_cannot_have_files_deleted_by_a_link(tmp_path):
     (folder / "tune").mkdir(parents=True)
     (folder / "tune" / "checkpoint_000000").symlink_to(outside)
     trial = TrialRecord("t0", "s", None, {"optim.epochs": 1}, "x", 0, {}, None)
-    trial.saved = "tune/checkpoint_000000"
-    assert trial.saved_in(folder) is None
+    for path in ("tune/checkpoint_000000", "../home", str(outside), "a\0b", ""):
+        trial.saved = path
+        assert trial.saved_in(folder) is None
     (folder / "tune" / "checkpoint_000001").mkdir()
     trial.saved = "tune/checkpoint_000001"
     assert trial.saved_in(folder) == folder / "tune" / "checkpoint_000001"
