@@ -8,7 +8,7 @@ STAMP := $(VENV)/.installed
 ARGS ?= --space anchors
 
 .DEFAULT_GOAL := help
-.PHONY: help env search test check lock clean
+.PHONY: help env search test check chaos lock clean
 
 help: ## Print what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
@@ -45,6 +45,10 @@ check: $(STAMP) ## Format, lint, types and import contracts
 	@$(BIN)/lint-imports --no-logo >$(VENV)/imports.log 2>&1 || { cat $(VENV)/imports.log >&2; exit 1; }
 	@git ls-files -z | xargs -0 -r stat -c '%s %n' | awk '$$1 > 4200000 {print "larger than 4 MB: " $$2; bad = 1} END {exit bad}'
 	@echo "checks passed"
+
+chaos: $(STAMP) ## Kill a search and its writers at random for half an hour: make chaos ARGS="--kills 50 --seed 0"
+	@$(BIN)/python tests/chaos/views.py
+	@PYTHONPATH=. $(BIN)/python tests/chaos/storm.py $(if $(filter command,$(origin ARGS)),$(ARGS))
 
 lock: ## Pin the newest versions that pyproject.toml allows (needs uv); no addresses are written
 	uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url \

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import gc
 import math
 import os
 import shutil
@@ -33,6 +34,9 @@ from digits_core.parallel import ALONE, World
 from digits_core.seeds import derived_seed
 
 NO_SCORES = Scores(None, None, None, None, None)
+
+FREEING_S = 20.0
+"""The longest wait for the memory of a process that died."""
 
 LOSSES = ("loss_classifier", "loss_box_reg", "loss_objectness", "loss_rpn_box_reg")
 
@@ -417,6 +421,24 @@ def _save(run: Run, workdir: Path, improved: bool, resume_from: Path | None) -> 
     if best.exists():
         shutil.copytree(best, folder / BEST_FOLDER, copy_function=os.link)
     return folder
+
+
+def free_memory(device: str) -> None:
+    """Give back what a training before left in this process, and on a GPU wait while one that died gives back its own.
+
+    A process that was killed leaves its memory to the driver, which takes a moment; nothing is waited for that stays.
+    """
+    gc.collect()
+    if device == "cpu" or not torch.cuda.is_available():
+        return
+    torch.cuda.empty_cache()
+    end, before = time.monotonic() + FREEING_S, -1
+    while time.monotonic() < end:
+        free, _ = torch.cuda.mem_get_info()
+        if free <= before:
+            return
+        before = free
+        time.sleep(0.1)
 
 
 def _device_name(device: torch.device) -> str:

@@ -60,7 +60,9 @@ def read_arrow(path: Path, way_out: str) -> pa.Table:
         RunError: no such file, no Parquet, or another schema version.
     """
     try:
-        table = pq.read_table(path)
+        # Opened once: by its path Arrow opens it twice, and a writer may put another in its place in between.
+        with path.open("rb") as file:
+            table = pq.ParquetFile(file).read()
     except FileNotFoundError:
         raise RunError(f"{path}: no such file") from None
     except (pa.ArrowException, OSError) as error:

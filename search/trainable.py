@@ -45,8 +45,9 @@ def run_trial(params: dict[str, Any]) -> None:
         RefusedError: data, weights or device cannot be used; the message says what to do.
     """
     from digits_core.detect import SCORE_FLOOR
-    from digits_core.train import train
+    from digits_core.train import free_memory, train
 
+    free_memory(params["device"])
     config = TrainConfig.from_flat(params["config"])
     tasks = tasks_of(config, params["sweep"])
     checkpoint = tune.get_checkpoint()

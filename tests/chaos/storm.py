@@ -22,6 +22,7 @@ import psutil
 from digits_core.synthetic import write_drawn_folder
 from results.record import EVENTS_FILE, RunRecord, read_events, read_record
 from results.store import leaderboard_table
+from results.tables import read_arrow
 from search.replay import replay
 
 ROOT = Path(__file__).parents[2]
@@ -148,7 +149,7 @@ def epochs_of(run):
     return {(name, epoch) for name, trial in record.trials.items() for epoch in trial.epochs}, set(record.trials)
 
 
-def storm(folder, *, kills, seed, trials=12, epochs=4, say=lambda text: None):
+def storm(folder, *, kills, seed, trials=12, epochs=4, victims=VICTIMS, say=lambda text: None):
     """Search under fire, to the end."""
     began, draw, damage = time.monotonic(), random.Random(seed), Damage()
     (folder / "toy.py").write_text(SPACE)
@@ -164,7 +165,7 @@ def storm(folder, *, kills, seed, trials=12, epochs=4, say=lambda text: None):
                 break  # it was too quick for us
             search.start()
             continue
-        victim = draw.choice(VICTIMS)
+        victim = victims[sum(damage.kills.values())] if len(victims) == kills else draw.choice(victims)
         before = epochs_of(search.run)
         seen = (seen[0] | before[0], seen[1] | before[1])
         if not strike(search, victim, draw, damage):
@@ -239,11 +240,9 @@ def poll(run, rows, damage):
     path = run / "leaderboard.parquet"
     if not path.is_file():
         return rows
-    import pyarrow.parquet as pq
-
-    damage.reads += 1
+        damage.reads += 1
     try:
-        now = pq.read_table(path).num_rows
+        now = read_arrow(path, "").num_rows
     except Exception:
         damage.torn += 1
         return rows
