@@ -42,7 +42,8 @@ STEP = textwrap.dedent(
     if size > 1:
         dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=size)
     # One shape for all images, and batch norm at rest: what is left to differ is how gradients are joined.
-    config = TrainConfig.from_flat({"model.fixed_size": 64, "optim.max_grad_norm": 0.0, "model.rpn_batch_size": 16})
+    config = TrainConfig.from_flat({"model.fixed_size": 64, "optim.max_grad_norm": 0.0, "model.rpn_batch_size": 16,
+                                    "runtime.micro_batch": int(sys.argv[6]) or None})
     run = open_run(config, data, device="cpu", world=world)
     for module in run.model.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
@@ -59,18 +60,19 @@ STEP = textwrap.dedent(
 )
 
 
-def gradients(tmp_path, folder, size):
-    out = tmp_path / f"grads{size}.pt"
+def gradients(tmp_path, folder, size, micro=0):
+    out = tmp_path / f"grads{size}-{micro}.pt"
     script = tmp_path / "step.py"
     script.write_text(STEP)
-    arguments = [str(size), str(folder), str(tmp_path / f"store{size}"), str(out)]
+    arguments = [str(size), str(folder), str(tmp_path / f"store{size}-{micro}"), str(out), str(micro)]
     crew = [subprocess.Popen([sys.executable, str(script), str(rank), *arguments]) for rank in range(size)]
     assert [one.wait(timeout=120) for one in crew] == [0] * size
     return torch.load(out, weights_only=True)
 
 
-def test_the_gradients_of_two_halves_are_those_of_the_whole(tmp_path, tiny_folder, tiny_data):
-    whole, halves = (gradients(tmp_path, tiny_folder, size) for size in (1, 2))
+@pytest.mark.parametrize(("size", "micro"), [(2, 0), (1, 2), (1, 1), (2, 1)])
+def test_the_gradients_of_the_parts_are_those_of_the_whole(tmp_path, tiny_folder, tiny_data, size, micro):
+    whole, halves = gradients(tmp_path, tiny_folder, 1), gradients(tmp_path, tiny_folder, size, micro)
     assert whole.keys() == halves.keys()
     largest = max(float(one.abs().max()) for one in whole.values())
     assert largest > 1e-3

@@ -21,6 +21,7 @@ from digits_core.config import TrainConfig, read_toml
 from results.leaderboard import read_leaderboard
 from results.record import read_record
 from results.schema import THRESHOLDS
+from search.replay import replay
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
 
@@ -320,6 +321,18 @@ def test_ctrl_c_keeps_all_rows_and_resume_goes_on_where_it_stood(tmp_path, drawn
     for trial_id, trial in before.trials.items():  # what was known is still known
         for epoch, values in trial.epochs.items():
             assert after.trials[trial_id].epochs[epoch]["val_map"] == values["val_map"]
+
+    code, out, errors = finished(started("--resume", "held", "--trials", "+1", "--epochs", "5", *arguments))
+    assert code == 0, errors
+    longer = read_record(folder, "held")
+    assert len(longer.trials) == 4
+    assert {(trial.status, trial.num_epochs) for trial in longer.trials.values()} == {("finished", 5)}
+    for trial_id, trial in after.trials.items():
+        for epoch, values in trial.epochs.items():  # what was trained is not trained again
+            assert longer.trials[trial_id].epochs[epoch] == values
+    assert json.loads((folder / "run.json").read_text())["settings"]["epochs"] == 5
+    found = replay(folder)
+    assert (found.drivers, found.differing) == (3, [])
 
 
 COMPARISON = """
