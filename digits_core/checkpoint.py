@@ -126,7 +126,7 @@ def load_categories(folder: Path) -> Categories:
     try:
         tree = json.loads(read_text(path))
         return Categories(tuple(int(number) for number in tree["ids"]), tuple(str(name) for name in tree["names"]))
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError, OverflowError) as error:
         raise WeightsError(f"{path} is damaged: {error}") from None
 
 
@@ -179,5 +179,5 @@ def load_state(folder: Path) -> TrainingState:
             best_epoch=int(values["best_epoch"]),
             best_value=None if values["best_value"] is None else float(values["best_value"]),
         )
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError, OverflowError) as error:
         raise WeightsError(f"{folder / STATE_FILE} is damaged: {error}") from None

@@ -7,6 +7,8 @@ from datetime import datetime
 from typing import Any, get_args
 
 from digits_core.coco import is_plain_path
+from digits_core.config import knob_named
+from digits_core.errors import ConfigError
 from results.schema import EPOCH_NUMBERS, STATUSES, Role
 
 Event = dict[str, Any]
@@ -48,11 +50,28 @@ def _flat(value: object) -> bool:
 
 
 def _config(value: object) -> bool:
-    return _flat(value) and _whole(dict(value).get("optim.epochs"))  # type: ignore[call-overload]
+    """Flat knobs of a training, each of its own kind; those of another version are looked at where they are used."""
+    if not isinstance(value, Mapping) or not _whole(value.get("optim.epochs")):
+        return False
+    return all(isinstance(name, str) and _knob(name, one) for name, one in value.items())
+
+
+def _knob(name: str, value: object) -> bool:
+    if value is None:
+        return True
+    try:
+        kind = knob_named(name).kind
+    except ConfigError:
+        return isinstance(value, str)
+    return isinstance(value, kind) if kind in (bool, str) else _number(value) and (kind is float or _whole(value))
 
 
 def _scores(value: object) -> bool:
     return isinstance(value, Mapping) and all(one is None or _number(one) for one in value.values())
+
+
+def _coverage(value: object) -> bool:
+    return _scores(value) and set(value) <= {"recall_50", "recall_70", "mean_iou"}  # type: ignore[call-overload]
 
 
 def _object(value: object) -> bool:
@@ -63,10 +82,16 @@ def _or_none(check: Check) -> Check:
     return lambda value: value is None or check(value)
 
 
-_EPOCH = {name: _or_none(_number) for name in EPOCH_NUMBERS}
+_EPOCH = {name: _or_none(_number) for name in EPOCH_NUMBERS} | {"peak_memory_bytes": _or_none(_whole)}
 
 _OPTIMA = {
-    f"task{task}_{name}": _or_none(_number) for task in (1, 2) for name in ("map", "number_accuracy", "nms", "score")
+    f"task{task}_{name}": _or_none(check)
+    for task in (1, 2)
+    for name, check in {
+        **dict.fromkeys(("map", "number_accuracy", "nms", "score"), _number),
+        "class_agnostic": lambda value: isinstance(value, bool),
+        "max_detections": _whole,
+    }.items()
 }
 
 NEEDED: dict[str, dict[str, Check]] = {
@@ -78,6 +103,8 @@ NEEDED: dict[str, dict[str, Check]] = {
         "config_hash": _text,
         "seed": _whole,
         "params": _object,
+        "baseline": _or_none(_text),
+        "optuna_number": _or_none(_whole),
     },
     "start": {"trial_id": is_name},
     "report": {"trial_id": is_name, "epoch": lambda value: _whole(value) and value >= 1},
@@ -94,15 +121,13 @@ ALLOWED: dict[str, dict[str, Check]] = {
     "run": {"epochs": _whole, "scheduler": _text},
     "trial": {
         "role": lambda value: value in get_args(Role),
-        "baseline": _or_none(_text),
-        "optuna_number": _or_none(_whole),
-        "coverage": _or_none(_scores),
+        "coverage": _or_none(_coverage),
         "parent": _or_none(is_name),
         "trained_on": _text,
     },
     "report": {
         **_EPOCH,
-        "model": _or_none(_object),
+        "model": _or_none(lambda value: isinstance(value, Mapping) and _or_none(_whole)(value.get("num_parameters"))),
         "optima": _or_none(_object),
         "confirm": _or_none(_scores),
         "device": _or_none(_text),
@@ -127,7 +152,8 @@ def check_event(event: object) -> Event:
         raise ValueError("an event bears n, time and kind")
     if not _whole(event["n"]) or not _text(event["kind"]) or not _text(event["time"]):
         raise ValueError("n must be a whole number, time and kind text")
-    datetime.fromisoformat(event["time"])
+    if datetime.fromisoformat(event["time"]).tzinfo is None:
+        raise ValueError("time must say its time zone")
     for name, check in NEEDED.get(event["kind"], {}).items():
         if name not in event or not check(event[name]):
             raise ValueError(f"'{name}' of a '{event['kind']}' is missing or wrong")

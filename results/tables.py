@@ -63,9 +63,10 @@ def read_arrow(path: Path, way_out: str) -> pa.Table:
         # Opened once: by its path Arrow opens it twice, and a writer may put another in its place in between.
         with path.open("rb") as file:
             table = pq.ParquetFile(file).read()
+            table.validate(full=True)
     except FileNotFoundError:
         raise RunError(f"{path}: no such file") from None
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, ValueError, OverflowError, MemoryError) as error:
         reason = printable(str(error))
         raise RunError(f"{path} is damaged or no Parquet file ({reason}); {way_out}") from None
     version = (table.schema.metadata or {}).get(b"schema_version", b"none").decode(errors="replace")

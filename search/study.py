@@ -14,7 +14,7 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
-from digits_core.errors import RunError, UserError
+from digits_core.errors import RunError, UserError, printable
 from results.record import FULL, RunRecord
 from search.sampler import TRIAL_ATTR, build_sampler
 from search.settings import Plan, SearchSettings
@@ -59,7 +59,7 @@ class Journal(JournalFileBackend):
                         break
                     try:
                         json.loads(line)
-                    except ValueError as error:
+                    except (ValueError, RecursionError) as error:
                         raise RunError(f"{path} line {number} is damaged: {error}") from None
                     whole += len(line)
             os.truncate(path, whole)
@@ -90,12 +90,20 @@ def open_study(
         RunError: the journal is damaged.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
+    try:
+        return _open(folder, settings, plan, drivers, make_room)
+    except UserError:
+        raise
+    except Exception as error:  # Optuna takes each line for one of its own
+        raise RunError(f"{folder / STUDY_FILE} is damaged ({type(error).__name__}: {printable(str(error))})") from None
+
+
+def _open(
+    folder: Path, settings: SearchSettings, plan: Plan, drivers: int, make_room: Callable[[], None]
+) -> optuna.Study:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        try:
-            storage = JournalStorage(Journal(folder / STUDY_FILE, make_room))
-        except (KeyError, TypeError, ValueError, AttributeError, AssertionError) as error:
-            raise RunError(f"{folder / STUDY_FILE} is damaged: {type(error).__name__}: {error}") from None
+        storage = JournalStorage(Journal(folder / STUDY_FILE, make_room))
 
     def make(name: str) -> optuna.Study:
         return optuna.create_study(
