@@ -50,6 +50,7 @@ LEADERBOARD = pa.schema(
         pa.field("config_hash", pa.string(), nullable=False),  # the setting by its realised anchors
         pa.field("seed", pa.int64(), nullable=False),
         pa.field("epochs", pa.int32(), nullable=False),  # epochs done
+        pa.field("faults", pa.int32(), nullable=False),  # times that it was broken off and started again
         pa.field("best_epoch", pa.int32()),  # by the run's metric, from 1; null before the first
         pa.field("ties_with_best", pa.bool_()),  # cannot be told from the leader; null where nothing can be said
         pa.field("seeds_mean", pa.float64()),  # the run's metric over the seeds that a setting is ranked by

@@ -170,6 +170,7 @@ def _row(record: RunRecord, trial: TrialRecord) -> dict[str, Any]:
         "config_hash": trial.config_hash,
         "seed": trial.seed,
         "epochs": trial.num_epochs,
+        "faults": len(trial.faults),
         "best_epoch": best.get("epoch"),
         **{f"val_{name}": best.get(f"val_{name}") for name in SCORE_NAMES},
         **{f"confirm_{name}": trial.confirm.get(name) for name in SCORE_NAMES},

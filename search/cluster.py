@@ -1,6 +1,7 @@
 """Start Ray on this machine or join a running cluster; what a trial gets of it."""
 
 import contextlib
+import io
 import logging
 import os
 import socket
@@ -9,7 +10,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 from digits_core.errors import UsageError, printable
 
@@ -225,6 +226,47 @@ def check_address(address: str) -> None:
         raise UsageError(f"--address {address}: no Ray cluster answers there ({reason})") from None
 
 
+class Chatter(io.TextIOWrapper):
+    """Text for a log: what a full disk does not take is lost, and holds nobody up."""
+
+    def __init__(self, raw: io.RawIOBase, **settings: Any) -> None:
+        """Write through to an unbuffered file."""
+        super().__init__(LossyWriter(raw), write_through=True, **settings)
+
+
+class LossyWriter(io.BufferedIOBase):
+    """Passes bytes on, and drops those that cannot be written."""
+
+    def __init__(self, raw: io.RawIOBase) -> None:
+        """Write to an unbuffered file."""
+        self._raw = raw
+
+    @property
+    def name(self) -> str:
+        """Of no file that anyone should open."""
+        return "chatter"
+
+    def writable(self) -> bool:
+        """It is."""
+        return True
+
+    def fileno(self) -> int:
+        """Of the file behind."""
+        return self._raw.fileno()
+
+    def write(self, content: Any) -> int:
+        """All of it, or what fits."""
+        with contextlib.suppress(OSError):
+            self._raw.write(content)
+        return len(content)
+
+    def close(self) -> None:
+        """Close the file behind."""
+        with contextlib.suppress(OSError):
+            self._raw.close()
+        super().close()
+
+
 @contextlib.contextmanager
 def chatter_to(path: Path) -> Iterator[TextIO]:
     """Send all that this process and its children print into a file; yields the real terminal.
@@ -239,13 +281,14 @@ def chatter_to(path: Path) -> Iterator[TextIO]:
     with path.open("ab") as log:
         os.dup2(log.fileno(), 1)
         os.dup2(log.fileno(), 2)
-        sys.stdout = os.fdopen(os.dup(1), "w", encoding="utf-8", errors="replace", buffering=1)
-        sys.stderr = os.fdopen(os.dup(2), "w", encoding="utf-8", errors="replace", buffering=1)
+        sys.stdout = Chatter(os.fdopen(os.dup(1), "wb", buffering=0), encoding="utf-8", errors="replace")
+        sys.stderr = Chatter(os.fdopen(os.dup(2), "wb", buffering=0), encoding="utf-8", errors="replace")
         try:
             yield terminal
         finally:
             for stream in (terminal, sys.stdout, sys.stderr):
-                stream.close()
+                with contextlib.suppress(OSError):
+                    stream.close()
             sys.stdout, sys.stderr = own
             for number, descriptor in enumerate(saved, start=1):
                 os.dup2(descriptor, number)

@@ -35,7 +35,11 @@ def build_parser() -> argparse.ArgumentParser:
         epilog=_EPILOG,
     )
     what = parser.add_argument_group("what to search")
-    what.add_argument("--space", metavar="NAME[,NAME]", help="spaces to search together, or a file of yours (FILE.py)")
+    what.add_argument(
+        "--space",
+        metavar="NAME[,NAME]",
+        help="spaces to search together, or a file of yours (FILE.py), which is run as code",
+    )
     what.add_argument("--list-spaces", action="store_true", help="print the spaces and end")
     what.add_argument(
         "--list-knobs", action="store_true", help="print every knob of --set, its limits and default, and end"

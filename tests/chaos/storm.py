@@ -33,7 +33,7 @@ from spaces.registry import space
 @space("toy", summary="a few rates and shapes")
 def toy(trial):
     return {
-        "optim.lr": trial.suggest_categorical("lr", [1e-4, 3e-4, 1e-3, 3e-3]),
+        "optim.lr": trial.suggest_categorical("lr", [1e-4, 2e-4, 3e-4, 5e-4, 1e-3, 2e-3, 3e-3, 5e-3]),
         "optim.batch_size": trial.suggest_categorical("batch", [4, 8, 16]),
     }
 """
@@ -240,7 +240,7 @@ def poll(run, rows, damage):
     path = run / "leaderboard.parquet"
     if not path.is_file():
         return rows
-        damage.reads += 1
+    damage.reads += 1
     try:
         now = read_arrow(path, "").num_rows
     except Exception:
