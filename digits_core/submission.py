@@ -6,6 +6,7 @@ import io
 import json
 import lzma
 import math
+import struct
 import zipfile
 import zlib
 from collections import Counter
@@ -161,7 +162,10 @@ def _check_zip(path: Path, sizes: Mapping[int, tuple[int, int] | None]) -> Itera
             for name in names:
                 if name not in (PRED_JSON, PRED_CSV):
                     yield f"holds {printable(name)}, which is no part of a submission"
-    except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, NotImplementedError, RuntimeError, EOFError) as error:
+    except (
+        zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, NotImplementedError, RuntimeError, EOFError,
+        ValueError, OverflowError,
+    ) as error:  # fmt: skip
         yield f"is no whole zip file: {error}"
 
 

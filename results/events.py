@@ -15,6 +15,8 @@ Event = dict[str, Any]
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
+MAX_EPOCH = 1_000_000
+
 Check = Callable[[Any], bool]
 
 
@@ -107,7 +109,7 @@ NEEDED: dict[str, dict[str, Check]] = {
         "optuna_number": _or_none(_whole),
     },
     "start": {"trial_id": is_name},
-    "report": {"trial_id": is_name, "epoch": lambda value: _whole(value) and value >= 1},
+    "report": {"trial_id": is_name, "epoch": lambda value: _whole(value) and 1 <= value <= MAX_EPOCH},
     "checkpoint": {"trial_id": is_name, "path": _text},  # looked at where it is used
     "kept": {"trial_id": is_name},
     "fault": {"trial_id": is_name, "fault": _text, "reason": _text},
@@ -154,6 +156,8 @@ def check_event(event: object) -> Event:
         raise ValueError("n must be a whole number, time and kind text")
     if datetime.fromisoformat(event["time"]).tzinfo is None:
         raise ValueError("time must say its time zone")
+    if "trial_id" in event and not is_name(event["trial_id"]):
+        raise ValueError("trial_id must be letters, digits, '.', '-' and '_'")
     for name, check in NEEDED.get(event["kind"], {}).items():
         if name not in event or not check(event[name]):
             raise ValueError(f"'{name}' of a '{event['kind']}' is missing or wrong")

@@ -88,8 +88,12 @@ def read_matches(path: Path) -> StoredMatches:
     tasks = []
     for name in ("task1", "task2"):
         image, first = _flat(table, f"{name}_labels", np.int64)
-        values = {column: _flat(table, f"{name}_{column}", None)[1] for column in _COLUMNS[1:]}
-        boxes = _flat(table, f"{name}_boxes", np.float32)[1].reshape(-1, 4)
+        columns = {column: _flat(table, f"{name}_{column}", None) for column in _COLUMNS[1:]}
+        corners, sides = _flat(table, f"{name}_boxes", np.float32)
+        whose = [(np.repeat(image, 4), corners), *((image, other) for other, _ in columns.values())]
+        if not all(np.array_equal(one, other) for one, other in whose):
+            raise RunError(f"{path} is damaged: its lists of {name} are not of one length")
+        values, boxes = {column: found for column, (_, found) in columns.items()}, sides.reshape(-1, 4)
         tasks.append(MatchTable(image=image, rank=rank_within(image), labels=first, boxes=boxes, **values))
     numbers = table.column("number").null_count < max(len(image_ids), 1)
     return StoredMatches(image_ids, Truth(len(image_ids), truth_image, labels, numbers), *tasks)
