@@ -50,7 +50,7 @@ class Progress:
                 redirect_stdout=False,
                 redirect_stderr=False,
             )
-        self._told: dict[str, tuple[str, int]] = {}
+        self._told: dict[str, tuple[str, int, int]] = {}
 
     def __enter__(self) -> "Progress":
         """Start showing."""
@@ -68,12 +68,17 @@ class Progress:
         if self._live:
             self._live.update(Group(self._table(record), Text(self._summary(record))))
         trial = record.trials[trial_id]
-        state = (trial.status, trial.num_epochs)
+        state = (trial.status, trial.num_epochs, len(trial.faults))
         if self._told.get(trial_id) == state:
             return
         self._told[trial_id] = state
         if trial.status in FAILED:
             self.console.print(Text(f"{trial_id} {trial.status}: {trial.stop_reason}", style="red"))
+        elif trial.status == "interrupted" and trial.faults:
+            again = f"goes on after epoch {trial.num_epochs}" if trial.num_epochs else "starts again"
+            halved = trial.config.get("runtime.micro_batch")
+            some = f", {halved} images at once" if trial.faults[-1]["fault"] == "out_of_memory" else ""
+            self.console.print(Text(f"{trial_id}: {trial.stop_reason}; it {again}{some}", style="yellow"))
         elif not self._live and trial.num_epochs:
             self.console.print(self._line(record, trial), markup=False)
 
