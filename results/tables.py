@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from digits_core.errors import RunError, printable
-from results.schema import SCHEMA_VERSION
+from results.schema import EPOCHS, LEADERBOARD, SCHEMA_VERSION
 
 
 @contextlib.contextmanager
@@ -49,6 +50,27 @@ def read_table(path: Path) -> pd.DataFrame:
     return frame
 
 
+_KNOWN = {field.name: field.type for schema in (LEADERBOARD, EPOCHS) for field in schema}
+
+_LAST_TIME = 253_402_300_799_000_000
+"""Microseconds to the end of the year 9999: Python's own dates end there."""
+
+
+def _check_columns(table: pa.Table) -> None:
+    """See that columns of ours are of their types, and times within the calendar.
+
+    Raises:
+        ValueError: one is not.
+    """
+    for field in table.schema:
+        if _KNOWN.get(field.name, field.type) != field.type:
+            raise ValueError(f"column {field.name} is of type {field.type}")
+        if pa.types.is_timestamp(field.type):
+            ends = pc.min_max(table.column(field.name).cast(pa.int64())).as_py()
+            if ends["min"] is not None and not 0 <= ends["min"] <= ends["max"] <= _LAST_TIME:
+                raise ValueError(f"column {field.name} holds a time out of the calendar")
+
+
 def read_arrow(path: Path, way_out: str) -> pa.Table:
     """Read a Parquet file of ours.
 
@@ -64,6 +86,7 @@ def read_arrow(path: Path, way_out: str) -> pa.Table:
         with path.open("rb") as file:
             table = pq.ParquetFile(file).read()
             table.validate(full=True)
+            _check_columns(table)
     except FileNotFoundError:
         raise RunError(f"{path}: no such file") from None
     except (pa.ArrowException, OSError, ValueError, OverflowError, MemoryError) as error:

@@ -4,9 +4,11 @@ import contextlib
 import io
 import logging
 import os
+import random
 import socket
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,13 +90,13 @@ def plan_slots(resources: Mapping[str, float], cpus_per_trial: float | None, gpu
     return Slots(count, cpu, gpu, f"{count} slot{'s' * (count != 1)} of {what} each")
 
 
-def free_port(asked: int | None) -> int:
-    """The dashboard's port: the one asked for, or the first free one from 8265 up.
+def free_port(asked: int | None, *, beyond: int = 0) -> int:
+    """The dashboard's port: the one asked for, or the first free one from 8265 and so many `beyond` up.
 
     Raises:
         UsageError: the port asked for is taken.
     """
-    for port in [asked] if asked is not None else range(DASHBOARD_PORT, DASHBOARD_PORT + 100):
+    for port in [asked] if asked is not None else range(DASHBOARD_PORT + beyond, DASHBOARD_PORT + 100):
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
@@ -108,6 +110,9 @@ def free_port(asked: int | None) -> int:
         else f"no free port for the dashboard between {DASHBOARD_PORT} and {DASHBOARD_PORT + 99}"
     )
 
+
+STARTS = 3
+"""Attempts to start Ray: two searches that begin in the same moment take each other's ports."""
 
 EXIT_WITHOUT_RAY = 1
 """Exit code of a search whose Ray was killed under it; --resume goes on."""
@@ -174,9 +179,35 @@ def connected(
     if address is not None:
         check_address(address)
     quiet = {"logging_level": logging.ERROR, "log_to_driver": False}
+    if address is None:
+        context = _start_ray(machine, port, quiet)
+    else:
+        try:
+            context = ray.init(address=address, runtime_env={"env_vars": WORKER_ENVIRONMENT}, **quiet)
+        except (ConnectionError, ValueError, RuntimeError) as error:
+            raise UsageError(
+                f"--address {address}: no Ray cluster can be joined there ({error}); one with token login wants its "
+                "token in RAY_AUTH_TOKEN or ~/.ray/auth_token"
+            ) from None
     try:
-        if address is None:
-            context = ray.init(
+        resources = ray.cluster_resources()
+        slots = plan_slots(resources, cpus_per_trial, gpus_per_trial)
+        yield Cluster(slots, context.dashboard_url)
+    finally:
+        ray.shutdown()
+
+
+def _start_ray(machine: Mapping[str, float], port: int, quiet: dict[str, Any]) -> Any:
+    """Start Ray on loopback; again, with other ports, where another search took them in the same moment.
+
+    Raises:
+        UsageError: it does not start.
+    """
+    import ray
+
+    for attempt in range(1, STARTS + 1):
+        try:
+            return ray.init(
                 address="local",
                 num_cpus=int(machine["CPU"]),
                 num_gpus=int(machine["GPU"]),
@@ -186,26 +217,16 @@ def connected(
                 object_store_memory=OBJECT_STORE_BYTES,
                 **quiet,
             )
-        else:
-            context = ray.init(address=address, runtime_env={"env_vars": WORKER_ENVIRONMENT}, **quiet)
-    except Exception as error:  # Ray raises plain ones, too
-        if address is None:
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            raise UsageError(
-                f"Ray did not start on this machine ({printable(reason)}); where it is very busy, try again later"
-            ) from None
-        if not isinstance(error, ConnectionError | ValueError | RuntimeError):
-            raise
-        raise UsageError(
-            f"--address {address}: no Ray cluster can be joined there ({error}); one with token login wants its "
-            "token in RAY_AUTH_TOKEN or ~/.ray/auth_token"
-        ) from None
-    try:
-        resources = ray.cluster_resources()
-        slots = plan_slots(resources, cpus_per_trial, gpus_per_trial)
-        yield Cluster(slots, context.dashboard_url)
-    finally:
-        ray.shutdown()
+        except Exception as error:  # Ray raises plain ones, too
+            ray.shutdown()
+            if attempt == STARTS:
+                reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+                raise UsageError(
+                    f"Ray did not start on this machine ({printable(reason)}); where it is very busy, try again later"
+                ) from None
+            time.sleep(random.uniform(0.5, 3.0))
+            port = free_port(None, beyond=random.randrange(1, 50))
+    raise AssertionError("the last attempt returns or raises")
 
 
 def check_address(address: str) -> None:

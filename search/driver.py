@@ -1,43 +1,28 @@
 """run_search: one search from its settings to its run folder."""
 
 import contextlib
-import importlib.metadata
-import json
-import os
-import platform
 import shutil
 import signal
-import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
-from digits_core.anchors import setting_digest
 from digits_core.cache import DigitData, open_data
-from digits_core.config import TrainConfig
-from digits_core.errors import RunError, UsageError, UserError, printable
+from digits_core.errors import UsageError, UserError, printable
 from digits_core.source import DRAWN
-from digits_core.sweep import NUM_SWEPT
 from results.record import EventWriter
-from results.samples import write_samples
-from results.schema import ENDED
-from results.store import RUN_FILE, read_run_file
-from results.tables import write_text
 from results.terminal import open_console
 from search.closing import print_end, resume_command, this_python
 from search.cluster import chatter_to, check_address, connected, free_port, plan_slots, prepare_environment, watched
 from search.further import FurtherTrials
 from search.probe import Probe
 from search.progress import Progress
+from search.run_folder import check_folder, make_longer, open_folder
 from search.settings import Plan, SearchSettings, make_plan
-
-MIN_FREE_BYTES = 2**30
-"""A search does not start on a disk with less."""
 
 LOG_FILE = "ray.log"
 
@@ -98,7 +83,7 @@ def run_search(settings: SearchSettings, *, resume: bool = False, command: list[
     if settings.address is not None:
         check_address(settings.address)
     folder = Path(settings.out) / settings.name
-    _check_folder(folder, resume=resume)
+    check_folder(folder, resume=resume)
     probe = Probe(plan.probe_config()) if settings.address is None else None
     data = prepare_data(settings, console)
     data.check(plan.base)
@@ -106,7 +91,7 @@ def run_search(settings: SearchSettings, *, resume: bool = False, command: list[
     import ray.tune  # noqa: F401  # takes seconds, which the probe takes anyway
 
     machine = {} if probe is None else check_machine(settings, probe, data, console)
-    events = _open_folder(settings, plan, data, folder, resume=resume, command=command)
+    events = open_folder(settings, plan, data, folder, resume=resume, command=command)
     record = events.record
     try:
         alike = settings.scheduler == "none" and settings.replicates > 1 and settings.replicate_top >= plan.trials
@@ -142,47 +127,6 @@ def run_search(settings: SearchSettings, *, resume: bool = False, command: list[
     finally:
         events.close()
     return print_end(settings, plan, folder, record, ending, console)
-
-
-def _open_folder(
-    settings: SearchSettings, plan: Plan, data: DigitData, folder: Path, *, resume: bool, command: list[str] | None
-) -> EventWriter:
-    """Make the run folder, or open the one to go on with.
-
-    Raises:
-        UsageError: somebody made it in the meantime.
-        RunError: the run to go on with was on other data.
-    """
-    if resume:
-        known = read_run_file(folder)
-        if known.get("base_config", {}).keys() != plan.base.to_flat().keys():
-            raise RunError(
-                f"--resume {settings.name}: the run was begun by another version of digit-search, with other knobs; go "
-                "on with that version, or begin a new run"
-            )
-        if known.get("data", {}).get("fingerprint") != data.fingerprint:
-            raise RunError(
-                f"--resume {settings.name}: the data at {settings.data.folder} has changed since the run began"
-            )
-        events = EventWriter(folder, settings.name)
-        now = known | {
-            "settings": settings.to_json(),
-            "base_config": plan.base.to_flat(),
-            "space": describe_space(plan),
-            "tables": describe_tables(plan),
-        }
-        if now != known:
-            write_text(folder / RUN_FILE, json.dumps(now, indent=2) + "\n")
-        return events
-    try:
-        folder.mkdir(parents=True)
-    except FileExistsError:
-        raise UsageError(
-            f"--name {settings.name}: {folder} was made by another search just now; name another"
-        ) from None
-    write_text(folder / RUN_FILE, json.dumps(describe_run(settings, plan, data, command), indent=2) + "\n")
-    write_samples(folder, data.valid.table, data.valid.image)
-    return EventWriter(folder, settings.name)
 
 
 def check_machine(settings: SearchSettings, probe: Probe, data: DigitData, console: Console) -> dict[str, float]:
@@ -221,116 +165,6 @@ def prepare_data(settings: SearchSettings, console: Console) -> DigitData:
     if left_out:
         console.print(f"data: {', '.join(left_out)}")
     return data
-
-
-def describe_run(settings: SearchSettings, plan: Plan, data: DigitData, command: list[str] | None) -> dict[str, Any]:
-    """What run.json holds."""
-    packages = (
-        "ray",
-        "torch",
-        "torchvision",
-        "optuna",
-        "pyarrow",
-        "pandas",
-        "numpy",
-    )
-    return {
-        "name": settings.name,
-        "command": command,
-        "settings": settings.to_json(),
-        "base_config": plan.base.to_flat(),
-        "tables": describe_tables(plan),
-        "tables_measured_with": dict(plan.space.measured_with),
-        "space": describe_space(plan),
-        "seed": settings.seed,
-        "data": {
-            "fingerprint": data.fingerprint,
-            "num_train": len(data.train),
-            "num_valid": len(data.valid),
-            "categories": dict(zip(map(str, data.categories.ids), data.categories.names, strict=True)),
-            "num_confirm": 0 if data.confirm is None else len(data.confirm),
-            **asdict(settings.data),
-            "notes": data.notes,
-        },
-        "versions": {"python": platform.python_version(), **{name: _version(name) for name in packages}},
-        "git_commit": _git_commit(),
-        "machine": {"system": platform.platform(), "cores": os.cpu_count()},
-        "started_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-    }
-
-
-def describe_space(plan: Plan) -> dict[str, Any]:
-    """What run.json says of the space."""
-    return {"name": plan.space.name, "trials": plan.trials, "swept_settings": NUM_SWEPT + len(plan.sweep)}
-
-
-def make_longer(folder: Path, events: EventWriter, epochs: int) -> list[str]:
-    """Let trials that trained to a shorter end go on, where the checkpoint to go on from is still there.
-
-    Returns:
-        Those that stay as they are, for want of one.
-    """
-    lacking = []
-    for trial in list(events.record.trials.values()):
-        shorter = int(trial.config["optim.epochs"]) < epochs and trial.role in ("search", "replicate")
-        if not shorter or trial.status == "screened" or trial.early_stopped:
-            continue
-        if trial.status in ENDED and not (trial.status == "finished" and trial.trained_out):
-            continue
-        if trial.status in ENDED and trial.saved_in(folder) is None:
-            lacking.append(trial.trial_id)
-            continue
-        config = TrainConfig.from_flat({**trial.config, "optim.epochs": epochs})
-        events.write("longer", trial_id=trial.trial_id, config=config.to_flat(), config_hash=setting_digest(config))
-    return lacking
-
-
-def describe_tables(plan: Plan) -> list[dict[str, Any]]:
-    """The published tables that a run of this plan answers, each row by the setting it stands for here."""
-    overrides = {one.name: one.overrides for one in plan.space.baselines}
-    base = plan.base.to_flat()
-    return [
-        {
-            "title": table.title,
-            "reading": table.reading,
-            "note": table.note,
-            "other_question": {
-                name: [base[name], value] for name, value in table.holds_at.items() if base[name] != value
-            },
-            "rows": [
-                {
-                    "label": row.label,
-                    "config_hash": setting_digest(
-                        TrainConfig.from_flat({**plan.space.fixed, **overrides[row.setting]}, plan.base)
-                    ),
-                    "published": dict(row.published),
-                    "detect": dict(row.detect),
-                }
-                for row in table.rows
-            ],
-        }
-        for table in plan.space.tables
-    ]
-
-
-def _check_folder(folder: Path, *, resume: bool) -> None:
-    if resume and not (folder / RUN_FILE).is_file():
-        raise RunError(f"--resume {folder.name}: there is no run {folder}")
-    if not resume and folder.exists():
-        raise UsageError(
-            f"--name {folder.name}: {folder} exists; go on with it by --resume {folder.name}, or name another"
-        )
-    parent = folder.parent
-    while not parent.exists():
-        parent = parent.parent
-    if not os.access(parent, os.W_OK | os.X_OK) or not parent.is_dir():
-        raise UsageError(f"--out {folder.parent}: no permission to write there")
-    free = shutil.disk_usage(parent).free
-    if free < MIN_FREE_BYTES:
-        raise UsageError(
-            f"--out {folder.parent}: the disk has {free / 2**20:.0f} MiB free, a search needs at least "
-            f"{MIN_FREE_BYTES / 2**20:.0f}; make room or name a folder on another disk"
-        )
 
 
 def _tune(
@@ -400,44 +234,3 @@ def _say_last(terminal: Any, text: str) -> None:
     """The last words of a process that ends at once."""
     terminal.write(f"\n{text}\n")
     terminal.flush()
-
-
-def resumed_settings(out: str, name: str) -> SearchSettings:
-    """The settings that a run folder was started with.
-
-    Raises:
-        RunError: there is no such run, or its run.json is damaged.
-    """
-    folder = Path(out) / name
-    if not (folder / RUN_FILE).is_file():
-        raise RunError(f"--resume {name}: there is no run {folder}")
-    tree = read_run_file(folder)
-    try:
-        settings = SearchSettings.from_json(tree["settings"])
-    except (KeyError, TypeError) as error:
-        raise RunError(f"{folder / RUN_FILE} is damaged or of another version: {error}") from None
-    return SearchSettings.from_json({**settings.to_json(), "out": out, "name": name})
-
-
-def _version(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
-
-
-def _git_commit() -> str | None:
-    """The commit of the code in use, where it lies in a git checkout."""
-    here = Path(__file__)
-
-    def git(*arguments: str) -> str | None:
-        try:
-            done = subprocess.run(
-                ["git", *arguments], cwd=here.parent, capture_output=True, text=True, timeout=10, check=False
-            )
-        except (OSError, subprocess.SubprocessError):
-            return None
-        return done.stdout.strip() or None if done.returncode == 0 else None
-
-    # Installed into an environment inside another repository, its commit says nothing of this code.
-    return git("rev-parse", "HEAD") if git("ls-files", "--error-unmatch", here.name) else None

@@ -18,8 +18,9 @@ from results.store import RUN_FILE, THRESHOLDS, write_views
 from results.tables import write_text
 from results.terminal import open_console
 from search.closing import print_end
-from search.driver import describe_run, prepare_data
+from search.driver import prepare_data
 from search.model_source import Source, find_source
+from search.run_folder import describe_run
 from search.settings import Plan, SearchSettings, make_plan
 
 

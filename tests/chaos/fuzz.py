@@ -39,8 +39,8 @@ from results.record import EVENTS_FILE, read_record
 from results.store import leaderboard_table, read_run_file
 from results.tables import read_arrow
 from results.verdicts import Board
-from search.driver import resumed_settings
 from search.replay import replay
+from search.run_folder import resumed_settings
 from search.settings import SearchSettings, make_plan
 from search.study import STUDY_FILE, open_study
 from searched import Searched

@@ -14,6 +14,7 @@ from digits_core.config import TrainConfig, parse_assignment
 from search import driver
 from search.probe import Findings, Probe, look
 from search.run import build_parser, main
+from search.run_folder import describe_run
 from search.settings import SearchSettings, data_source, make_plan
 
 
@@ -300,7 +301,7 @@ def test_every_flag_has_help():
 def test_a_run_of_another_version_is_not_gone_on_with(tmp_path, monkeypatch, capsys, tiny_folder):
     findings(monkeypatch)
     settings = SearchSettings(space="lr_schedules", data=data_source(str(tiny_folder)), out=str(tmp_path), name="old")
-    known = driver.describe_run(settings, make_plan(settings), open_data(settings.data), None)
+    known = describe_run(settings, make_plan(settings), open_data(settings.data), None)
     del known["base_config"]["model.live_batch_norm"]  # a knob that version did not have
     (tmp_path / "old").mkdir()
     (tmp_path / "old" / "run.json").write_text(json.dumps(known))

@@ -166,7 +166,7 @@ def test_the_kept_checkpoint_is_the_best_epochs_and_scores_what_the_board_says(w
     assert scores.number_accuracy == pytest.approx(row["val_number_accuracy"], abs=1e-9)
 
 
-def test_losers_checkpoints_are_gone_and_ray_keeps_none(whole):
+def test_losers_checkpoints_are_gone(whole):
     folder, _ = whole
     board = read_leaderboard(folder)
     kept = {path.name for path in (folder / "checkpoints").iterdir()}
@@ -175,7 +175,9 @@ def test_losers_checkpoints_are_gone_and_ray_keeps_none(whole):
     assert {path.stem for path in (folder / "matches").glob("t????.parquet")} == set(
         board["trial_id"][board["val_map"].notna() & (board["status"] != "diverged")]
     )
-    assert list((folder / "tune").glob("*/checkpoint_*")) == []
+    there = {path.parent.name for path in (folder / "tune").glob("*/*/checkpoint_*")}
+    finished_ones = set(board["trial_id"][board["status"] == "finished"])
+    assert there == kept & finished_ones  # to go on from, should the run be made longer
 
 
 def test_each_trained_model_is_swept_and_the_optimum_is_the_tables(whole):
