@@ -35,6 +35,7 @@ def toy(trial):
     return {
         "optim.lr": trial.suggest_categorical("lr", [1e-4, 2e-4, 3e-4, 5e-4, 1e-3, 2e-3, 3e-3, 5e-3]),
         "optim.batch_size": trial.suggest_categorical("batch", [4, 8, 16]),
+        "optim.weight_decay": trial.suggest_categorical("decay", [1e-4, 1e-3]),
     }
 """
 
@@ -301,7 +302,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--trials", type=int, default=12)
+    parser.add_argument("--trials", type=int, default=48)
     parser.add_argument("--epochs", type=int, default=9)
     parser.add_argument("--folder", type=Path)
     args = parser.parse_args()
