@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -112,6 +112,18 @@ def no_checkpoint(folder: Path) -> str:
     inside = sorted(one.parent for depth in ("*", "*/*") for one in folder.glob(f"{depth}/{MODEL_FILE}"))
     more = f"; it holds some: {', '.join(printable(str(one)) for one in inside[:3])}" if inside else ""
     return f"{name}: is no checkpoint, a folder with {MODEL_FILE} and {CONFIG_FILE}{more}"
+
+
+def is_whole(folder: Path) -> bool:
+    """Whether training can go on from a checkpoint: every file is there, and as long as its header says."""
+    try:
+        load_state(folder)
+        for file in (MODEL_FILE, TRAINING_FILE):
+            with safe_open(folder / file, framework="pt"):
+                pass
+    except (WeightsError, SafetensorError, OSError):
+        return False
+    return True
 
 
 def load_categories(folder: Path) -> Categories:

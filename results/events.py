@@ -136,6 +136,7 @@ ALLOWED: dict[str, dict[str, Check]] = {
         "weights": _or_none(_text),
         "cut": _or_none(_text),
     },
+    "checkpoint": {"epoch": _whole},
     "kept": {"path": _or_none(is_inside)},
     "fault": {"change": _flat, "epoch": _whole},
     "claim": _EPOCH,

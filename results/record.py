@@ -86,6 +86,8 @@ class TrialRecord:
     """The best epoch's scores on the images set apart to confirm."""
     weights: dict[int, str] = field(default_factory=dict)
     """A digest of the model's weights after each epoch."""
+    saved_epoch: int = 0
+    """The epoch after which that was written."""
     saved: str | None = None
     """Ray's latest checkpoint folder to go on from, relative to the run folder."""
     checkpoint: str | None = None
@@ -95,6 +97,11 @@ class TrialRecord:
     slot_seconds: float = 0.0
     since: datetime | None = None
     """Start of the part in a slot that has not ended."""
+
+    @property
+    def done(self) -> bool:
+        """Whether nothing is left to train, and what was trained is all in its checkpoint."""
+        return (self.trained_out or self.cut is not None) and self.saved_epoch >= self.num_epochs
 
     def saved_in(self, folder: Path) -> Path | None:
         """The checkpoint to go on from, where it is there and truly inside the run folder."""
@@ -217,7 +224,7 @@ class RunRecord:
                 if event.get("weights"):
                     trial.weights[int(event["epoch"])] = event["weights"]
             case "checkpoint":
-                trial.saved = event["path"]
+                trial.saved, trial.saved_epoch = event["path"], int(event.get("epoch", trial.num_epochs))
             case "claim" if int(event["epoch"]) in trial.epochs:
                 trial.claim = {key: value for key, value in event.items() if key == "epoch" or key in EPOCH_NUMBERS}
             case "kept":

@@ -26,3 +26,6 @@ SCHEDULERS = ("asha", "median", "none")
 
 MAX_FAILURES = 2
 """Starts after a fault that a trial has."""
+
+KEEP = 5
+"""Best settings whose checkpoints stay."""

@@ -9,6 +9,9 @@ from results.record import TrialRecord
 
 MAX_REASON = 500
 
+MOST_WAITS = 20
+"""Starts on a full disk without an epoch done: then it is one that nobody sees to, as a quota on another node."""
+
 _ERROR_LINE = re.compile(r"^(?:\w+\.)*(\w*(?:Error|Exception))(?:\(.*?\))?: (.*)$")
 
 _KINDS = {
@@ -92,7 +95,8 @@ def change_to_retry(trial: TrialRecord, fault: Fault, max_failures: int) -> dict
         max_failures: starts after a fault that a trial has, at most.
     """
     if fault.kind == "disk_full":
-        return {}
+        here = [one for one in trial.faults if one["fault"] == "disk_full" and one["epoch"] == trial.num_epochs]
+        return {} if len(here) < MOST_WAITS else None
     counted = [one for one in trial.faults if one["fault"] != "disk_full"]
     if fault.kind == "failed" or len(counted) >= max_failures:
         return None

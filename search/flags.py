@@ -131,9 +131,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="go on with a run, however it ended; --trials, --epochs, --space, --time-budget, --replicates, --keep, "
         "--disk and --max-failures may then ask for more than before",
     )
-    where.add_argument(
-        "--keep", type=at_least(1), default=5, metavar="N", help="checkpoints of the best N stay (default 5)"
-    )
+    where.add_argument("--keep", type=at_least(1), metavar="N", help="checkpoints of the best N stay (default 5)")
     where.add_argument(
         "--disk",
         metavar="SIZE",
@@ -142,7 +140,6 @@ def build_parser() -> argparse.ArgumentParser:
     where.add_argument(
         "--max-failures",
         type=at_least(0),
-        default=defaults.MAX_FAILURES,
         metavar="N",
         help="times that a trial is started again from its checkpoint when its process dies, it diverges, or it runs "
         f"out of memory, then with half as many images at once (default {defaults.MAX_FAILURES})",

@@ -1,6 +1,7 @@
 """A Tune callback: every report becomes an event, and the Parquet views follow within seconds."""
 
 import json
+import math
 import shutil
 import time
 from collections.abc import Callable
@@ -110,7 +111,7 @@ class Recorder(Callback):
         self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
     ) -> None:
         """One epoch."""
-        values = {key: result[key] for key in EPOCH_NUMBERS if key in result}
+        values = {key: _finite(result[key]) for key in EPOCH_NUMBERS if key in result}
         for key in ("model", "optima", "confirm"):
             if key in result:
                 values[key] = json.loads(result[key])
@@ -129,7 +130,8 @@ class Recorder(Callback):
         name = _name(trial)
         before = self.record.trials[name].saved_in(self._folder)
         path = Path(checkpoint.path).relative_to(self._folder.resolve())
-        self._events.write("checkpoint", trial_id=name, path=path.as_posix())
+        epoch = self.record.trials[name].num_epochs  # each report bears its checkpoint
+        self._events.write("checkpoint", trial_id=name, path=path.as_posix(), epoch=epoch)
         # Ray deletes those of this start of the trial itself, and knows nothing of those of the starts before.
         if before is not None and before.parent != self._folder / path.parent:
             shutil.rmtree(before, ignore_errors=True)
@@ -146,6 +148,9 @@ class Recorder(Callback):
             fault = Fault("out_of_memory", "the kernel killed its process: the machine was out of memory")
         self._kernel_kills = kills
         known = self.record.trials[name]
+        if known.done:  # it broke off after its last word
+            self.settle(name)
+            return
         change = change_to_retry(known, fault, self._max_failures)
         if change is None:
             starts = len(known.faults) + 1
@@ -171,7 +176,8 @@ class Recorder(Callback):
 
     def finish(self) -> None:
         """Set down trials that Ray cut off without a word, as it does when a run ends early; write the views."""
-        for name, status, reason in self._unkept:
+        waiting, self._unkept = self._unkept, []
+        for name, status, reason in waiting:
             self._end(name, status, reason)
         for trial in list(self.record.trials.values()):
             if trial.status == "running" and trial.role != "retrain":
@@ -188,10 +194,10 @@ class Recorder(Callback):
     def _verdict(self, name: str) -> tuple[str, str | None]:
         """Status and reason of a trial that ended without an error."""
         trial = self.record.trials[name]
-        if trial.trained_out:
+        if trial.trained_out and trial.done:
             patience = trial.config["optim.early_stop_epochs"]
             return "finished", f"early stop: no better epoch in {patience}" if trial.early_stopped else None
-        if trial.cut is not None:
+        if trial.cut is not None and trial.done:
             return "stopped", trial.cut
         if self._ending() == "time budget":
             # Further seeds are owed: --resume goes on with them.
@@ -208,9 +214,10 @@ class Recorder(Callback):
                     raise
                 # It ends once there is room: what it would be kept from is still there.
                 known = self.record.trials[name]
-                self._events.write(
-                    "fault", trial_id=name, fault="disk_full", reason=PLAIN["disk_full"], epoch=known.num_epochs
-                )
+                if known.status != "interrupted":
+                    self._events.write(
+                        "fault", trial_id=name, fault="disk_full", reason=PLAIN["disk_full"], epoch=known.num_epochs
+                    )
                 self._unkept.append((name, status, reason))
                 return
         self._events.write("end", trial_id=name, status=status, reason=reason)
@@ -278,6 +285,11 @@ class Recorder(Callback):
             if error.errno not in FULL:
                 raise
             self._dirty = True  # the views of before stand until there is room
+
+
+def _finite(value: Any) -> Any:
+    """A number that JSON holds, or None."""
+    return value if value is None or math.isfinite(value) else None
 
 
 def _error_text(trial: Trial) -> str:

@@ -20,7 +20,15 @@ class Room:
         shortage: what there is too little of, in a sentence; None while there is room.
     """
 
-    def __init__(self, folder: Path, *, slots: int, most: int | None, say: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        slots: int,
+        most: int | None,
+        say: Callable[[str], None],
+        regained: Callable[[], None] = lambda: None,
+    ) -> None:
         """Watch a run folder.
 
         Args:
@@ -28,7 +36,9 @@ class Room:
             slots: trainings at once; each writes a checkpoint before it deletes the one before.
             most: bytes that the folder may take; None leaves it to the disk.
             say: called with a sentence when trials begin to wait for room, and when they no longer do.
+            regained: called in the latter case.
         """
+        self._regained = regained
         self._folder, self._slots, self._most, self._say = folder, slots, most, say
         self.shortage: str | None = None
         self._looked = -LOOK_SECONDS
@@ -41,16 +51,19 @@ class Room:
             if self.shortage is not None and before is None:
                 self._say(f"no new trial is started: {self.shortage}")
             elif self.shortage is None and before is not None:
+                self._regained()
                 self._say("there is room again: trials are started")
         return self.shortage is not None
 
     def _find(self) -> str | None:
         used, largest = folder_bytes(self._folder)
-        pending = self._slots * largest
+        pending = (
+            2 * self._slots * largest
+        )  # the next one of each slot, before the last is deleted, and what is kept of it
         if self._most is not None and used + pending > self._most:
             return (
                 f"{self._folder} takes {size_words(used)} and its slots may add {size_words(pending)}, more than "
-                f"--disk {size_words(self._most)}"
+                f"--disk {size_words(self._most)}; end it and go on with a larger one, or keep fewer (--keep)"
             )
         for place in (self._folder, Path(tempfile.gettempdir())):
             free = shutil.disk_usage(place).free

@@ -87,8 +87,8 @@ def _handle(args: argparse.Namespace, typed: list[str]) -> int:
         replicate_top=args.replicate_top or defaults.REPLICATE_TOP,
         confirm=args.confirm,
         screen=how.screen,
-        keep=args.keep,
-        max_failures=args.max_failures,
+        keep=args.keep or defaults.KEEP,
+        max_failures=defaults.MAX_FAILURES if args.max_failures is None else args.max_failures,
         disk_bytes=None if args.disk is None else parse_size(args.disk),
         cpus_per_trial=args.cpus_per_trial,
         gpus_per_trial=args.gpus_per_trial,
@@ -160,10 +160,11 @@ def changed_settings(before: "SearchSettings", args: argparse.Namespace) -> "Sea
         now = replace(now, time_budget_s=parse_duration(args.time_budget))
     if args.disk is not None:
         now = replace(now, disk_bytes=parse_size(args.disk))
-    usual = build_parser().parse_args([])
     for name in ("replicates", "replicate_top", "keep", "max_failures", "dashboard_port"):
-        if getattr(args, name) != getattr(usual, name):
+        if getattr(args, name) is not None:
             now = replace(now, **{name: getattr(args, name)})
+    if before.replicate_top >= make_plan(before).trials and args.replicate_top is None:  # all of them, so still
+        now = replace(now, replicate_top=make_plan(now).trials)
     return now
 
 

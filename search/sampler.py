@@ -105,7 +105,7 @@ class SettingSearcher(Searcher):
         screen: Screen | None = None,
         on_screen: Callable[[Proposal, str], None] = lambda proposal, reason: None,
         further: Callable[[], tuple[TrainConfig, str] | type[Waiting] | None] = lambda: None,
-        again: Callable[[Proposal], Proposal | None] = lambda proposal: None,
+        again: Callable[[Proposal], Proposal | TrialState] = lambda proposal: TrialState.FAIL,
         held: Callable[[], bool] = lambda: False,
         waiting: list[Proposal] | None = None,
         tried: Iterable[str] = (),
@@ -128,7 +128,7 @@ class SettingSearcher(Searcher):
             screen: looks at the anchors of each setting before it is trained.
             on_screen: called with a setting that the screen keeps from being trained, and the reason.
             further: what to train once the settings are used up: config and role, Waiting, or None for nothing.
-            again: what to start in the place of a training that a fault broke off; None when it has ended.
+            again: what to start in the place of a training that a fault broke off, or the state that it ended in.
             held: whether nothing may start for now, as on a full disk.
             waiting: trials of an earlier driver to run first.
             tried: digests of the settings tried before.
@@ -155,7 +155,8 @@ class SettingSearcher(Searcher):
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """The next setting, FINISHED, or None to be asked again later."""
         self._take_back()
-        if self._held():
+        held = self._held()
+        if held and self._running:
             return None
         proposal = self._waiting.pop(0) if self._waiting else self._new()
         if proposal is None:
@@ -166,6 +167,9 @@ class SettingSearcher(Searcher):
                 return str(Searcher.FINISHED)
             proposal = self._name(due[0], role=due[1])
             self._on_propose(proposal)
+        if held:  # there is something to do, and no room for it
+            self._waiting.insert(0, proposal)
+            return None
         self._running[trial_id] = proposal
         return {
             **self._payload,
@@ -212,11 +216,16 @@ class SettingSearcher(Searcher):
         """Trainings that a fault broke off wait for their next start, or are over."""
         broken, self._broken = self._broken, []
         for proposal in broken:
-            again = self._again(proposal)
-            if again is not None:
+            again, value = self._again(proposal), self._values.get(proposal.digest)
+            if isinstance(again, Proposal):
                 self._waiting.append(again)
-            elif proposal.optuna_trial is not None:
-                self._study.tell(proposal.optuna_trial, state=TrialState.FAIL)
+            elif proposal.optuna_trial is None:
+                continue
+            elif again == TrialState.COMPLETE and value is not None:
+                self._study.tell(proposal.optuna_trial, value)
+            else:
+                state = TrialState.FAIL if again == TrialState.COMPLETE else again
+                self._study.tell(proposal.optuna_trial, state=state)
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing to save: run folder and study hold it all."""

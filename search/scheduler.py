@@ -30,7 +30,7 @@ class Rule(Protocol):
     def decide(self, trial: str, epoch: int, value: float) -> str | None:
         """Take in one score and say why the trial is to stop; None lets it go on.
 
-        An epoch told before, as after a fault, changes nothing: what was decided then stands.
+        An epoch told before, as after a fault, changes nothing: it gets the decision that it got then.
         """
 
 
@@ -49,6 +49,7 @@ class Asha:
         self.epochs = epochs
         self._metric = metric
         self._rungs: dict[int, dict[str, float]] = {}
+        self._cuts: dict[tuple[str, int], str] = {}
 
     def decide(self, trial: str, epoch: int, value: float) -> str | None:
         """See `Rule`."""
@@ -56,7 +57,7 @@ class Asha:
             return None
         rung = self._rungs.setdefault(epoch, {})
         if trial in rung:
-            return None
+            return self._cuts.get((trial, epoch))
         before = list(rung.values())
         rung[trial] = value
         if not before or epoch >= self.epochs:
@@ -64,10 +65,11 @@ class Asha:
         cut = float(np.percentile(before, 100 * (1 - 1 / REDUCTION_FACTOR)))
         if value >= cut:
             return None
-        return (
+        self._cuts[trial, epoch] = (
             f"asha: {self._metric} {value:.3f} at epoch {epoch} lies under the cut {cut:.3f} that keeps the best "
             f"1/{REDUCTION_FACTOR} of those that came this far before"
         )
+        return self._cuts[trial, epoch]
 
 
 def is_rung(epoch: int) -> bool:
@@ -91,12 +93,13 @@ class Median:
         self.epochs = epochs
         self._metric = metric
         self._scores: dict[str, dict[int, float]] = {}
+        self._cuts: dict[tuple[str, int], str] = {}
 
     def decide(self, trial: str, epoch: int, value: float) -> str | None:
         """See `Rule`."""
         mine = self._scores.setdefault(trial, {})
         if epoch in mine:
-            return None
+            return self._cuts.get((trial, epoch))
         mine[epoch] = value
         if epoch >= self.epochs:
             return None
@@ -109,10 +112,11 @@ class Median:
         median = float(np.median(means)) if means else 0.0
         if len(means) < MEDIAN_MIN_TRIALS or best >= median:
             return None
-        return (
+        self._cuts[trial, epoch] = (
             f"median: best {self._metric} {best:.3f} by epoch {epoch} is under {median:.3f}, the median of the running "
             f"means of {len(means)} other trials"
         )
+        return self._cuts[trial, epoch]
 
 
 class NoStopping:

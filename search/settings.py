@@ -13,7 +13,7 @@ from digits_core.errors import UsageError, printable
 from digits_core.knob import Flat, Scalar
 from digits_core.source import DRAWN, DataSource
 from digits_core.stages import parse_stages
-from search.defaults import COMPARISON_REPLICATES, MAX_FAILURES, REPLICATE_TOP, SCREEN, TRIALS
+from search.defaults import COMPARISON_REPLICATES, KEEP, MAX_FAILURES, REPLICATE_TOP, SCREEN, TRIALS
 from spaces.catalogue import SPACES, get_spaces
 from spaces.registry import Overrides, Space, check_space, combine, enumerate_settings
 
@@ -59,7 +59,7 @@ class SearchSettings:
     replicate_top: int = REPLICATE_TOP
     confirm: int = 0
     screen: bool = SCREEN
-    keep: int = 5
+    keep: int = KEEP
     max_failures: int = MAX_FAILURES
     disk_bytes: int | None = None
     cpus_per_trial: float | None = None

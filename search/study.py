@@ -15,12 +15,16 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
 from digits_core.errors import RunError, UserError, printable
-from results.record import FULL, RunRecord
+from results.record import FULL, RunRecord, TrialRecord
+from results.schema import ENDED
 from search.sampler import TRIAL_ATTR, build_sampler
 from search.settings import Plan, SearchSettings
 from spaces.registry import Space
 
 STUDY_FILE = "study.journal"
+
+WHOLE = "whole"
+"""Of a study that took over from another: that all of it was copied."""
 
 PROBES = 20
 """Drawings that show what a space draws from."""
@@ -75,7 +79,11 @@ class Journal(JournalFileBackend):
             if error.errno not in FULL:
                 raise
             self._make_room()
-            super().append_logs(logs)
+            try:
+                super().append_logs(logs)
+            except OSError:
+                os.truncate(self._path, before)
+                raise RunError(f"{self._path}: the disk is full; make room and go on with --resume") from None
 
 
 def open_study(
@@ -117,8 +125,9 @@ def _open(
         )
 
     names = [f"{settings.name}-{number}" if number > 1 else settings.name for number in range(1, drivers + 1)]
-    there = set(optuna.get_all_study_names(storage))
-    study = make(next((name for name in reversed(names) if name in there), names[0]))
+    there = {one.study_name: one for one in optuna.get_all_study_summaries(storage)}
+    whole = [name for name in names[1:] if name in there and WHOLE in there[name].user_attrs]
+    study = make(whole[-1] if whole else names[0])
     known = study.get_trials(deepcopy=False)
     distributions = drawn_distributions(plan.space) if known else {}
     if all(fits(trial, distributions) for trial in known):
@@ -126,8 +135,9 @@ def _open(
     wider = make(names[-1])
     for trial in known:
         held = what_fits(trial, distributions)
-        if trial.state in (TrialState.COMPLETE, TrialState.PRUNED) and held is not None:
+        if trial.state in (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING) and held is not None:
             wider.add_trial(held)
+    wider.set_user_attr(WHOLE, True)  # one that a kill left half copied is begun anew by the next driver
     return wider
 
 
@@ -183,8 +193,22 @@ def open_trial(study: optuna.Study, trial_id: str) -> optuna.Trial | None:
     return None
 
 
+def state_of(trial: TrialRecord) -> TrialState:
+    """What Optuna is told of a trial that has ended."""
+    return {"finished": TrialState.COMPLETE, "stopped": TrialState.PRUNED, "screened": TrialState.PRUNED}.get(
+        trial.status, TrialState.FAIL
+    )
+
+
 def close_strays(study: optuna.Study, record: RunRecord) -> None:
-    """End drawings of a driver that was killed before it wrote down what it drew."""
+    """Tell Optuna what a driver that was killed did not: of trials that have ended, and of drawings that led nowhere."""
     for drawn in study.get_trials(deepcopy=False, states=(TrialState.RUNNING, TrialState.WAITING)):
-        if drawn.user_attrs.get(TRIAL_ATTR) not in record.trials:
+        trial = record.trials.get(str(drawn.user_attrs.get(TRIAL_ATTR)))
+        if trial is None:
             study._storage.set_trial_state_values(drawn._trial_id, TrialState.FAIL)
+        elif trial.status in ENDED and drawn.state == TrialState.RUNNING:
+            state, best = state_of(trial), trial.best(record.metric)
+            if state == TrialState.COMPLETE and best is not None:
+                study.tell(drawn.number, float(best[record.metric]))
+            else:
+                study.tell(drawn.number, state=TrialState.FAIL if state == TrialState.COMPLETE else state)

@@ -44,6 +44,7 @@ def run_trial(params: dict[str, Any]) -> None:
         DivergedError: a loss was not finite.
         RefusedError: data, weights or device cannot be used; the message says what to do.
     """
+    from digits_core.checkpoint import is_whole
     from digits_core.detect import SCORE_FLOOR
     from digits_core.train import free_memory, train
 
@@ -53,6 +54,10 @@ def run_trial(params: dict[str, Any]) -> None:
     checkpoint = tune.get_checkpoint()
     resume_from = params["resume_from"]
     with tempfile.TemporaryDirectory(prefix="digit-search-") as scratch:
+        if resume_from is not None and not is_whole(
+            Path(resume_from)
+        ):  # a power cut takes what was not on the disk yet
+            resume_from = None
         if checkpoint is not None:  # Ray started the trial again after a fault
             resume_from = checkpoint.to_directory(str(Path(scratch) / "resume"))
         try:

@@ -24,7 +24,7 @@ from search.sampler import Proposal, SettingSearcher
 from search.scheduler import RuleScheduler, build_rule
 from search.screen import Screen
 from search.settings import Plan, SearchSettings
-from search.study import close_strays, open_study, open_trial
+from search.study import close_strays, open_study, open_trial, state_of
 from search.trainable import run_trial
 
 TUNE_FOLDER = "tune"
@@ -128,7 +128,7 @@ def fit(
         ),
         on_screen=recorder.screened,
         further=further.next,
-        held=Room(folder, slots=slots.count, most=settings.disk_bytes, say=say).held,
+        held=Room(folder, slots=slots.count, most=settings.disk_bytes, say=say, regained=events.reserve).held,
         again=lambda broken: start_again(folder, record, broken),
         waiting=unfinished(folder, record, study),
         tried=[digest for trial in searched for digest in (trial.config_hash, longer_digest(trial, plan))],
@@ -166,8 +166,10 @@ def fit(
         broken = True  # what was under way can go on with --resume
         raise
     finally:
-        searcher.close()
-        recorder.finish()
+        try:
+            searcher.close()
+        finally:
+            recorder.finish()
 
 
 def unfinished(folder: Path, record: RunRecord, study: optuna.Study) -> list[Proposal]:
@@ -181,7 +183,7 @@ def unfinished(folder: Path, record: RunRecord, study: optuna.Study) -> list[Pro
 
 def to_go_on(trial: TrialRecord) -> bool:
     """Whether something is left to train of a trial that nothing runs now."""
-    return trial.status not in ENDED and not trial.trained_out and trial.cut is None and trial.role != "retrain"
+    return trial.status not in ENDED and not trial.done and trial.role != "retrain"
 
 
 def start_of(folder: Path, trial: TrialRecord, optuna_trial: optuna.Trial | None) -> Proposal:
@@ -198,25 +200,17 @@ def start_of(folder: Path, trial: TrialRecord, optuna_trial: optuna.Trial | None
     )
 
 
-def start_again(folder: Path, record: RunRecord, broken: Proposal) -> Proposal | None:
-    """What to start in the place of a training that a fault broke off; None when that was its end."""
+def start_again(folder: Path, record: RunRecord, broken: Proposal) -> Proposal | TrialState:
+    """What to start in the place of a training that a fault broke off, or what Optuna is told of its end."""
     trial = record.trials[broken.trial_id]
-    return start_of(folder, trial, broken.optuna_trial) if to_go_on(trial) else None
+    return start_of(folder, trial, broken.optuna_trial) if to_go_on(trial) else state_of(trial)
 
 
 def settle(record: RunRecord, study: optuna.Study, recorder: Recorder) -> None:
-    """End what the driver before was killed over: trials with nothing left to train, and drawings that led nowhere."""
+    """End what the driver before was killed over: trials with nothing left to train, and what Optuna has not heard."""
     for trial in list(record.trials.values()):
-        if trial.status in ENDED or trial.role == "retrain" or to_go_on(trial):
-            continue
-        recorder.settle(trial.trial_id)
-        best, known = trial.best(record.metric), open_trial(study, trial.trial_id)
-        if known is None or best is None:
-            continue
-        if trial.status == "finished":
-            study.tell(known, float(best[record.metric]))
-        else:
-            study.tell(known, state=TrialState.PRUNED)
+        if trial.status not in ENDED and trial.role != "retrain" and not to_go_on(trial):
+            recorder.settle(trial.trial_id)
     close_strays(study, record)
 
 
