@@ -57,9 +57,8 @@ class Room:
 
     def _find(self) -> str | None:
         used, largest = folder_bytes(self._folder)
-        pending = (
-            2 * self._slots * largest
-        )  # the next one of each slot, before the last is deleted, and what is kept of it
+        # Each slot writes its next checkpoint before the last one is deleted; of that, some is kept.
+        pending = 2 * self._slots * largest
         if self._most is not None and used + pending > self._most:
             return (
                 f"{self._folder} takes {size_words(used)} and its slots may add {size_words(pending)}, more than "

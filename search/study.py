@@ -201,7 +201,7 @@ def state_of(trial: TrialRecord) -> TrialState:
 
 
 def close_strays(study: optuna.Study, record: RunRecord) -> None:
-    """Tell Optuna what a driver that was killed did not: of trials that have ended, and of drawings that led nowhere."""
+    """Tell Optuna what a driver that was killed did not: what ended, and what was drawn and led nowhere."""
     for drawn in study.get_trials(deepcopy=False, states=(TrialState.RUNNING, TrialState.WAITING)):
         trial = record.trials.get(str(drawn.user_attrs.get(TRIAL_ATTR)))
         if trial is None:

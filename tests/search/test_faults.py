@@ -84,6 +84,11 @@ def test_half_of_a_batch_is_of_what_goes_through_at_once():
     assert change_to_retry(trial(**{"runtime.micro_batch": 5}), Fault(*OOM), 2) == {"runtime.micro_batch": 3}
     assert change_to_retry(trial(**{"optim.batch_size": 1}), Fault(*OOM), 2) is None
     assert change_to_retry(trial(), Fault(*OOM), 0) is None
+    waiting = trial(*[FULL] * 19)
+    waiting.epochs = {1: {}}
+    assert change_to_retry(waiting, Fault(*FULL), 0) == {}
+    waiting.faults.append(waiting.faults[0])
+    assert change_to_retry(waiting, Fault(*FULL), 0) is None  # nobody sees to it
     staged = trial(**{"optim.epochs": 2, "optim.stages": "1 optim.batch_size=32; 1 optim.batch_size=4"})
     assert change_to_retry(staged, Fault(*OOM), 2) == {"runtime.micro_batch": 16}
 

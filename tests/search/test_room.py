@@ -34,17 +34,20 @@ def test_no_trial_starts_that_would_not_fit(tmp_path, monkeypatch):
     monkeypatch.setattr(room, "LOOK_SECONDS", 0.0)
     said = []
     checkpoint(tmp_path, "t0000", 1_000_000)
-    roomy = Room(tmp_path, slots=2, most=4_000_000, say=said.append)
+    regained = []
+    roomy = Room(tmp_path, slots=2, most=6_000_000, say=said.append, regained=lambda: regained.append(True))
     assert not roomy.held()
     second = checkpoint(tmp_path, "t0001", 1_500_000)
     assert roomy.held()
     assert roomy.held()
     assert len(said) == 1
     assert said[0].startswith(f"no new trial is started: {tmp_path} takes 2.5")
-    assert said[0].endswith("more than --disk 4 MB")
+    assert "more than --disk 6 MB; end it and go on with a larger one" in said[0]
+    assert not regained
     (second / "model.safetensors").unlink()
     assert not roomy.held()
     assert said[1:] == ["there is room again: trials are started"]
+    assert regained == [True]
 
 
 def test_a_disk_that_fills_is_waited_for(tmp_path, monkeypatch):

@@ -237,6 +237,28 @@ def test_a_training_that_a_fault_broke_off_is_the_next_to_start():
     assert not [trial for trial in study.trials if trial.state == TrialState.FAIL]
 
 
+@pytest.mark.parametrize("state", [TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL])
+def test_optuna_hears_what_became_of_a_training_that_broke_off_after_its_last_word(state):
+    searcher, study, _ = search(SPACES["lr_schedules"], 12, again=lambda proposal: state)
+    names = [f"ray{number}" for number in range(5)]
+    for name in names:
+        searcher.suggest(name)
+    searcher.on_trial_result(names[4], result(1, 0.4))
+    searcher.on_trial_complete(names[4], None, error=True)
+    searcher.suggest("next")
+    assert study.trials[0].state == state
+
+
+def test_a_search_with_nothing_left_to_do_ends_though_there_is_no_room():
+    held = [False]
+    searcher, _, _ = search(SPACES["anchors"], 1, held=lambda: held[0])
+    searcher.suggest("a")
+    held[0] = True
+    assert searcher.suggest("b") is None
+    searcher.on_trial_complete("a", result(4, 0.5))
+    assert searcher.suggest("b") == Searcher.FINISHED
+
+
 def test_nothing_starts_while_it_is_held():
     held = [True]
     searcher, _, _ = search(SPACES["anchors"], 12, held=lambda: held[0])

@@ -135,6 +135,17 @@ def test_rays_own_forgets_at_a_restart():
     assert wrong > 20
 
 
+@pytest.mark.parametrize("rule_class", [Asha, Median])
+def test_an_epoch_told_again_gets_the_decision_that_it_got(rule_class):
+    rule = rule_class("val_map", EPOCHS)
+    for number in range(4):
+        rule.decide(f"t{number}", 1, 0.5 + 0.1 * number)
+    cut = rule.decide("t9", 1, 0.1)
+    assert cut is not None
+    assert rule.decide("t9", 1, 0.9) == cut
+    assert rule.decide("t3", 1, 0.0) is None
+
+
 def trial_of(name, role="search"):
     return SimpleNamespace(trial_id="ray", config={"trial_id": name, "role": role})
 

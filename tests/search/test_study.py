@@ -7,7 +7,7 @@ import pytest
 from optuna.trial import TrialState
 
 from digits_core.errors import RunError
-from results.record import RunRecord
+from results.record import RunRecord, TrialRecord
 from search.sampler import TRIAL_ATTR
 from search.settings import Plan, SearchSettings, make_plan
 from search.study import STUDY_FILE, Journal, close_strays, open_study, open_trial
@@ -64,10 +64,14 @@ def test_the_open_trial_is_found_by_its_name_and_strays_are_closed(told):
     study.ask()  # drawn by a driver that was killed before it wrote anything down
     study.enqueue_trial({"lr": 5e-4, "batch": 4})
     record = RunRecord("r")
-    record.trials["t0003"] = None
+    mine = TrialRecord("t0003", "s", None, {"optim.epochs": 1}, "x", 0, {}, 3)
+    record.trials["t0003"] = mine
     close_strays(study, record)
     states = [trial.state for trial in study.get_trials(deepcopy=False)]
     assert states[3:] == [TrialState.RUNNING, TrialState.FAIL, TrialState.FAIL]
+    mine.status, mine.epochs = "finished", {1: {"epoch": 1, "val_map": 0.7}}
+    close_strays(study, record)  # the driver was killed after it had written down the end
+    assert (study.trials[3].state, study.trials[3].value) == (TrialState.COMPLETE, 0.7)
 
 
 def test_a_wider_range_goes_on_with_the_study(told):
@@ -88,11 +92,22 @@ def test_other_choices_begin_a_study_with_what_the_old_one_knows(told):
 
     study = opened(told, wider, drivers=2)
     assert study.study_name == "r-2"
-    assert [trial.value for trial in study.trials] == pytest.approx([0.0, 0.1, 0.2])
+    assert [trial.value for trial in study.trials[:3]] == pytest.approx([0.0, 0.1, 0.2])
+    assert open_trial(study, "t0003") is not None  # what is under way is told to the new one
     assert all(trial.distributions["batch"].choices == (4, 8, 16) for trial in study.trials)
     wider(study.ask())
     again = opened(told, wider, drivers=3)
-    assert (again.study_name, len(again.trials)) == ("r-2", 4)
+    assert (again.study_name, len(again.trials)) == ("r-2", 5)
+
+
+def test_a_study_half_copied_is_begun_anew(told):
+    def wider(trial):
+        return {"optim.batch_size": trial.suggest_categorical("batch", [4, 8, 16])}
+
+    half = opened(told, narrow)
+    optuna.create_study(study_name="r-2", storage=half._storage, direction="maximize")  # and then it was killed
+    study = opened(told, wider, drivers=3)
+    assert (study.study_name, len(study.trials)) == ("r-3", 4)
 
 
 def test_a_full_disk_leaves_whole_lines_and_is_tried_again_once_there_is_room(tmp_path, monkeypatch):
