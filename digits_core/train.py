@@ -218,7 +218,7 @@ def train(
             continue
         valid = _evaluate(run, data.valid, score_floor) if validate else None
         if valid is not None and valid.loss is not None and not math.isfinite(valid.loss):
-            raise DivergedError(f"epoch {epoch}: the loss on valid is not finite")
+            raise DivergedError(f"epoch {epoch}: on valid the loss is not finite")
         scores = NO_SCORES if valid is None else valid.scores
         value = scores.named(metric) if validate else float(epoch)
         improved = value is not None and (run.state.best_value is None or value > run.state.best_value)

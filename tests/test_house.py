@@ -12,7 +12,7 @@ from digits_core.config import knobs
 from results import compare, export, leaderboard, plots
 from results.leaderboard import SHOWN
 from results.schema import EPOCHS, LEADERBOARD
-from search import retrain, run
+from search import replay, retrain, run
 from search.defaults import METRICS, SAMPLERS, SCHEDULERS
 
 ROOT = Path(__file__).parents[1]
@@ -26,6 +26,7 @@ COMMANDS = {
     "digits_core.pretrain": pretrain,
     "digits_core.predict": predict,
     "digits_core.to_onnx": to_onnx,
+    "search.replay": replay,
     "search.retrain": retrain,
 }
 

@@ -8,14 +8,14 @@ from chaos.views import read_beside_kills
 @pytest.mark.ray
 @pytest.mark.timeout(600)
 def test_a_search_under_fire_loses_nothing_and_decides_the_same(tmp_path):
-    search, damage = storm(tmp_path, kills=2, seed=5, trials=3, epochs=3, victims=("worker", "driver"))
+    search, damage = storm(tmp_path, kills=2, seed=5, trials=2, epochs=3, victims=("worker", "driver"))
     assert sum(damage.kills.values()) == 2
     assert set(damage.kills) <= set(VICTIMS)
     assert damage.lost == []
     assert damage.different == []
     assert (damage.torn, damage.hung) == (0, 0)
     assert damage.most_repeated <= 2  # one epoch in each of the two slots
-    assert damage.reports >= 3
+    assert damage.reports >= 2
     assert search.process.returncode == 0
 
 

@@ -312,29 +312,19 @@ def test_ctrl_c_keeps_all_rows_and_resume_goes_on_where_it_stood(tmp_path, drawn
     assert {trial.status for trial in before.trials.values()} <= {"interrupted", "finished"}
     assert any(trial.status == "interrupted" and trial.num_epochs for trial in before.trials.values())
 
-    code, out, errors = finished(started("--resume", "held", *arguments))
-    assert code == 0, errors
-    after = read_record(folder, "held")
-    assert len(after.trials) == 3
-    assert {trial.status for trial in after.trials.values()} == {"finished"}
-    lines = [json.loads(line) for line in events.read_text().splitlines()]
-    reports = [(line["trial_id"], line["epoch"]) for line in lines if line["kind"] == "report"]
-    assert sorted(reports) == [(f"t{trial:04d}", epoch) for trial in range(3) for epoch in range(1, 5)]
-    for trial_id, trial in before.trials.items():  # what was known is still known
-        for epoch, values in trial.epochs.items():
-            assert after.trials[trial_id].epochs[epoch]["val_map"] == values["val_map"]
-
     code, out, errors = finished(started("--resume", "held", "--trials", "+1", "--epochs", "5", *arguments))
     assert code == 0, errors
-    longer = read_record(folder, "held")
-    assert len(longer.trials) == 4
-    assert {(trial.status, trial.num_epochs) for trial in longer.trials.values()} == {("finished", 5)}
-    for trial_id, trial in after.trials.items():
-        for epoch, values in trial.epochs.items():  # what was trained is not trained again
-            assert longer.trials[trial_id].epochs[epoch] == values
+    after = read_record(folder, "held")
+    assert {(trial.status, trial.num_epochs) for trial in after.trials.values()} == {("finished", 5)}
+    lines = [json.loads(line) for line in events.read_text().splitlines()]
+    reports = [(line["trial_id"], line["epoch"]) for line in lines if line["kind"] == "report"]
+    assert sorted(reports) == [(f"t{trial:04d}", epoch) for trial in range(4) for epoch in range(1, 6)]
+    for trial_id, trial in before.trials.items():  # what was trained is not trained again
+        for epoch, values in trial.epochs.items():
+            assert after.trials[trial_id].epochs[epoch] == values
     assert json.loads((folder / "run.json").read_text())["settings"]["epochs"] == 5
     found = replay(folder)
-    assert (found.drivers, found.differing) == (3, [])
+    assert (found.drivers, found.differing) == (2, [])
 
 
 COMPARISON = """
