@@ -150,7 +150,7 @@ def epochs_of(run):
     return {(name, epoch) for name, trial in record.trials.items() for epoch in trial.epochs}, set(record.trials)
 
 
-def storm(folder, *, kills, seed, trials=12, epochs=4, victims=VICTIMS, say=lambda text: None):
+def storm(folder, *, kills, seed, trials=12, epochs=4, victims=VICTIMS, pause=3.0, say=lambda text: None):
     """Search under fire, to the end."""
     began, draw, damage = time.monotonic(), random.Random(seed), Damage()
     (folder / "toy.py").write_text(SPACE)
@@ -159,7 +159,7 @@ def storm(folder, *, kills, seed, trials=12, epochs=4, victims=VICTIMS, say=lamb
     seen, rows = (set(), set()), 0
     search.start()
     while sum(damage.kills.values()) < kills:
-        ended = wait(search, draw)
+        ended = wait(search, draw, pause)
         rows = poll(search.run, rows, damage)
         if ended:
             if search.process.returncode == 0:
@@ -188,15 +188,15 @@ def storm(folder, *, kills, seed, trials=12, epochs=4, victims=VICTIMS, say=lamb
     return search, damage
 
 
-def wait(search, draw):
+def wait(search, draw, pause):
     """Let a search work until it has reported something new, or now and then not even that; whether it ended."""
     before, deadline = len(epochs_of(search.run)[0]), time.monotonic() + 120
-    early = draw.random() < 0.15
+    early = pause > 1 and draw.random() < 0.15
     while time.monotonic() < deadline and search.process.poll() is None:
         if search.family("worker") if early else len(epochs_of(search.run)[0]) > before:
             break
         time.sleep(0.1)
-    end = time.monotonic() + draw.uniform(0.0, 3.0)
+    end = time.monotonic() + draw.uniform(0.0, pause)
     while time.monotonic() < end and search.process.poll() is None:
         time.sleep(0.05)
     return search.process.poll() is not None

@@ -5,10 +5,11 @@ from chaos.storm import VICTIMS, storm
 from chaos.views import read_beside_kills
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 @pytest.mark.timeout(600)
 def test_a_search_under_fire_loses_nothing_and_decides_the_same(tmp_path):
-    search, damage = storm(tmp_path, kills=2, seed=5, trials=2, epochs=3, victims=("worker", "driver"))
+    search, damage = storm(tmp_path, kills=2, seed=5, trials=4, epochs=6, victims=("worker", "driver"), pause=0.2)
     assert sum(damage.kills.values()) == 2
     assert set(damage.kills) <= set(VICTIMS)
     assert damage.lost == []
