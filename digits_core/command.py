@@ -2,6 +2,7 @@
 
 import argparse
 import errno
+import math
 import sys
 from collections.abc import Callable
 from typing import Any, NoReturn
@@ -35,6 +36,21 @@ def at_least(low: int) -> Callable[[str], int]:
             number = low - 1
         if number < low:
             raise argparse.ArgumentTypeError(f"must be a whole number of at least {low}, got '{text}'")
+        return number
+
+    return parse
+
+
+def number_where(holds: Callable[[float], bool], words: str) -> Callable[[str], float]:
+    """The argparse type of numbers for which something holds; `words` say what, after "must"."""
+
+    def parse(text: str) -> float:
+        try:
+            number = float(text)
+        except ValueError:
+            number = math.nan
+        if not holds(number):  # nothing holds of what is no number
+            raise argparse.ArgumentTypeError(f"must {words}, got '{text}'")
         return number
 
     return parse

@@ -5,11 +5,14 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from digits_core.command import CommandParser, at_least, run_command
+from digits_core.command import CommandParser, at_least, number_where, run_command
 from digits_core.errors import DataError, UsageError, printable
 
 MAX_LISTED = 200
 """Problems printed before the rest is only counted."""
+
+
+_fraction = number_where(lambda number: 0 < number < 1, "lie between 0 and 1")
 
 
 def add_layout_flags(parser: argparse._ActionsContainer) -> None:
@@ -136,16 +139,6 @@ def _convert(args: argparse.Namespace) -> int:
     counts = convert_svhn(args.folder, args.out, valid_fraction=args.valid_fraction, seed=args.seed)
     print(f"wrote {', '.join(f'{count} {split}' for split, count in counts.items())} images to {args.out}")
     return 0
-
-
-def _fraction(text: str) -> float:
-    try:
-        number = float(text)
-    except ValueError:
-        number = 0.0
-    if not 0 < number < 1:
-        raise argparse.ArgumentTypeError(f"must lie between 0 and 1, got '{text}'")
-    return number
 
 
 if __name__ == "__main__":

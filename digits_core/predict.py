@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from rich.console import Console
 
-from digits_core.command import CommandParser, at_least, run_command
+from digits_core.command import CommandParser, at_least, number_where, run_command
 from digits_core.errors import DataError, UsageError, printable
 
 if TYPE_CHECKING:
@@ -40,6 +40,9 @@ examples:
 
 exit codes: 0 fine, 1 some image could not be read, or --check found something, 2 a mistake in what was asked
 """
+
+
+_score = number_where(lambda number: 0 <= number < 1, "be a number from 0 to below 1")
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -77,16 +80,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
     return run_command("digits_core.predict", lambda: _check(args) if args.check else _predict(args))
-
-
-def _score(text: str) -> float:
-    try:
-        number = float(text)
-    except ValueError:
-        number = -1.0
-    if not 0 <= number < 1:
-        raise argparse.ArgumentTypeError(f"must be a number from 0 to below 1, got '{text}'")
-    return number
 
 
 def _check(args: argparse.Namespace) -> int:

@@ -21,7 +21,7 @@ Check = Callable[[Any], bool]
 
 
 def is_name(value: object) -> bool:
-    """Whether a value may name a trial, and so a file: no path, nothing hidden."""
+    """Whether a value may name a run or a trial, and so a file: no path, nothing hidden."""
     return isinstance(value, str) and _NAME.fullmatch(value) is not None
 
 

@@ -2,7 +2,7 @@
 
 import argparse
 
-from digits_core.command import CommandParser, at_least
+from digits_core.command import CommandParser, at_least, number_where
 from digits_core.data import add_layout_flags
 from search import defaults
 
@@ -16,6 +16,10 @@ examples:
 
 exit codes: 0 fine, 1 no trial has a score, 2 a mistake in what was asked, 130 interrupted
 """
+
+
+_share = number_where(lambda number: 0 < number < 1, "be a number between 0 and 1")
+_positive = number_where(lambda number: 0 < number < 1e6, "be a number above 0")
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -159,31 +163,11 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _share(text: str) -> float:
-    try:
-        number = float(text)
-    except ValueError:
-        number = 0.0
-    if not 0 < number < 1:
-        raise argparse.ArgumentTypeError(f"must be a number between 0 and 1, got '{text}'")
-    return number
-
-
 def _trials(text: str) -> str:
     number = text.removeprefix("+")
     if not number.isdigit() or not number.isascii() or len(number) > 9 or int(number) < 1:
         raise argparse.ArgumentTypeError(f"must be a whole number from 1, or +N with --resume, got '{text}'")
     return text
-
-
-def _positive(text: str) -> float:
-    try:
-        number = float(text)
-    except ValueError:
-        number = 0.0
-    if not 0 < number < 1e6:
-        raise argparse.ArgumentTypeError(f"must be a number above 0, got '{text}'")
-    return number
 
 
 def _port(text: str) -> int:

@@ -185,11 +185,7 @@ class Recorder(Callback):
         self._bootstraps.shutdown()
         if all(t.status in ENDED for t in self.record.trials.values() if t.role != "retrain"):
             self._drop_losers(self._keep)
-        try:
-            write_views(self._folder, self.record)
-        except OSError as error:
-            if error.errno not in FULL:
-                raise
+        self._write_views(make=True)
 
     def _verdict(self, name: str) -> tuple[str, str | None]:
         """Status and reason of a trial that ended without an error."""
@@ -277,10 +273,10 @@ class Recorder(Callback):
         self._watcher(self.record, name)
         self._dirty = True
 
-    def _write_views(self) -> None:
+    def _write_views(self, *, make: bool = False) -> None:
         self._written = time.monotonic()
         try:
-            write_views(self._folder, self.record, make=False)
+            write_views(self._folder, self.record, make=make)
         except OSError as error:
             if error.errno not in FULL:
                 raise

@@ -13,13 +13,13 @@ from digits_core.errors import UsageError, printable
 from digits_core.knob import Flat, Scalar
 from digits_core.source import DRAWN, DataSource
 from digits_core.stages import parse_stages
+from results.events import is_name
 from search.defaults import COMPARISON_REPLICATES, KEEP, MAX_FAILURES, REPLICATE_TOP, SCREEN, TRIALS
 from spaces.catalogue import SPACES, get_spaces
 from spaces.registry import Overrides, Space, check_space, combine, enumerate_settings
 
 _DURATION = re.compile(r"(?:(\d{1,9})h)?(?:(\d{1,9})m)?(?:(\d{1,9})s?)?")
 _SIZE = re.compile(r"(\d{1,6}(?:\.\d{1,3})?)([KMGT]?)B?", re.IGNORECASE)
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -213,7 +213,7 @@ def run_name(name: str | None, space: str) -> str:
     if name is None:
         stem = "-".join(Path(item.strip()).stem for item in space.split(","))
         return f"{re.sub(r'[^A-Za-z0-9_-]', '_', stem)}-{datetime.now():%Y%m%d-%H%M%S}"
-    if not _NAME.fullmatch(name):
+    if not is_name(name):
         raise UsageError(
             f"--name {printable(repr(name))}: a run's name is letters, digits, '.', '-' and '_', and starts with a "
             "letter or digit"
