@@ -187,6 +187,14 @@ def resampled_scores(
     return {}
 
 
+def drop_matches(folder: Path, trial_id: str) -> None:
+    """Delete what is on record of a trial's best epoch, image by image."""
+    for part in ("val", "confirm"):
+        path = matches_path(folder, trial_id, part)
+        path.unlink(missing_ok=True)
+        (folder / BOOTSTRAP_FOLDER / path.name).unlink(missing_ok=True)
+
+
 def score_intervals(
     folder: Path,
     trial_id: str,

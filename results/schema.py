@@ -9,9 +9,9 @@ from digits_core.metrics import SCORE_NAMES
 SCHEMA_VERSION = "3"
 
 Status = Literal["running", "finished", "stopped", "screened", "interrupted", "diverged", "out_of_memory", "failed"]
-"""running: no end recorded. finished: all epochs, or early stopping. stopped: by the scheduler or the
-time budget. screened: never trained, its anchors miss too many digits. interrupted: the run was; --resume goes
-on. The others failed, with the reason beside."""
+"""running: no end recorded. finished: all epochs, or early stopping. stopped: by the scheduler.
+screened: never trained, its anchors miss too many digits. interrupted: the run ended before, by hand, by its time
+budget or by a fault; --resume goes on. The others failed, with the reason beside."""
 
 Role = Literal["search", "replicate", "confirm", "retrain"]
 """search: the first training of a setting. replicate: a further seed of one that did well. confirm: a fresh seed

@@ -13,7 +13,7 @@ from digits_core.metrics import SCORE_NAMES
 from results.guard import find_twins
 from results.matches import score_intervals
 from results.record import EVENTS_FILE, RunRecord, TrialRecord, read_record
-from results.schema import ENDED, EPOCHS, LEADERBOARD
+from results.schema import EPOCHS, LEADERBOARD
 from results.tables import write_table
 from results.verdicts import ties_with_best
 
@@ -202,9 +202,7 @@ def _seeds(record: RunRecord, trial: TrialRecord, seeds: dict[str, list[TrialRec
 
 
 def _intervals(record: RunRecord, folder: Path, trial: TrialRecord, *, make: bool) -> dict[str, float]:
-    """The ends of every score's interval, for a trial that has ended."""
-    if trial.status not in ENDED:
-        return {}
+    """The ends of every score's interval, where its images are on record."""
     found: dict[str, float] = {}
     best = trial.best(record.metric) or {}
     for part, points in (("val", {name: best.get(f"val_{name}") for name in SCORE_NAMES}), ("confirm", trial.confirm)):

@@ -59,11 +59,11 @@ go on with  {python} -m results.leaderboard {quote(str(folder))}
     if ending == "interrupted":
         console.print(f"interrupted; go on with\n            {resume_command(settings)}", markup=False, soft_wrap=True)
         return 130
-    owed = sum(trial.status == "interrupted" for trial in record.trials.values())
-    if ending == "time budget" and owed:
+    under_way = sum(trial.status == "interrupted" for trial in record.trials.values())
+    if ending == "time budget":
         console.print(
-            f"the time budget was used up while {owed} further seeds were in training; go on with\n"
-            f"            {resume_command(settings)}",
+            f"the time budget was used up with {under_way} trainings under way; go on with\n"
+            f"            {resume_command(settings)} --time-budget ...",
             markup=False,
             soft_wrap=True,
         )

@@ -74,7 +74,7 @@ class Progress:
         self._told[trial_id] = state
         if trial.status in FAILED:
             self.console.print(Text(f"{trial_id} {trial.status}: {trial.stop_reason}", style="red"))
-        elif trial.status == "interrupted" and trial.faults:
+        elif trial.status == "interrupted" and trial.faults and trial.stop_reason == trial.faults[-1]["reason"]:
             again = f"goes on after epoch {trial.num_epochs}" if trial.num_epochs else "starts again"
             halved = trial.config.get("runtime.micro_batch")
             some = f", {halved} images at once" if trial.faults[-1]["fault"] == "out_of_memory" else ""

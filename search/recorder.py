@@ -22,7 +22,7 @@ from digits_core.files import (
     MODEL_FILE,
     THRESHOLDS_FILE,
 )
-from results.matches import matches_path, resampled_scores
+from results.matches import drop_matches, matches_path, resampled_scores
 from results.record import FULL, EventWriter, RunRecord, TrialRecord
 from results.schema import ENDED, EPOCH_NUMBERS
 from results.store import CHECKPOINTS, THRESHOLDS, write_views
@@ -104,6 +104,7 @@ class Recorder(Callback):
 
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """A trial takes a slot."""
+        drop_matches(self._folder, _name(trial))  # of an earlier start; its best epoch may be another one from now on
         self._events.write("start", trial_id=_name(trial))
         self._show(_name(trial))
 
@@ -195,27 +196,23 @@ class Recorder(Callback):
             return "finished", f"early stop: no better epoch in {patience}" if trial.early_stopped else None
         if trial.cut is not None and trial.done:
             return "stopped", trial.cut
-        if self._ending() == "time budget":
-            # Further seeds are owed: --resume goes on with them.
-            status = "stopped" if trial.role == "search" else "interrupted"
-            return status, "the time budget was used up"
-        return "interrupted", "the run was interrupted"
+        spent = self._ending() == "time budget"
+        return "interrupted", "the time budget was used up" if spent else "the run was interrupted"
 
     def _end(self, name: str, status: str, reason: str | None) -> None:
-        if status != "interrupted":
-            try:
-                self._keep_best(name)
-            except OSError as error:
-                if error.errno not in FULL:
-                    raise
-                # It ends once there is room: what it would be kept from is still there.
-                known = self.record.trials[name]
-                if known.status != "interrupted":
-                    self._events.write(
-                        "fault", trial_id=name, fault="disk_full", reason=PLAIN["disk_full"], epoch=known.num_epochs
-                    )
-                self._unkept.append((name, status, reason))
-                return
+        try:
+            self._keep_best(name)
+        except OSError as error:
+            if error.errno not in FULL:
+                raise
+            # It ends once there is room: what it would be kept from is still there.
+            known = self.record.trials[name]
+            if known.status != "interrupted":
+                self._events.write(
+                    "fault", trial_id=name, fault="disk_full", reason=PLAIN["disk_full"], epoch=known.num_epochs
+                )
+            self._unkept.append((name, status, reason))
+            return
         self._events.write("end", trial_id=name, status=status, reason=reason)
         self._drop_losers(self._hold)
         trial = self.record.trials[name]

@@ -203,7 +203,7 @@ class SettingSearcher(Searcher):
             and (result["epoch"] >= proposal.config.optim.epochs or result["early_stopped"])
         ):
             self._study.tell(proposal.optuna_trial, value)
-        elif self._ending() != "interrupted":
+        elif self._ending() is None:
             self._study.tell(proposal.optuna_trial, state=TrialState.PRUNED)
 
     def close(self) -> None:

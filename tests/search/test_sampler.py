@@ -175,22 +175,14 @@ def test_settings_that_the_space_prunes_or_that_cannot_be_are_passed_over():
     assert {trial.state for trial in study.trials} >= {TrialState.PRUNED, TrialState.COMPLETE}
 
 
-def test_what_an_interruption_cuts_off_stays_open_in_optuna():
-    searcher, study, _ = search(SPACES["lr_schedules"], 12, ending=lambda: "interrupted")
+@pytest.mark.parametrize("why", ["interrupted", "time budget"])
+def test_what_the_end_of_a_run_cuts_off_stays_open_in_optuna(why):
+    searcher, study, _ = search(SPACES["lr_schedules"], 12, ending=lambda: why)
     for number in range(5):
         searcher.suggest(f"ray{number}")
     searcher.on_trial_result("ray4", result(1, 0.2))
     searcher.close()
     assert [trial.state for trial in study.trials] == [TrialState.RUNNING]
-
-
-def test_what_the_time_budget_cuts_off_is_pruned_in_optuna():
-    searcher, study, _ = search(SPACES["lr_schedules"], 12, ending=lambda: "time budget")
-    for number in range(5):
-        searcher.suggest(f"ray{number}")
-    searcher.on_trial_result("ray4", result(1, 0.2))
-    searcher.close()
-    assert [trial.state for trial in study.trials] == [TrialState.PRUNED]
 
 
 def test_the_thresholds_plan_trains_the_default_alone():

@@ -274,20 +274,26 @@ def test_run_json_says_what_ran_on_what(whole, drawn):
     assert datetime.fromisoformat(tree["started_at"])
 
 
-def test_a_time_budget_ends_the_run_and_what_it_cut_off_counts_as_stopped(tmp_path, drawn):
+def test_a_time_budget_ends_the_run_and_what_it_broke_off_can_go_on(tmp_path, drawn):
     code, _out, errors = finished(
         started(
             *("--space", "lr_schedules", "--data", str(drawn), "--out", str(tmp_path), "--name", "short"),
-            *("--trials", "50", "--epochs", "40", "--scheduler", "median", "--time-budget", "40s", *TINY),
+            *("--trials", "50", "--epochs", "40", "--scheduler", "median", "--time-budget", "30s", *TINY),
         )
     )
     assert code in (0, 1), errors  # 1 where the machine was too slow for a single epoch
     record = read_record(tmp_path / "short", "short")
     assert 0 < len(record.trials) < 50
-    statuses = {trial.status for trial in record.trials.values()}
-    assert statuses <= {"stopped", "finished"}
-    assert any(trial.stop_reason == "the time budget was used up" for trial in record.trials.values())
-    assert len(read_leaderboard(tmp_path / "short")) == len(record.trials)
+    assert {trial.status for trial in record.trials.values()} <= {"stopped", "finished", "interrupted"}
+    broken_off = [trial for trial in record.trials.values() if trial.stop_reason == "the time budget was used up"]
+    assert broken_off
+    assert {trial.status for trial in broken_off} == {"interrupted"}
+    board = read_leaderboard(tmp_path / "short").set_index("trial_id")
+    assert len(board) == len(record.trials)
+    for trial in broken_off:
+        if trial.saved is not None:  # --resume goes on from there
+            assert trial.saved_in(tmp_path / "short").is_dir()
+            assert board.loc[trial.trial_id, "val_map_low"] <= board.loc[trial.trial_id, "val_map_high"]
 
 
 def test_ctrl_c_keeps_all_rows_and_resume_goes_on_where_it_stood(tmp_path, drawn):
