@@ -18,6 +18,7 @@ from digits_core.coco import Table, refuse
 from digits_core.config import TrainConfig
 from digits_core.errors import DataError, printable
 from digits_core.labels import Categories
+from digits_core.remote import fetched, is_address
 from digits_core.source import DataSource, Pixels, draw_by_hash, fingerprint_of, notes_of, open_source
 
 ARRAYS = tuple(item.name for item in fields(Table) if item.name != "categories")
@@ -137,6 +138,32 @@ def cache_root() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "digit-search"
 
 
+def make_cache_root() -> Path:
+    """The cache's folder, made if missing.
+
+    Raises:
+        DataError: it cannot be made.
+    """
+    root = cache_root()
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(f"the cache folder {root} cannot be made ({error.strerror}); set DIGIT_SEARCH_CACHE") from None
+    return root
+
+
+def brought_here(source: DataSource) -> DataSource:
+    """A data set in a folder of this machine: where its folder is an address, it is fetched, once.
+
+    Raises:
+        UserError: nothing can be read at the address, or the cache folder cannot be made.
+    """
+    if not is_address(source.folder):
+        return source
+    parts = (source.train_json, source.valid_json, source.train_dir, source.valid_dir)
+    return replace(source, folder=str(fetched(source.folder, parts, make_cache_root(), "--data")))
+
+
 def open_data(source: DataSource, *, fingerprint: str | None = None) -> DigitData:
     """Open a data set, decoding it first where this node has not yet.
 
@@ -154,13 +181,11 @@ def open_data(source: DataSource, *, fingerprint: str | None = None) -> DigitDat
     known = None if fingerprint is None else fingerprint.partition("-")[0]
     if known is not None and (root / known).is_dir():
         return _set_confirm_apart(_load(root / known), source.confirm_fraction)
+    source = brought_here(source)
     found = fingerprint_of(source)
     if known is not None and found != known:
         raise DataError(f"the data at {source.folder} differs from the run's: fingerprint {found}, not {known}")
-    try:
-        root.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise DataError(f"the cache folder {root} cannot be made ({error.strerror}); set DIGIT_SEARCH_CACHE") from None
+    make_cache_root()
     if not (root / found).is_dir():
         with FileLock(root / f"{found}.lock"):
             if not (root / found).is_dir():

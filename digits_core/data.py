@@ -85,12 +85,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _check(args: argparse.Namespace) -> int:
+    from digits_core.cache import brought_here
     from digits_core.coco import describe
     from digits_core.source import DataSource, check_data
 
-    tables, problems, notes = check_data(
-        DataSource(folder=args.folder, **{name: getattr(args, name) for name in LAYOUT})
-    )
+    source = DataSource(folder=args.folder, **{name: getattr(args, name) for name in LAYOUT})
+    tables, problems, notes = check_data(brought_here(source))
     for line in describe(tables):
         print(line)
     if notes["clipped_boxes"]:

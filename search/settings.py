@@ -11,6 +11,7 @@ from digits_core.anchors import setting_digest
 from digits_core.config import TrainConfig, knob_named, parse_assignment, read_toml
 from digits_core.errors import UsageError, printable
 from digits_core.knob import Flat, Scalar
+from digits_core.remote import is_address
 from digits_core.source import DRAWN, DataSource
 from digits_core.stages import parse_stages
 from results.events import is_name
@@ -258,5 +259,7 @@ def read_knobs(assignments: list[str], config: str | None) -> tuple[Flat, Flat]:
 
 
 def data_source(folder: str, **names: Any) -> DataSource:
-    """The data of `--data`: the folder as an absolute path, so that workers find it."""
-    return DataSource(folder=folder if folder == DRAWN else str(Path(folder).expanduser().absolute()), **names)
+    """The data of `--data`: the folder as an address or an absolute path, so that workers find it."""
+    if folder != DRAWN and not is_address(folder):
+        folder = str(Path(folder).expanduser().absolute())
+    return DataSource(folder=folder, **names)

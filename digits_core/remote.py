@@ -1,0 +1,222 @@
+"""Folders behind an address, as s3://bucket/folder: opened with the machine's own credentials, fetched once."""
+
+import hashlib
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+from pyarrow import ArrowException
+from pyarrow.fs import FileInfo, FileSelector, FileSystem, FileSystemHandler, FileType, PyFileSystem, copy_files
+
+from digits_core.errors import UsageError, printable
+from digits_core.files import is_inside
+
+SCHEMES = ("s3", "gs", "gcs", "abfs", "abfss", "hdfs", "file")
+S3_OPTIONS = ("endpoint_override", "region", "scheme")
+
+ATTEMPTS = 10
+"""Requests to an S3-compatible store that fail or get no answer are made so often, with growing pauses."""
+
+TIMEOUT_S = 30.0
+
+FAULTS = (OSError, ArrowException)
+"""What a file system raises."""
+
+
+def is_address(folder: str) -> bool:
+    """Whether this names a folder behind an address, and not one of this machine's paths."""
+    return "://" in folder
+
+
+def open_place(address: str, flag: str) -> tuple[FileSystem, str]:
+    """The file system behind an address, and the folder's path in it; nothing is asked of it yet.
+
+    Args:
+        address: as `s3://bucket/folder?endpoint_override=HOST:PORT&scheme=http`, or another scheme that pyarrow knows.
+        flag: names it in messages.
+
+    Raises:
+        UsageError: the address has another form, or bears credentials: those belong in the environment.
+    """
+    try:
+        parts = urlsplit(address)
+        query = parse_qs(parts.query, keep_blank_values=True)
+    except ValueError as error:
+        raise UsageError(f"{flag} {printable(address)}: {error}") from None
+    # What is wrong may hold a secret: the address is not repeated.
+    if parts.username or parts.password or any("key" in name or "token" in name for name in query):
+        raise UsageError(
+            f"{flag}: the address bears credentials; leave them out and set AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY "
+            "or a profile in the environment of every node"
+        )
+    if parts.scheme not in SCHEMES:
+        raise UsageError(f"{flag} {printable(address)}: the address begins with one of {', '.join(SCHEMES)}")
+    if parts.scheme == "s3" and (not parts.netloc or not set(query) <= set(S3_OPTIONS)):
+        raise UsageError(
+            f"{flag} {printable(address)}: an address is s3://BUCKET/FOLDER, then ? and any of {', '.join(S3_OPTIONS)}"
+        )
+    handler = AddressedFileSystem(address)
+    return PyFileSystem(handler), handler.path
+
+
+class AddressedFileSystem(FileSystemHandler):
+    """A file system that travels between processes as its address.
+
+    Pyarrow's own take the credentials they found along, into whatever keeps them.
+    """
+
+    def __init__(self, address: str) -> None:
+        """Stand for the file system of an address; it is opened when first used."""
+        self.address = address
+        parts = urlsplit(address)
+        self.path = f"{parts.netloc}{parts.path}".strip("/")
+        self._opened: FileSystem | None = None
+        if parts.scheme != "s3":
+            self._opened, self.path = FileSystem.from_uri(address)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.address,)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, AddressedFileSystem) and other.address == self.address
+
+    def __hash__(self) -> int:
+        return hash(self.address)
+
+    @property
+    def _inner(self) -> FileSystem:
+        if self._opened is None:
+            from pyarrow.fs import AwsStandardS3RetryStrategy, S3FileSystem
+
+            options = {name: values[-1] for name, values in parse_qs(urlsplit(self.address).query).items()}
+            self._opened = S3FileSystem(
+                retry_strategy=AwsStandardS3RetryStrategy(max_attempts=ATTEMPTS),
+                connect_timeout=TIMEOUT_S,
+                request_timeout=TIMEOUT_S,
+                **options,
+            )
+        return self._opened
+
+    def get_type_name(self) -> str:
+        """Its scheme."""
+        return urlsplit(self.address).scheme
+
+    def normalize_path(self, path: str) -> str:
+        """As the file system behind does."""
+        return str(self._inner.normalize_path(path))
+
+    def get_file_info(self, paths: list[str]) -> list[FileInfo]:
+        """Of each path."""
+        return list(self._inner.get_file_info(paths))
+
+    def get_file_info_selector(self, selector: FileSelector) -> list[FileInfo]:
+        """Of what a folder holds."""
+        return list(self._inner.get_file_info(selector))
+
+    def create_dir(self, path: str, recursive: bool) -> None:
+        """Make a folder."""
+        self._inner.create_dir(path, recursive=recursive)
+
+    def delete_dir(self, path: str) -> None:
+        """Delete a folder with what it holds."""
+        self._inner.delete_dir(path)
+
+    def delete_dir_contents(self, path: str, missing_dir_ok: bool = False) -> None:
+        """Delete what a folder holds."""
+        self._inner.delete_dir_contents(path, missing_dir_ok=missing_dir_ok)
+
+    def delete_root_dir_contents(self) -> None:
+        """Never: all there is would go."""
+        raise OSError("a whole store is not deleted")
+
+    def delete_file(self, path: str) -> None:
+        """Delete a file."""
+        self._inner.delete_file(path)
+
+    def move(self, src: str, dest: str) -> None:
+        """Rename."""
+        self._inner.move(src, dest)
+
+    def copy_file(self, src: str, dest: str) -> None:
+        """Copy within the store."""
+        self._inner.copy_file(src, dest)
+
+    def open_input_stream(self, path: str) -> Any:
+        """Read from the start on."""
+        return self._inner.open_input_stream(path, compression=None)
+
+    def open_input_file(self, path: str) -> Any:
+        """Read anywhere."""
+        return self._inner.open_input_file(path)
+
+    def open_output_stream(self, path: str, metadata: dict[str, str] | None) -> Any:
+        """Write a file."""
+        return self._inner.open_output_stream(path, compression=None, metadata=metadata)
+
+    def open_append_stream(self, path: str, metadata: dict[str, str] | None) -> Any:
+        """Write on."""
+        return self._inner.open_append_stream(path, compression=None, metadata=metadata)
+
+
+def fetched(address: str, parts: Iterable[str], root: Path, flag: str) -> Path:
+    """A folder of this machine that holds what a folder behind an address holds; fetched once, under a lock.
+
+    Another size or time of any file is another folder: data that changed is fetched anew.
+
+    Args:
+        address: of the folder.
+        parts: names of the files and folders to fetch, relative to it; those that are not there are left out.
+        root: where it goes, under `fetched/`.
+        flag: names the address in messages.
+
+    Raises:
+        UsageError: nothing can be read there.
+    """
+    from filelock import FileLock
+
+    filesystem, base = open_place(address, flag)
+    base = base.rstrip("/")
+    try:
+        found: list[FileInfo] = []
+        for info in filesystem.get_file_info([f"{base}/{part}" for part in parts]):
+            if info.type == FileType.File:
+                found.append(info)
+            elif info.type == FileType.Directory:
+                inside = filesystem.get_file_info(FileSelector(info.path, recursive=True))
+                found += [one for one in inside if one.type == FileType.File]
+    except FAULTS as error:
+        raise UsageError(f"{flag} {printable(address)}: cannot be read ({reason(error)})") from None
+    if not found:
+        raise UsageError(f"{flag} {printable(address)}: holds none of {', '.join(parts)}")
+    names = {info.path: info.path.removeprefix(base).strip("/") for info in found}
+    listing = sorted((names[info.path], info.size, info.mtime_ns) for info in found)
+    mark = hashlib.blake2b(repr((address, listing)).encode(), digest_size=16).hexdigest()
+    target = root / "fetched" / mark
+    if target.is_dir():
+        return target
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(target.with_name(f"{mark}.lock")):
+        if target.is_dir():
+            return target
+        half = target.with_name(f"{mark}.half")
+        shutil.rmtree(half, ignore_errors=True)  # we hold the lock: whoever began it is dead
+        half.mkdir()
+        for name in names.values():
+            if not is_inside(half / name, half):
+                raise UsageError(f"{flag} {printable(address)}: the name {printable(name)} leaves the folder")
+        try:
+            for top in dict.fromkeys(name.split("/")[0] for name in names.values()):
+                copy_files(f"{base}/{top}", str(half / top), source_filesystem=filesystem)
+        except FAULTS as error:
+            shutil.rmtree(half, ignore_errors=True)
+            raise UsageError(f"{flag} {printable(address)}: cannot be fetched ({reason(error)})") from None
+        half.rename(target)
+    return target
+
+
+def reason(error: BaseException) -> str:
+    """A store's error in one printable line."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return printable(lines[0][:300])
