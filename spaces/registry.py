@@ -1,10 +1,15 @@
 """What a search space is: a function of an Optuna trial, with the settings it has to beat."""
 
-import warnings
-from collections.abc import Callable, Mapping
+import contextlib
+import random
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from decimal import Decimal
+from typing import Any
 
 import optuna
+from optuna.distributions import BaseDistribution
+from optuna.trial import FrozenTrial
 
 from digits_core.config import TrainConfig
 from digits_core.errors import ConfigError, SpaceError
@@ -277,21 +282,70 @@ def enumerate_settings(one: Space) -> list[tuple[dict[str, object], Overrides]]:
                     "step" + ("" if one.after_training else ", or take another --sampler")
                 )
     found: list[tuple[dict[str, object], Overrides]] = []
+    walker = _Walker()
+    study = quiet_study(walker)
+    for tried in range(2 * MAX_GRID):
+        trial = study.ask()
+        with contextlib.suppress(optuna.TrialPruned):
+            overrides = one.draw(trial)  # fills in the parameters
+            found.append((dict(trial.params), overrides))
+        if not walker.go_on():
+            random.Random(0).shuffle(found)  # the first few of them lie all over the space
+            return found
+        if len(found) > MAX_GRID or tried + 1 == 2 * MAX_GRID:
+            break
+    raise SpaceError(f"space '{one.name}' has more than {MAX_GRID} settings, too many for a grid")
 
-    def visit(trial: optuna.Trial) -> float:
-        overrides = one.draw(trial)  # fills in the parameters
-        found.append((dict(trial.params), overrides))
-        if len(found) > MAX_GRID:
-            trial.study.stop()
-        return 0.0
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        walker = optuna.samplers.BruteForceSampler(seed=0)
-    quiet_study(walker).optimize(visit)
-    if len(found) > MAX_GRID:
-        raise SpaceError(f"space '{one.name}' has more than {MAX_GRID} settings, too many for a grid")
-    return found
+class _Walker(optuna.samplers.BaseSampler):
+    """Takes every branch of a space once, depth first.
+
+    Optuna's own BruteForceSampler reads all trials before each: its time grows with their square.
+    """
+
+    def __init__(self) -> None:
+        self._path: list[tuple[int, int]] = []  # the choice taken at each draw, and how many there are
+        self._depth = 0
+
+    def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+        return {}
+
+    def sample_relative(
+        self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        return {}
+
+    def sample_independent(
+        self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
+    ) -> Any:
+        choices = _choices(param_distribution)
+        if self._depth == len(self._path):
+            self._path.append((0, len(choices)))
+        choice, _ = self._path[self._depth]
+        self._depth += 1
+        return choices[choice]
+
+    def go_on(self) -> bool:
+        """Turn to the next branch; False when all were taken."""
+        while self._path and self._path[-1][0] + 1 == self._path[-1][1]:
+            self._path.pop()
+        self._depth = 0
+        if self._path:
+            choice, count = self._path.pop()
+            self._path.append((choice + 1, count))
+        return bool(self._path)
+
+
+def _choices(distribution: BaseDistribution) -> Sequence[Any]:
+    """Every value of a parameter that is not continuous."""
+    if isinstance(distribution, optuna.distributions.CategoricalDistribution):
+        return distribution.choices
+    if isinstance(distribution, optuna.distributions.IntDistribution):
+        return range(distribution.low, distribution.high + 1, distribution.step)
+    assert isinstance(distribution, optuna.distributions.FloatDistribution)
+    assert distribution.step is not None
+    low, high, step = (Decimal(str(value)) for value in (distribution.low, distribution.high, distribution.step))
+    return [float(low + number * step) for number in range(int((high - low) / step) + 1)]
 
 
 def check_space(one: Space, base: TrainConfig, draws: int = 16) -> None:

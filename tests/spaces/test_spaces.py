@@ -217,3 +217,19 @@ def test_a_baseline_that_is_nonsense_is_named():
     one = space("b", summary="", baselines=(Baseline(name="x", overrides={"optim.lr": -1.0}),))(lambda trial: {})
     with pytest.raises(SpaceError, match=r"optim\.lr must be"):
         check_space(one, TrainConfig())
+
+
+def test_a_grid_is_what_optunas_brute_force_walks():
+    def suggest(trial):
+        if trial.suggest_categorical("kind", ["a", "b"]) == "a":
+            return {"optim.lr": trial.suggest_float("lr", 0.1, 0.4, step=0.1)}
+        if trial.suggest_int("n", 1, 7, step=3) == 4:
+            raise optuna.TrialPruned
+        return {"optim.step_epochs": trial.suggest_int("n", 1, 7, step=3)}
+
+    study = optuna.create_study(sampler=optuna.samplers.BruteForceSampler(seed=0))
+    study.optimize(lambda trial: bool(suggest(trial)))
+    walked = [trial.params for trial in study.trials if trial.state == optuna.trial.TrialState.COMPLETE]
+    found = [params for params, _ in enumerate_settings(toy("g", suggest))]
+    assert len(found) == len(walked) == 6
+    assert all(params in walked for params in found)
