@@ -36,7 +36,7 @@ search: $(STAMP) ## Search: make search ARGS="--space lr_schedules --data FOLDER
 	@$(BIN)/python -m search.run $(ARGS)
 
 test: $(STAMP) ## Run the tests: make test ARGS="tests/spaces -k grid"
-	@$(BIN)/python -m pytest $(if $(filter command,$(origin ARGS)),$(ARGS))
+	@$(BIN)/python -m pytest $(if $(filter command,$(origin ARGS)),$(ARGS),-n 2 --dist loadgroup)
 
 check: $(STAMP) ## Format, lint, types and import contracts
 	@$(BIN)/ruff format --check --quiet . || { echo "run: $(BIN)/ruff format ." >&2; exit 1; }

@@ -5,7 +5,6 @@ from chaos.storm import VICTIMS, storm
 from chaos.views import read_beside_kills
 
 
-@pytest.mark.slow
 @pytest.mark.ray
 @pytest.mark.timeout(600)
 def test_a_search_under_fire_loses_nothing_and_decides_the_same(tmp_path):
