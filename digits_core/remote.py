@@ -2,13 +2,14 @@
 
 import hashlib
 import shutil
-from collections.abc import Iterable
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from pyarrow import ArrowException
-from pyarrow.fs import FileInfo, FileSelector, FileSystem, FileSystemHandler, FileType, PyFileSystem, copy_files
+from pyarrow.fs import FileInfo, FileSelector, FileSystem, FileSystemHandler, FileType, PyFileSystem
 
 from digits_core.errors import UsageError, printable
 from digits_core.files import is_inside
@@ -20,6 +21,9 @@ ATTEMPTS = 10
 """Requests to an S3-compatible store that fail or get no answer are made so often, with growing pauses."""
 
 TIMEOUT_S = 30.0
+
+STREAMS, CHUNK = 16, 2**20
+"""Files fetched side by side, and bytes at a time."""
 
 FAULTS = (OSError, ArrowException)
 """What a file system raises."""
@@ -160,7 +164,7 @@ class AddressedFileSystem(FileSystemHandler):
         return self._inner.open_append_stream(path, compression=None, metadata=metadata)
 
 
-def fetched(address: str, parts: Iterable[str], root: Path, flag: str) -> Path:
+def fetched(address: str, parts: Sequence[str], root: Path, flag: str) -> Path:
     """A folder of this machine that holds what a folder behind an address holds; fetched once, under a lock.
 
     Another size or time of any file is another folder: data that changed is fetched anew.
@@ -179,19 +183,12 @@ def fetched(address: str, parts: Iterable[str], root: Path, flag: str) -> Path:
     filesystem, base = open_place(address, flag)
     base = base.rstrip("/")
     try:
-        found: list[FileInfo] = []
-        for info in filesystem.get_file_info([f"{base}/{part}" for part in parts]):
-            if info.type == FileType.File:
-                found.append(info)
-            elif info.type == FileType.Directory:
-                inside = filesystem.get_file_info(FileSelector(info.path, recursive=True))
-                found += [one for one in inside if one.type == FileType.File]
+        found = list_files(filesystem, [f"{base}/{part}" for part in parts])
     except FAULTS as error:
         raise UsageError(f"{flag} {printable(address)}: cannot be read ({reason(error)})") from None
     if not found:
         raise UsageError(f"{flag} {printable(address)}: holds none of {', '.join(parts)}")
-    names = {info.path: info.path.removeprefix(base).strip("/") for info in found}
-    listing = sorted((names[info.path], info.size, info.mtime_ns) for info in found)
+    listing = sorted((info.path, info.size, info.mtime_ns) for info in found)
     mark = hashlib.blake2b(repr((address, listing)).encode(), digest_size=16).hexdigest()
     target = root / "fetched" / mark
     if target.is_dir():
@@ -203,17 +200,51 @@ def fetched(address: str, parts: Iterable[str], root: Path, flag: str) -> Path:
         half = target.with_name(f"{mark}.half")
         shutil.rmtree(half, ignore_errors=True)  # we hold the lock: whoever began it is dead
         half.mkdir()
-        for name in names.values():
-            if not is_inside(half / name, half):
-                raise UsageError(f"{flag} {printable(address)}: the name {printable(name)} leaves the folder")
         try:
-            for top in dict.fromkeys(name.split("/")[0] for name in names.values()):
-                copy_files(f"{base}/{top}", str(half / top), source_filesystem=filesystem)
+            fetch_files(filesystem, base, [info.path for info in found], half)
         except FAULTS as error:
-            shutil.rmtree(half, ignore_errors=True)
             raise UsageError(f"{flag} {printable(address)}: cannot be fetched ({reason(error)})") from None
-        half.rename(target)
+        else:
+            half.rename(target)
+        finally:
+            shutil.rmtree(half, ignore_errors=True)
     return target
+
+
+def list_files(filesystem: FileSystem, paths: list[str]) -> list[FileInfo]:
+    """The files at some paths and in the folders there; paths where nothing is are passed over.
+
+    Raises:
+        OSError: the file system does not answer.
+    """
+    found = []
+    for info in filesystem.get_file_info(paths):
+        if info.type == FileType.File:
+            found.append(info)
+        elif info.type == FileType.Directory:
+            found += filesystem.get_file_info(FileSelector(info.path, recursive=True))
+    return [info for info in found if info.type == FileType.File]
+
+
+def fetch_files(filesystem: FileSystem, base: str, paths: list[str], target: Path) -> None:
+    """Copy files into a folder of this machine, by their names under `base`.
+
+    Raises:
+        OSError: one of them cannot be read or written, or its name leaves the folder.
+    """
+
+    def fetch(path: str) -> None:
+        name = path.removeprefix(base).strip("/")
+        place = target / name
+        if not is_inside(place, target):
+            raise OSError(f"the name {printable(name)} leaves the folder")
+        place.parent.mkdir(parents=True, exist_ok=True)
+        with filesystem.open_input_stream(path) as source, place.open("wb") as copy:
+            shutil.copyfileobj(source, copy, CHUNK)
+
+    with ThreadPoolExecutor(STREAMS) as pool:
+        for _ in pool.map(fetch, paths):
+            pass
 
 
 def reason(error: BaseException) -> str:

@@ -19,7 +19,6 @@ from typing import Any, BinaryIO
 
 from digits_core.config import knob_named
 from digits_core.errors import RunError, printable
-from digits_core.files import is_inside
 from digits_core.stages import parse_stages, spans
 from results.events import Event, check_event
 from results.schema import ENDED, EPOCH_NUMBERS, FAILED
@@ -102,13 +101,6 @@ class TrialRecord:
     def done(self) -> bool:
         """Whether nothing is left to train, and what was trained is all in its checkpoint."""
         return (self.trained_out or self.cut is not None) and self.saved_epoch >= self.num_epochs
-
-    def saved_in(self, folder: Path) -> Path | None:
-        """The checkpoint to go on from, where it is there and truly inside the run folder."""
-        if self.saved is None:
-            return None
-        path = folder / self.saved
-        return path if is_inside(path, folder) and path.is_dir() and not path.samefile(folder) else None
 
     @property
     def num_epochs(self) -> int:

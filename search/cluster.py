@@ -1,20 +1,21 @@
-"""Start Ray on this machine or join a running cluster; what a trial gets of it."""
+"""Start Ray on this machine or join a running cluster."""
 
 import contextlib
-import io
+import errno
 import logging
 import os
 import random
 import socket
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from digits_core.errors import UsageError, printable
+from search.defaults import LOOPBACK
+from search.slots import Resources
 
 DASHBOARD_PORT = 8265
 OBJECT_STORE_BYTES = 256 * 2**20
@@ -31,66 +32,19 @@ WORKER_ENVIRONMENT = {
 
 
 @dataclass(frozen=True, slots=True)
-class Slots:
-    """What trials run on.
-
-    Attributes:
-        count: trials side by side.
-        cpus, gpus: what each trial gets.
-        description: in words.
-    """
-
-    count: int
-    cpus: float
-    gpus: float
-    description: str
-
-
-@dataclass(frozen=True, slots=True)
 class Cluster:
     """A Ray cluster that this driver is connected to.
 
     Attributes:
-        slots: what trials run on.
+        nodes: what each has, by Ray's name of it.
         dashboard: its address, or None without one.
     """
 
-    slots: Slots
+    nodes: Mapping[str, Resources]
     dashboard: str | None
 
 
-def plan_slots(resources: Mapping[str, float], cpus_per_trial: float | None, gpus_per_trial: float | None) -> Slots:
-    """Divide a cluster's resources among trials: all GPUs there are, else CPU cores.
-
-    Args:
-        resources: Ray's `CPU` and `GPU` counts.
-        cpus_per_trial: asked for; None takes one core, or a fair share of the cores beside a GPU.
-        gpus_per_trial: asked for, fractions too; None takes one where there is one.
-
-    Raises:
-        UsageError: more is asked for than there is.
-    """
-    cores, gpus = resources.get("CPU", 0.0), resources.get("GPU", 0.0)
-    if gpus_per_trial and not gpus:
-        raise UsageError(f"--gpus-per-trial {gpus_per_trial:g}: there is no GPU here; leave the flag out or give 0")
-    if gpus_per_trial and gpus_per_trial > gpus:
-        raise UsageError(f"--gpus-per-trial {gpus_per_trial:g}: there are {gpus:g}")
-    gpu = min(gpus, 1.0) if gpus_per_trial is None else gpus_per_trial
-    if gpu > 1 and gpu != int(gpu):
-        raise UsageError(f"--gpus-per-trial {gpu:g}: above one GPU it must be a whole number")
-    by_gpu = int(gpus / gpu + 1e-9) if gpu else None
-    cpu = cpus_per_trial
-    if cpu is None:
-        cpu = 1.0 if by_gpu is None else max(1.0, float(min(8, cores // by_gpu)))
-    if cpu > cores:
-        raise UsageError(f"--cpus-per-trial {cpu:g}: there are {cores:g} cores")
-    by_cpu = int(cores / cpu + 1e-9)
-    count = by_cpu if by_gpu is None else min(by_gpu, by_cpu)
-    what = f"{cpu:g} core{'s' * (cpu != 1)}" if not gpu else f"{gpu:g} GPU and {cpu:g} core{'s' * (cpu != 1)}"
-    return Slots(count, cpu, gpu, f"{count} slot{'s' * (count != 1)} of {what} each")
-
-
-def free_port(asked: int | None, *, beyond: int = 0) -> int:
+def free_port(asked: int | None, *, host: str = LOOPBACK, beyond: int = 0) -> int:
     """The dashboard's port: the one asked for, or the first free one from 8265 and so many `beyond` up.
 
     Raises:
@@ -100,8 +54,12 @@ def free_port(asked: int | None, *, beyond: int = 0) -> int:
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
+                probe.bind((host, port))
+            except socket.gaierror as error:
+                raise UsageError(f"--dashboard-host {printable(host)}: {error.strerror}") from None
+            except OSError as error:
+                if error.errno == errno.EADDRNOTAVAIL:
+                    raise UsageError(f"--dashboard-host {printable(host)}: no address of this machine") from None
                 continue
             return port
     raise UsageError(
@@ -127,6 +85,8 @@ def prepare_environment(*, joins: bool) -> None:
     """
     for name, value in WORKER_ENVIRONMENT.items():
         os.environ.setdefault(name, value)
+    if not joins:  # no other machine is to join: everything listens on loopback, as Ray does on laptops of its own
+        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
     token = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token")
     if joins and ("RAY_AUTH_TOKEN" in os.environ or token.is_file()):
         os.environ.setdefault("RAY_AUTH_MODE", "token")
@@ -162,17 +122,18 @@ def watched(say: Callable[[str], None]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def connected(
-    address: str | None,
-    *,
-    port: int,
-    machine: Mapping[str, float],
-    cpus_per_trial: float | None,
-    gpus_per_trial: float | None,
+    address: str | None, *, port: int, machine: Mapping[str, float], host: str = LOOPBACK
 ) -> Iterator[Cluster]:
     """A Ray cluster for the time of a run: started here on loopback, or joined at `address`.
 
+    Args:
+        address: of a running cluster; None starts one.
+        port: of the dashboard of a cluster started here.
+        machine: what that one has.
+        host: what its dashboard listens on.
+
     Raises:
-        UsageError: no cluster answers at `address`, or the slots asked for are not there.
+        UsageError: no cluster answers at `address`, or none starts.
     """
     import ray
 
@@ -180,7 +141,7 @@ def connected(
         check_address(address)
     quiet = {"logging_level": logging.ERROR, "log_to_driver": False}
     if address is None:
-        context = _start_ray(machine, port, quiet)
+        context = _start_ray(machine, host, port, quiet)
     else:
         try:
             context = ray.init(address=address, runtime_env={"env_vars": WORKER_ENVIRONMENT}, **quiet)
@@ -190,14 +151,33 @@ def connected(
                 "token in RAY_AUTH_TOKEN or ~/.ray/auth_token"
             ) from None
     try:
-        resources = ray.cluster_resources()
-        slots = plan_slots(resources, cpus_per_trial, gpus_per_trial)
-        yield Cluster(slots, context.dashboard_url)
+        nodes = {node["NodeID"]: node["Resources"] for node in ray.nodes() if node["Alive"]}
+        yield Cluster(nodes, context.dashboard_url)
     finally:
         ray.shutdown()
 
 
-def _start_ray(machine: Mapping[str, float], port: int, quiet: dict[str, Any]) -> Any:
+def check_dashboard(host: str) -> str | None:
+    """What a person should know who lets others reach the dashboard; None on loopback.
+
+    Raises:
+        UsageError: others could reach it without logging in.
+    """
+    if host in (LOOPBACK, "localhost", "::1"):
+        return None
+    if os.environ.get("RAY_AUTH_MODE", "token") != "token":
+        raise UsageError(
+            f"--dashboard-host {printable(host)}: RAY_AUTH_MODE is not 'token', and without a login whoever reaches "
+            "the dashboard runs code here; unset it"
+        )
+    os.environ["RAY_AUTH_MODE"] = "token"
+    return (
+        f"warning: the dashboard listens on {printable(host)}. Ray's job API runs code as you for whoever reaches it "
+        "with the token, and what is sent there is not encrypted: open it to networks that you trust"
+    )
+
+
+def _start_ray(machine: Mapping[str, float], host: str, port: int, quiet: dict[str, Any]) -> Any:
     """Start Ray on loopback; again, with other ports, where another search took them in the same moment.
 
     Raises:
@@ -212,7 +192,7 @@ def _start_ray(machine: Mapping[str, float], port: int, quiet: dict[str, Any]) -
                 num_cpus=int(machine["CPU"]),
                 num_gpus=int(machine["GPU"]),
                 include_dashboard=True,
-                dashboard_host="127.0.0.1",
+                dashboard_host=host,
                 dashboard_port=port,
                 object_store_memory=OBJECT_STORE_BYTES,
                 **quiet,
@@ -225,7 +205,7 @@ def _start_ray(machine: Mapping[str, float], port: int, quiet: dict[str, Any]) -
                     f"Ray did not start on this machine ({printable(reason)}); where it is very busy, try again later"
                 ) from None
             time.sleep(random.uniform(0.5, 3.0))
-            port = free_port(None, beyond=random.randrange(1, 50))
+            port = free_port(None, host=host, beyond=random.randrange(1, 50))
     raise AssertionError("the last attempt returns or raises")
 
 
@@ -245,72 +225,3 @@ def check_address(address: str) -> None:
     except OSError as error:
         reason = error.strerror or str(error)
         raise UsageError(f"--address {address}: no Ray cluster answers there ({reason})") from None
-
-
-class Chatter(io.TextIOWrapper):
-    """Text for a log: what a full disk does not take is lost, and holds nobody up."""
-
-    def __init__(self, raw: io.RawIOBase, **settings: Any) -> None:
-        """Write through to an unbuffered file."""
-        super().__init__(LossyWriter(raw), write_through=True, **settings)
-
-
-class LossyWriter(io.BufferedIOBase):
-    """Passes bytes on, and drops those that cannot be written."""
-
-    def __init__(self, raw: io.RawIOBase) -> None:
-        """Write to an unbuffered file."""
-        self._raw = raw
-
-    @property
-    def name(self) -> str:
-        """Of no file that anyone should open."""
-        return "chatter"
-
-    def writable(self) -> bool:
-        """It is."""
-        return True
-
-    def fileno(self) -> int:
-        """Of the file behind."""
-        return self._raw.fileno()
-
-    def write(self, content: Any) -> int:
-        """All of it, or what fits."""
-        with contextlib.suppress(OSError):
-            self._raw.write(content)
-        return len(content)
-
-    def close(self) -> None:
-        """Close the file behind."""
-        with contextlib.suppress(OSError):
-            self._raw.close()
-        super().close()
-
-
-@contextlib.contextmanager
-def chatter_to(path: Path) -> Iterator[TextIO]:
-    """Send all that this process and its children print into a file; yields the real terminal.
-
-    Ray's native parts write to the file descriptors themselves, so these are what is redirected.
-    """
-    sys.stdout.flush()
-    sys.stderr.flush()
-    saved = [os.dup(1), os.dup(2)]
-    terminal = os.fdopen(os.dup(1), "w", encoding=getattr(sys.stdout, "encoding", None) or "utf-8", errors="replace")
-    own = (sys.stdout, sys.stderr)
-    with path.open("ab") as log:
-        os.dup2(log.fileno(), 1)
-        os.dup2(log.fileno(), 2)
-        sys.stdout = Chatter(os.fdopen(os.dup(1), "wb", buffering=0), encoding="utf-8", errors="replace")
-        sys.stderr = Chatter(os.fdopen(os.dup(2), "wb", buffering=0), encoding="utf-8", errors="replace")
-        try:
-            yield terminal
-        finally:
-            for stream in (terminal, sys.stdout, sys.stderr):
-                with contextlib.suppress(OSError):
-                    stream.close()
-            sys.stdout, sys.stderr = own
-            for number, descriptor in enumerate(saved, start=1):
-                os.dup2(descriptor, number)
-                os.close(descriptor)

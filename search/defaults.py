@@ -29,3 +29,6 @@ MAX_FAILURES = 2
 
 KEEP = 5
 """Best settings whose checkpoints stay."""
+
+LOOPBACK = "127.0.0.1"
+"""Only this machine reaches what listens there."""

@@ -16,13 +16,25 @@ from digits_core.errors import UsageError, UserError, printable
 from digits_core.source import DRAWN
 from results.record import EventWriter
 from results.terminal import open_console
+from search.chatter import chatter_to
 from search.closing import print_end, resume_command, this_python
-from search.cluster import chatter_to, check_address, connected, free_port, plan_slots, prepare_environment, watched
+from search.cluster import (
+    check_address,
+    check_dashboard,
+    connected,
+    free_port,
+    prepare_environment,
+    watched,
+)
+from search.defaults import LOOPBACK
 from search.further import FurtherTrials
+from search.nodes import check_nodes, paths_needed
 from search.probe import Probe
 from search.progress import Progress
 from search.run_folder import check_folder, make_longer, open_folder
 from search.settings import Plan, SearchSettings, make_plan
+from search.slots import plan_slots
+from search.storage import Copier, Storage
 
 LOG_FILE = "ray.log"
 
@@ -79,11 +91,16 @@ def run_search(settings: SearchSettings, *, resume: bool = False, command: list[
     """
     console = open_console()
     plan = make_plan(settings)
-    port = free_port(settings.dashboard_port)
     if settings.address is not None:
         check_address(settings.address)
+    warning = check_dashboard(settings.dashboard_host)
+    if warning is not None:
+        console.print(warning, style="yellow", markup=False, soft_wrap=True)
+    port = free_port(settings.dashboard_port, host=settings.dashboard_host)
     folder = Path(settings.out) / settings.name
     check_folder(folder, resume=resume)
+    storage = Storage(folder, settings.storage)
+    storage.try_out(resume=resume)
     probe = Probe(plan.probe_config()) if settings.address is None else None
     data = prepare_data(settings, console)
     data.check(plan.base)
@@ -92,7 +109,25 @@ def run_search(settings: SearchSettings, *, resume: bool = False, command: list[
 
     machine = {} if probe is None else check_machine(settings, probe, data, console)
     events = open_folder(settings, plan, data, folder, resume=resume, command=command)
-    record = events.record
+    with Copier(storage, lambda text: console.print(text, markup=False, soft_wrap=True)) as copier:
+        return _run(settings, plan, data, copier, events, console, resume=resume, port=port, machine=machine)
+
+
+def _run(
+    settings: SearchSettings,
+    plan: Plan,
+    data: DigitData,
+    copier: Copier,
+    events: EventWriter,
+    console: Console,
+    *,
+    resume: bool,
+    port: int,
+    machine: dict[str, float],
+) -> int:
+    """A search in its folder, to the leaderboard; returns the exit code."""
+    record, storage = events.record, copier.storage
+    folder = storage.folder
     try:
         alike = settings.scheduler == "none" and settings.replicates > 1 and settings.replicate_top >= plan.trials
         events.write(
@@ -104,7 +139,7 @@ def run_search(settings: SearchSettings, *, resume: bool = False, command: list[
             resumed=resume,
             comparison=alike,
         )
-        shorter = make_longer(folder, events, plan.base.optim.epochs)
+        shorter = make_longer(storage, events, plan.base.optim.epochs)
         if shorter:
             console.print(
                 f"{', '.join(shorter)}: the checkpoint to go on from was not kept (--keep), so what is known of "
@@ -113,7 +148,7 @@ def run_search(settings: SearchSettings, *, resume: bool = False, command: list[
                 soft_wrap=True,
             )
         with chatter_to(folder / LOG_FILE) as terminal:
-            ending = _tune(settings, plan, data, folder, events, terminal, port=port, machine=machine)
+            ending = _tune(settings, plan, data, copier, events, terminal, port=port, machine=machine)
     except KeyboardInterrupt:  # the second Ctrl-C: the record holds what it holds
         console.print(f"interrupted; go on with\n            {resume_command(settings)}", markup=False, soft_wrap=True)
         return 130
@@ -122,6 +157,7 @@ def run_search(settings: SearchSettings, *, resume: bool = False, command: list[
             not resume and not record.trials
         ):  # nothing has begun: the folder would only stand in the way of the next try
             events.close()
+            copier.forget()
             shutil.rmtree(folder, ignore_errors=True)
         raise
     finally:
@@ -140,7 +176,7 @@ def check_machine(settings: SearchSettings, probe: Probe, data: DigitData, conso
     if found.left_out is not None:
         console.print(found.left_out, markup=False, soft_wrap=True)
     machine = found.resources()
-    plan_slots(machine, settings.cpus_per_trial, settings.gpus_per_trial)
+    plan_slots([machine], settings.cpus_per_trial, settings.gpus_per_trial)
     return {**machine, "GPU": 0.0} if settings.gpus_per_trial == 0 else machine
 
 
@@ -171,7 +207,7 @@ def _tune(
     settings: SearchSettings,
     plan: Plan,
     data: DigitData,
-    folder: Path,
+    copier: Copier,
     events: EventWriter,
     terminal: Any,
     *,
@@ -181,20 +217,20 @@ def _tune(
     """Hand the search to Ray Tune; returns why it ended early, if it did."""
     console = open_console(terminal)
     ending = Ending(settings.time_budget_s)
-    cluster_of_run = connected(
-        settings.address,
-        port=port,
-        machine=machine,
-        cpus_per_trial=settings.cpus_per_trial,
-        gpus_per_trial=settings.gpus_per_trial,
-    )
+    storage = copier.storage
+    folder = storage.folder
+    cluster_of_run = connected(settings.address, port=port, machine=machine, host=settings.dashboard_host)
     with ending.on_signals(lambda text: console.print(text)), cluster_of_run as cluster:
-        console.print(f"slots: {cluster.slots.description}")
+        slots = plan_slots(
+            list(cluster.nodes.values()), settings.cpus_per_trial, settings.gpus_per_trial, settings.slots
+        )
+        console.print(f"slots: {slots.description}")
+        check_nodes(cluster.nodes, paths_needed(settings, plan, storage), data.fingerprint, settings.data.folder)
         if cluster.dashboard and settings.address is None:
             ray = Path(this_python()).with_name("ray")
+            only = " (this machine only)" if settings.dashboard_host == LOOPBACK else ""
             console.print(
-                f"dashboard: http://{cluster.dashboard} (this machine only); `{ray} get-auth-token` prints the token "
-                "it asks for",
+                f"dashboard: http://{cluster.dashboard}{only}; `{ray} get-auth-token` prints the token it asks for",
                 soft_wrap=True,
             )
         elif cluster.dashboard:
@@ -213,19 +249,28 @@ def _tune(
                 confirm=settings.confirm,
             ).most(plan.trials),
             epochs=plan.base.optim.epochs,
-            slots=cluster.slots.count,
+            slots=slots.count,
         )
-        with progress, watched(lambda text: _say_last(terminal, f"{text}; go on with {resume_command(settings)}")):
+
+        def say(text: str) -> None:
+            progress.console.print(text, markup=False, soft_wrap=True)
+
+        def last_words(text: str) -> None:
+            _say_last(terminal, f"{text}; go on with {resume_command(settings)}")
+
+        with progress, watched(last_words), copier.telling(say):
             fit(
                 settings,
                 plan,
                 data,
                 folder,
                 events,
-                cluster.slots,
+                slots,
                 progress.update,
                 ending.reason,
-                say=lambda text: progress.console.print(text, markup=False, soft_wrap=True),
+                say=say,
+                storage=storage,
+                waits=lambda: copier.fault is not None,
             )
         return ending.reason()
 

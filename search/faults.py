@@ -26,6 +26,7 @@ _KINDS = {
     "LocalRayletDiedError": "node_lost",
     "ObjectLostError": "node_lost",
     "OwnerDiedError": "node_lost",
+    "StorageError": "storage",
 }
 
 _WORDS = (
@@ -34,6 +35,7 @@ _WORDS = (
         "out_of_memory",
     ),
     (re.compile(r"No space left on device|Disk quota exceeded", re.I), "disk_full"),
+    (re.compile(r"AWS Error|google::cloud::Status|storage validation marker|validate_storage_marker", re.I), "storage"),
     (re.compile(r"node (?:has )?died|node was (?:terminated|drained|preempted)", re.I), "node_lost"),
     (re.compile(r"actor (?:died|is dead)|worker (?:process has )?died", re.I), "worker_died"),
 )
@@ -43,15 +45,20 @@ PLAIN = {
     "worker_died": "its process died",
     "node_lost": "its node was lost",
     "disk_full": "the disk was full",
+    "storage": "the storage did not give or take its checkpoint",
 }
 """What a person is told instead of Ray's own text, which speaks of actors."""
+
+
+OUTER = ("disk_full", "storage")
+"""Faults of what a trial writes to."""
 
 
 class Fault(NamedTuple):
     """What broke a trial off.
 
     Attributes:
-        kind: `diverged`, `out_of_memory`, `worker_died`, `node_lost`, `disk_full` or `failed`.
+        kind: `diverged`, `out_of_memory`, `worker_died`, `node_lost`, `disk_full`, `storage` or `failed`.
         reason: one line.
     """
 
@@ -86,18 +93,19 @@ def classify(text: str) -> Fault:
 def change_to_retry(trial: TrialRecord, fault: Fault, max_failures: int) -> dict[str, Any] | None:
     """What a trial is started again with; None when it has come to its end.
 
-    A full disk is no fault of the trial, so it does not count. Out of memory is tried once more, with half as many
-    images at once. The very same divergence twice is the setting's own: a third time would give it again.
+    A full disk or a storage out of order is no fault of the trial, so it does not count. Out of memory is tried once
+    more, with half as many images at once. The very same divergence twice is the setting's own: a third time would
+    give it again.
 
     Args:
         trial: with the faults before.
         fault: the new one.
         max_failures: starts after a fault that a trial has, at most.
     """
-    if fault.kind == "disk_full":
-        here = [one for one in trial.faults if one["fault"] == "disk_full" and one["epoch"] == trial.num_epochs]
+    if fault.kind in OUTER:
+        here = [one for one in trial.faults if one["fault"] in OUTER and one["epoch"] == trial.num_epochs]
         return {} if len(here) < MOST_WAITS else None
-    counted = [one for one in trial.faults if one["fault"] != "disk_full"]
+    counted = [one for one in trial.faults if one["fault"] not in OUTER]
     if fault.kind == "failed" or len(counted) >= max_failures:
         return None
     if fault.kind == "diverged" and any(one["reason"] == fault.reason for one in counted):

@@ -142,6 +142,12 @@ def build_parser() -> argparse.ArgumentParser:
         help="the run folder takes no more than 20G, 500M, ...: no new trial starts that would not fit",
     )
     where.add_argument(
+        "--storage",
+        metavar="FOLDER|ADDRESS",
+        help="where checkpoints go, and a copy of the run folder: a folder that every node of a cluster sees, or "
+        "s3://bucket/folder; without it both lie in --out alone",
+    )
+    where.add_argument(
         "--max-failures",
         type=at_least(0),
         metavar="N",
@@ -157,8 +163,25 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="X|auto",
         help="GPUs of a slot, fractions too (default: 1 where there is one)",
     )
-    where.add_argument("--address", metavar="auto|HOST:PORT", help="join a running Ray cluster")
+    where.add_argument(
+        "--slots",
+        type=at_least(1),
+        metavar="N",
+        help="trials side by side (default: as many as fit); more than fit let a cluster grow that can",
+    )
+    where.add_argument(
+        "--address",
+        metavar="auto|HOST:PORT",
+        help="join a running Ray cluster, with the token in ~/.ray/auth_token (default local: start one here)",
+    )
     where.add_argument("--dashboard-port", type=_port, metavar="N", help="of the Ray dashboard (default: a free one)")
+    where.add_argument(
+        "--dashboard-host",
+        default=defaults.LOOPBACK,
+        metavar="HOST",
+        help="what the dashboard listens on (default 127.0.0.1, this machine alone); with anything else, whoever "
+        "reaches it and has the token can run code here",
+    )
     where.add_argument("--dry-run", action="store_true", help="print what would run and end")
     return parser
 

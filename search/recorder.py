@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ray.tune import Callback
@@ -23,12 +23,13 @@ from digits_core.files import (
     THRESHOLDS_FILE,
 )
 from results.matches import drop_matches, matches_path, resampled_scores
-from results.record import FULL, EventWriter, RunRecord, TrialRecord
+from results.record import FULL, EventWriter, RunRecord
 from results.schema import ENDED, EPOCH_NUMBERS
 from results.store import CHECKPOINTS, THRESHOLDS, write_views
 from results.tables import replacing
 from search.faults import PLAIN, Fault, change_to_retry, classify, kernel_kills
 from search.sampler import Proposal
+from search.storage import Storage, StorageError
 
 VIEW_SECONDS = 3.0
 """The Parquet views are rewritten at most this often, and at the end."""
@@ -41,6 +42,7 @@ class Recorder(Callback):
         self,
         folder: Path,
         events: EventWriter,
+        storage: Storage,
         *,
         space: str,
         keep: int,
@@ -55,6 +57,7 @@ class Recorder(Callback):
         Args:
             folder: the run's.
             events: its open record.
+            storage: where checkpoints lie.
             space: name of the space, for the rows.
             keep: checkpoints of so many best settings stay, each that of its first training.
             hold: so many stay while the run goes on: further seeds may yet change who is best.
@@ -63,7 +66,7 @@ class Recorder(Callback):
             ending: why the whole run is ending: `interrupted`, `time budget` or None.
             watcher: called with the record and a trial's id after each report and each end.
         """
-        self._folder, self._events = folder, events
+        self._folder, self._events, self._storage = folder, events, storage
         self._space, self._keep, self._hold = space, keep, max(keep, hold)
         self._max_failures, self._kernel_kills = max_failures, kernel_kills()
         self._cuts, self._ending, self._watcher = cuts, ending, watcher
@@ -129,13 +132,13 @@ class Recorder(Callback):
     def on_checkpoint(self, iteration: int, trials: list[Trial], trial: Trial, checkpoint: Any, **info: Any) -> None:
         """Ray has stored a checkpoint to go on from."""
         name = _name(trial)
-        before = self.record.trials[name].saved_in(self._folder)
-        path = Path(checkpoint.path).relative_to(self._folder.resolve())
+        before = self.record.trials[name].saved
+        path = self._storage.relative(checkpoint.path)
         epoch = self.record.trials[name].num_epochs  # each report bears its checkpoint
-        self._events.write("checkpoint", trial_id=name, path=path.as_posix(), epoch=epoch)
+        self._events.write("checkpoint", trial_id=name, path=path, epoch=epoch)
         # Ray deletes those of this start of the trial itself, and knows nothing of those of the starts before.
-        if before is not None and before.parent != self._folder / path.parent:
-            shutil.rmtree(before, ignore_errors=True)
+        if before is not None and PurePosixPath(before).parent != PurePosixPath(path).parent:
+            self._drop_saved(before)
 
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """A trial ended without an error: finished, stopped or interrupted."""
@@ -203,14 +206,13 @@ class Recorder(Callback):
         try:
             self._keep_best(name)
         except OSError as error:
-            if error.errno not in FULL:
+            fault = "storage" if isinstance(error, StorageError) else "disk_full"
+            if fault == "disk_full" and error.errno not in FULL:
                 raise
             # It ends once there is room: what it would be kept from is still there.
             known = self.record.trials[name]
             if known.status != "interrupted":
-                self._events.write(
-                    "fault", trial_id=name, fault="disk_full", reason=PLAIN["disk_full"], epoch=known.num_epochs
-                )
+                self._events.write("fault", trial_id=name, fault=fault, reason=PLAIN[fault], epoch=known.num_epochs)
             self._unkept.append((name, status, reason))
             return
         self._events.write("end", trial_id=name, status=status, reason=reason)
@@ -219,21 +221,24 @@ class Recorder(Callback):
         if status in ENDED and (
             status != "finished" or trial.checkpoint is None
         ):  # one that is kept may be made longer
-            self._drop_saved(trial)
+            self._drop_saved(trial.saved)
         self._show(name)
 
-    def _drop_saved(self, trial: TrialRecord) -> None:
+    def _drop_saved(self, saved: str | None) -> None:
         """Delete what a trial would go on from."""
-        saved = trial.saved_in(self._folder)
-        if saved is not None:
-            shutil.rmtree(saved, ignore_errors=True)
+        if saved is not None and self._storage.holds(saved):
+            self._storage.drop(saved)
 
     def _keep_best(self, name: str) -> None:
         """Take the best epoch's model and its threshold sweep out of Ray's last checkpoint."""
-        saved = self.record.trials[name].saved_in(self._folder)
-        best = None if saved is None else saved / BEST_FOLDER
-        if best is None or not best.is_dir():
+        saved = self.record.trials[name].saved
+        if saved is None or not self._storage.holds(saved):
             return
+        with self._storage.here(f"{saved}/{BEST_FOLDER}") as best:
+            if best is not None:
+                self._take(name, best)
+
+    def _take(self, name: str, best: Path) -> None:
         target = self._folder / CHECKPOINTS / name
         half = target.with_name(f".{name}.half")
         shutil.rmtree(half, ignore_errors=True)
@@ -263,7 +268,7 @@ class Recorder(Callback):
         for loser in (trial for trial in kept if trial.trial_id not in leads):
             shutil.rmtree(self._folder / str(loser.checkpoint), ignore_errors=True)
             if loser.status in ENDED:
-                self._drop_saved(loser)
+                self._drop_saved(loser.saved)
             self._events.write("kept", trial_id=loser.trial_id, path=None)
 
     def _show(self, name: str) -> None:

@@ -5,6 +5,7 @@ import os
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from digits_core.command import run_command
@@ -43,6 +44,7 @@ def _handle(args: argparse.Namespace, typed: list[str]) -> int:
         parse_size,
         read_knobs,
         run_name,
+        storage_address,
     )
 
     how = manner(args.space, args.sampler, args.scheduler, args.replicates, args.screen)
@@ -92,8 +94,11 @@ def _handle(args: argparse.Namespace, typed: list[str]) -> int:
         disk_bytes=None if args.disk is None else parse_size(args.disk),
         cpus_per_trial=args.cpus_per_trial,
         gpus_per_trial=args.gpus_per_trial,
-        address=args.address,
+        storage=None if args.storage is None else storage_address(args.storage),
+        slots=args.slots,
+        address=None if args.address == "local" else args.address,
         dashboard_port=args.dashboard_port,
+        dashboard_host=args.dashboard_host,
         init_from=init_from,
         fixed=fixed,
         config=config,
@@ -116,8 +121,19 @@ def _resume(args: argparse.Namespace, typed: list[str]) -> int:
     _refuse_others(args, {"resume", *CHANGEABLE}, only)
     from search.driver import run_search
     from search.run_folder import resumed_settings
+    from search.settings import storage_address
+    from search.storage import Storage
 
-    settings = changed_settings(resumed_settings(args.out, args.resume), args)
+    asked = None if args.storage is None else storage_address(args.storage)
+    if asked is not None and not (Path(args.out) / args.resume).exists():
+        Storage(Path(args.out) / args.resume, asked).fetch_run()
+    before = resumed_settings(args.out, args.resume)
+    if asked is not None and asked != before.storage:
+        raise UsageError(
+            f"--storage {args.storage}: the checkpoints of {args.resume} lie in {before.storage or 'its run folder'}; "
+            "leave the flag out"
+        )
+    settings = changed_settings(before, args)
     return run_search(settings, resume=True, command=["python", "-m", "search.run", *typed])
 
 
@@ -133,6 +149,12 @@ CHANGEABLE = (
     "keep",
     "disk",
     "max_failures",
+    "storage",
+    "slots",
+    "address",
+    "cpus_per_trial",
+    "gpus_per_trial",
+    "dashboard_host",
 )
 """Flags that go with --resume."""
 
@@ -160,9 +182,14 @@ def changed_settings(before: "SearchSettings", args: argparse.Namespace) -> "Sea
         now = replace(now, time_budget_s=parse_duration(args.time_budget))
     if args.disk is not None:
         now = replace(now, disk_bytes=parse_size(args.disk))
-    for name in ("replicates", "replicate_top", "keep", "max_failures", "dashboard_port"):
+    given = ("slots", "address", "cpus_per_trial", "gpus_per_trial", "dashboard_port")
+    for name in ("replicates", "replicate_top", "keep", "max_failures", *given):
         if getattr(args, name) is not None:
             now = replace(now, **{name: getattr(args, name)})
+    if now.address == "local":
+        now = replace(now, address=None)
+    if args.dashboard_host != defaults.LOOPBACK:
+        now = replace(now, dashboard_host=args.dashboard_host)
     if before.replicate_top >= make_plan(before).trials and args.replicate_top is None:  # all of them, so still
         now = replace(now, replicate_top=make_plan(now).trials)
     return now
@@ -217,11 +244,11 @@ def _dry_run(settings: Any) -> int:
     from digits_core.sweep import NUM_SWEPT
     from results.record import RunRecord
     from results.terminal import open_console
-    from search.cluster import plan_slots
     from search.driver import prepare_data
     from search.further import FurtherTrials
     from search.probe import Probe
     from search.settings import make_plan
+    from search.slots import plan_slots
     from spaces.registry import DEFAULT_BASELINE
 
     plan = make_plan(settings)
@@ -242,7 +269,9 @@ def _dry_run(settings: Any) -> int:
     if settings.address is None:
         found = Probe(plan.probe_config()).findings(data.categories.num_classes)
         found.check(settings.gpus_per_trial)
-        slots = plan_slots(found.resources(), settings.cpus_per_trial, settings.gpus_per_trial).description
+        slots = plan_slots(
+            [found.resources()], settings.cpus_per_trial, settings.gpus_per_trial, settings.slots
+        ).description
     else:
         slots = f"those of the cluster at {settings.address}"
     console.print(

@@ -22,6 +22,7 @@ from results.schema import ENDED
 from results.store import RUN_FILE, read_run_file
 from results.tables import write_text
 from search.settings import Plan, SearchSettings
+from search.storage import Storage
 
 MIN_FREE_BYTES = 2**30
 """A search does not start on a disk with less."""
@@ -151,7 +152,7 @@ def describe_space(plan: Plan) -> dict[str, Any]:
     return {"name": plan.space.name, "trials": plan.trials, "swept_settings": NUM_SWEPT + len(plan.sweep)}
 
 
-def make_longer(folder: Path, events: EventWriter, epochs: int) -> list[str]:
+def make_longer(storage: Storage, events: EventWriter, epochs: int) -> list[str]:
     """Let trials that trained to a shorter end go on, where the checkpoint to go on from is still there.
 
     Returns:
@@ -164,7 +165,7 @@ def make_longer(folder: Path, events: EventWriter, epochs: int) -> list[str]:
             continue
         if trial.status in ENDED and not (trial.status == "finished" and trial.trained_out):
             continue
-        if trial.status in ENDED and trial.saved_in(folder) is None:
+        if trial.status in ENDED and (trial.saved is None or not storage.holds(trial.saved, ask=True)):
             lacking.append(trial.trial_id)
             continue
         config = TrainConfig.from_flat({**trial.config, "optim.epochs": epochs})

@@ -69,7 +69,7 @@ class Proposal:
         role: str = "search",
         baseline: str | None = None,
         optuna_trial: optuna.Trial | None = None,
-        resume_from: str | None = None,
+        resume_from: dict[str, Any] | None = None,
         starts: int = 0,
         coverage: Coverage | None = None,
     ) -> None:

@@ -11,11 +11,11 @@ from digits_core.anchors import setting_digest
 from digits_core.config import TrainConfig, knob_named, parse_assignment, read_toml
 from digits_core.errors import UsageError, printable
 from digits_core.knob import Flat, Scalar
-from digits_core.remote import is_address
+from digits_core.remote import is_address, open_place
 from digits_core.source import DRAWN, DataSource
 from digits_core.stages import parse_stages
 from results.events import is_name
-from search.defaults import COMPARISON_REPLICATES, KEEP, MAX_FAILURES, REPLICATE_TOP, SCREEN, TRIALS
+from search.defaults import COMPARISON_REPLICATES, KEEP, LOOPBACK, MAX_FAILURES, REPLICATE_TOP, SCREEN, TRIALS
 from spaces.catalogue import SPACES, get_spaces
 from spaces.registry import Overrides, Space, check_space, combine, enumerate_settings
 
@@ -37,6 +37,9 @@ class SearchSettings:
         confirm: how many settings are confirmed on images set apart; 0 confirms none.
         max_failures: starts after a fault that a trial has, at most.
         disk_bytes: the run folder takes no more; None leaves it to the disk.
+        storage: where checkpoints and a copy of the run folder lie, a path or an address; None keeps all in the folder.
+        slots: trials side by side; None takes as many as there is room for.
+        dashboard_host: what the dashboard of a Ray of its own listens on.
         screen: whether settings whose anchors miss the digits are left untrained.
         init_from: the folder of weights that every training starts from, whatever a space says; None leaves that to
             `model.weights`.
@@ -63,10 +66,13 @@ class SearchSettings:
     keep: int = KEEP
     max_failures: int = MAX_FAILURES
     disk_bytes: int | None = None
+    storage: str | None = None
+    slots: int | None = None
     cpus_per_trial: float | None = None
     gpus_per_trial: float | None = None
     address: str | None = None
     dashboard_port: int | None = None
+    dashboard_host: str = LOOPBACK
     init_from: str | None = None
     fixed: Flat = field(default_factory=dict)
     config: Flat = field(default_factory=dict)
@@ -256,6 +262,18 @@ def read_knobs(assignments: list[str], config: str | None) -> tuple[Flat, Flat]:
         ConfigError: an unknown knob, a value it does not take, or a file that cannot be read.
     """
     return dict(parse_assignment(text) for text in assignments), {} if config is None else read_toml(Path(config))
+
+
+def storage_address(text: str) -> str:
+    """The place of `--storage`: an address, or a folder as an absolute path, so that workers find it.
+
+    Raises:
+        UsageError: an address of another form.
+    """
+    if is_address(text):
+        open_place(text, "--storage")
+        return text
+    return str(Path(text).expanduser().absolute())
 
 
 def data_source(folder: str, **names: Any) -> DataSource:

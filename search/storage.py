@@ -12,10 +12,11 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
+from urllib.parse import urlsplit
 
 from digits_core.errors import UsageError, printable
 from digits_core.files import is_inside
-from digits_core.remote import FAULTS, is_address, open_place, reason
+from digits_core.remote import FAULTS, fetch_files, is_address, list_files, open_place, reason
 from results.record import EVENTS_FILE, TrialRecord
 
 TUNE_FOLDER = "tune"
@@ -52,9 +53,11 @@ class Storage:
         if address is not None and is_address(address):
             self._fs, base = open_place(address, "--storage")
             self._root = f"{base.rstrip('/')}/{folder.name}"
+            self._has_folders = urlsplit(address).scheme in ("file", "hdfs")  # a store has names alone
         else:
             self._fs = LocalFileSystem()
             self._root = str(folder.resolve() if address is None else Path(address).absolute() / folder.name)
+            self._has_folders = True
         self._copied: dict[str, tuple[int, int]] = {}
 
     @property
@@ -75,14 +78,8 @@ class Storage:
         return {"address": self.address, "path": f"{self._root}/{name}"}
 
     def saved(self, trial: TrialRecord) -> str | None:
-        """The checkpoint that a trial goes on from, where it is there.
-
-        Raises:
-            StorageError: the storage does not answer.
-        """
-        if not self.apart:
-            return trial.saved if trial.saved_in(self.folder) is not None else None
-        return trial.saved if trial.saved is not None and self._is_folder(trial.saved) else None
+        """The checkpoint that a trial goes on from, as far as can be told without asking a storage that is apart."""
+        return trial.saved if trial.saved is not None and self.holds(trial.saved) else None
 
     @contextlib.contextmanager
     def here(self, name: str) -> Iterator[Path | None]:
@@ -93,7 +90,7 @@ class Storage:
         """
         if not self.apart:
             place = self.folder / name
-            yield place if place.is_dir() else None
+            yield place if self.holds(name) else None
             return
         if not self._is_folder(name):
             yield None
@@ -102,23 +99,45 @@ class Storage:
             _fetch(self._fs, f"{self._root}/{name}", Path(scratch))
             yield Path(scratch)
 
+    def holds(self, name: str, *, ask: bool = False) -> bool:
+        """Whether a folder in it is there.
+
+        Args:
+            name: the folder's, relative.
+            ask: a storage that is apart, too; else it is taken to be there.
+
+        Raises:
+            StorageError: the storage does not answer.
+        """
+        if self.apart:
+            return self._is_folder(name) if ask else True
+        place = self.folder / name
+        return is_inside(place, self.folder) and place.is_dir() and not place.samefile(self.folder)
+
     def drop(self, name: str) -> None:
         """Delete a folder; what a storage does not delete just now stays."""
         if not self.apart:
             shutil.rmtree(self.folder / name, ignore_errors=True)
             return
         with contextlib.suppress(*FAULTS):
-            self._fs.delete_dir(f"{self._root}/{name}")
+            self._fs.delete_dir(f"{self._root}/{name}".rstrip("/"))
 
-    def try_out(self) -> None:
-        """See that files can be written, read and deleted there.
+    def try_out(self, *, resume: bool) -> None:
+        """See that files can be written and deleted there, and that no other run of that name lies there.
 
         Raises:
-            UsageError: they cannot.
+            UsageError: they cannot, or one does.
         """
+        from pyarrow.fs import FileType
+
         if not self.apart:
             return
         try:
+            if not resume and self._fs.get_file_info(f"{self._root}/{EVENTS_FILE}").type == FileType.File:
+                raise UsageError(
+                    f"--storage {printable(str(self.address))}: holds a run {self.folder.name}; go on with it by "
+                    f"--resume {self.folder.name} --storage ..., or name another"
+                )
             self._write(".tried", b"written to try the storage")
             self._fs.delete_file(f"{self._root}/.tried")
         except FAULTS as error:
@@ -140,14 +159,10 @@ class Storage:
                 raise UsageError(f"--storage {printable(str(self.address))}: holds no run {self.folder.name}")
             shutil.rmtree(half, ignore_errors=True)
             half.mkdir(parents=True)
-            for info in self._fs.get_file_info(FileSelector(self._root)):
-                name = PurePosixPath(info.path).name
-                if name in NOT_COPIED:
-                    continue
-                if info.type == FileType.Directory:
-                    _fetch(self._fs, info.path, half / name)
-                elif is_inside(half / name, half):
-                    (half / name).write_bytes(self._read(info.path))
+            tops = [info.path for info in self._fs.get_file_info(FileSelector(self._root))]
+            tops = [path for path in tops if PurePosixPath(path).name not in NOT_COPIED]
+            files = [info.path for info in list_files(self._fs, tops)]
+            fetch_files(self._fs, self._root, files, half)
             half.rename(self.folder)
         except FAULTS as error:
             raise UsageError(f"--storage {printable(str(self.address))}: cannot be read ({reason(error)})") from None
@@ -193,14 +208,10 @@ class Storage:
         except FAULTS as error:
             raise StorageError(reason(error)) from None
 
-    def _read(self, path: str) -> bytes:
-        with self._fs.open_input_stream(path) as file:
-            return bytes(file.read())
-
     def _write(self, name: str, content: bytes) -> None:
         path = f"{self._root}/{name}"
-        # A store has no folders, but a shared folder has.
-        self._fs.create_dir(str(PurePosixPath(path).parent), recursive=True)
+        if self._has_folders:
+            self._fs.create_dir(str(PurePosixPath(path).parent), recursive=True)
         with self._fs.open_output_stream(path) as file:
             file.write(content)
 
@@ -214,16 +225,21 @@ def fetch_checkpoint(where: dict[str, Any], target: Path) -> Path | None:
     address, path = where["address"], where["path"]
     if address is None or not is_address(address):
         return Path(path) if Path(path).is_dir() else None
+    from pyarrow.fs import FileType
+
     filesystem, _ = open_place(address, "--storage")
-    _fetch(filesystem, path, target)
-    return target
+    try:
+        there = filesystem.get_file_info(path).type == FileType.Directory
+    except FAULTS as error:
+        raise StorageError(reason(error)) from None
+    if there:
+        _fetch(filesystem, path, target)
+    return target if there else None
 
 
 def _fetch(filesystem: Any, path: str, target: Path) -> None:
-    from pyarrow.fs import copy_files
-
     try:
-        copy_files(path, str(target), source_filesystem=filesystem)
+        fetch_files(filesystem, path, [info.path for info in list_files(filesystem, [path])], target)
     except FAULTS as error:
         raise StorageError(reason(error)) from None
 
@@ -241,40 +257,57 @@ def _marks(folder: Path) -> Iterator[tuple[str, tuple[int, int]]]:
 
 
 class Copier:
-    """Keeps the copy of a run folder up to date in a thread of its own.
+    """Keeps the copy of a run folder up to date, in a thread of its own; where none is kept it does nothing.
 
     Attributes:
+        storage: where the copy lies.
         fault: why the storage takes nothing for now; None while it does.
     """
 
     def __init__(self, storage: Storage, say: Callable[[str], None]) -> None:
         """Copy to a storage; `say` tells the person at the terminal a sentence."""
-        self._storage, self._say = storage, say
+        self.storage, self._say = storage, say
         self.fault: str | None = None
         self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="copier", daemon=True)
+        self._wanted = storage.apart
+        self._thread = threading.Thread(target=self._follow, name="copier", daemon=True)
 
     def __enter__(self) -> "Copier":
         """Begin."""
-        if self._storage.apart:
+        if self._wanted:
             self._thread.start()
         return self
 
     def __exit__(self, *error: object) -> None:
         """Complete the copy, as far as the storage lets it."""
-        if not self._storage.apart:
-            return
         self._ended.set()
+        if not self._wanted:
+            return
         self._thread.join()
         for _ in range(LAST_TRIES):
             if self._copy():
                 return
             time.sleep(COPY_SECONDS)
-        self._say(
-            f"the copy of {self._storage.folder} in --storage is not complete ({self.fault}); --resume completes it"
-        )
+        self._say(f"the copy of {self.storage.folder} in --storage is not whole ({self.fault}); --resume completes it")
 
-    def _run(self) -> None:
+    @contextlib.contextmanager
+    def telling(self, say: Callable[[str], None]) -> Iterator[None]:
+        """Tell another terminal for a while."""
+        before, self._say = self._say, say
+        try:
+            yield
+        finally:
+            self._say = before
+
+    def forget(self) -> None:
+        """The run came to nothing: no copy of it is kept."""
+        self._wanted = False
+        self._ended.set()
+        if self.storage.apart:
+            self._thread.join()
+            self.storage.drop("")
+
+    def _follow(self) -> None:
         pause = COPY_SECONDS
         while not self._ended.wait(pause):
             started = time.monotonic()
@@ -284,15 +317,15 @@ class Copier:
     def _copy(self) -> bool:
         before = self.fault
         try:
-            self._storage.copy()
+            self.storage.copy()
             self.fault = None
         except OSError as error:
             self.fault = str(error) or type(error).__name__
         if self.fault is not None and before is None:
             self._say(
-                f"--storage {self._storage.address} does not take the run folder ({self.fault}); it is tried "
-                "again, and no new trial is started until it does"
+                f"--storage {self.storage.address} does not take the run folder ({self.fault}); it is tried again, "
+                "and no new trial is started until it does"
             )
         elif self.fault is None and before is not None:
-            self._say("--storage takes the run folder again: trials are started")
+            self._say("--storage takes the run folder again")
         return self.fault is None

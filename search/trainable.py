@@ -18,6 +18,7 @@ from digits_core.config import TaskConfig, TrainConfig
 from digits_core.errors import UserError
 from digits_core.files import BEST_FOLDER, CONFIRM_FILE, MATCHES_FILE, MODEL_FILE, THRESHOLDS_FILE
 from digits_core.source import DataSource
+from search.storage import fetch_checkpoint
 
 if TYPE_CHECKING:
     from digits_core.cache import Split
@@ -37,8 +38,9 @@ def run_trial(params: dict[str, Any]) -> None:
 
     Args:
         params: `config` (flat knobs), `data` (a DataSource as a dict), `fingerprint`, `metric`, `device`,
-            `resume_from` (a checkpoint folder or None), `sweep` (flat `detect.*` settings to score after
-            training beside the grid that every trial is swept over) and `role` (`confirm` scores the part set apart).
+            `resume_from` (what `Storage.where` gave of a checkpoint, or None), `sweep` (flat `detect.*` settings to
+            score after training beside the grid that every trial is swept over) and `role` (`confirm` scores the part
+            set apart).
 
     Raises:
         DivergedError: a loss was not finite.
@@ -51,15 +53,11 @@ def run_trial(params: dict[str, Any]) -> None:
     free_memory(params["device"])
     config = TrainConfig.from_flat(params["config"])
     tasks = tasks_of(config, params["sweep"])
-    checkpoint = tune.get_checkpoint()
     resume_from = params["resume_from"]
     with tempfile.TemporaryDirectory(prefix="digit-search-") as scratch:
-        if resume_from is not None and not is_whole(
-            Path(resume_from)
-        ):  # a power cut takes what was not on the disk yet
-            resume_from = None
-        if checkpoint is not None:  # Ray started the trial again after a fault
-            resume_from = checkpoint.to_directory(str(Path(scratch) / "resume"))
+        begun = None if resume_from is None else fetch_checkpoint(resume_from, Path(scratch) / "resume")
+        if begun is not None and not is_whole(begun):  # a power cut takes what was not on the disk yet
+            begun = None
         try:
             data = _data(params["fingerprint"], json.dumps(params["data"]))
             workdir = Path(scratch) / "work"
@@ -71,7 +69,7 @@ def run_trial(params: dict[str, Any]) -> None:
                 score_floor=min([SCORE_FLOOR, *(task.score for task in tasks)]),
                 confirm=params["role"] == "confirm",
                 workdir=workdir,
-                resume_from=None if resume_from is None else Path(resume_from),
+                resume_from=begun,
                 device=params["device"],
             )
         except UserError as error:

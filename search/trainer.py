@@ -28,7 +28,8 @@ def run_trainer(
     from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
 
-    from search.cluster import chatter_to, connected, free_port
+    from search.chatter import chatter_to
+    from search.cluster import connected, free_port
     from search.faults import classify
     from search.together import keep_model, read_epochs, train_together
 
@@ -48,14 +49,8 @@ def run_trainer(
         from results.terminal import open_console
 
         shown = Shown(open_console(terminal), state, total)
-        slots = connected(
-            None,
-            port=free_port(None),
-            machine=machine if plan.gpus else {**machine, "GPU": 0.0},
-            cpus_per_trial=None,
-            gpus_per_trial=None,
-        )
-        with slots, shown:
+        ray_of_run = connected(None, port=free_port(None), machine=machine if plan.gpus else {**machine, "GPU": 0.0})
+        with ray_of_run, shown:
             trainer = TorchTrainer(
                 train_together,
                 train_loop_config=params,

@@ -16,7 +16,6 @@ from digits_core.cache import DigitData
 from digits_core.config import TrainConfig
 from results.record import EventWriter, RunRecord, TrialRecord
 from results.schema import ENDED
-from search.cluster import Slots
 from search.further import FurtherTrials
 from search.recorder import Recorder
 from search.room import Room
@@ -24,10 +23,10 @@ from search.sampler import Proposal, SettingSearcher
 from search.scheduler import RuleScheduler, build_rule
 from search.screen import Screen
 from search.settings import Plan, SearchSettings
+from search.slots import Slots
+from search.storage import Storage
 from search.study import close_strays, open_study, open_trial, state_of
 from search.trainable import run_trial
-
-TUNE_FOLDER = "tune"
 
 
 class EarlyEnd(Stopper):
@@ -60,6 +59,8 @@ def fit(
     watcher: Callable[[RunRecord, str], None],
     ending: Callable[[], str | None],
     say: Callable[[str], None],
+    storage: Storage,
+    waits: Callable[[], bool],
 ) -> None:
     """Run every trial of a plan that has not ended.
 
@@ -73,6 +74,8 @@ def fit(
         watcher: called after each report and each end.
         ending: why the run is to end early, or None.
         say: tells the person at the terminal a sentence.
+        storage: where checkpoints lie.
+        waits: whether nothing new may start for now, for want of the storage.
 
     Raises:
         SpaceError: a space drew a setting that cannot be.
@@ -88,6 +91,7 @@ def fit(
     recorder = Recorder(
         folder,
         events,
+        storage,
         space=plan.space.name,
         keep=settings.keep,
         hold=max(settings.replicate_top if settings.replicates > 1 else 0, settings.confirm + 1),
@@ -102,6 +106,7 @@ def fit(
     further = FurtherTrials(
         record, replicates=settings.replicates, top=settings.replicate_top, confirm=settings.confirm
     )
+    room = Room(folder, slots=slots.count, most=settings.disk_bytes, say=say, regained=events.reserve)
     searcher = SettingSearcher(
         plan.space,
         plan.base,
@@ -128,9 +133,9 @@ def fit(
         ),
         on_screen=recorder.screened,
         further=further.next,
-        held=Room(folder, slots=slots.count, most=settings.disk_bytes, say=say, regained=events.reserve).held,
-        again=lambda broken: start_again(folder, record, broken),
-        waiting=unfinished(folder, record, study),
+        held=lambda: room.held() or waits(),
+        again=lambda broken: start_again(storage, record, broken),
+        waiting=unfinished(storage, record, study),
         tried=[digest for trial in searched for digest in (trial.config_hash, longer_digest(trial, plan))],
         num_tried=sum(trial.status != "screened" for trial in searched),
         num_trials_before=len(record.trials),
@@ -152,7 +157,7 @@ def fit(
         run_config=tune.RunConfig(
             # A resumed run reads the checkpoints of the one before: their names must not meet.
             name=f"{events.record.num_drivers:03d}",
-            storage_path=str((folder / TUNE_FOLDER).resolve()),
+            **storage.tune_settings(),
             stop=EarlyEnd(ending),
             callbacks=[recorder],
             verbose=0,
@@ -172,10 +177,10 @@ def fit(
             recorder.finish()
 
 
-def unfinished(folder: Path, record: RunRecord, study: optuna.Study) -> list[Proposal]:
+def unfinished(storage: Storage, record: RunRecord, study: optuna.Study) -> list[Proposal]:
     """The trials of an earlier driver that have not ended, each to go on from its last checkpoint."""
     return [
-        start_of(folder, trial, open_trial(study, trial.trial_id))
+        start_of(storage, trial, open_trial(study, trial.trial_id))
         for trial in record.trials.values()
         if to_go_on(trial)
     ]
@@ -186,24 +191,24 @@ def to_go_on(trial: TrialRecord) -> bool:
     return trial.status not in ENDED and not trial.done and trial.role != "retrain"
 
 
-def start_of(folder: Path, trial: TrialRecord, optuna_trial: optuna.Trial | None) -> Proposal:
+def start_of(storage: Storage, trial: TrialRecord, optuna_trial: optuna.Trial | None) -> Proposal:
     """A trial from its last checkpoint."""
-    saved = trial.saved_in(folder)
+    saved = storage.saved(trial)
     return Proposal(
         trial.trial_id,
         TrainConfig.from_flat(trial.config),
         role=trial.role,
         baseline=trial.baseline,
         optuna_trial=optuna_trial,
-        resume_from=None if saved is None else str(saved.resolve()),
+        resume_from=None if saved is None else storage.where(saved),
         starts=len(trial.faults),
     )
 
 
-def start_again(folder: Path, record: RunRecord, broken: Proposal) -> Proposal | TrialState:
+def start_again(storage: Storage, record: RunRecord, broken: Proposal) -> Proposal | TrialState:
     """What to start in the place of a training that a fault broke off, or what Optuna is told of its end."""
     trial = record.trials[broken.trial_id]
-    return start_of(folder, trial, broken.optuna_trial) if to_go_on(trial) else state_of(trial)
+    return start_of(storage, trial, broken.optuna_trial) if to_go_on(trial) else state_of(trial)
 
 
 def settle(record: RunRecord, study: optuna.Study, recorder: Recorder) -> None:

@@ -10,14 +10,6 @@ os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items):
-    """Side by side, one process has all tests that start Ray: it takes the machine for itself as it is."""
-    for item in items:
-        if item.get_closest_marker("ray"):
-            item.add_marker(pytest.mark.xdist_group("ray"))
-
-
 @pytest.fixture(scope="session", autouse=True)
 def own_cache(tmp_path_factory):
     """A cache folder of the test session's own."""

@@ -21,6 +21,7 @@ from digits_core.model import DRAWN_WEIGHTS
 from results import compare, export, leaderboard, plots
 from results.record import EventWriter
 from search import replay, retrain, run
+from search.storage import Storage
 from searched import Searched
 
 DEEP = "[" * 100_000
@@ -436,10 +437,10 @@ def test_a_stranger_cannot_have_files_deleted_by_a_link(tmp_path):
     trial = TrialRecord("t0", "s", None, {"optim.epochs": 1}, "x", 0, {}, None)
     for path in ("tune/checkpoint_000000", "../home", str(outside), "a\0b", ""):
         trial.saved = path
-        assert trial.saved_in(folder) is None
+        assert Storage(folder).saved(trial) is None
     (folder / "tune" / "checkpoint_000001").mkdir()
     trial.saved = "tune/checkpoint_000001"
-    assert trial.saved_in(folder) == folder / "tune" / "checkpoint_000001"
+    assert Storage(folder).saved(trial) == "tune/checkpoint_000001"
 
 
 def test_a_second_writer_is_refused_and_a_dead_one_leaves_no_lock(tmp_path, capsys):

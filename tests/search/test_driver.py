@@ -5,7 +5,7 @@ import time
 import pytest
 
 from results.record import read_record
-from search.cluster import chatter_to
+from search.chatter import chatter_to
 from search.driver import Ending
 from search.progress import Progress, clock, setting_words
 

@@ -23,7 +23,7 @@ from results.record import read_record
 from results.schema import THRESHOLDS
 from search.replay import replay
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.ray, pytest.mark.xdist_group("ray"), pytest.mark.timeout(300)]
 
 ROOT = Path(__file__).parents[2]
 
@@ -292,7 +292,7 @@ def test_a_time_budget_ends_the_run_and_what_it_broke_off_can_go_on(tmp_path, dr
     assert len(board) == len(record.trials)
     for trial in broken_off:
         if trial.saved is not None:  # --resume goes on from there
-            assert trial.saved_in(tmp_path / "short").is_dir()
+            assert (tmp_path / "short" / trial.saved).is_dir()
             assert board.loc[trial.trial_id, "val_map_low"] <= board.loc[trial.trial_id, "val_map_high"]
 
 

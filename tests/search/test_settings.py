@@ -2,8 +2,9 @@ import pytest
 
 from digits_core.config import TrainConfig
 from digits_core.errors import SpaceError, UsageError
-from search.cluster import free_port, plan_slots
+from search.cluster import free_port
 from search.settings import SearchSettings, make_plan, manner, parse_duration, run_name
+from search.slots import plan_slots
 
 
 def test_a_plan_resolves_space_config_and_flags():
@@ -122,7 +123,7 @@ def test_run_names():
     ],
 )
 def test_slots_divide_what_there_is(resources, cpus, gpus, expected):
-    slots = plan_slots(resources, cpus, gpus)
+    slots = plan_slots([resources], cpus, gpus)
     assert (slots.count, slots.cpus, slots.gpus) == expected
 
 
@@ -137,7 +138,7 @@ def test_slots_divide_what_there_is(resources, cpus, gpus, expected):
 )
 def test_slots_that_are_not_there_are_one_sentence(resources, cpus, gpus, said):
     with pytest.raises(UsageError, match=said):
-        plan_slots(resources, cpus, gpus)
+        plan_slots([resources], cpus, gpus)
 
 
 def test_a_busy_port_is_refused_and_a_free_one_found():

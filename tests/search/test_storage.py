@@ -1,0 +1,183 @@
+"""Checkpoints and the copy of a run folder in a store with faults, and data that is fetched from one."""
+
+import os
+import pickle
+from pathlib import Path
+
+import pytest
+from store_server import KEYS, store
+
+from conftest import introduce, report
+from digits_core.cache import brought_here, open_data
+from digits_core.errors import UsageError
+from digits_core.remote import open_place
+from digits_core.source import DataSource
+from results.record import EventWriter, read_record
+from search.storage import Copier, Storage, StorageError, fetch_checkpoint
+
+
+@pytest.fixture(scope="module")
+def served():
+    before = {name: os.environ.get(name) for name in KEYS}
+    os.environ.update(KEYS)
+    with store() as found:
+        yield found
+    for name, value in before.items():
+        os.environ.pop(name) if value is None else os.environ.update({name: value})
+
+
+@pytest.fixture
+def flaky(served):
+    app, _, _ = served
+    app.failing = 0.25
+    yield served
+    app.failing = app.slow_s = 0.0
+
+
+def names(client, folder):
+    found = client.list_objects_v2(Bucket="digits", Prefix=f"runs/{folder}/").get("Contents", [])
+    keys = {one["Key"].removeprefix(f"runs/{folder}/") for one in found}
+    return {key for key in keys if key and not key.endswith("/")}  # pyarrow leaves marks of folders
+
+
+def begun(folder):
+    folder.mkdir(parents=True)
+    events = EventWriter(folder, folder.name)
+    events.write("run", metric="val_map", trials=2, resumed=False)
+    introduce(events, "t0000")
+    events.write("report", trial_id="t0000", **report(1, 0.3))
+    (folder / "run.json").write_text("{}")
+    (folder / "tune").mkdir()
+    (folder / "tune" / "big").write_bytes(b"x")
+    return events
+
+
+def test_a_run_folder_is_copied_followed_and_brought_back_through_faults(flaky, tmp_path):
+    app, address, client = flaky
+    folder = tmp_path / "here" / "demo"
+    storage = Storage(folder, address)
+    storage.try_out(resume=False)
+    events = begun(folder)
+    (folder / "checkpoints" / "t0000").mkdir(parents=True)
+    (folder / "checkpoints" / "t0000" / "model.safetensors").write_bytes(os.urandom(300_000))
+    storage.copy()
+    assert names(client, "demo") == {"events.jsonl", "run.json", "checkpoints/t0000/model.safetensors"}
+    (folder / "checkpoints" / "t0000" / "model.safetensors").unlink()
+    events.write("report", trial_id="t0000", **report(2, 0.4))
+    events.close()
+    storage.copy()
+    assert names(client, "demo") == {"events.jsonl", "run.json"}
+    asked = app.asked
+    storage.copy()
+    assert app.asked == asked  # nothing has changed
+    with pytest.raises(UsageError, match="holds a run demo"):
+        Storage(folder, address).try_out(resume=False)
+
+    again = tmp_path / "there" / "demo"
+    Storage(again, address).fetch_run()
+    assert read_record(again, "demo").trials["t0000"].num_epochs == 2
+    assert not (again / "tune").exists()
+    assert app.refused
+    with pytest.raises(UsageError, match="holds no run other"):
+        Storage(tmp_path / "there" / "other", address).fetch_run()
+    assert not (tmp_path / "there" / "other").exists()
+
+
+def test_a_checkpoint_is_found_on_another_node_and_goes_when_dropped(flaky, tmp_path):
+    _, address, client = flaky
+    storage = Storage(tmp_path / "demo2", address)
+    for name in ("state.json", "best/model.safetensors"):
+        client.put_object(Bucket="digits", Key=f"runs/demo2/tune/001/t0000/checkpoint_000000/{name}", Body=b"12345")
+    saved = storage.relative("digits/runs/demo2/tune/001/t0000/checkpoint_000000")
+    assert saved == "tune/001/t0000/checkpoint_000000"
+    found = fetch_checkpoint(pickle.loads(pickle.dumps(storage.where(saved))), tmp_path / "worker")
+    assert (found / "best" / "model.safetensors").read_bytes() == b"12345"
+    with storage.here(f"{saved}/best") as best:
+        assert [one.name for one in best.iterdir()] == ["model.safetensors"]
+    storage.drop(saved)
+    assert not storage.holds(saved, ask=True)
+    assert fetch_checkpoint(storage.where(saved), tmp_path / "gone") is None
+    with storage.here(f"{saved}/best") as best:
+        assert best is None
+
+
+def test_an_outage_is_said_once_and_trials_wait_until_it_is_over(served, tmp_path, monkeypatch):
+    app, address, client = served
+    monkeypatch.setattr("search.storage.COPY_SECONDS", 0.1)
+    monkeypatch.setattr("digits_core.remote.ATTEMPTS", 1)
+    begun(tmp_path / "demo3").close()
+    said = []
+    copier = Copier(Storage(tmp_path / "demo3", address), said.append)
+    app.failing = 1.0
+    assert not copier._copy()
+    assert not copier._copy()
+    assert copier.fault
+    assert [text.startswith(f"--storage {address} does not take") for text in said] == [True]
+    app.failing = 0.0
+    with copier:
+        pass
+    assert copier.fault is None
+    assert said[1:] == ["--storage takes the run folder again"]
+    assert "events.jsonl" in names(client, "demo3")
+    app.failing = 1.0
+    with pytest.raises(StorageError):
+        Storage(tmp_path / "demo3", address).holds("tune", ask=True)
+    app.failing = 0.0
+
+
+def test_credentials_travel_neither_in_pickles_nor_in_addresses(served):
+    _, address, _ = served
+    filesystem, path = open_place(address, "--storage")
+    assert path == "digits/runs"
+    filesystem.get_file_info(path)  # it has logged in
+    for secret in KEYS["AWS_SECRET_ACCESS_KEY"], KEYS["AWS_ACCESS_KEY_ID"]:
+        assert secret.encode() not in pickle.dumps(filesystem)
+    for bad in ("s3://me:pass@digits/runs", "s3://digits/runs?access_key=me&secret_key=pass"):
+        with pytest.raises(UsageError, match="bears credentials") as caught:
+            open_place(bad, "--storage")
+        assert "pass" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("address", "said"),
+    [
+        ("ftp://host/runs", "begins with one of s3, "),
+        ("s3://", "an address is s3://BUCKET/FOLDER"),
+        ("s3://digits/runs?retries=5", "an address is s3://BUCKET/FOLDER"),
+        ("s3://[digits/runs", "Invalid IPv6 URL"),
+    ],
+)
+def test_an_address_of_another_form_is_one_sentence(address, said, tmp_path):
+    with pytest.raises(UsageError) as caught:
+        Storage(tmp_path / "run", address)
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_bucket_that_is_not_there_is_one_sentence(served, tmp_path):
+    _, address, _ = served
+    with pytest.raises(UsageError, match=r"--storage s3://nowhere/runs.*: cannot be written to"):
+        Storage(tmp_path / "run", address.replace("digits", "nowhere")).try_out(resume=False)
+
+
+def test_data_is_fetched_once_and_again_when_it_changes(served, tiny_folder, tiny_data, own_cache):
+    app, address, client = served
+    address = address.replace("/runs", "/data")
+    for path in tiny_folder.rglob("*"):
+        if path.is_file():
+            client.upload_file(str(path), "digits", f"data/{path.relative_to(tiny_folder)}")
+    client.put_object(Bucket="digits", Key="data/other/large.bin", Body=b"not of the data set")
+    source = DataSource(folder=address)
+    app.failing = 0.2
+    data = open_data(source)
+    app.failing = 0.0
+    assert data.fingerprint == tiny_data.fingerprint  # the same bytes are the same data, wherever they lie
+    first = brought_here(source).folder
+    assert not (Path(first) / "other").exists()
+    asked = app.asked
+    assert brought_here(source).folder == first
+    assert app.asked - asked < 10  # listed, not fetched
+    client.put_object(Bucket="digits", Key="data/train.json", Body=(tiny_folder / "train.json").read_bytes() + b"\n")
+    assert brought_here(source).folder != first
+    with pytest.raises(UsageError, match=r"holds none of train\.json"):
+        brought_here(DataSource(folder=address.replace("/data", "/nothing")))
