@@ -1,7 +1,9 @@
 """Folders behind an address, as s3://bucket/folder: opened with the machine's own credentials, fetched once."""
 
 import hashlib
+import random
 import shutil
+import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -239,8 +241,15 @@ def fetch_files(filesystem: FileSystem, base: str, paths: list[str], target: Pat
         if not is_inside(place, target):
             raise OSError(f"the name {printable(name)} leaves the folder")
         place.parent.mkdir(parents=True, exist_ok=True)
-        with filesystem.open_input_stream(path) as source, place.open("wb") as copy:
-            shutil.copyfileobj(source, copy, CHUNK)
+        for attempt in range(1, ATTEMPTS + 1):  # a failure in the middle of an answer is left to us
+            try:
+                with filesystem.open_input_stream(path) as source, place.open("wb") as copy:
+                    shutil.copyfileobj(source, copy, CHUNK)
+                return
+            except FAULTS as error:
+                if attempt == ATTEMPTS or isinstance(error, FileNotFoundError | PermissionError):
+                    raise
+                time.sleep(random.uniform(0.05, 0.1) * 1.6**attempt)
 
     with ThreadPoolExecutor(STREAMS) as pool:
         for _ in pool.map(fetch, paths):

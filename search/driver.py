@@ -222,7 +222,11 @@ def _tune(
     cluster_of_run = connected(settings.address, port=port, machine=machine, host=settings.dashboard_host)
     with ending.on_signals(lambda text: console.print(text)), cluster_of_run as cluster:
         slots = plan_slots(
-            list(cluster.nodes.values()), settings.cpus_per_trial, settings.gpus_per_trial, settings.slots
+            list(cluster.nodes.values()),
+            settings.cpus_per_trial,
+            settings.gpus_per_trial,
+            settings.slots,
+            grows=settings.address is not None,
         )
         console.print(f"slots: {slots.description}")
         check_nodes(cluster.nodes, paths_needed(settings, plan, storage), data.fingerprint, settings.data.folder)

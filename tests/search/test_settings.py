@@ -141,6 +141,23 @@ def test_slots_that_are_not_there_are_one_sentence(resources, cpus, gpus, said):
         plan_slots([resources], cpus, gpus)
 
 
+def test_a_trial_lies_on_one_node_and_a_cluster_may_grow():
+    nodes = [{"CPU": 3.0}, {"CPU": 3.0}]
+    assert plan_slots(nodes, 2.0).count == 2  # not three: one would lie on both
+    head = {"CPU": 0.0}
+    mixed = [head, {"CPU": 8.0, "GPU": 1.0}, {"CPU": 4.0, "GPU": 2.0}]
+    slots = plan_slots(mixed)
+    assert (slots.count, slots.cpus, slots.gpus) == (3, 2, 1)
+    assert slots.description == "3 slots of 1 GPU and 2 cores each on 3 nodes"
+    with pytest.raises(UsageError, match="no node has 1 GPU and 6 cores together"):
+        plan_slots([{"CPU": 8.0}, {"CPU": 4.0, "GPU": 1.0}], 6.0)
+    grown = plan_slots([head], None, 1.0, 8, grows=True)
+    assert (grown.count, grown.cpus, grown.gpus) == (8, 8, 1)
+    assert [plan_slots([{"CPU": 8.0}], None, None, most).count for most in (3, 30)] == [3, 8]
+    with pytest.raises(UsageError, match="there is no GPU here"):
+        plan_slots([head], None, 1.0, 8)
+
+
 def test_a_busy_port_is_refused_and_a_free_one_found():
     import socket
 
