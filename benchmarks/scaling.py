@@ -1,0 +1,280 @@
+"""What a search costs its driver: 1,000 trials of 20 epochs on 100 simulated nodes, with a formula as trainer.
+
+The driver's own parts are the real ones: sampler and study, scheduler, record, kept checkpoints with their match
+tables, views, progress. Ray is not: trials are told to them as Ray's loop would, by a clock of their own. With
+--ray N, N trials of the same formula go through Ray itself besides, to see what its loop adds to a report.
+
+    python benchmarks/scaling.py --trials 1000 --slots 100 -o scaling.json
+"""
+
+import argparse
+import heapq
+import json
+import random
+import resource
+import shutil
+import tempfile
+import time
+from collections import defaultdict
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+from digits_core.coco import Table
+from digits_core.config import TrainConfig
+from digits_core.evaluate import match_tasks
+from digits_core.files import BEST_FOLDER, CLASSES_FILE, CONFIG_FILE, MATCHES_FILE, MODEL_FILE
+from digits_core.matching import Candidates
+from digits_core.metrics import Truth
+from results.leaderboard import read_leaderboard
+from results.matches import StoredMatches, write_matches
+from results.record import EventWriter, read_record
+from results.store import leaderboard_table, write_views
+from search.progress import Progress
+from search.recorder import Recorder
+from search.sampler import SettingSearcher
+from search.scheduler import RuleScheduler, build_rule
+from search.settings import SearchSettings, make_plan
+from search.storage import Storage
+from search.study import open_study
+
+EPOCH_SECONDS = 60.0
+
+
+def value_of(config: dict[str, Any], epoch: int, epochs: int) -> float:
+    """A learning curve with a best rate at 1e-3."""
+    distance = np.log10(config["optim.lr"] / 1e-3)
+    noise = random.Random(f"{config['optim.lr']} {epoch}").gauss(0, 0.005)
+    return float((0.6 - 0.1 * distance**2) * (1 - 0.7 * 0.75**epoch) + noise)
+
+
+def example_checkpoint(folder: Path, images: int) -> None:
+    """What every trial leaves behind: a tiny model file and match tables of so many images."""
+    generator = np.random.default_rng(0)
+    counts = generator.integers(1, 4, images)
+    place = np.concatenate([np.arange(count) for count in counts])
+    boxes = np.stack([place * 14.0, np.full(len(place), 5.0), place * 14.0 + 10, np.full(len(place), 25.0)], axis=1)
+    table = Table(
+        image_ids=np.arange(1, images + 1),
+        sizes=np.full((images, 2), 64, np.int32),
+        box_start=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
+        boxes=boxes.astype(np.float32),
+        labels=generator.integers(1, 11, len(place)),
+        crowds=np.zeros(len(place), bool),
+    )
+    rows = []
+    for image in range(images):
+        mine = slice(table.box_start[image], table.box_start[image + 1])
+        labels = table.labels[mine]
+        scores = generator.uniform(0.5, 1.0, len(labels)).astype(np.float32)
+        rows.append((table.boxes[mine], scores, labels, np.ones(4, np.float32)))
+    detect = TrainConfig().detect
+    task1, task2 = match_tasks(Candidates.of_images(rows), table, detect)
+    (folder / BEST_FOLDER).mkdir(parents=True)
+    truth = Truth.from_table(table, detect.reading)
+    write_matches(folder / BEST_FOLDER / MATCHES_FILE, StoredMatches(table.image_ids, truth, task1, task2), detect)
+    for name in (MODEL_FILE, CONFIG_FILE, CLASSES_FILE):
+        (folder / BEST_FOLDER / name).write_bytes(b"x" * 1000)
+
+
+@dataclass
+class Costs:
+    """Seconds by part, for every report in turn."""
+
+    now: dict[str, float] = field(default_factory=dict)
+    each: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
+
+    def take(self, part: str, started: float) -> None:
+        self.now[part] = self.now.get(part, 0.0) + time.perf_counter() - started
+
+    def close(self) -> None:
+        for part, seconds in self.now.items():
+            self.each[part].append(seconds)
+        self.now = {}
+
+
+def memory() -> int:
+    """Bytes that this process holds now."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+
+
+def simulate(folder: Path, *, trials: int, epochs: int, slots: int, images: int, scheduler: str, sampler: str) -> Any:
+    """A whole search; returns what it cost."""
+    settings = SearchSettings(
+        space="lr_schedules", name=folder.name, out=str(folder.parent), trials=trials, epochs=epochs,
+        scheduler=scheduler, sampler=sampler,
+    )  # fmt: skip
+    plan = make_plan(settings)
+    folder.mkdir(parents=True)
+    example = folder.parent / "example"
+    example_checkpoint(example, images)
+    (folder / "run.json").write_text(json.dumps({"name": folder.name, "settings": settings.to_json()}))
+    events = EventWriter(folder, folder.name)
+    events.write("run", metric="val_map", scheduler=scheduler, trials=trials, epochs=epochs, resumed=False)
+    study = open_study(folder, settings, plan, drivers=1)
+    rules = RuleScheduler(build_rule(scheduler, "val_map", epochs, events.record), "val_map")
+    storage = Storage(folder)
+    with (folder / "terminal.txt").open("w") as terminal:
+        progress = Progress(
+            terminal, plan.base.to_flat(), trials=trials, further=0, epochs=epochs, slots=slots,
+        )  # fmt: skip
+        costs = Costs()
+
+        def watch(record: Any, name: str) -> None:
+            started = time.perf_counter()
+            progress.update(record, name)
+            costs.take("progress", started)
+
+        recorder = Recorder(
+            folder, events, storage, space="lr_schedules", keep=5, hold=5, max_failures=3, cuts=rules.cuts,
+            ending=lambda: None, watcher=watch,
+        )  # fmt: skip
+        searcher = SettingSearcher(
+            plan.space, plan.base, study, metric="val_map", num_trials=trials, sampler=sampler, payload={},
+            on_propose=recorder.propose,
+        )  # fmt: skip
+        began = time.perf_counter()
+        marks = run(searcher, rules, recorder, events, folder, example, costs, slots, epochs)
+        recorder.finish()
+        took = time.perf_counter() - began
+        events.close()
+    return settings, plan, costs, marks, took
+
+
+def run(
+    searcher: Any, rules: Any, recorder: Any, events: Any, folder: Path, example: Path, costs: Costs, slots: int,
+    epochs: int,
+) -> list[dict[str, float]]:  # fmt: skip
+    """Ray's loop, by a clock of its own."""
+    clock: list[tuple[float, int, SimpleNamespace, int]] = []
+    jitter, marks, order = random.Random(0), [], 0
+    total = 0
+
+    def fill(now: float) -> None:
+        nonlocal order
+        while len(clock) < slots:
+            started = time.perf_counter()
+            config = searcher.suggest(f"ray{order}")
+            costs.take("sampler", started)
+            if not isinstance(config, dict):
+                return
+            trial = SimpleNamespace(config=config, trial_id=f"ray{order}", error_file=None)
+            recorder.on_trial_start(0, [], trial)
+            heapq.heappush(clock, (now + EPOCH_SECONDS * jitter.uniform(0.8, 1.2), order, trial, 1))
+            order += 1
+
+    fill(0.0)
+    while clock:
+        now, number, trial, epoch = heapq.heappop(clock)
+        value = value_of(trial.config["config"], epoch, epochs)
+        result = {
+            "epoch": epoch, "early_stopped": False, "val_map": value, "val_map_50": value, "val_map_75": value,
+            "train_loss": 1.0, "val_number_accuracy": value, "train_seconds": 50.0, "epoch_seconds": 60.0,
+            "eval_seconds": 5.0, "images_per_second": 40.0, "peak_memory_bytes": 1e9, "lr": 1e-3,
+        }  # fmt: skip
+        begun = time.perf_counter()
+        decision = rules.on_trial_result(None, trial, result)
+        costs.take("scheduler", begun)
+        begun = time.perf_counter()
+        searcher.on_trial_result(trial.trial_id, result)
+        costs.take("study", begun)
+        done = epoch >= epochs
+        begun = time.perf_counter()
+        recorder.on_trial_result(0, [], trial, result)
+        costs.take("record", begun)
+        name = trial.config["trial_id"]
+        place = folder / "tune" / "001" / name / f"checkpoint_{epoch - 1:06d}"
+        shutil.copytree(example, place)
+        if epoch > 1:
+            shutil.rmtree(place.with_name(f"checkpoint_{epoch - 2:06d}"), ignore_errors=True)
+        begun = time.perf_counter()
+        recorder.on_checkpoint(0, [], trial, SimpleNamespace(path=str(place.resolve())))
+        costs.take("record", begun)
+        if decision == "STOP" or done:
+            begun = time.perf_counter()
+            searcher.on_trial_complete(trial.trial_id, result)
+            costs.take("study", begun)
+            begun = time.perf_counter()
+            recorder.on_trial_complete(0, [], trial)
+            costs.take("ends", begun)
+        else:
+            heapq.heappush(clock, (now + EPOCH_SECONDS * jitter.uniform(0.8, 1.2), number, trial, epoch + 1))
+        begun = time.perf_counter()
+        recorder.on_step_end(0, [])
+        costs.take("views", begun)
+        fill(now)
+        costs.close()
+        total += 1
+        if total % 500 == 0:
+            marks.append({"reports": total, "trials": order, "memory_bytes": memory()})
+    marks.append({"reports": total, "trials": order, "memory_bytes": memory()})
+    return marks
+
+
+def timed(action: Any) -> float:
+    """Seconds of the fastest of three."""
+    found = []
+    for _ in range(3):
+        started = time.perf_counter()
+        action()
+        found.append(time.perf_counter() - started)
+    return min(found)
+
+
+def measure(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    """A search and what was asked of its folder afterwards."""
+    settings, plan, costs, marks, took = simulate(
+        folder, trials=args.trials, epochs=args.epochs, slots=args.slots, images=args.images,
+        scheduler=args.scheduler, sampler=args.sampler,
+    )  # fmt: skip
+    record = read_record(folder, folder.name)
+    tenth = max(1, marks[-1]["reports"] // 10)
+    parts = {
+        part: {"first_tenth_ms": 1e3 * float(np.mean(seconds[:tenth])), "last_tenth_ms": 1e3 * float(
+            np.mean(seconds[-tenth:])), "worst_ms": 1e3 * max(seconds)}
+        for part, seconds in costs.each.items()
+    }  # fmt: skip
+    sizes = {
+        part: sum(path.stat().st_size for path in (folder / part).rglob("*") if path.is_file())
+        if (folder / part).is_dir() else (folder / part).stat().st_size
+        for part in ("events.jsonl", "study.journal", "leaderboard.parquet", "epochs.parquet", "matches", "bootstrap",
+                     "checkpoints", "tune")
+    }  # fmt: skip
+
+    def reopen() -> None:
+        events = EventWriter(folder, folder.name)
+        build_rule(settings.scheduler, "val_map", args.epochs, events.record)
+        open_study(folder, settings, plan, drivers=1)
+        events.close()
+
+    return {
+        "trials": args.trials, "reports": marks[-1]["reports"], "driver_seconds": took,
+        "driver_ms_per_report": 1e3 * took / marks[-1]["reports"], "parts": parts, "memory": marks,
+        "sizes_bytes": sizes, "leaderboard_seconds": timed(lambda: leaderboard_table(record, folder)),
+        "views_seconds": timed(lambda: write_views(folder, record)),
+        "read_seconds": timed(lambda: read_leaderboard(folder)), "resume_seconds": timed(reopen),
+    }  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--trials", type=int, default=1000)
+    parser.add_argument("--epochs", type=int, default=20)
+    parser.add_argument("--slots", type=int, default=100)
+    parser.add_argument("--images", type=int, default=200, help="validation images in each match table")
+    parser.add_argument("--scheduler", default="asha")
+    parser.add_argument("--sampler", default="tpe")
+    parser.add_argument("-o", dest="out", type=Path, help="write the figures as JSON")
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as base:
+        found = measure(args, Path(base) / "runs" / "sim")
+    print(json.dumps(found, indent=1))
+    if args.out:
+        args.out.write_text(json.dumps(found, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

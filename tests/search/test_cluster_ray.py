@@ -1,0 +1,188 @@
+"""A search on two Ray nodes with token login, submitted as a job, with a store that fails; one node is lost."""
+
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import psutil
+import pytest
+from store_server import KEYS, store
+
+from results.leaderboard import read_leaderboard
+from results.record import read_record
+from search.replay import replay
+
+pytestmark = [pytest.mark.ray, pytest.mark.xdist_group("ray"), pytest.mark.timeout(400)]
+
+ROOT = Path(__file__).parents[2]
+RAY = str(Path(sys.executable).with_name("ray"))
+TOKEN = "0123456789abcdef" * 2
+TINY = ["--set", "model.min_size=32", "--set", "model.max_size=128"]
+
+
+def free_ports(count):
+    sockets = [socket.socket() for _ in range(count)]
+    for one in sockets:
+        one.bind(("127.0.0.1", 0))
+    ports = [one.getsockname()[1] for one in sockets]
+    for one in sockets:
+        one.close()
+    return ports
+
+
+class Nodes:
+    """Ray nodes on this machine, each a process group of its own."""
+
+    def __init__(self, folder):
+        self.folder, self.nodes = folder, []
+        (folder / "token").write_text(TOKEN)
+        (folder / "token").chmod(0o600)
+        self.port, self.dashboard = free_ports(2)
+        self.env = os.environ | KEYS | {
+            "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(folder / "token"), "RAY_USAGE_STATS_ENABLED": "0",
+            "RAY_ADDRESS": f"http://127.0.0.1:{self.dashboard}", "PYTHONPATH": str(ROOT),
+            "RAY_health_check_period_ms": "500", "RAY_health_check_failure_threshold": "4",
+        }  # fmt: skip
+
+    def start(self, *flags):
+        process = subprocess.Popen(
+            [RAY, "start", "--block", "--num-cpus=1", "--object-store-memory=100000000",
+             f"--temp-dir={self.folder / 'ray'}", *flags],
+            env=self.env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
+        )  # fmt: skip
+        self.nodes.append(process)
+        return process
+
+    def kill(self, process):
+        """As a node dies: all its processes at once."""
+        family = [*psutil.Process(process.pid).children(recursive=True), psutil.Process(process.pid)]
+        for one in family:
+            with suppress(psutil.NoSuchProcess):
+                one.kill()
+        process.communicate()
+
+    def job(self, *arguments):
+        return subprocess.run(
+            [RAY, "job", *arguments], env=self.env, capture_output=True, text=True, timeout=300, check=False
+        )
+
+
+@pytest.fixture
+def cluster(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("r", numbered=True)
+    nodes = Nodes(folder)
+    head = nodes.start(
+        "--head", "--node-ip-address=127.0.0.1", f"--port={nodes.port}", "--dashboard-host=127.0.0.1",
+        f"--dashboard-port={nodes.dashboard}", "--ray-client-server-port=0",
+    )  # fmt: skip
+    deadline = time.monotonic() + 60
+    while True:
+        try:
+            urllib.request.urlopen(f"http://127.0.0.1:{nodes.dashboard}/api/version", timeout=5)
+            break
+        except urllib.error.HTTPError:  # it is there, and wants a token
+            break
+        except OSError:
+            assert head.poll() is None, head.communicate()
+            assert time.monotonic() < deadline
+            time.sleep(0.5)
+    yield nodes
+    for one in reversed(nodes.nodes):
+        if one.poll() is None:
+            nodes.kill(one)
+
+
+@contextmanager
+def environment(**names):
+    before = {name: os.environ.get(name) for name in names}
+    os.environ.update(names)
+    yield
+    for name, value in before.items():
+        os.environ.pop(name) if value is None else os.environ.update({name: value})
+
+
+def test_a_submitted_search_outlives_a_node_and_a_failing_store(cluster, tmp_path):
+    from digits_core.synthetic import write_drawn_folder
+
+    second = cluster.start(f"--address=127.0.0.1:{cluster.port}")
+    write_drawn_folder(tmp_path / "data", 64, 64, seed=9)
+    with environment(**KEYS), store() as (app, address, client):
+        for path in (tmp_path / "data").rglob("*"):
+            if path.is_file():
+                client.upload_file(str(path), "digits", f"data/{path.relative_to(tmp_path / 'data')}")
+        app.failing, app.slow_s = 0.05, 0.05
+        out = tmp_path / "out"
+        search = [
+            sys.executable, "-m", "search.run", "--space", "lr_schedules", "--trials", "4", "--epochs", "6",
+            "--scheduler", "none", "--name", "far", "--address", "auto", "--slots", "2", "--out", str(out),
+            "--data", address.replace("/runs", "/data"), "--storage", address, *TINY,
+        ]  # fmt: skip
+        submitted = cluster.job("submit", "--no-wait", "--submission-id", "far", "--", *search)
+        assert submitted.returncode == 0, submitted.stdout + submitted.stderr
+        events = out / "far" / "events.jsonl"
+        deadline = time.monotonic() + 200
+
+        def text():
+            return events.read_text() if events.exists() else ""
+
+        while len(set(re.findall(r'"kind":"checkpoint","trial_id":"(t\d+)"', text()))) < 2:
+            assert time.monotonic() < deadline, cluster.job("logs", "far").stdout
+            time.sleep(0.2)
+        cluster.kill(second)
+        third = cluster.start(f"--address=127.0.0.1:{cluster.port}")  # a new one comes in its place
+        while '"succeeded"' not in (said := cluster.job("status", "far").stdout.lower()) and "succeeded" not in said:
+            assert "failed" not in said, cluster.job("logs", "far").stdout
+            assert time.monotonic() < deadline + 150, cluster.job("logs", "far").stdout
+            time.sleep(1)
+        logs = cluster.job("logs", "far").stdout
+        app.failing = app.slow_s = 0.0
+        assert app.refused
+
+        record = read_record(out / "far", "far")
+        assert {(one.status, one.num_epochs) for one in record.trials.values()} == {("finished", 6)}
+        lines = [json.loads(line) for line in text().splitlines()]
+        reports = [(line["trial_id"], line["epoch"]) for line in lines if line["kind"] == "report"]
+        assert sorted(set(reports)) == [(f"t{trial:04d}", epoch) for trial in range(4) for epoch in range(1, 7)]
+        assert len(reports) - len(set(reports)) <= 2  # at most the one epoch without a checkpoint
+        faults = {line["fault"] for line in lines if line["kind"] == "fault"}
+        assert faults & {"node_lost", "worker_died"}
+        assert replay(out / "far").differing == []
+        assert third.poll() is None
+
+        # the copy in the store is the run, to the last line
+        there = client.get_object(Bucket="digits", Key="runs/far/events.jsonl")["Body"].read()
+        assert there == events.read_bytes()
+        from search.storage import Storage
+
+        Storage(tmp_path / "elsewhere" / "far", address).fetch_run()
+        board = read_leaderboard(tmp_path / "elsewhere" / "far")
+        assert board["val_map_low"].notna().all()
+
+    # who knows no token gets in nowhere, and nobody's secret lies about
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        urllib.request.urlopen(f"http://127.0.0.1:{cluster.dashboard}/api/jobs/", timeout=10)
+    assert refused.value.code == 401
+    for secret in (TOKEN, KEYS["AWS_SECRET_ACCESS_KEY"]):
+        assert secret not in logs
+        for path in [*out.rglob("*"), *(tmp_path / "elsewhere").rglob("*")]:
+            assert not path.is_file() or secret.encode() not in path.read_bytes(), path
+        for process in psutil.process_iter(["cmdline"]):
+            assert secret not in " ".join(process.info["cmdline"] or [])
+    listening = [
+        one.laddr.ip
+        for node in cluster.nodes
+        if node.poll() is None
+        for process in psutil.Process(node.pid).children(recursive=True)
+        for one in process.net_connections("inet")
+        if one.status == psutil.CONN_LISTEN
+    ]
+    assert listening
+    assert set(listening) == {"127.0.0.1"}
