@@ -35,8 +35,16 @@ $(STAMP): requirements.lock pyproject.toml
 search: $(STAMP) ## Search: make search ARGS="--space lr_schedules --data FOLDER"
 	@$(BIN)/python -m search.run $(ARGS)
 
+# Tests that start Ray mostly wait for processes to come up: the others run beside them.
+RAY_TESTS := .pytest-ray.log
 test: $(STAMP) ## Run the tests: make test ARGS="tests/spaces -k grid"
-	@$(BIN)/python -m pytest $(if $(filter command,$(origin ARGS)),$(ARGS),-n 2 --dist loadgroup)
+ifeq ($(origin ARGS),command line)
+	@$(BIN)/python -m pytest $(ARGS)
+else
+	@$(BIN)/python -m pytest -p no:cacheprovider -m "ray and not slow" >$(RAY_TESTS) 2>&1 & ray=$$!; \
+	$(BIN)/python -m pytest -m "not ray and not slow and not gpu and not browser"; plain=$$?; \
+	wait $$ray; ray=$$?; cat $(RAY_TESTS); rm -f $(RAY_TESTS); test $$plain -eq 0 && test $$ray -eq 0
+endif
 
 check: $(STAMP) ## Format, lint, types and import contracts
 	@$(BIN)/ruff format --check --quiet . || { echo "run: $(BIN)/ruff format ." >&2; exit 1; }

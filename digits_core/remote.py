@@ -2,12 +2,13 @@
 
 import hashlib
 import random
+import re
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import parse_qs, urlsplit
 
 from pyarrow import ArrowException
@@ -29,6 +30,14 @@ STREAMS, CHUNK = 16, 2**20
 
 FAULTS = (OSError, ArrowException)
 """What a file system raises."""
+
+_PASSING = re.compile(
+    r"HTTP status 5\d\d|INTERNAL_FAILURE|SERVICE_UNAVAILABLE|SLOW_DOWN|THROTTLING|NETWORK_CONNECTION|REQUEST_TIMEOUT|"
+    r"timed? ?out|Failed to flush|curlCode"
+)
+"""Of errors that another try may not meet; the library's own tries do not cover answers that break off."""
+
+Result = TypeVar("Result")
 
 
 def is_address(folder: str) -> bool:
@@ -79,6 +88,7 @@ class AddressedFileSystem(FileSystemHandler):
         parts = urlsplit(address)
         self.path = f"{parts.netloc}{parts.path}".strip("/")
         self._opened: FileSystem | None = None
+        self._names_alone = parts.scheme in ("s3", "gs", "gcs")
         if parts.scheme != "s3":
             self._opened, self.path = FileSystem.from_uri(address)
 
@@ -115,23 +125,24 @@ class AddressedFileSystem(FileSystemHandler):
 
     def get_file_info(self, paths: list[str]) -> list[FileInfo]:
         """Of each path."""
-        return list(self._inner.get_file_info(paths))
+        return persistently(lambda: list(self._inner.get_file_info(paths)))
 
     def get_file_info_selector(self, selector: FileSelector) -> list[FileInfo]:
         """Of what a folder holds."""
-        return list(self._inner.get_file_info(selector))
+        return persistently(lambda: list(self._inner.get_file_info(selector)))
 
     def create_dir(self, path: str, recursive: bool) -> None:
-        """Make a folder."""
-        self._inner.create_dir(path, recursive=recursive)
+        """Make a folder; a store has names alone, and needs none."""
+        if not self._names_alone:
+            self._inner.create_dir(path, recursive=recursive)
 
     def delete_dir(self, path: str) -> None:
         """Delete a folder with what it holds."""
-        self._inner.delete_dir(path)
+        persistently(lambda: self._inner.delete_dir(path))
 
     def delete_dir_contents(self, path: str, missing_dir_ok: bool = False) -> None:
         """Delete what a folder holds."""
-        self._inner.delete_dir_contents(path, missing_dir_ok=missing_dir_ok)
+        persistently(lambda: self._inner.delete_dir_contents(path, missing_dir_ok=missing_dir_ok))
 
     def delete_root_dir_contents(self) -> None:
         """Never: all there is would go."""
@@ -139,7 +150,7 @@ class AddressedFileSystem(FileSystemHandler):
 
     def delete_file(self, path: str) -> None:
         """Delete a file."""
-        self._inner.delete_file(path)
+        persistently(lambda: self._inner.delete_file(path))
 
     def move(self, src: str, dest: str) -> None:
         """Rename."""
@@ -151,19 +162,35 @@ class AddressedFileSystem(FileSystemHandler):
 
     def open_input_stream(self, path: str) -> Any:
         """Read from the start on."""
-        return self._inner.open_input_stream(path, compression=None)
+        return persistently(lambda: self._inner.open_input_stream(path, compression=None))
 
     def open_input_file(self, path: str) -> Any:
         """Read anywhere."""
-        return self._inner.open_input_file(path)
+        return persistently(lambda: self._inner.open_input_file(path))
 
     def open_output_stream(self, path: str, metadata: dict[str, str] | None) -> Any:
         """Write a file."""
-        return self._inner.open_output_stream(path, compression=None, metadata=metadata)
+        return persistently(lambda: self._inner.open_output_stream(path, compression=None, metadata=metadata))
 
     def open_append_stream(self, path: str, metadata: dict[str, str] | None) -> Any:
         """Write on."""
         return self._inner.open_append_stream(path, compression=None, metadata=metadata)
+
+
+def persistently(action: Callable[[], Result]) -> Result:
+    """What an action gives; tried again with growing pauses while the store answers that it is out of order.
+
+    Raises:
+        OSError: it will not, or is refused for another reason.
+    """
+    for attempt in range(1, ATTEMPTS):
+        try:
+            return action()
+        except FAULTS as error:
+            if not _PASSING.search(str(error)):
+                raise
+        time.sleep(random.uniform(0.05, 0.1) * 1.6**attempt)
+    return action()
 
 
 def fetched(address: str, parts: Sequence[str], root: Path, flag: str) -> Path:
@@ -241,15 +268,12 @@ def fetch_files(filesystem: FileSystem, base: str, paths: list[str], target: Pat
         if not is_inside(place, target):
             raise OSError(f"the name {printable(name)} leaves the folder")
         place.parent.mkdir(parents=True, exist_ok=True)
-        for attempt in range(1, ATTEMPTS + 1):  # a failure in the middle of an answer is left to us
-            try:
-                with filesystem.open_input_stream(path) as source, place.open("wb") as copy:
-                    shutil.copyfileobj(source, copy, CHUNK)
-                return
-            except FAULTS as error:
-                if attempt == ATTEMPTS or isinstance(error, FileNotFoundError | PermissionError):
-                    raise
-                time.sleep(random.uniform(0.05, 0.1) * 1.6**attempt)
+
+        def copy() -> None:
+            with filesystem.open_input_stream(path) as source, place.open("wb") as file:
+                shutil.copyfileobj(source, file, CHUNK)
+
+        persistently(copy)
 
     with ThreadPoolExecutor(STREAMS) as pool:
         for _ in pool.map(fetch, paths):

@@ -37,7 +37,10 @@ _WORDS = (
     (re.compile(r"No space left on device|Disk quota exceeded", re.I), "disk_full"),
     (re.compile(r"AWS Error|google::cloud::Status|storage validation marker|validate_storage_marker", re.I), "storage"),
     (re.compile(r"node (?:has )?died|node was (?:terminated|drained|preempted)", re.I), "node_lost"),
-    (re.compile(r"actor (?:died|is dead)|worker (?:process has )?died", re.I), "worker_died"),
+    (
+        re.compile(r"actor (?:died|is dead|is temporarily unavailable)|worker (?:process has )?died", re.I),
+        "worker_died",
+    ),
 )
 """What stands in the text of an error whose name does not say enough; the first that fits."""
 

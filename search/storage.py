@@ -12,7 +12,6 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
-from urllib.parse import urlsplit
 
 from digits_core.errors import UsageError, printable
 from digits_core.files import is_inside
@@ -53,11 +52,9 @@ class Storage:
         if address is not None and is_address(address):
             self._fs, base = open_place(address, "--storage")
             self._root = f"{base.rstrip('/')}/{folder.name}"
-            self._has_folders = urlsplit(address).scheme in ("file", "hdfs")  # a store has names alone
         else:
             self._fs = LocalFileSystem()
             self._root = str(folder.resolve() if address is None else Path(address).absolute() / folder.name)
-            self._has_folders = True
         self._copied: dict[str, tuple[int, int]] = {}
 
     @property
@@ -210,8 +207,7 @@ class Storage:
 
     def _write(self, name: str, content: bytes) -> None:
         path = f"{self._root}/{name}"
-        if self._has_folders:
-            self._fs.create_dir(str(PurePosixPath(path).parent), recursive=True)
+        self._fs.create_dir(str(PurePosixPath(path).parent), recursive=True)
         with self._fs.open_output_stream(path) as file:
             file.write(content)
 

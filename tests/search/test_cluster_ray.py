@@ -20,7 +20,7 @@ from results.leaderboard import read_leaderboard
 from results.record import read_record
 from search.replay import replay
 
-pytestmark = [pytest.mark.ray, pytest.mark.xdist_group("ray"), pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(400)]
 
 ROOT = Path(__file__).parents[2]
 RAY = str(Path(sys.executable).with_name("ray"))
@@ -81,7 +81,7 @@ def cluster(tmp_path_factory):
     nodes = Nodes(folder)
     head = nodes.start(
         "--head", "--node-ip-address=127.0.0.1", f"--port={nodes.port}", "--dashboard-host=127.0.0.1",
-        f"--dashboard-port={nodes.dashboard}", "--ray-client-server-port=0",
+        f"--dashboard-port={nodes.dashboard}",
     )  # fmt: skip
     deadline = time.monotonic() + 60
     while True:

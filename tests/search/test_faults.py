@@ -38,6 +38,14 @@ killed by SIGKILL by OOM killer due to high memory usage. (2) ray stop --force i
         (TRACEBACK + "ValueError: five\nnote", ("failed", "ValueError: five")),
         (TRACEBACK + "OSError: [Errno 28] No space left on device", ("disk_full", "the disk was full")),
         (DEATH, ("worker_died", "its process died")),
+        (
+            "The actor d81a is unavailable: The actor is temporarily unavailable: RpcError: RPC error: Socket closed",
+            ("worker_died", "its process died"),
+        ),
+        (
+            "OSError: When testing for existence of bucket 'x': AWS Error UNKNOWN (HTTP status 500)",
+            ("storage", "the storage did not give or take its checkpoint"),
+        ),
         ("ray.exceptions.ActorDiedError: " + DEATH, ("worker_died", "its process died")),
         ("The actor died because its node has died. Node Id: 1", ("node_lost", "its node was lost")),
         ("", ("failed", "unknown error")),

@@ -23,7 +23,7 @@ from results.record import read_record
 from results.schema import THRESHOLDS
 from search.replay import replay
 
-pytestmark = [pytest.mark.ray, pytest.mark.xdist_group("ray"), pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
 
 ROOT = Path(__file__).parents[2]
 

@@ -104,7 +104,7 @@ def test_a_checkpoint_is_found_on_another_node_and_goes_when_dropped(flaky, tmp_
 def test_an_outage_is_said_once_and_trials_wait_until_it_is_over(served, tmp_path, monkeypatch):
     app, address, client = served
     monkeypatch.setattr("search.storage.COPY_SECONDS", 0.1)
-    monkeypatch.setattr("digits_core.remote.ATTEMPTS", 1)
+    monkeypatch.setattr("digits_core.remote.ATTEMPTS", 2)
     begun(tmp_path / "demo3").close()
     said = []
     copier = Copier(Storage(tmp_path / "demo3", address), said.append)
