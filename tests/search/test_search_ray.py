@@ -1,6 +1,7 @@
 """Whole searches under a real local Ray, as a user starts them: a command in a process of its own."""
 
 import csv
+import ipaddress
 import json
 import os
 import re
@@ -13,6 +14,7 @@ from datetime import datetime
 from pathlib import Path
 
 import optuna
+import psutil
 import pyarrow.parquet as pq
 import pytest
 from optuna.trial import TrialState
@@ -309,6 +311,14 @@ def test_ctrl_c_keeps_all_rows_and_resume_goes_on_where_it_stood(tmp_path, drawn
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline
         time.sleep(0.2)
+    listening = [
+        ipaddress.ip_address(one.laddr.ip)
+        for child in [*psutil.Process(process.pid).children(recursive=True), psutil.Process(process.pid)]
+        for one in child.net_connections("inet")
+        if one.status == psutil.CONN_LISTEN
+    ]
+    assert len(listening) > 5
+    assert all((getattr(one, "ipv4_mapped", None) or one).is_loopback for one in listening)
     os.killpg(process.pid, signal.SIGINT)  # as a terminal sends it: to every process of the group
     code, out, _ = finished(process)
     assert code == 130
