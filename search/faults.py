@@ -53,6 +53,9 @@ PLAIN = {
 """What a person is told instead of Ray's own text, which speaks of actors."""
 
 
+DIVERGED = "diverged"
+"""Key of a trial's last report, where a loss was not finite: the reason."""
+
 OUTER = ("disk_full", "storage")
 """Faults of what a trial writes to."""
 

@@ -27,7 +27,7 @@ from results.record import FULL, EventWriter, RunRecord
 from results.schema import ENDED, EPOCH_NUMBERS
 from results.store import CHECKPOINTS, THRESHOLDS, write_views
 from results.tables import replacing
-from search.faults import PLAIN, Fault, change_to_retry, classify, kernel_kills
+from search.faults import DIVERGED, PLAIN, Fault, change_to_retry, classify, kernel_kills
 from search.sampler import Proposal
 from search.storage import Storage, StorageError
 
@@ -71,6 +71,7 @@ class Recorder(Callback):
         self._max_failures, self._kernel_kills = max_failures, kernel_kills()
         self._cuts, self._ending, self._watcher = cuts, ending, watcher
         self._written, self._dirty = 0.0, True
+        self._diverged: dict[str, str] = {}
         self._unkept: list[tuple[str, str, str | None]] = []
         # A second or so of numpy for each trial that ends, beside Ray's loop: reports must not wait for it.
         self._bootstraps = ThreadPoolExecutor(1, thread_name_prefix="bootstrap")
@@ -114,7 +115,10 @@ class Recorder(Callback):
     def on_trial_result(
         self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
     ) -> None:
-        """One epoch."""
+        """One epoch, or why there is none."""
+        if DIVERGED in result:
+            self._diverged[_name(trial)] = str(result[DIVERGED])
+            return
         values = {key: _finite(result[key]) for key in EPOCH_NUMBERS if key in result}
         for key in ("model", "optima", "confirm"):
             if key in result:
@@ -141,16 +145,24 @@ class Recorder(Callback):
             self._drop_saved(before)
 
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        """A trial ended without an error: finished, stopped or interrupted."""
-        self.settle(_name(trial))
+        """A trial ended without an error: finished, stopped, interrupted, or diverged."""
+        name = _name(trial)
+        if name in self._diverged:
+            self._broken_off(name, Fault(DIVERGED, self._diverged.pop(name)))
+        else:
+            self.settle(name)
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        """A trial was broken off: it is started again, or has come to its end."""
+        """A trial was broken off by an error."""
         name, fault = _name(trial), classify(_error_text(trial))
         kills = kernel_kills()
         if fault.kind == "worker_died" and kills > self._kernel_kills:
             fault = Fault("out_of_memory", "the kernel killed its process: the machine was out of memory")
         self._kernel_kills = kills
+        self._broken_off(name, fault)
+
+    def _broken_off(self, name: str, fault: Fault) -> None:
+        """A trial is started again, or has come to its end."""
         known = self.record.trials[name]
         if known.done:  # it broke off after its last word
             self.settle(name)

@@ -15,6 +15,7 @@ from ray.tune.search import Searcher
 from digits_core.anchors import Coverage, setting_digest
 from digits_core.config import TrainConfig
 from digits_core.errors import ConfigError
+from search.faults import DIVERGED
 from search.further import Waiting
 from search.screen import Screen
 from spaces.registry import DEFAULT_BASELINE, Overrides, Space, enumerate_settings
@@ -189,7 +190,7 @@ class SettingSearcher(Searcher):
         proposal = self._running.pop(trial_id, None)
         if proposal is None:
             return
-        if error:  # Ray asks what is next only after the fault is in the record
+        if error or (result and DIVERGED in result):  # Ray asks what is next only after the fault is in the record
             self._broken.append(proposal)
             return
         if result:

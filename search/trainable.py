@@ -15,9 +15,10 @@ from ray import tune
 
 from digits_core.cache import DigitData, open_data
 from digits_core.config import TaskConfig, TrainConfig
-from digits_core.errors import UserError
+from digits_core.errors import DivergedError, UserError
 from digits_core.files import BEST_FOLDER, CONFIRM_FILE, MATCHES_FILE, MODEL_FILE, THRESHOLDS_FILE
 from digits_core.source import DataSource
+from search.faults import DIVERGED
 from search.storage import fetch_checkpoint
 
 if TYPE_CHECKING:
@@ -43,7 +44,6 @@ def run_trial(params: dict[str, Any]) -> None:
             set apart).
 
     Raises:
-        DivergedError: a loss was not finite.
         RefusedError: data, weights or device cannot be used; the message says what to do.
     """
     from digits_core.checkpoint import is_whole
@@ -72,6 +72,9 @@ def run_trial(params: dict[str, Any]) -> None:
                 resume_from=begun,
                 device=params["device"],
             )
+        except DivergedError as error:
+            # An ordinary end to Ray, which would throw the process away after an error: nothing is wrong with it.
+            tune.report({DIVERGED: str(error), params["metric"]: None})
         except UserError as error:
             raise RefusedError(str(error)) from None
 

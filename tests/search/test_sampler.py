@@ -213,7 +213,8 @@ def test_what_follows_the_search_is_asked_for_when_the_settings_are_used_up():
     assert searcher.suggest("d") == Searcher.FINISHED
 
 
-def test_a_training_that_a_fault_broke_off_is_the_next_to_start():
+@pytest.mark.parametrize("last", [{"error": True}, {"result": {"diverged": "step 3: nan", "val_map": None}}])
+def test_a_training_that_a_fault_broke_off_is_the_next_to_start(last):
     broken = []
 
     def again(proposal):
@@ -222,7 +223,7 @@ def test_a_training_that_a_fault_broke_off_is_the_next_to_start():
 
     searcher, study, _ = search(SPACES["anchors"], 12, again=again)
     first = searcher.suggest("a")
-    searcher.on_trial_complete("a", None, error=True)
+    searcher.on_trial_complete("a", **last)
     second = searcher.suggest("b")
     assert (second["trial_id"], second["starts"]) == (first["trial_id"], 1)
     assert broken == [first["trial_id"]]
