@@ -72,7 +72,7 @@ def example_checkpoint(folder: Path, images: int) -> None:
         scores = generator.uniform(0.5, 1.0, len(labels)).astype(np.float32)
         rows.append((table.boxes[mine], scores, labels, np.ones(4, np.float32)))
     detect = TrainConfig().detect
-    task1, task2 = match_tasks(Candidates.of_images(rows), table, detect)
+    task1, task2 = match_tasks(Candidates.of_images(rows), SimpleNamespace(table=table), detect)
     (folder / BEST_FOLDER).mkdir(parents=True)
     truth = Truth.from_table(table, detect.reading)
     write_matches(folder / BEST_FOLDER / MATCHES_FILE, StoredMatches(table.image_ids, truth, task1, task2), detect)
@@ -173,7 +173,7 @@ def run(
         result = {
             "epoch": epoch, "early_stopped": False, "val_map": value, "val_map_50": value, "val_map_75": value,
             "train_loss": 1.0, "val_number_accuracy": value, "train_seconds": 50.0, "epoch_seconds": 60.0,
-            "eval_seconds": 5.0, "images_per_second": 40.0, "peak_memory_bytes": 1e9, "lr": 1e-3,
+            "eval_seconds": 5.0, "images_per_second": 40.0, "peak_memory_bytes": 10**9, "lr": 1e-3,
         }  # fmt: skip
         begun = time.perf_counter()
         decision = rules.on_trial_result(None, trial, result)

@@ -28,6 +28,21 @@ TOKEN = "0123456789abcdef" * 2
 TINY = ["--set", "model.min_size=32", "--set", "model.max_size=128"]
 
 
+LOOK = f"""
+import ray
+from digits_core.errors import UserError
+from search.cluster import connected
+from search.nodes import check_nodes
+with connected("auto", port=0, machine={{}}) as cluster:
+    check_nodes(cluster.nodes, {{"{ROOT}": "never said"}}, "f" * 32)
+    try:
+        check_nodes(cluster.nodes, {{"/no/such": "put it elsewhere"}}, "f" * 32)
+    except UserError as error:
+        print(error)
+"""
+"""What a node does not see is said before anything runs."""
+
+
 def free_ports(count):
     sockets = [socket.socket() for _ in range(count)]
     for one in sockets:
@@ -125,6 +140,10 @@ def test_a_submitted_search_outlives_a_node_and_a_failing_store(cluster, tmp_pat
             "--scheduler", "none", "--name", "far", "--address", "auto", "--slots", "2", "--out", str(out),
             "--data", address.replace("/runs", "/data"), "--storage", address, *TINY,
         ]  # fmt: skip
+        looked = subprocess.run(
+            [sys.executable, "-c", LOOK], env=cluster.env, capture_output=True, text=True, check=False
+        )
+        assert re.fullmatch(r"node [0-9.]+ does not see /no/such; put it elsewhere\n", looked.stdout), looked
         submitted = cluster.job("submit", "--no-wait", "--submission-id", "far", "--", *search)
         assert submitted.returncode == 0, submitted.stdout + submitted.stderr
         events = out / "far" / "events.jsonl"

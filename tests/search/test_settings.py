@@ -1,8 +1,10 @@
+import os
+
 import pytest
 
 from digits_core.config import TrainConfig
 from digits_core.errors import SpaceError, UsageError
-from search.cluster import free_port
+from search.cluster import check_dashboard, free_port
 from search.settings import SearchSettings, make_plan, manner, parse_duration, run_name
 from search.slots import plan_slots
 
@@ -139,6 +141,18 @@ def test_slots_divide_what_there_is(resources, cpus, gpus, expected):
 def test_slots_that_are_not_there_are_one_sentence(resources, cpus, gpus, said):
     with pytest.raises(UsageError, match=said):
         plan_slots([resources], cpus, gpus)
+
+
+def test_a_dashboard_for_others_wants_a_login_and_says_why(monkeypatch):
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    assert check_dashboard("127.0.0.1") is None
+    with pytest.raises(UsageError, match="whoever reaches the dashboard runs code here"):
+        check_dashboard("0.0.0.0")
+    monkeypatch.delenv("RAY_AUTH_MODE")
+    assert "Ray's job API runs code as you" in check_dashboard("0.0.0.0")
+    assert os.environ["RAY_AUTH_MODE"] == "token"
+    with pytest.raises(UsageError, match=r"--dashboard-host 203\.0\.113\.7: no address of this machine"):
+        free_port(None, host="203.0.113.7")
 
 
 def test_a_trial_lies_on_one_node_and_a_cluster_may_grow():
