@@ -29,14 +29,20 @@ TINY = ["--set", "model.min_size=32", "--set", "model.max_size=128"]
 
 
 LOOK = f"""
+import sys
+import time
 import ray
 from digits_core.errors import UserError
 from search.cluster import connected
 from search.nodes import check_nodes
-with connected("auto", port=0, machine={{}}) as cluster:
-    check_nodes(cluster.nodes, {{"{ROOT}": "never said"}}, "f" * 32)
+with connected(f"127.0.0.1:{{sys.argv[1]}}", port=0, machine={{}}) as cluster:
+    nodes = cluster.nodes
+    while len(nodes) < 2:  # the second is on its way
+        time.sleep(0.2)
+        nodes = {{node["NodeID"]: node["Resources"] for node in ray.nodes() if node["Alive"]}}
+    check_nodes(nodes, {{"{ROOT}": "never said"}}, "f" * 32)
     try:
-        check_nodes(cluster.nodes, {{"/no/such": "put it elsewhere"}}, "f" * 32)
+        check_nodes(nodes, {{"/no/such": "put it elsewhere"}}, "f" * 32)
     except UserError as error:
         print(error)
 """
@@ -140,8 +146,9 @@ def test_a_submitted_search_outlives_a_node_and_a_failing_store(cluster, tmp_pat
             "--scheduler", "none", "--name", "far", "--address", "auto", "--slots", "2", "--out", str(out),
             "--data", address.replace("/runs", "/data"), "--storage", address, *TINY,
         ]  # fmt: skip
+        plain = {name: value for name, value in cluster.env.items() if name != "RAY_ADDRESS"}
         looked = subprocess.run(
-            [sys.executable, "-c", LOOK], env=cluster.env, capture_output=True, text=True, check=False
+            [sys.executable, "-c", LOOK, str(cluster.port)], env=plain, capture_output=True, text=True, check=False
         )
         assert re.fullmatch(r"node [0-9.]+ does not see /no/such; put it elsewhere\n", looked.stdout), looked
         submitted = cluster.job("submit", "--no-wait", "--submission-id", "far", "--", *search)
