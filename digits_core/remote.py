@@ -14,16 +14,22 @@ from urllib.parse import parse_qs, urlsplit
 from pyarrow import ArrowException
 from pyarrow.fs import FileInfo, FileSelector, FileSystem, FileSystemHandler, FileType, PyFileSystem
 
-from digits_core.errors import UsageError, printable
+from digits_core.errors import UsageError, UserError, printable
 from digits_core.files import is_inside
 
 SCHEMES = ("s3", "gs", "gcs", "abfs", "abfss", "hdfs", "file")
 S3_OPTIONS = ("endpoint_override", "region", "scheme")
 
-ATTEMPTS = 10
-"""Requests to an S3-compatible store that fail or get no answer are made so often, with growing pauses."""
+ATTEMPTS = 3
+"""Of pyarrow itself, for one request."""
 
-TIMEOUT_S = 30.0
+CONNECT_S, ANSWER_S = 5.0, 30.0
+"""Waited for a connection and for an answer."""
+
+PATIENCE_S = 20.0
+"""A store that answers that it is out of order is asked again for so long, with growing pauses."""
+
+_SECRET = re.compile("key|token|secret|password|sig", re.IGNORECASE)
 
 STREAMS, CHUNK = 16, 2**20
 """Files fetched side by side, and bytes at a time."""
@@ -38,6 +44,10 @@ _PASSING = re.compile(
 """Of errors that another try may not meet; the library's own tries do not cover answers that break off."""
 
 Result = TypeVar("Result")
+
+
+class StoreError(UserError):
+    """A store does not give what it should, for now."""
 
 
 def is_address(folder: str) -> bool:
@@ -60,19 +70,20 @@ def open_place(address: str, flag: str) -> tuple[FileSystem, str]:
         query = parse_qs(parts.query, keep_blank_values=True)
     except ValueError as error:
         raise UsageError(f"{flag} {printable(address)}: {error}") from None
-    # What is wrong may hold a secret: the address is not repeated.
-    if parts.username or parts.password or any("key" in name or "token" in name for name in query):
+    plain = printable(address.partition("?")[0])  # what follows may hold a secret, so it is never repeated
+    if parts.password or (parts.scheme == "s3" and parts.username) or any(_SECRET.search(name) for name in query):
         raise UsageError(
             f"{flag}: the address bears credentials; leave them out and set AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY "
             "or a profile in the environment of every node"
         )
     if parts.scheme not in SCHEMES:
-        raise UsageError(f"{flag} {printable(address)}: the address begins with one of {', '.join(SCHEMES)}")
+        raise UsageError(f"{flag} {plain}: the address begins with one of {', '.join(SCHEMES)}")
     if parts.scheme == "s3" and (not parts.netloc or not set(query) <= set(S3_OPTIONS)):
-        raise UsageError(
-            f"{flag} {printable(address)}: an address is s3://BUCKET/FOLDER, then ? and any of {', '.join(S3_OPTIONS)}"
-        )
-    handler = AddressedFileSystem(address)
+        raise UsageError(f"{flag} {plain}: an address is s3://BUCKET/FOLDER, then ? and any of {', '.join(S3_OPTIONS)}")
+    try:
+        handler = AddressedFileSystem(address)
+    except (*FAULTS, ValueError) as error:
+        raise UsageError(f"{flag} {plain}: {reason(error)}") from None
     return PyFileSystem(handler), handler.path
 
 
@@ -109,8 +120,8 @@ class AddressedFileSystem(FileSystemHandler):
             options = {name: values[-1] for name, values in parse_qs(urlsplit(self.address).query).items()}
             self._opened = S3FileSystem(
                 retry_strategy=AwsStandardS3RetryStrategy(max_attempts=ATTEMPTS),
-                connect_timeout=TIMEOUT_S,
-                request_timeout=TIMEOUT_S,
+                connect_timeout=CONNECT_S,
+                request_timeout=ANSWER_S,
                 **options,
             )
         return self._opened
@@ -183,14 +194,15 @@ def persistently(action: Callable[[], Result]) -> Result:
     Raises:
         OSError: it will not, or is refused for another reason.
     """
-    for attempt in range(1, ATTEMPTS):
+    until, pause = time.monotonic() + PATIENCE_S, 0.1
+    while True:
         try:
             return action()
         except FAULTS as error:
-            if not _PASSING.search(str(error)):
+            if not _PASSING.search(str(error)) or time.monotonic() + pause > until:
                 raise
-        time.sleep(random.uniform(0.05, 0.1) * 1.6**attempt)
-    return action()
+        time.sleep(pause * random.uniform(0.5, 1.0))
+        pause *= 1.6
 
 
 def fetched(address: str, parts: Sequence[str], root: Path, flag: str) -> Path:
@@ -205,7 +217,8 @@ def fetched(address: str, parts: Sequence[str], root: Path, flag: str) -> Path:
         flag: names the address in messages.
 
     Raises:
-        UsageError: nothing can be read there.
+        UsageError: the address has another form, or holds none of them.
+        StoreError: nothing can be read there for now.
     """
     from filelock import FileLock
 
@@ -214,7 +227,7 @@ def fetched(address: str, parts: Sequence[str], root: Path, flag: str) -> Path:
     try:
         found = list_files(filesystem, [f"{base}/{part}" for part in parts])
     except FAULTS as error:
-        raise UsageError(f"{flag} {printable(address)}: cannot be read ({reason(error)})") from None
+        raise StoreError(f"{flag} {printable(address)}: cannot be read ({reason(error)})") from None
     if not found:
         raise UsageError(f"{flag} {printable(address)}: holds none of {', '.join(parts)}")
     listing = sorted((info.path, info.size, info.mtime_ns) for info in found)
@@ -232,7 +245,7 @@ def fetched(address: str, parts: Sequence[str], root: Path, flag: str) -> Path:
         try:
             fetch_files(filesystem, base, [info.path for info in found], half)
         except FAULTS as error:
-            raise UsageError(f"{flag} {printable(address)}: cannot be fetched ({reason(error)})") from None
+            raise StoreError(f"{flag} {printable(address)}: cannot be fetched ({reason(error)})") from None
         else:
             half.rename(target)
         finally:

@@ -145,9 +145,10 @@ def connected(
     else:
         try:
             context = ray.init(address=address, runtime_env={"env_vars": WORKER_ENVIRONMENT}, **quiet)
-        except (ConnectionError, ValueError, RuntimeError) as error:
+        except (ConnectionError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
+            said = printable((str(error).strip().splitlines() or [type(error).__name__])[0])
             raise UsageError(
-                f"--address {address}: no Ray cluster can be joined there ({error}); one with token login wants its "
+                f"--address {address}: no Ray cluster can be joined there ({said}); one with token login wants its "
                 "token in RAY_AUTH_TOKEN or ~/.ray/auth_token"
             ) from None
     try:

@@ -3,6 +3,7 @@
 import contextlib
 import shutil
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -26,6 +27,7 @@ from search.cluster import (
     prepare_environment,
     watched,
 )
+from search.copier import Copier
 from search.defaults import LOOPBACK
 from search.further import FurtherTrials
 from search.nodes import check_nodes, paths_needed
@@ -34,7 +36,7 @@ from search.progress import Progress
 from search.run_folder import check_folder, make_longer, open_folder
 from search.settings import Plan, SearchSettings, make_plan
 from search.slots import plan_slots
-from search.storage import Copier, Storage
+from search.storage import Storage, StorageError
 
 LOG_FILE = "ray.log"
 
@@ -148,10 +150,20 @@ def _run(
                 soft_wrap=True,
             )
         with chatter_to(folder / LOG_FILE) as terminal:
-            ending = _tune(settings, plan, data, copier, events, terminal, port=port, machine=machine)
+            try:
+                ending = _tune(settings, plan, data, copier, events, terminal, port=port, machine=machine)
+            except StorageError as error:
+                from search.tuning import to_go_on
+
+                if any(to_go_on(trial) for trial in record.trials.values()):
+                    raise
+                ending = None  # all is trained and recorded; the copier says what the storage lacks
+                print(error, file=sys.stderr)
     except KeyboardInterrupt:  # the second Ctrl-C: the record holds what it holds
         console.print(f"interrupted; go on with\n            {resume_command(settings)}", markup=False, soft_wrap=True)
         return 130
+    except StorageError as error:
+        raise UsageError(f"--storage {settings.storage}: {error}; go on with {resume_command(settings)}") from None
     except UserError:
         if (
             not resume and not record.trials

@@ -35,7 +35,13 @@ _WORDS = (
         "out_of_memory",
     ),
     (re.compile(r"No space left on device|Disk quota exceeded", re.I), "disk_full"),
-    (re.compile(r"AWS Error|google::cloud::Status|storage validation marker|validate_storage_marker", re.I), "storage"),
+    (
+        re.compile(
+            r"AWS Error|google::cloud::Status|Azure::|HDFS|Unable to set up cluster storage|Stale file handle|"
+            r"Input/output error|Transport endpoint is not connected|Connection timed out"
+        ),
+        "storage",
+    ),
     (re.compile(r"node (?:has )?died|node was (?:terminated|drained|preempted)", re.I), "node_lost"),
     (
         re.compile(r"actor (?:died|is dead|is temporarily unavailable)|worker (?:process has )?died", re.I),

@@ -177,7 +177,6 @@ def build_parser() -> argparse.ArgumentParser:
     where.add_argument("--dashboard-port", type=_port, metavar="N", help="of the Ray dashboard (default: a free one)")
     where.add_argument(
         "--dashboard-host",
-        default=defaults.LOOPBACK,
         metavar="HOST",
         help="what the dashboard listens on (default 127.0.0.1, this machine alone); with anything else, whoever "
         "reaches it and has the token can run code here",

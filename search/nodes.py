@@ -21,7 +21,7 @@ def paths_needed(settings: SearchSettings, plan: Plan, storage: Storage) -> dict
             "give --storage a folder that every node sees, or s3://bucket/folder; or put --out on a shared folder"
         )
     elif not is_address(settings.storage):
-        found[settings.storage] = "give --storage a folder that every node sees, or s3://bucket/folder"
+        found[storage.root] = "give --storage a folder that every node sees, or s3://bucket/folder"
     weights = str(plan.base.model.weights)
     if Path(weights).is_absolute():
         found[weights] = "put the weights on a shared folder"

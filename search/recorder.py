@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from ray.tune import Callback
@@ -23,7 +23,7 @@ from digits_core.files import (
     THRESHOLDS_FILE,
 )
 from results.matches import drop_matches, matches_path, resampled_scores
-from results.record import FULL, EventWriter, RunRecord
+from results.record import FULL, EventWriter, RunRecord, TrialRecord
 from results.schema import ENDED, EPOCH_NUMBERS
 from results.store import CHECKPOINTS, THRESHOLDS, write_views
 from results.tables import replacing
@@ -140,9 +140,8 @@ class Recorder(Callback):
         path = self._storage.relative(checkpoint.path)
         epoch = self.record.trials[name].num_epochs  # each report bears its checkpoint
         self._events.write("checkpoint", trial_id=name, path=path, epoch=epoch)
-        # Ray deletes those of this start of the trial itself, and knows nothing of those of the starts before.
-        if before is not None and PurePosixPath(before).parent != PurePosixPath(path).parent:
-            self._drop_saved(before)
+        if before is not None and before != path:
+            self._storage.drop(before)
 
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """A trial ended without an error: finished, stopped, interrupted, or diverged."""
@@ -226,6 +225,7 @@ class Recorder(Callback):
             if known.status != "interrupted":
                 self._events.write("fault", trial_id=name, fault=fault, reason=PLAIN[fault], epoch=known.num_epochs)
             self._unkept.append((name, status, reason))
+            self._dirty = True  # so that it is tried again
             return
         self._events.write("end", trial_id=name, status=status, reason=reason)
         self._drop_losers(self._hold)
@@ -233,13 +233,13 @@ class Recorder(Callback):
         if status in ENDED and (
             status != "finished" or trial.checkpoint is None
         ):  # one that is kept may be made longer
-            self._drop_saved(trial.saved)
+            self._drop_saved(trial)
         self._show(name)
 
-    def _drop_saved(self, saved: str | None) -> None:
+    def _drop_saved(self, trial: TrialRecord) -> None:
         """Delete what a trial would go on from."""
-        if saved is not None and self._storage.holds(saved):
-            self._storage.drop(saved)
+        if trial.saved is not None:
+            self._storage.drop(trial.saved)
 
     def _keep_best(self, name: str) -> None:
         """Take the best epoch's model and its threshold sweep out of Ray's last checkpoint."""
@@ -280,7 +280,7 @@ class Recorder(Callback):
         for loser in (trial for trial in kept if trial.trial_id not in leads):
             shutil.rmtree(self._folder / str(loser.checkpoint), ignore_errors=True)
             if loser.status in ENDED:
-                self._drop_saved(loser.saved)
+                self._drop_saved(loser)
             self._events.write("kept", trial_id=loser.trial_id, path=None)
 
     def _show(self, name: str) -> None:

@@ -98,7 +98,7 @@ def _handle(args: argparse.Namespace, typed: list[str]) -> int:
         slots=args.slots,
         address=None if args.address == "local" else args.address,
         dashboard_port=args.dashboard_port,
-        dashboard_host=args.dashboard_host,
+        dashboard_host=args.dashboard_host or defaults.LOOPBACK,
         init_from=init_from,
         fixed=fixed,
         config=config,
@@ -182,14 +182,12 @@ def changed_settings(before: "SearchSettings", args: argparse.Namespace) -> "Sea
         now = replace(now, time_budget_s=parse_duration(args.time_budget))
     if args.disk is not None:
         now = replace(now, disk_bytes=parse_size(args.disk))
-    given = ("slots", "address", "cpus_per_trial", "gpus_per_trial", "dashboard_port")
+    given = ("slots", "address", "cpus_per_trial", "gpus_per_trial", "dashboard_port", "dashboard_host")
     for name in ("replicates", "replicate_top", "keep", "max_failures", *given):
         if getattr(args, name) is not None:
             now = replace(now, **{name: getattr(args, name)})
     if now.address == "local":
         now = replace(now, address=None)
-    if args.dashboard_host != defaults.LOOPBACK:
-        now = replace(now, dashboard_host=args.dashboard_host)
     if before.replicate_top >= make_plan(before).trials and args.replicate_top is None:  # all of them, so still
         now = replace(now, replicate_top=make_plan(now).trials)
     return now

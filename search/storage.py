@@ -5,28 +5,29 @@ that drives it.
 """
 
 import contextlib
+import json
+import os
 import shutil
+import socket
 import tempfile
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from digits_core.errors import UsageError, printable
+from digits_core.errors import RunError, UsageError, printable
 from digits_core.files import is_inside
-from digits_core.remote import FAULTS, fetch_files, is_address, list_files, open_place, reason
+from digits_core.remote import FAULTS, fetch_files, is_address, list_files, open_place, persistently, reason
 from results.record import EVENTS_FILE, TrialRecord
 
 TUNE_FOLDER = "tune"
+DRIVER_FILE = "driver.json"
+"""In a storage that is apart: who drives the run, and when it was last seen."""
 
-COPY_SECONDS = 5.0
-"""The copy follows at most this often, and takes no more than half of the time."""
+NOT_COPIED = (TUNE_FOLDER, DRIVER_FILE, "ray.log")
 
-LAST_TRIES = 12
-"""Attempts to complete the copy when a search ends."""
-
-NOT_COPIED = (TUNE_FOLDER, "ray.log")
+UNSEEN_SECONDS = 60.0
+"""A driver that has not been seen for so long is taken for dead."""
 
 
 class StorageError(OSError):
@@ -44,7 +45,7 @@ class Storage:
             address: of a folder that holds runs, a path or as s3://bucket/folder; None stands for the run folder.
 
         Raises:
-            UsageError: the address has another form.
+            UsageError: the address has another form, or is that of the run folder.
         """
         from pyarrow.fs import LocalFileSystem
 
@@ -54,13 +55,22 @@ class Storage:
             self._root = f"{base.rstrip('/')}/{folder.name}"
         else:
             self._fs = LocalFileSystem()
-            self._root = str(folder.resolve() if address is None else Path(address).absolute() / folder.name)
+            self._root = str(folder.resolve() if address is None else Path(address).resolve() / folder.name)
+            if address is not None and Path(self._root) == folder.resolve():
+                raise UsageError(f"--storage {printable(address)}: is --out itself; leave it out")
+        self._me = f"process {os.getpid()} on {socket.gethostname()}, {time.time_ns()}"
         self._copied: dict[str, tuple[int, int]] = {}
+        self._superseded: list[str] = []
 
     @property
     def apart(self) -> bool:
         """Whether it is another place than the run folder."""
         return self.address is not None
+
+    @property
+    def root(self) -> str:
+        """Its path in its file system."""
+        return self._root
 
     def tune_settings(self) -> dict[str, Any]:
         """Of Ray's RunConfig."""
@@ -77,6 +87,21 @@ class Storage:
     def saved(self, trial: TrialRecord) -> str | None:
         """The checkpoint that a trial goes on from, as far as can be told without asking a storage that is apart."""
         return trial.saved if trial.saved is not None and self.holds(trial.saved) else None
+
+    def holds(self, name: str, *, ask: bool = False) -> bool:
+        """Whether a folder in it is there.
+
+        Args:
+            name: the folder's, relative.
+            ask: a storage that is apart, too; else it is taken to be there.
+
+        Raises:
+            StorageError: the storage does not answer.
+        """
+        if self.apart:
+            return self._is_folder(name) if ask else True
+        place = self.folder / name
+        return is_inside(place, self.folder) and place.is_dir() and not place.samefile(self.folder)
 
     @contextlib.contextmanager
     def here(self, name: str) -> Iterator[Path | None]:
@@ -96,51 +121,70 @@ class Storage:
             _fetch(self._fs, f"{self._root}/{name}", Path(scratch))
             yield Path(scratch)
 
-    def holds(self, name: str, *, ask: bool = False) -> bool:
-        """Whether a folder in it is there.
-
-        Args:
-            name: the folder's, relative.
-            ask: a storage that is apart, too; else it is taken to be there.
-
-        Raises:
-            StorageError: the storage does not answer.
-        """
-        if self.apart:
-            return self._is_folder(name) if ask else True
-        place = self.folder / name
-        return is_inside(place, self.folder) and place.is_dir() and not place.samefile(self.folder)
-
     def drop(self, name: str) -> None:
-        """Delete a folder; what a storage does not delete just now stays."""
-        if not self.apart:
+        """Delete a folder that no record names any more; in a storage that is apart, once its copy of it does not."""
+        if self.apart:
+            self._superseded.append(name)
+        elif self.holds(name):
             shutil.rmtree(self.folder / name, ignore_errors=True)
-            return
+
+    def sweep(self, named: set[str]) -> None:
+        """Delete checkpoints that no record names: a kill leaves them behind."""
+        from pyarrow.fs import FileSelector, FileType
+
+        folders = [f"{self._root}/{TUNE_FOLDER}"]
         with contextlib.suppress(*FAULTS):
-            self._fs.delete_dir(f"{self._root}/{name}".rstrip("/"))
+            for _ in range(3):  # tune/001/t0000/checkpoint_000000
+                found = [self._fs.get_file_info(FileSelector(one, allow_not_found=True)) for one in folders]
+                folders = [info.path for some in found for info in some if info.type == FileType.Directory]
+            for folder in folders:
+                name = self.relative(folder)
+                if PurePosixPath(name).name.startswith("checkpoint_") and name not in named:
+                    self._fs.delete_dir(folder)
 
     def try_out(self, *, resume: bool) -> None:
-        """See that files can be written and deleted there, and that no other run of that name lies there.
+        """See that files can be written and deleted there, and that what lies there is this run.
 
         Raises:
-            UsageError: they cannot, or one does.
+            UserError: they cannot, it is not, or another driver is at work on it.
         """
-        from pyarrow.fs import FileType
+        from pyarrow.fs import FileSelector
 
         if not self.apart:
             return
+        words = f"--storage {printable(str(self.address))}"
         try:
-            if not resume and self._fs.get_file_info(f"{self._root}/{EVENTS_FILE}").type == FileType.File:
+            if resume:
+                self._compare(words)
+            elif self._fs.get_file_info(FileSelector(self._root, allow_not_found=True)):
                 raise UsageError(
-                    f"--storage {printable(str(self.address))}: holds a run {self.folder.name}; go on with it by "
-                    f"--resume {self.folder.name} --storage ..., or name another"
+                    f"{words}: there is something called {self.folder.name} already; if it is a run, go on with it "
+                    f"by --resume {self.folder.name} --storage ..., else name another"
                 )
-            self._write(".tried", b"written to try the storage")
-            self._fs.delete_file(f"{self._root}/.tried")
+            self._write(DRIVER_FILE, self._sign())
         except FAULTS as error:
-            raise UsageError(
-                f"--storage {printable(str(self.address))}: cannot be written to ({reason(error)})"
-            ) from None
+            raise UsageError(f"{words}: cannot be used ({reason(error)})") from None
+
+    def _compare(self, words: str) -> None:
+        """See that the run folder is not behind its copy, and that nobody else drives the run."""
+        driver = self._driver()
+        age = time.time() - float(driver.get("seen", 0.0))
+        if driver and driver.get("driver") != self._me and age < UNSEEN_SECONDS:
+            raise RunError(
+                f"{words}: {self.folder.name} is driven by {printable(str(driver.get('driver')).partition(',')[0])}, "
+                f"seen {max(age, 0):.0f} s ago; end that search first, or wait a minute if its machine is lost"
+            )
+        here, there = (self.folder / EVENTS_FILE).read_bytes(), self._read(EVENTS_FILE)
+        there = None if there is None else there[: there.rfind(b"\n") + 1]
+        if there is None:
+            raise RunError(
+                f"{words}: holds no run {self.folder.name}, so its checkpoints are not there; is it mounted?"
+            )
+        if not here.startswith(there):
+            raise RunError(
+                f"{words}: {self.folder.name} went on elsewhere, and {self.folder} knows nothing of it; move that "
+                "folder away, and --resume with --storage fetches the run"
+            )
 
     def fetch_run(self) -> None:
         """Bring the copy of a run folder here, where there is none.
@@ -148,11 +192,11 @@ class Storage:
         Raises:
             UsageError: there is no such run there, or it cannot be read.
         """
-        from pyarrow.fs import FileSelector, FileType
+        from pyarrow.fs import FileSelector
 
         half = self.folder.with_name(f".{self.folder.name}.half")
         try:
-            if self._fs.get_file_info(f"{self._root}/{EVENTS_FILE}").type != FileType.File:
+            if not self._read(EVENTS_FILE):
                 raise UsageError(f"--storage {printable(str(self.address))}: holds no run {self.folder.name}")
             shutil.rmtree(half, ignore_errors=True)
             half.mkdir(parents=True)
@@ -169,15 +213,19 @@ class Storage:
     def copy(self) -> None:
         """Bring the copy of the run folder up to date.
 
-        The record is read first and written last, so that all that it names is there; what is gone here goes there
-        when no record names it any more.
+        The record is read first and written last, so that all that it names is there. What is gone here, and
+        checkpoints that the record no longer names, go there after it.
 
         Raises:
-            StorageError: the storage did not take it all.
+            StorageError: the storage did not take it all, or another driver has taken the run over.
         """
-        events = (self.folder / EVENTS_FILE).read_bytes()
-        found = {name: mark for name, mark in _marks(self.folder) if name != EVENTS_FILE}
+        superseded, self._superseded = self._superseded, []
         try:
+            if self._driver().get("driver") not in (None, self._me):
+                raise StorageError("another search drives this run now; end this one")
+            self._write(DRIVER_FILE, self._sign())
+            events = (self.folder / EVENTS_FILE).read_bytes()
+            found = {name: mark for name, mark in _marks(self.folder) if name != EVENTS_FILE}
             for name, mark in found.items():
                 if self._copied.get(name) == mark:
                     continue
@@ -194,8 +242,34 @@ class Storage:
                 with contextlib.suppress(FileNotFoundError):
                     self._fs.delete_file(f"{self._root}/{name}")
                 del self._copied[name]
+            while superseded:
+                with contextlib.suppress(FileNotFoundError):
+                    self._fs.delete_dir(f"{self._root}/{superseded[-1]}")
+                superseded.pop()
         except FAULTS as error:
-            raise StorageError(reason(error)) from None
+            self._superseded = superseded + self._superseded
+            raise error if isinstance(error, StorageError) else StorageError(reason(error)) from None
+
+    def leave(self) -> None:
+        """The driver is done: another may come at once."""
+        with contextlib.suppress(*FAULTS):
+            self._fs.delete_file(f"{self._root}/{DRIVER_FILE}")
+
+    def forget(self) -> None:
+        """Delete what this driver has put there, for a run that came to nothing; `try_out` found the place empty."""
+        with contextlib.suppress(*FAULTS):
+            self._fs.delete_dir(self._root)
+
+    def _driver(self) -> dict[str, Any]:
+        content = self._read(DRIVER_FILE)
+        with contextlib.suppress(ValueError):
+            tree = json.loads(content or b"{}")
+            if isinstance(tree, dict) and isinstance(tree.get("seen"), int | float):
+                return tree
+        return {}
+
+    def _sign(self) -> bytes:
+        return json.dumps({"driver": self._me, "seen": time.time()}).encode()
 
     def _is_folder(self, name: str) -> bool:
         from pyarrow.fs import FileType
@@ -205,11 +279,30 @@ class Storage:
         except FAULTS as error:
             raise StorageError(reason(error)) from None
 
+    def _read(self, name: str) -> bytes | None:
+        """A file's content; None where there is none."""
+
+        def read() -> bytes | None:
+            try:
+                with self._fs.open_input_stream(f"{self._root}/{name}") as file:
+                    return bytes(file.read())
+            except FileNotFoundError:
+                return None
+
+        return persistently(read)
+
     def _write(self, name: str, content: bytes) -> None:
+        """Write a file, so that it is seen whole or not at all."""
         path = f"{self._root}/{name}"
-        self._fs.create_dir(str(PurePosixPath(path).parent), recursive=True)
-        with self._fs.open_output_stream(path) as file:
+        half = path
+        if not (self.address and self.address.startswith(("s3://", "gs://", "gcs://"))):
+            # A store shows a file when it is whole; a folder shows what there is of it.
+            self._fs.create_dir(str(PurePosixPath(path).parent), recursive=True)
+            half = str(PurePosixPath(path).with_name(f".{PurePosixPath(path).name}.half"))
+        with self._fs.open_output_stream(half) as file:
             file.write(content)
+        if half != path:
+            self._fs.move(half, path)
 
 
 def fetch_checkpoint(where: dict[str, Any], target: Path) -> Path | None:
@@ -218,11 +311,11 @@ def fetch_checkpoint(where: dict[str, Any], target: Path) -> Path | None:
     Raises:
         StorageError: the storage does not give it.
     """
+    from pyarrow.fs import FileType
+
     address, path = where["address"], where["path"]
     if address is None or not is_address(address):
         return Path(path) if Path(path).is_dir() else None
-    from pyarrow.fs import FileType
-
     filesystem, _ = open_place(address, "--storage")
     try:
         there = filesystem.get_file_info(path).type == FileType.Directory
@@ -250,78 +343,3 @@ def _marks(folder: Path) -> Iterator[tuple[str, tuple[int, int]]]:
             if path.is_file() and not path.is_symlink():
                 found = path.stat()
                 yield name.as_posix(), (found.st_size, found.st_mtime_ns)
-
-
-class Copier:
-    """Keeps the copy of a run folder up to date, in a thread of its own; where none is kept it does nothing.
-
-    Attributes:
-        storage: where the copy lies.
-        fault: why the storage takes nothing for now; None while it does.
-    """
-
-    def __init__(self, storage: Storage, say: Callable[[str], None]) -> None:
-        """Copy to a storage; `say` tells the person at the terminal a sentence."""
-        self.storage, self._say = storage, say
-        self.fault: str | None = None
-        self._ended = threading.Event()
-        self._wanted = storage.apart
-        self._thread = threading.Thread(target=self._follow, name="copier", daemon=True)
-
-    def __enter__(self) -> "Copier":
-        """Begin."""
-        if self._wanted:
-            self._thread.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        """Complete the copy, as far as the storage lets it."""
-        self._ended.set()
-        if not self._wanted:
-            return
-        self._thread.join()
-        for _ in range(LAST_TRIES):
-            if self._copy():
-                return
-            time.sleep(COPY_SECONDS)
-        self._say(f"the copy of {self.storage.folder} in --storage is not whole ({self.fault}); --resume completes it")
-
-    @contextlib.contextmanager
-    def telling(self, say: Callable[[str], None]) -> Iterator[None]:
-        """Tell another terminal for a while."""
-        before, self._say = self._say, say
-        try:
-            yield
-        finally:
-            self._say = before
-
-    def forget(self) -> None:
-        """The run came to nothing: no copy of it is kept."""
-        self._wanted = False
-        self._ended.set()
-        if self.storage.apart:
-            self._thread.join()
-            self.storage.drop("")
-
-    def _follow(self) -> None:
-        pause = COPY_SECONDS
-        while not self._ended.wait(pause):
-            started = time.monotonic()
-            self._copy()
-            pause = max(COPY_SECONDS, time.monotonic() - started)
-
-    def _copy(self) -> bool:
-        before = self.fault
-        try:
-            self.storage.copy()
-            self.fault = None
-        except OSError as error:
-            self.fault = str(error) or type(error).__name__
-        if self.fault is not None and before is None:
-            self._say(
-                f"--storage {self.storage.address} does not take the run folder ({self.fault}); it is tried again, "
-                "and no new trial is started until it does"
-            )
-        elif self.fault is None and before is not None:
-            self._say("--storage takes the run folder again")
-        return self.fault is None

@@ -17,9 +17,10 @@ from digits_core.cache import DigitData, open_data
 from digits_core.config import TaskConfig, TrainConfig
 from digits_core.errors import DivergedError, UserError
 from digits_core.files import BEST_FOLDER, CONFIRM_FILE, MATCHES_FILE, MODEL_FILE, THRESHOLDS_FILE
+from digits_core.remote import StoreError
 from digits_core.source import DataSource
 from search.faults import DIVERGED
-from search.storage import fetch_checkpoint
+from search.storage import StorageError, fetch_checkpoint
 
 if TYPE_CHECKING:
     from digits_core.cache import Split
@@ -45,6 +46,7 @@ def run_trial(params: dict[str, Any]) -> None:
 
     Raises:
         RefusedError: data, weights or device cannot be used; the message says what to do.
+        StorageError: a store does not give the data or the checkpoint, for now.
     """
     from digits_core.checkpoint import is_whole
     from digits_core.detect import SCORE_FLOOR
@@ -75,6 +77,8 @@ def run_trial(params: dict[str, Any]) -> None:
         except DivergedError as error:
             # An ordinary end to Ray, which would throw the process away after an error: nothing is wrong with it.
             tune.report({DIVERGED: str(error), params["metric"]: None})
+        except StoreError as error:
+            raise StorageError(str(error)) from None
         except UserError as error:
             raise RefusedError(str(error)) from None
 

@@ -1,5 +1,6 @@
 """Ray Tune's Tuner around our trainable, searcher, scheduler and recorder."""
 
+import os
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -14,6 +15,7 @@ from ray.tune.stopper import Stopper
 from digits_core.anchors import setting_digest
 from digits_core.cache import DigitData
 from digits_core.config import TrainConfig
+from digits_core.remote import FAULTS, reason
 from results.record import EventWriter, RunRecord, TrialRecord
 from results.schema import ENDED
 from search.further import FurtherTrials
@@ -24,7 +26,7 @@ from search.scheduler import RuleScheduler, build_rule
 from search.screen import Screen
 from search.settings import Plan, SearchSettings
 from search.slots import Slots
-from search.storage import Storage
+from search.storage import Storage, StorageError
 from search.study import close_strays, open_study, open_trial, state_of
 from search.trainable import run_trial
 
@@ -101,6 +103,9 @@ def fit(
         watcher=watcher,
     )
     settle(events.record, study, recorder)
+    storage.sweep({trial.saved for trial in events.record.trials.values() if trial.saved is not None})
+    if storage.apart:  # Ray would send all of its files of all trials there again and again
+        os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
     record = events.record
     searched = [trial for trial in record.trials.values() if trial.role == "search"]
     further = FurtherTrials(
@@ -161,12 +166,15 @@ def fit(
             stop=EarlyEnd(ending),
             callbacks=[recorder],
             verbose=0,
-            # The last checkpoint carries the best epoch's model along.
-            checkpoint_config=tune.CheckpointConfig(num_to_keep=1),
         ),
     )
     try:
         tuner.fit()
+    except FAULTS as error:
+        broken = True
+        if not storage.apart:
+            raise
+        raise StorageError(reason(error)) from None
     except BaseException:
         broken = True  # what was under way can go on with --resume
         raise

@@ -25,13 +25,14 @@ class Store:
     """Attributes: how often a request fails, how long one takes; counts of what was asked and refused."""
 
     def __init__(self, seed=0):
-        self.failing, self.slow_s, self.asked, self.refused = 0.0, 0.0, 0, 0
+        self.failing, self.slow_s, self.asked, self.sent, self.refused = 0.0, 0.0, 0, 0, 0
         self._random, self._lock = random.Random(seed), threading.Lock()
         self._app = DomainDispatcherApplication(create_backend_app)
 
     def __call__(self, environ, start_response):
         with self._lock:
             self.asked += 1
+            self.sent += environ["REQUEST_METHOD"] == "PUT"
             refuse = self._random.random() < self.failing
             self.refused += refuse
         if self.slow_s:

@@ -9,11 +9,12 @@ from store_server import KEYS, store
 
 from conftest import introduce, report
 from digits_core.cache import brought_here, open_data
-from digits_core.errors import UsageError
+from digits_core.errors import RunError, UsageError
 from digits_core.remote import open_place
 from digits_core.source import DataSource
 from results.record import EventWriter, read_record
-from search.storage import Copier, Storage, StorageError, fetch_checkpoint
+from search.copier import Copier
+from search.storage import Storage, StorageError, fetch_checkpoint
 
 
 @pytest.fixture(scope="module")
@@ -61,16 +62,19 @@ def test_a_run_folder_is_copied_followed_and_brought_back_through_faults(flaky, 
     (folder / "checkpoints" / "t0000").mkdir(parents=True)
     (folder / "checkpoints" / "t0000" / "model.safetensors").write_bytes(os.urandom(300_000))
     storage.copy()
-    assert names(client, "demo") == {"events.jsonl", "run.json", "checkpoints/t0000/model.safetensors"}
+    assert names(client, "demo") == {"driver.json", "events.jsonl", "run.json", "checkpoints/t0000/model.safetensors"}
     (folder / "checkpoints" / "t0000" / "model.safetensors").unlink()
     events.write("report", trial_id="t0000", **report(2, 0.4))
     events.close()
     storage.copy()
+    storage.leave()
     assert names(client, "demo") == {"events.jsonl", "run.json"}
-    asked = app.asked
     storage.copy()
-    assert app.asked == asked  # nothing has changed
-    with pytest.raises(UsageError, match="holds a run demo"):
+    storage.leave()
+    sent = app.sent
+    storage.copy()
+    assert app.sent - sent == 1  # nothing has changed but the driver's sign of life
+    with pytest.raises(UsageError, match="there is something called demo already"):
         Storage(folder, address).try_out(resume=False)
 
     again = tmp_path / "there" / "demo"
@@ -95,6 +99,9 @@ def test_a_checkpoint_is_found_on_another_node_and_goes_when_dropped(flaky, tmp_
     with storage.here(f"{saved}/best") as best:
         assert [one.name for one in best.iterdir()] == ["model.safetensors"]
     storage.drop(saved)
+    assert storage.holds(saved, ask=True)  # the copy of the record still names it
+    begun(tmp_path / "demo2").close()
+    storage.copy()
     assert not storage.holds(saved, ask=True)
     assert fetch_checkpoint(storage.where(saved), tmp_path / "gone") is None
     with storage.here(f"{saved}/best") as best:
@@ -103,8 +110,8 @@ def test_a_checkpoint_is_found_on_another_node_and_goes_when_dropped(flaky, tmp_
 
 def test_an_outage_is_said_once_and_trials_wait_until_it_is_over(served, tmp_path, monkeypatch):
     app, address, client = served
-    monkeypatch.setattr("search.storage.COPY_SECONDS", 0.1)
-    monkeypatch.setattr("digits_core.remote.ATTEMPTS", 2)
+    monkeypatch.setattr("search.copier.COPY_SECONDS", 0.1)
+    monkeypatch.setattr("digits_core.remote.PATIENCE_S", 0.5)
     begun(tmp_path / "demo3").close()
     said = []
     copier = Copier(Storage(tmp_path / "demo3", address), said.append)
@@ -132,7 +139,11 @@ def test_credentials_travel_neither_in_pickles_nor_in_addresses(served):
     filesystem.get_file_info(path)  # it has logged in
     for secret in KEYS["AWS_SECRET_ACCESS_KEY"], KEYS["AWS_ACCESS_KEY_ID"]:
         assert secret.encode() not in pickle.dumps(filesystem)
-    for bad in ("s3://me:pass@digits/runs", "s3://digits/runs?access_key=me&secret_key=pass"):
+    for bad in (
+        "s3://me:pass@digits/runs",
+        "s3://digits/runs?access_key=me&secret_key=pass",
+        "s3://digits/runs?Secret=pass",
+    ):
         with pytest.raises(UsageError, match="bears credentials") as caught:
             open_place(bad, "--storage")
         assert "pass" not in str(caught.value)
@@ -145,6 +156,8 @@ def test_credentials_travel_neither_in_pickles_nor_in_addresses(served):
         ("s3://", "an address is s3://BUCKET/FOLDER"),
         ("s3://digits/runs?retries=5", "an address is s3://BUCKET/FOLDER"),
         ("s3://[digits/runs", "Invalid IPv6 URL"),
+        ("gs://bucket/runs?foo=1", "--storage gs://bucket/runs: "),
+        ("file://host/runs", "--storage file://host/runs: "),
     ],
 )
 def test_an_address_of_another_form_is_one_sentence(address, said, tmp_path):
@@ -156,7 +169,7 @@ def test_an_address_of_another_form_is_one_sentence(address, said, tmp_path):
 
 def test_a_bucket_that_is_not_there_is_one_sentence(served, tmp_path):
     _, address, _ = served
-    with pytest.raises(UsageError, match=r"--storage s3://nowhere/runs.*: cannot be written to"):
+    with pytest.raises(UsageError, match=r"--storage s3://nowhere/runs.*: cannot be used"):
         Storage(tmp_path / "run", address.replace("digits", "nowhere")).try_out(resume=False)
 
 
@@ -181,3 +194,76 @@ def test_data_is_fetched_once_and_again_when_it_changes(served, tiny_folder, tin
     assert brought_here(source).folder != first
     with pytest.raises(UsageError, match=r"holds none of train\.json"):
         brought_here(DataSource(folder=address.replace("/data", "/nothing")))
+
+
+@pytest.fixture(params=["store", "folder"])
+def place(request, served, tmp_path):
+    """An address and a shared folder keep the same promises."""
+    if request.param == "folder":
+        return str(tmp_path / "shared")
+    return served[1].replace("/runs", f"/runs-{tmp_path.name}")
+
+
+def test_what_lies_there_already_is_nobodys_to_delete(place, tmp_path):
+    other = Storage(tmp_path / "data", place)
+    other._write("train.json", b"a data set")
+    with pytest.raises(UsageError, match="there is something called data already"):
+        Storage(tmp_path / "data", place).try_out(resume=False)
+    assert other._read("train.json") == b"a data set"
+    mine = Storage(tmp_path / "mine", place)
+    mine.try_out(resume=False)
+    mine.forget()
+    assert mine._read("driver.json") is None
+    assert other._read("train.json") == b"a data set"
+
+
+def test_a_run_that_went_on_elsewhere_is_not_overwritten(place, tmp_path):
+    events = begun(tmp_path / "a" / "run")
+    first = Storage(tmp_path / "a" / "run", place)
+    first.try_out(resume=False)
+    first.copy()
+    with pytest.raises(RunError, match=r"is driven by process \d+ on .*, seen \d+ s ago"):
+        Storage(tmp_path / "a" / "run", place).try_out(resume=True)
+    first.leave()
+    Storage(tmp_path / "b" / "run", place).fetch_run()
+    second = Storage(tmp_path / "b" / "run", place)
+    second.try_out(resume=True)
+    there = EventWriter(tmp_path / "b" / "run", "run")
+    there.write("report", trial_id="t0000", **report(2, 0.5))
+    second.copy()
+    with pytest.raises(StorageError, match="another search drives this run now"):
+        first.copy()
+    second.leave()
+    with pytest.raises(RunError, match="went on elsewhere"):
+        Storage(tmp_path / "a" / "run", place).try_out(resume=True)
+    there.write("report", trial_id="t0000", **report(3, 0.6))
+    there.close()
+    Storage(tmp_path / "b" / "run", place).try_out(resume=True)  # the copy is behind: it follows
+    events.close()
+    (tmp_path / "b" / "run").rename(tmp_path / "b" / "moved")
+    Storage(tmp_path / "b" / "run", place).fetch_run()
+    assert read_record(tmp_path / "b" / "run", "run").trials["t0000"].num_epochs == 2
+
+
+def test_a_storage_that_does_not_hold_the_run_is_refused(place, tmp_path):
+    begun(tmp_path / "run").close()
+    with pytest.raises(RunError, match="holds no run run, so its checkpoints are not there"):
+        Storage(tmp_path / "run", place).try_out(resume=True)
+    assert not (tmp_path / "shared").exists()
+
+
+def test_the_run_folder_itself_is_no_storage(tmp_path):
+    with pytest.raises(UsageError, match="is --out itself; leave it out"):
+        Storage(tmp_path / "run", str(tmp_path))
+
+
+def test_checkpoints_that_no_record_names_are_swept(place, tmp_path):
+    storage = Storage(tmp_path / "swept", place)
+    named, stray = "tune/001/t0000/checkpoint_000003", "tune/001/t0000-start2/checkpoint_000000"
+    for name in (named, stray):
+        storage._write(f"{name}/state.json", b"{}")
+    storage._write("tune/001/t0000/other/file", b"Ray's own")
+    storage.sweep({named})
+    assert storage.holds(named, ask=True)
+    assert not storage.holds(stray, ask=True)
+    assert storage._read("tune/001/t0000/other/file") == b"Ray's own"
