@@ -2,9 +2,10 @@
 
 The driver's own parts are the real ones: sampler and study, scheduler, record, kept checkpoints with their match
 tables, views, progress. Ray is not: trials are told to them as Ray's loop would, by a clock of their own. With
---ray N, N trials of the same formula go through Ray itself besides, to see what its loop adds to a report.
+--ray N, N trials of the same formula go through Ray itself instead, to see what its loop adds to a report.
 
     python benchmarks/scaling.py --trials 1000 --slots 100 -o scaling.json
+    python benchmarks/scaling.py --ray 60
 """
 
 import argparse
@@ -259,6 +260,52 @@ def measure(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def formula_trial(params: dict[str, Any]) -> None:
+    """What Ray runs in the place of a training: the same reports and checkpoints, and no work."""
+    from ray import tune
+
+    with tempfile.TemporaryDirectory() as scratch:
+        for epoch in range(1, params["config"]["optim.epochs"] + 1):
+            place = Path(scratch) / f"{epoch}"
+            (place / BEST_FOLDER).mkdir(parents=True)
+            for name in (MODEL_FILE, CONFIG_FILE, CLASSES_FILE):
+                (place / BEST_FOLDER / name).write_bytes(b"x" * 1000)
+            value = value_of(params["config"], epoch, params["config"]["optim.epochs"])
+            report = {"epoch": epoch, "early_stopped": False, "val_map": value, "val_map_50": value}
+            report |= {"train_loss": 1.0, "train_seconds": 0.0, "epoch_seconds": 0.0, "images_per_second": 40.0}
+            tune.report(report, checkpoint=tune.Checkpoint.from_directory(str(place)))
+
+
+def through_ray(folder: Path, trials: int, epochs: int, slots: int) -> dict[str, Any]:
+    """Seconds from the first report to the last, over the reports: Ray's loop is the only one at work."""
+    import search.tuning
+    from digits_core.cache import open_data
+    from digits_core.source import DataSource
+    from search.cluster import connected, free_port, prepare_environment
+    from search.slots import plan_slots
+
+    prepare_environment(joins=False)
+    search.tuning.run_trial = formula_trial
+    settings = SearchSettings(
+        space="lr_schedules", name=folder.name, out=str(folder.parent), trials=trials, epochs=epochs, scheduler="none"
+    )
+    plan = make_plan(settings)
+    folder.mkdir(parents=True)
+    (folder / "run.json").write_text(json.dumps({"name": folder.name, "settings": settings.to_json()}))
+    events = EventWriter(folder, folder.name)
+    events.write("run", metric="val_map", scheduler="none", trials=trials, epochs=epochs, resumed=False)
+    with connected(None, port=free_port(None), machine={"CPU": slots, "GPU": 0}) as cluster:
+        search.tuning.fit(
+            settings, plan, open_data(DataSource()), folder, events, plan_slots(list(cluster.nodes.values())),
+            lambda record, name: None, lambda: None, say=print, storage=Storage(folder), waits=lambda: False,
+        )  # fmt: skip
+    times = [
+        epoch["reported_at"].timestamp() for trial in events.record.trials.values() for epoch in trial.epochs.values()
+    ]
+    events.close()
+    return {"ray_trials": trials, "ray_slots": slots, "ray_ms_per_report": 1e3 * (max(times) - min(times)) / len(times)}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--trials", type=int, default=1000)
@@ -267,10 +314,12 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=200, help="validation images in each match table")
     parser.add_argument("--scheduler", default="asha")
     parser.add_argument("--sampler", default="tpe")
+    parser.add_argument("--ray", type=int, metavar="N", help="so many trials through Ray itself, on eight slots")
     parser.add_argument("-o", dest="out", type=Path, help="write the figures as JSON")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as base:
-        found = measure(args, Path(base) / "runs" / "sim")
+        place = Path(base) / "runs" / "sim"
+        found = through_ray(place, args.ray, args.epochs, 8) if args.ray else measure(args, place)
     print(json.dumps(found, indent=1))
     if args.out:
         args.out.write_text(json.dumps(found, indent=1) + "\n")

@@ -96,6 +96,8 @@ class TrialRecord:
     slot_seconds: float = 0.0
     since: datetime | None = None
     """Start of the part in a slot that has not ended."""
+    known: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
+    """What was worked out of all of the above, until the next event: the whole board is ranked at every report."""
 
     @property
     def done(self) -> bool:
@@ -114,11 +116,24 @@ class TrialRecord:
 
     def best(self, metric: str) -> Event | None:
         """The epoch with the highest metric, of the latest stage begun; the earlier of equals. None without any."""
+        if metric not in self.known:
+            self.known[metric] = self._find_best(metric)
+        found: Event | None = self.known[metric]
+        return found
+
+    def _find_best(self, metric: str) -> Event | None:
         if self.claim is not None:
             return self.epochs[int(self.claim["epoch"])] | self.claim
         first = stage_begun(self.config, self.num_epochs)
         scored = [one for epoch, one in sorted(self.epochs.items()) if epoch >= first and one.get(metric) is not None]
         return max(scored, key=lambda epoch: float(epoch[metric]), default=None)
+
+    @property
+    def train_seconds(self) -> float:
+        """Spent in training steps, over all epochs."""
+        if "train_seconds" not in self.known:
+            self.known["train_seconds"] = sum(float(epoch["train_seconds"] or 0) for epoch in self.epochs.values())
+        return float(self.known["train_seconds"])
 
 
 def stage_begun(config: dict[str, Any], epoch: int) -> int:
@@ -194,6 +209,7 @@ class RunRecord:
             trial = self.trials[event["trial_id"]]
         except KeyError:
             raise RunError(f"{EVENTS_FILE}: event {event['n']} names an unknown trial, {event['trial_id']}") from None
+        trial.known.clear()
         match kind:
             case "start":
                 trial.status, trial.stop_reason, trial.finished_at = "running", None, None
@@ -271,8 +287,8 @@ class RunRecord:
             best = trial.best(self.metric)
             mean = self._replicate_mean(seeds.get(trial.config_hash, []))
             score = mean if mean is not None else None if best is None else float(best[self.metric])
-            cost = sum(float(epoch["train_seconds"] or 0) for epoch in trial.epochs.values())
-            return trial.status in FAILED, mean is None, -score if score is not None else 1.0, cost, trial.trial_id
+            worth = -score if score is not None else 1.0
+            return trial.status in FAILED, mean is None, worth, trial.train_seconds, trial.trial_id
 
         return sorted((trial for trial in self.trials.values() if trial.role == "search"), key=key)
 

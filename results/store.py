@@ -180,7 +180,7 @@ def _row(record: RunRecord, trial: TrialRecord) -> dict[str, Any]:
         "train_map": best.get("train_map"),
         "train_map_50": best.get("train_map_50"),
         **{f"anchor_{name}": value for name, value in (trial.coverage or {}).items()},
-        "train_seconds": sum(float(epoch["train_seconds"] or 0) for epoch in epochs),
+        "train_seconds": trial.train_seconds,
         "trial_seconds": trial.slot_seconds,
         "images_per_second": best.get("images_per_second"),
         "peak_memory_bytes": max((epoch["peak_memory_bytes"] or 0 for epoch in epochs), default=None),
