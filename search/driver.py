@@ -103,14 +103,18 @@ def run_search(settings: SearchSettings, *, resume: bool = False, command: list[
     check_folder(folder, resume=resume)
     storage = Storage(folder, settings.storage)
     storage.try_out(resume=resume)
-    probe = Probe(plan.probe_config()) if settings.address is None else None
-    data = prepare_data(settings, console)
-    data.check(plan.base)
-    prepare_environment(joins=settings.address is not None)
-    import ray.tune  # noqa: F401  # takes seconds, which the probe takes anyway
+    try:
+        probe = Probe(plan.probe_config()) if settings.address is None else None
+        data = prepare_data(settings, console)
+        data.check(plan.base)
+        prepare_environment(joins=settings.address is not None)
+        import ray.tune  # noqa: F401  # takes seconds, which the probe takes anyway
 
-    machine = {} if probe is None else check_machine(settings, probe, data, console)
-    events = open_folder(settings, plan, data, folder, resume=resume, command=command)
+        machine = {} if probe is None else check_machine(settings, probe, data, console)
+        events = open_folder(settings, plan, data, folder, resume=resume, command=command)
+    except BaseException:
+        storage.leave()
+        raise
     with Copier(storage, lambda text: console.print(text, markup=False, soft_wrap=True)) as copier:
         return _run(settings, plan, data, copier, events, console, resume=resume, port=port, machine=machine)
 

@@ -252,6 +252,8 @@ class Storage:
 
     def leave(self) -> None:
         """The driver is done: another may come at once."""
+        if not self.apart:
+            return
         with contextlib.suppress(*FAULTS):
             self._fs.delete_file(f"{self._root}/{DRIVER_FILE}")
 

@@ -212,6 +212,8 @@ def test_what_lies_there_already_is_nobodys_to_delete(place, tmp_path):
     assert other._read("train.json") == b"a data set"
     mine = Storage(tmp_path / "mine", place)
     mine.try_out(resume=False)
+    mine.leave()  # nothing has begun
+    mine.try_out(resume=False)
     mine.forget()
     assert mine._read("driver.json") is None
     assert other._read("train.json") == b"a data set"
