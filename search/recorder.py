@@ -31,8 +31,8 @@ from search.faults import DIVERGED, PLAIN, Fault, change_to_retry, classify, ker
 from search.sampler import Proposal
 from search.storage import Storage, StorageError
 
-VIEW_SECONDS = 3.0
-"""The Parquet views are rewritten at most this often, and at the end."""
+VIEW_SECONDS, VIEW_SHARE = 3.0, 0.1
+"""The Parquet views are rewritten at most this often and for this share of the time, and at the end."""
 
 
 class Recorder(Callback):
@@ -70,7 +70,7 @@ class Recorder(Callback):
         self._space, self._keep, self._hold = space, keep, max(keep, hold)
         self._max_failures, self._kernel_kills = max_failures, kernel_kills()
         self._cuts, self._ending, self._watcher = cuts, ending, watcher
-        self._written, self._dirty = 0.0, True
+        self._written, self._took, self._dirty = 0.0, 0.0, True
         self._diverged: dict[str, str] = {}
         self._unkept: list[tuple[str, str, str | None]] = []
         # A second or so of numpy for each trial that ends, beside Ray's loop: reports must not wait for it.
@@ -178,7 +178,7 @@ class Recorder(Callback):
 
     def on_step_end(self, iteration: int, trials: list[Trial], **info: Any) -> None:
         """Ray's loop comes by often: the views follow the last event even when the next one is far."""
-        if self._dirty and time.monotonic() - self._written >= VIEW_SECONDS:
+        if self._dirty and time.monotonic() - self._written >= max(VIEW_SECONDS, self._took / VIEW_SHARE):
             waiting, self._unkept = self._unkept, []
             for name, status, reason in waiting:
                 self._end(name, status, reason)
@@ -288,13 +288,15 @@ class Recorder(Callback):
         self._dirty = True
 
     def _write_views(self, *, make: bool = False) -> None:
-        self._written = time.monotonic()
+        started = time.monotonic()
         try:
             write_views(self._folder, self.record, make=make)
         except OSError as error:
             if error.errno not in FULL:
                 raise
             self._dirty = True  # the views of before stand until there is room
+        self._written = time.monotonic()
+        self._took = self._written - started
 
 
 def _finite(value: Any) -> Any:
