@@ -235,7 +235,7 @@ def measure(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
     tenth = max(1, marks[-1]["reports"] // 10)
     parts = {
         part: {"first_tenth_ms": 1e3 * float(np.mean(seconds[:tenth])), "last_tenth_ms": 1e3 * float(
-            np.mean(seconds[-tenth:])), "worst_ms": 1e3 * max(seconds)}
+            np.mean(seconds[-tenth:])), "worst_ms": 1e3 * max(seconds), "all_seconds": sum(seconds)}
         for part, seconds in costs.each.items()
     }  # fmt: skip
     sizes = {
