@@ -272,7 +272,8 @@ def storage_address(text: str) -> str:
     """
     if is_address(text):
         open_place(text, "--storage")
-        return text
+        place, mark, options = text.partition("?")
+        return place.rstrip("/") + mark + options
     return str(Path(text).expanduser().absolute())
 
 

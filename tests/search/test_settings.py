@@ -5,7 +5,7 @@ import pytest
 from digits_core.config import TrainConfig
 from digits_core.errors import SpaceError, UsageError
 from search.cluster import check_dashboard, free_port
-from search.settings import SearchSettings, make_plan, manner, parse_duration, run_name
+from search.settings import SearchSettings, make_plan, manner, parse_duration, run_name, storage_address
 from search.slots import plan_slots
 
 
@@ -153,6 +153,12 @@ def test_a_dashboard_for_others_wants_a_login_and_says_why(monkeypatch):
     assert os.environ["RAY_AUTH_MODE"] == "token"
     with pytest.raises(UsageError, match=r"--dashboard-host 203\.0\.113\.7: no address of this machine"):
         free_port(None, host="203.0.113.7")
+
+
+def test_one_storage_has_one_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert storage_address("shared/") == storage_address(str(tmp_path / "shared")) == str(tmp_path / "shared")
+    assert storage_address("s3://b/runs/?region=x") == storage_address("s3://b/runs?region=x") == "s3://b/runs?region=x"
 
 
 def test_a_trial_lies_on_one_node_and_a_cluster_may_grow():
