@@ -60,3 +60,43 @@ def read_text(path: Path) -> str:
 
 def _without_waiting(path: str, flags: int) -> int:
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))  # a pipe that nobody writes to would hold us up
+
+
+def folder_bytes(folder: Path, beginning: str = "") -> tuple[int, int]:
+    """Bytes that a folder takes on the disk, hard links once; and those of the largest in it of such names."""
+    total, largest = 0, 0
+    seen: set[tuple[int, int]] = set()
+
+    def walk(path: str) -> int:
+        nonlocal total, largest
+        mine = 0
+        try:
+            entries = list(os.scandir(path))
+        except OSError:  # gone since
+            return 0
+        for entry in entries:
+            try:
+                if entry.is_dir(follow_symlinks=False):
+                    mine += walk(entry.path)
+                    continue
+                stat = entry.stat(follow_symlinks=False)
+            except OSError:
+                continue
+            if (stat.st_dev, stat.st_ino) not in seen:
+                seen.add((stat.st_dev, stat.st_ino))
+                mine += stat.st_blocks * 512
+                total += stat.st_blocks * 512
+        if Path(path).name.startswith(beginning):
+            largest = max(largest, mine)
+        return mine
+
+    walk(str(folder))
+    return total, largest
+
+
+def size_words(number: int) -> str:
+    """`740 MB`, `1.5 GB`."""
+    for unit, size in (("TB", 10**12), ("GB", 10**9), ("MB", 10**6)):
+        if number >= size:
+            return f"{number / size:.3g} {unit}"
+    return f"{number / 1000:.0f} kB"

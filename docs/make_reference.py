@@ -7,7 +7,7 @@ from pathlib import Path
 
 from digits_core import data, predict, pretrain, to_onnx
 from digits_core.config import knobs
-from results import compare, export, leaderboard, plots
+from results import compare, export, leaderboard, plots, runs
 from results.schema import BOOTSTRAP, EPOCHS, LEADERBOARD, MATCHES, THRESHOLDS
 from search import replay, retrain, run
 from spaces.catalogue import SPACES
@@ -25,7 +25,7 @@ def reference() -> str:
     page = io.StringIO()
     page.write(INTRODUCTION)
     page.write("\n## Commands\n")
-    for module in (run, retrain, replay, leaderboard, compare, export, plots, predict, to_onnx, data, pretrain):
+    for module in (run, retrain, replay, leaderboard, compare, export, plots, runs, predict, to_onnx, data, pretrain):
         _command(page, module.build_parser())
     page.write("\n## Knobs\n\n`--set KNOB=VALUE`, or a TOML file for `--config`.\n\n")
     page.write("| knob | default | takes | meaning |\n| --- | --- | --- | --- |\n")

@@ -1,16 +1,20 @@
 """Whether there is room on the disk for another training."""
 
-import os
 import shutil
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 
+from digits_core.files import folder_bytes, size_words
+
 MIN_BYTES = 256 * 2**20
 """Nothing new is started on a disk with less, beside what the slots may yet write."""
 
 LOOK_SECONDS = 2.0
+
+CHECKPOINT = "checkpoint_"
+"""What the names of Ray's checkpoint folders begin with."""
 
 
 class Room:
@@ -56,7 +60,7 @@ class Room:
         return self.shortage is not None
 
     def _find(self) -> str | None:
-        used, largest = folder_bytes(self._folder)
+        used, largest = folder_bytes(self._folder, CHECKPOINT)
         # Each slot writes its next checkpoint before the last one is deleted; of that, some is kept.
         pending = 2 * self._slots * largest
         if self._most is not None and used + pending > self._most:
@@ -72,43 +76,3 @@ class Room:
                     "make room, and they go on by themselves"
                 )
         return None
-
-
-def folder_bytes(folder: Path) -> tuple[int, int]:
-    """Bytes that a folder takes on the disk, hard links once; and those of the largest checkpoint in it."""
-    total, largest = 0, 0
-    seen: set[tuple[int, int]] = set()
-
-    def walk(path: str) -> int:
-        nonlocal total, largest
-        mine = 0
-        try:
-            entries = list(os.scandir(path))
-        except OSError:  # gone since
-            return 0
-        for entry in entries:
-            try:
-                if entry.is_dir(follow_symlinks=False):
-                    mine += walk(entry.path)
-                    continue
-                stat = entry.stat(follow_symlinks=False)
-            except OSError:
-                continue
-            if (stat.st_dev, stat.st_ino) not in seen:
-                seen.add((stat.st_dev, stat.st_ino))
-                mine += stat.st_blocks * 512
-                total += stat.st_blocks * 512
-        if Path(path).name.startswith("checkpoint_"):
-            largest = max(largest, mine)
-        return mine
-
-    walk(str(folder))
-    return total, largest
-
-
-def size_words(number: int) -> str:
-    """`740 MB`, `1.5 GB`."""
-    for unit, size in (("TB", 10**12), ("GB", 10**9), ("MB", 10**6)):
-        if number >= size:
-            return f"{number / size:.3g} {unit}"
-    return f"{number / 1000:.0f} kB"

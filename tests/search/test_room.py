@@ -8,9 +8,10 @@ import pytest
 
 from conftest import introduce
 from digits_core.errors import RunError
+from digits_core.files import folder_bytes, size_words
 from results.record import RESERVE_FILE, EventWriter, read_record
 from search import room
-from search.room import Room, folder_bytes, size_words
+from search.room import CHECKPOINT, Room
 from search.settings import parse_size
 
 
@@ -25,7 +26,7 @@ def test_a_folder_is_measured_with_hard_links_once(tmp_path):
     path = checkpoint(tmp_path, "t0000", 400_000)
     os.link(path / "model.safetensors", path / "again")
     checkpoint(tmp_path, "t0001", 100_000)
-    total, largest = folder_bytes(tmp_path)
+    total, largest = folder_bytes(tmp_path, CHECKPOINT)
     assert 500_000 <= total < 600_000
     assert 400_000 <= largest < 450_000
 

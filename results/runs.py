@@ -1,0 +1,166 @@
+"""python -m results.runs: lists run folders, and removes them."""
+
+import argparse
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from digits_core.command import CommandParser, run_command
+from digits_core.errors import RunError, UsageError, UserError, printable
+from digits_core.files import folder_bytes, size_words
+from results.record import lock_run
+from results.schema import ENDED
+from results.store import find_runs, read_record_of, read_run_file
+
+
+class Run(NamedTuple):
+    """What a run folder is about; unknown parts of a damaged one are None.
+
+    Attributes:
+        folder: where it lies.
+        started: as run.json says, UTC.
+        space, data: what was searched, and on what.
+        trials, ended: how many there are, and how many came to an end.
+        metric, best: the score that was raised, and the best setting's.
+        size: bytes on the disk.
+        fault: why it cannot be read.
+    """
+
+    folder: Path
+    started: str | None
+    space: str | None
+    data: str | None
+    trials: int
+    ended: int
+    metric: str | None
+    best: float | None
+    size: int
+    fault: str | None
+
+
+def look(folder: Path) -> Run:
+    """Look at one run folder; a damaged one is described as far as it goes."""
+    size, _ = folder_bytes(folder)
+    try:
+        tree = read_run_file(folder)
+        record = read_record_of(folder)
+    except UserError as error:
+        return Run(folder, None, None, None, 0, 0, None, None, size, str(error))
+    settings = tree.get("settings")
+    settings = settings if isinstance(settings, dict) else {}
+    data = settings.get("data")
+    trials = [trial for trial in record.trials.values() if trial.status != "screened"]
+    winner = record.winner()
+    return Run(
+        folder,
+        _text(tree.get("started_at")),
+        _text(settings.get("space")),
+        _text(data.get("folder")) if isinstance(data, dict) else None,
+        len(trials),
+        sum(trial.status in ENDED for trial in trials),
+        record.metric,
+        None if winner is None else record.standing(winner),
+        size,
+        None,
+    )
+
+
+def print_runs(runs: list[Run], console: Any) -> None:
+    """Print a table of runs, the newest last."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False)
+    for header in ("run", "started (UTC)", "space", "data", "trials", "best", "size"):
+        table.add_column(header, justify="right" if header in ("trials", "best", "size") else "left", overflow="fold")
+    for run in sorted(runs, key=lambda one: (one.started or "", one.folder.name)):
+        best = "-" if run.best is None else f"{run.metric} {run.best:.2f}"
+        open_ones = f" ({run.trials - run.ended} open)" if run.trials > run.ended else ""
+        cells = (
+            run.folder.name,
+            (run.started or "-").replace("T", " ").rstrip("Z")[:16],
+            run.space or "-",
+            run.data or "-",
+            f"{run.trials}{open_ones}" if run.fault is None else "damaged",
+            best,
+            size_words(run.size),
+        )
+        table.add_row(*(Text(printable(cell)) for cell in cells))
+    console.print(table)
+    total = sum(run.size for run in runs)
+    console.print(f"{len(runs)} run{'s' * (len(runs) != 1)}, {size_words(total)}")
+
+
+def remove(folders: list[Path]) -> None:
+    """Delete run folders.
+
+    Raises:
+        RunError: one of them is being written; none is deleted then.
+    """
+    locks = []
+    try:
+        for folder in folders:
+            locks.append(lock_run(folder))
+        for folder in folders:
+            shutil.rmtree(folder)
+    finally:
+        for lock in locks:
+            lock.close()
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The flags of this command."""
+    parser = CommandParser(
+        prog="python -m results.runs",
+        description="List the run folders in a folder: what was searched, on what, how well, and how much they take.",
+        epilog="examples:\n  python -m results.runs\n  python -m results.runs runs --remove anchors-1 anchors-2\n",
+    )
+    parser.add_argument("folder", nargs="?", type=Path, default=Path("runs"), help="folder of run folders (runs)")
+    parser.add_argument("--remove", nargs="+", metavar="NAME", help="delete these runs, after asking")
+    parser.add_argument("--yes", action="store_true", help="do not ask")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command."""
+    args = build_parser().parse_args(argv)
+    return run_command("results.runs", lambda: _handle(args))
+
+
+def _handle(args: argparse.Namespace) -> int:
+    from results.terminal import open_console
+
+    if args.yes and not args.remove:
+        raise UsageError("--yes: has a meaning with --remove alone")
+    console = open_console()
+    folders = find_runs([args.folder])
+    if args.remove is None:
+        print_runs([look(folder) for folder in folders], console)
+        return 0
+    named = {folder.name: folder for folder in folders}
+    lacking = [name for name in args.remove if name not in named]
+    if lacking:
+        raise RunError(f"--remove {printable(lacking[0])}: {printable(str(args.folder))} holds no such run")
+    chosen = [named[name] for name in dict.fromkeys(args.remove)]
+    runs = [look(folder) for folder in chosen]
+    print_runs(runs, console)
+    if not args.yes:
+        if not sys.stdin.isatty():
+            raise UsageError("--remove: nobody is there to ask; say --yes")
+        if input("delete them for good? [y/N] ").strip().lower() not in ("y", "yes"):
+            console.print("nothing was deleted")
+            return 0
+    remove(chosen)
+    console.print(f"deleted {len(chosen)} run{'s' * (len(chosen) != 1)}, {size_words(sum(run.size for run in runs))}")
+    return 0
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) else None
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,76 @@
+import json
+
+import pytest
+
+from results import runs
+from results.record import EventWriter
+from searched import Searched
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for name, quality in (("first", 0.9), ("second", 0.5)):
+        run = Searched(tmp_path / "runs" / name)
+        run.trial("t0000", quality)
+        run.done()
+        tree = {"name": name, "started_at": f"2026-01-0{2 - (name == 'first')}T10:20:30Z"}
+        tree["settings"] = {"space": "anchors", "data": {"folder": "/data/svhn"}}
+        (tmp_path / "runs" / name / "run.json").write_text(json.dumps(tree))
+    return tmp_path / "runs"
+
+
+def test_runs_are_listed_with_what_they_are_about(folder, capsys):
+    (folder / "third").mkdir()
+    (folder / "third" / "events.jsonl").write_text("{")
+    (folder / "third" / "run.json").write_text("\x1b[2J")
+    assert runs.main([str(folder)]) == 0
+    out = capsys.readouterr().out
+    lines = [line.split() for line in out.splitlines()]
+    [first] = [line for line in lines if line[:1] == ["first"]]
+    assert first[:7] == ["first", "2026-01-01", "10:20", "anchors", "/data/svhn", "1", "val_map"]
+    assert 0 < float(first[7]) <= 1
+    assert [line[0] for line in lines if line and line[0] in ("first", "second", "third")] == [
+        "third", "first", "second",
+    ]  # fmt: skip
+    assert any("damaged" in line for line in lines)
+    assert "3 runs, " in out
+    assert "\x1b" not in out
+
+
+def test_runs_are_removed_by_name_and_nothing_else(folder, capsys):
+    assert runs.main([str(folder), "--remove", "first", "--yes"]) == 0
+    assert "deleted 1 run" in capsys.readouterr().out
+    assert [path.name for path in folder.iterdir()] == ["second"]
+
+
+def test_a_run_that_is_being_written_stays_and_so_do_the_others(folder, capsys):
+    events = EventWriter(folder / "second", "second")
+    assert runs.main([str(folder), "--remove", "first", "second", "--yes"]) == 2
+    assert "is being written by process" in capsys.readouterr().err
+    events.close()
+    assert sorted(path.name for path in folder.iterdir()) == ["first", "second"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--remove", "../runs/first", "--yes"], "--remove ../runs/first: "),
+        (["--remove", "none"], "holds no such run"),
+        (["--remove", "first"], "nobody is there to ask; say --yes"),
+        (["--yes"], "has a meaning with --remove alone"),
+    ],
+)
+def test_a_mistake_is_one_sentence(folder, arguments, said, capsys):
+    assert runs.main([str(folder), *arguments]) == 2
+    assert said in capsys.readouterr().err
+    assert sorted(path.name for path in folder.iterdir()) == ["first", "second"]
+
+
+def test_a_person_is_asked(folder, capsys, monkeypatch):
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
+    monkeypatch.setattr("builtins.input", lambda words: "no")
+    assert runs.main([str(folder), "--remove", "first"]) == 0
+    assert "nothing was deleted" in capsys.readouterr().out
+    monkeypatch.setattr("builtins.input", lambda words: "y")
+    assert runs.main([str(folder), "--remove", "first"]) == 0
+    assert not (folder / "first").exists()
