@@ -36,11 +36,31 @@ def clock(seconds: float) -> str:
 class Progress:
     """A live table on a terminal, one line per event elsewhere."""
 
-    def __init__(self, out: TextIO, base: Flat, *, trials: int, epochs: int, slots: int, further: int = 0) -> None:
-        """Show a search of so many trials on so many slots, with so many further seeds to follow."""
+    def __init__(
+        self,
+        out: TextIO,
+        base: Flat,
+        *,
+        trials: int,
+        epochs: int,
+        slots: int,
+        further: int = 0,
+        started: float | None = None,
+    ) -> None:
+        """Show a search.
+
+        Args:
+            out: the terminal.
+            base: the config that settings change.
+            trials: settings to train.
+            epochs: of a whole training.
+            slots: trials side by side.
+            further: seeds to follow.
+            started: on the monotonic clock; None is now.
+        """
         self.console = open_console(out)
         self._base, self._trials, self._epochs, self._slots = base, trials + further, epochs, slots
-        self._started = time.monotonic()
+        self._started = time.monotonic() if started is None else started
         self._live = None
         if out.isatty():  # what Ray prints goes to its log, not above the table
             self._live = Live(
@@ -66,7 +86,7 @@ class Progress:
     def update(self, record: RunRecord, trial_id: str) -> None:
         """Show what became of one trial."""
         if self._live:
-            self._live.update(Group(self._table(record), Text(self._summary(record))))
+            self._live.update(Group(self.table(record), Text(self.summary(record))))
         trial = record.trials[trial_id]
         state = (trial.status, trial.num_epochs, len(trial.faults))
         if self._told.get(trial_id) == state:
@@ -98,7 +118,8 @@ class Progress:
         best = None if winner is None else winner.best(record.metric)
         return "-" if winner is None or best is None else f"{best[record.metric]:.2f} ({winner.trial_id})"
 
-    def _table(self, record: RunRecord) -> Table:
+    def table(self, record: RunRecord) -> Table:
+        """The trials that run."""
         table = Table(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False)
         for header in ("trial", "epoch", SHOWN[record.metric], "best", "images/s", "setting"):
             table.add_column(header, justify="left" if header in ("trial", "setting") else "right")
@@ -115,7 +136,8 @@ class Progress:
             table.add_row(trial.trial_id, f"{trial.num_epochs}/{self._epochs}", *scores, speed, words)
         return table
 
-    def _summary(self, record: RunRecord) -> str:
+    def summary(self, record: RunRecord) -> str:
+        """How far the search is, in a line."""
         states = [trial.status for trial in record.trials.values() if trial.status != "screened"]
         ended = sum(state in ENDED for state in states)
         failed = sum(state in FAILED for state in states)

@@ -31,6 +31,11 @@ def _handle(args: argparse.Namespace, typed: list[str]) -> int:
         return _list_spaces()
     if args.list_knobs:
         return _list_knobs()
+    if args.status is not None:
+        from search.status import print_status
+
+        _refuse_others(args, {"status"}, "--status only looks, so this flag has no meaning")
+        return print_status(args.status)
     if args.resume is not None:
         return _resume(args, typed)
     if args.space is None:

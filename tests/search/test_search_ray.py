@@ -23,6 +23,8 @@ from digits_core.config import TrainConfig, read_toml
 from results.leaderboard import read_leaderboard
 from results.record import read_record
 from results.schema import THRESHOLDS
+from search import run
+from search.closing import this_python
 from search.replay import replay
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
@@ -298,7 +300,7 @@ def test_a_time_budget_ends_the_run_and_what_it_broke_off_can_go_on(tmp_path, dr
             assert board.loc[trial.trial_id, "val_map_low"] <= board.loc[trial.trial_id, "val_map_high"]
 
 
-def test_ctrl_c_keeps_all_rows_and_resume_goes_on_where_it_stood(tmp_path, drawn):
+def test_ctrl_c_keeps_all_rows_and_resume_goes_on_where_it_stood(tmp_path, drawn, capsys):
     arguments = ["--out", str(tmp_path / "runs")]
     folder = tmp_path / "runs" / "held"
     process = started(
@@ -311,6 +313,11 @@ def test_ctrl_c_keeps_all_rows_and_resume_goes_on_where_it_stood(tmp_path, drawn
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline
         time.sleep(0.2)
+    assert run.main(["--status", str(folder)]) == 0
+    status = capsys.readouterr().out
+    assert f"is written by process {process.pid} on " in status
+    assert "0 of 3 trials ended" in status or "1 of 3 trials ended" in status
+    assert re.search(r"t000\d +\d/4", status)
     listening = [
         ipaddress.ip_address(one.laddr.ip)
         for child in [*psutil.Process(process.pid).children(recursive=True), psutil.Process(process.pid)]
@@ -327,6 +334,10 @@ def test_ctrl_c_keeps_all_rows_and_resume_goes_on_where_it_stood(tmp_path, drawn
     assert len(read_leaderboard(folder)) == len(before.trials)
     assert {trial.status for trial in before.trials.values()} <= {"interrupted", "finished"}
     assert any(trial.status == "interrupted" and trial.num_epochs for trial in before.trials.values())
+    assert run.main(["--status", str(folder)]) == 0
+    status = capsys.readouterr().out
+    assert "is written by nobody now" in status
+    assert f"go on with  {this_python()} -m search.run --resume held --out {tmp_path / 'runs'}" in status
 
     code, out, errors = finished(started("--resume", "held", "--trials", "+1", "--epochs", "5", *arguments))
     assert code == 0, errors

@@ -1,0 +1,93 @@
+"""What a search is at, read from its record by another process."""
+
+import os
+import re
+import socket
+import sys
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+from digits_core.errors import printable
+from results.record import LOCK_FILE, RunRecord, TrialRecord
+from results.schema import FAILED
+from results.store import find_run, read_record_of
+from search.closing import resume_command
+from search.further import FurtherTrials
+from search.progress import Progress
+from search.run_folder import resumed_settings
+from search.settings import make_plan
+
+_HOLDER = re.compile(r"process (\d{1,9}) on (\S{1,200})")
+
+
+def print_status(path: str) -> int:
+    """Print what runs, what was reached, and how to go on; returns 0.
+
+    Raises:
+        RunError: there is no such run, or its files are damaged.
+    """
+    folder = find_run(Path(path))
+    record = read_record_of(folder)
+    settings = resumed_settings(str(folder.parent), folder.name)
+    plan = make_plan(settings)
+    further = FurtherTrials(
+        record, replicates=settings.replicates, top=settings.replicate_top, confirm=settings.confirm
+    ).most(plan.trials)
+    running = [trial for trial in record.trials.values() if trial.status == "running" and trial.since is not None]
+    progress = Progress(
+        sys.stdout,
+        {**plan.base.to_flat(), **plan.space.fixed},
+        trials=plan.trials,
+        further=further,
+        epochs=plan.base.optim.epochs,
+        slots=max(len(running), 1),
+        started=time.monotonic() - _age(record),
+    )
+    writer = writer_of(folder)
+    state = f"is written by {writer}" if writer else "is written by nobody now"
+    progress.console.print(f"{printable(str(folder))} {state}", markup=False, soft_wrap=True)
+    if running and writer:
+        progress.console.print(progress.table(record))
+    progress.console.print(progress.summary(record), markup=False, soft_wrap=True)
+    for trial in _troubled(record):
+        words = f"{trial.trial_id} {trial.status}: {trial.stop_reason}"
+        progress.console.print(printable(words), style="yellow", markup=False, soft_wrap=True)
+    to_come = [trial for trial in record.trials.values() if trial.status in ("running", "interrupted")]
+    if not writer and (to_come or len(record.trials) < plan.trials):
+        progress.console.print(f"go on with  {resume_command(settings)}", markup=False, soft_wrap=True)
+    return 0
+
+
+def writer_of(folder: Path) -> str | None:
+    """The process that writes a run, in words; None where there is none. It is not asked for the lock itself."""
+    try:
+        found = _HOLDER.match((folder / LOCK_FILE).read_text(encoding="utf-8", errors="replace"))
+    except OSError:
+        return None
+    if found is None:
+        return None
+    if found[2] != socket.gethostname():
+        return f"{found[0]}, or was: this machine cannot tell"
+    try:
+        os.kill(int(found[1]), 0)
+    except ProcessLookupError:
+        return None
+    except PermissionError:
+        pass
+    return found[0]
+
+
+def _age(record: RunRecord) -> float:
+    """Seconds from the first start of a trial to the last sign of one, or to now where something runs."""
+    starts = [trial.started_at for trial in record.trials.values() if trial.started_at is not None]
+    if not starts:
+        return 0.0
+    reports = [one["reported_at"] for trial in record.trials.values() for one in trial.epochs.values()]
+    running = any(trial.status == "running" and trial.since is not None for trial in record.trials.values())
+    last = datetime.now(UTC) if running else max([*starts, *reports])
+    return (last - min(starts)).total_seconds()
+
+
+def _troubled(record: RunRecord) -> list[TrialRecord]:
+    return [trial for trial in record.trials.values() if trial.status in FAILED]
