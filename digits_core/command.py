@@ -2,7 +2,9 @@
 
 import argparse
 import errno
+import importlib.metadata
 import math
+import platform
 import sys
 from collections.abc import Callable
 from typing import Any, NoReturn
@@ -13,12 +15,37 @@ MOST_LETTERS = 500
 """Of a mistake that is quoted back."""
 
 
+PACKAGES = ("ray", "torch", "torchvision", "optuna", "pyarrow", "pandas", "numpy")
+"""Those whose versions may change what a run finds."""
+
+
+def version_of(package: str) -> str | None:
+    """The version of an installed package; None where it is not."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+class _Version(argparse.Action):
+    """Prints versions and ends."""
+
+    def __init__(self, option_strings: Any, dest: str, **settings: Any) -> None:
+        super().__init__(option_strings, dest=argparse.SUPPRESS, default=argparse.SUPPRESS, **settings)
+
+    def __call__(self, parser: argparse.ArgumentParser, *unused: Any) -> NoReturn:
+        others = ", ".join(f"{name} {version_of(name)}" for name in PACKAGES)
+        print(f"digit-search {version_of('digit-search')} (Python {platform.python_version()}, {others})")
+        parser.exit(0)
+
+
 class CommandParser(argparse.ArgumentParser):
     """argparse that answers a mistake with one sentence instead of a page, and exits with 2."""
 
     def __init__(self, **settings: Any) -> None:
         """As ArgumentParser; descriptions keep their line breaks, flags are never guessed from a part."""
         super().__init__(formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False, **settings)
+        self.add_argument("--version", action=_Version, nargs=0, help="print the versions of what runs, and end")
 
     def error(self, message: str) -> NoReturn:
         """Say what is wrong and where help is."""

@@ -55,7 +55,9 @@ def reference() -> str:
 def _command(page: io.StringIO, parser: ArgumentParser) -> None:
     page.write(f"\n### {parser.prog}\n\n{parser.description or ''}\n\n")
     actions = [
-        action for action in parser._actions if not isinstance(action, _SubParsersAction) and action.dest != "help"
+        action
+        for action in parser._actions
+        if not isinstance(action, _SubParsersAction) and not {"--help", "--version"} & set(action.option_strings)
     ]
     if actions:
         page.write("| flag | meaning |\n| --- | --- |\n")

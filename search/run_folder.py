@@ -1,6 +1,5 @@
 """The run folder of a search: made, described, opened again, made longer."""
 
-import importlib.metadata
 import json
 import os
 import platform
@@ -13,6 +12,7 @@ from typing import Any
 
 from digits_core.anchors import setting_digest
 from digits_core.cache import DigitData
+from digits_core.command import PACKAGES, version_of
 from digits_core.config import TrainConfig
 from digits_core.errors import RunError, UsageError
 from digits_core.sweep import NUM_SWEPT
@@ -113,15 +113,6 @@ def resumed_settings(out: str, name: str) -> SearchSettings:
 
 def describe_run(settings: SearchSettings, plan: Plan, data: DigitData, command: list[str] | None) -> dict[str, Any]:
     """What run.json holds."""
-    packages = (
-        "ray",
-        "torch",
-        "torchvision",
-        "optuna",
-        "pyarrow",
-        "pandas",
-        "numpy",
-    )
     return {
         "name": settings.name,
         "command": command,
@@ -140,7 +131,7 @@ def describe_run(settings: SearchSettings, plan: Plan, data: DigitData, command:
             **asdict(settings.data),
             "notes": data.notes,
         },
-        "versions": {"python": platform.python_version(), **{name: _version(name) for name in packages}},
+        "versions": {"python": platform.python_version(), **{name: version_of(name) for name in PACKAGES}},
         "git_commit": _git_commit(),
         "machine": {"system": platform.platform(), "cores": os.cpu_count()},
         "started_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
@@ -199,13 +190,6 @@ def describe_tables(plan: Plan) -> list[dict[str, Any]]:
         }
         for table in plan.space.tables
     ]
-
-
-def _version(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
 
 
 def _git_commit() -> str | None:

@@ -166,3 +166,11 @@ def test_nothing_phones_home():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_says_its_version(name, capsys):
+    with pytest.raises(SystemExit) as ended:
+        COMMANDS[name].build_parser().parse_args(["--version"])
+    assert ended.value.code == 0
+    assert re.fullmatch(r"digit-search \d\S+ \(Python 3\.\d+\.\d+, ray 2\.\S+ torch .*\)\n", capsys.readouterr().out)
