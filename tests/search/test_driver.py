@@ -105,7 +105,7 @@ def test_progress_is_plain_lines_in_a_file_and_a_table_on_a_terminal(run_folder,
     terminal = Terminal()
     with Progress(terminal, base, trials=5, epochs=3, slots=2) as progress:
         progress.update(record, "t0004")
-        table = progress._table(record)
+        table = progress.table(record)
     assert table.row_count == 1  # t0004 alone is running
-    assert "4 of 5 trials ended (1 stopped, 2 failed)" in progress._summary(record)
-    assert "best 0.42 (t0000)" in progress._summary(record)
+    assert "4 of 5 trials ended (1 stopped, 2 failed)" in progress.summary(record)
+    assert "best 0.42 (t0000)" in progress.summary(record)
