@@ -9,7 +9,9 @@ import errno
 import fcntl
 import json
 import os
+import re
 import socket
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -25,6 +27,12 @@ from results.schema import ENDED, EPOCH_NUMBERS, FAILED
 
 EVENTS_FILE = "events.jsonl"
 LOCK_FILE = ".lock"
+
+DRIVER_FILE = "driver.json"
+"""In the copy that a storage holds of a run: `driver`, who drives it, and `seen`, seconds since 1970."""
+
+UNSEEN_SECONDS = 60.0
+"""A driver that has not been seen for so long is taken for dead."""
 RESERVE_FILE = ".reserve"
 RESERVE_BYTES = 4 * 2**20
 """A few thousand events."""
@@ -428,6 +436,24 @@ def lock_run(folder: Path) -> BinaryIO:
     lock.write(f"process {os.getpid()} on {socket.gethostname()}".encode())
     lock.flush()
     return lock
+
+
+def driver_at_work(content: bytes | None) -> str | None:
+    """Who drives a run from somewhere, by what its DRIVER_FILE holds; None where nobody does."""
+    try:
+        tree = json.loads(content or b"{}")
+        who, seen = str(tree["driver"]), float(tree["seen"])
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None
+    found = re.match(r"process (\d{1,9}) on (\S+?),", who)
+    if found is not None and found[2] == socket.gethostname():
+        try:
+            os.kill(int(found[1]), 0)
+        except ProcessLookupError:
+            return None
+        except PermissionError:
+            pass
+    return who.partition(",")[0] if time.time() - seen < UNSEEN_SECONDS else None
 
 
 def read_record(folder: Path, run: str) -> RunRecord:

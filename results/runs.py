@@ -1,6 +1,7 @@
 """python -m results.runs: lists run folders, and removes them."""
 
 import argparse
+import contextlib
 import shutil
 import sys
 from collections.abc import Sequence
@@ -10,7 +11,7 @@ from typing import Any, NamedTuple
 from digits_core.command import CommandParser, run_command
 from digits_core.errors import RunError, UsageError, UserError, printable
 from digits_core.files import folder_bytes, size_words
-from results.record import lock_run
+from results.record import DRIVER_FILE, driver_at_work, lock_run
 from results.schema import ENDED
 from results.store import find_runs, read_record_of, read_run_file
 
@@ -25,6 +26,7 @@ class Run(NamedTuple):
         trials, ended: how many there are, and how many came to an end.
         metric, best: the score that was raised, and the best setting's.
         size: bytes on the disk.
+        storage: where its checkpoints and its copy lie, if elsewhere.
         fault: why it cannot be read.
     """
 
@@ -37,6 +39,7 @@ class Run(NamedTuple):
     metric: str | None
     best: float | None
     size: int
+    storage: str | None
     fault: str | None
 
 
@@ -47,7 +50,7 @@ def look(folder: Path) -> Run:
         tree = read_run_file(folder)
         record = read_record_of(folder)
     except UserError as error:
-        return Run(folder, None, None, None, 0, 0, None, None, size, str(error))
+        return Run(folder, None, None, None, 0, 0, None, None, size, None, str(error))
     settings = tree.get("settings")
     settings = settings if isinstance(settings, dict) else {}
     data = settings.get("data")
@@ -63,6 +66,7 @@ def look(folder: Path) -> Run:
         record.metric,
         None if winner is None else record.standing(winner),
         size,
+        _text(settings.get("storage")),
         None,
     )
 
@@ -103,6 +107,10 @@ def remove(folders: list[Path]) -> None:
     locks = []
     try:
         for folder in folders:
+            with contextlib.suppress(FileNotFoundError):
+                driver = driver_at_work((folder / DRIVER_FILE).read_bytes())
+                if driver is not None:
+                    raise RunError(f"{printable(str(folder))} is the copy of a run that {printable(driver)} drives")
             locks.append(lock_run(folder))
         for folder in folders:
             shutil.rmtree(folder)
@@ -154,6 +162,11 @@ def _handle(args: argparse.Namespace) -> int:
             console.print("nothing was deleted")
             return 0
     remove(chosen)
+    for run in runs:
+        if run.storage is not None:
+            console.print(
+                f"{run.folder.name}: its copy in {printable(run.storage)} stays", markup=False, soft_wrap=True
+            )
     console.print(f"deleted {len(chosen)} run{'s' * (len(chosen) != 1)}, {size_words(sum(run.size for run in runs))}")
     return 0
 

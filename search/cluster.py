@@ -5,6 +5,7 @@ import errno
 import logging
 import os
 import random
+import signal
 import socket
 import threading
 import time
@@ -187,6 +188,7 @@ def _start_ray(machine: Mapping[str, float], host: str, port: int, quiet: dict[s
     import ray
 
     for attempt in range(1, STARTS + 1):
+        before = _children()
         try:
             return ray.init(
                 address="local",
@@ -200,6 +202,9 @@ def _start_ray(machine: Mapping[str, float], host: str, port: int, quiet: dict[s
             )
         except Exception as error:  # Ray raises plain ones, too
             ray.shutdown()
+            for pid in _children() - before:  # which knows nothing of what a start left behind that broke off
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
             if attempt == STARTS:
                 reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
                 raise UsageError(
@@ -208,6 +213,15 @@ def _start_ray(machine: Mapping[str, float], host: str, port: int, quiet: dict[s
             time.sleep(random.uniform(0.5, 3.0))
             port = free_port(None, host=host, beyond=random.randrange(1, 50))
     raise AssertionError("the last attempt returns or raises")
+
+
+def _children() -> set[int]:
+    """The processes that this one has started; empty where the system does not say."""
+    found: set[int] = set()
+    for path in Path("/proc/self/task").glob("*/children"):
+        with contextlib.suppress(OSError):
+            found |= {int(pid) for pid in path.read_text(encoding="ascii").split()}
+    return found
 
 
 def check_address(address: str) -> None:

@@ -15,7 +15,7 @@ from rich.console import Console
 from digits_core.cache import DigitData, open_data
 from digits_core.errors import UsageError, UserError, printable
 from digits_core.source import DRAWN
-from results.record import EventWriter
+from results.record import EventWriter, lock_run
 from results.terminal import open_console
 from search.chatter import chatter_to
 from search.closing import print_end, resume_command, this_python
@@ -96,14 +96,15 @@ def run_search(settings: SearchSettings, *, resume: bool = False, command: list[
     if settings.address is not None:
         check_address(settings.address)
     warning = check_dashboard(settings.dashboard_host)
+    port = free_port(settings.dashboard_port, host=settings.dashboard_host)
     if warning is not None:
         console.print(warning, style="yellow", markup=False, soft_wrap=True)
-    port = free_port(settings.dashboard_port, host=settings.dashboard_host)
     folder = Path(settings.out) / settings.name
     check_folder(folder, resume=resume)
     storage = Storage(folder, settings.storage)
-    storage.try_out(resume=resume)
+    held = lock_run(folder) if resume else None
     try:
+        storage.try_out(resume=resume)
         probe = Probe(plan.probe_config()) if settings.address is None else None
         data = prepare_data(settings, console)
         data.check(plan.base)
@@ -111,10 +112,15 @@ def run_search(settings: SearchSettings, *, resume: bool = False, command: list[
         import ray.tune  # noqa: F401  # takes seconds, which the probe takes anyway
 
         machine = {} if probe is None else check_machine(settings, probe, data, console)
+        if held is not None:
+            held.close()
         events = open_folder(settings, plan, data, folder, resume=resume, command=command)
     except BaseException:
         storage.leave()
         raise
+    finally:
+        if held is not None:
+            held.close()
     with Copier(storage, lambda text: console.print(text, markup=False, soft_wrap=True)) as copier:
         return _run(settings, plan, data, copier, events, console, resume=resume, port=port, machine=machine)
 
@@ -256,6 +262,8 @@ def _tune(
         elif cluster.dashboard:
             console.print(f"dashboard: http://{cluster.dashboard}")
         console.print(f"run folder: {folder} (Ray's own messages in {LOG_FILE})", soft_wrap=True)
+        if storage.apart:
+            console.print(f"checkpoints, and a copy of the run folder: {storage.address}", markup=False, soft_wrap=True)
         from search.tuning import fit
 
         progress = Progress(

@@ -77,7 +77,9 @@ def build_parser() -> argparse.ArgumentParser:
     how.add_argument(
         "--epochs", type=at_least(1), metavar="N", help="epochs of a whole training (default: the config's)"
     )
-    how.add_argument("--time-budget", metavar="T", help="end after so long: 30m, 2h, 1h30m")
+    how.add_argument(
+        "--time-budget", metavar="T", help="end after so long, counted from when Ray starts: 30m, 2h, 1h30m"
+    )
     how.add_argument(
         "--sampler",
         choices=defaults.SAMPLERS,
@@ -132,8 +134,10 @@ def build_parser() -> argparse.ArgumentParser:
     where.add_argument(
         "--resume",
         metavar="NAME",
-        help="go on with a run, however it ended; --trials, --epochs, --space, --time-budget, --replicates, --keep, "
-        "--disk and --max-failures may then ask for more than before",
+        help="go on with a run, however it ended; --trials, --epochs, --space, --time-budget, --replicates, "
+        "--replicate-top, --keep, --disk and --max-failures may then ask for more than before, --address, --slots, "
+        "--cpus-per-trial, --gpus-per-trial, --dashboard-host and --dashboard-port for another place, and --storage "
+        "fetches a run that is not here",
     )
     where.add_argument("--keep", type=at_least(1), metavar="N", help="checkpoints of the best N stay (default 5)")
     where.add_argument(

@@ -29,7 +29,7 @@ from results.store import CHECKPOINTS, THRESHOLDS, write_views
 from results.tables import replacing
 from search.faults import DIVERGED, PLAIN, Fault, change_to_retry, classify, kernel_kills
 from search.sampler import Proposal
-from search.storage import Storage, StorageError
+from search.storage import SAVED, Storage, StorageError
 
 VIEW_SECONDS, VIEW_SHARE = 3.0, 0.1
 """The Parquet views are rewritten at most this often and for this share of the time, and at the end."""
@@ -131,13 +131,17 @@ class Recorder(Callback):
             values["cut"] = cut
         epoch, early = int(result["epoch"]), bool(result["early_stopped"])
         self._events.write("report", trial_id=_name(trial), epoch=epoch, early_stopped=early, **values)
+        if SAVED in result:
+            self._saved(_name(trial), str(result[SAVED]))
         self._show(_name(trial))
 
     def on_checkpoint(self, iteration: int, trials: list[Trial], trial: Trial, checkpoint: Any, **info: Any) -> None:
         """Ray has stored a checkpoint to go on from."""
-        name = _name(trial)
+        self._saved(_name(trial), self._storage.relative(checkpoint.path))
+
+    def _saved(self, name: str, path: str) -> None:
+        """A trial can go on from another place than before."""
         before = self.record.trials[name].saved
-        path = self._storage.relative(checkpoint.path)
         epoch = self.record.trials[name].num_epochs  # each report bears its checkpoint
         self._events.write("checkpoint", trial_id=name, path=path, epoch=epoch)
         if before is not None and before != path:
@@ -217,7 +221,8 @@ class Recorder(Callback):
         try:
             self._keep_best(name)
         except OSError as error:
-            fault = "storage" if isinstance(error, StorageError) else "disk_full"
+            lacking = self._storage.apart and isinstance(error, FileNotFoundError)
+            fault = "storage" if lacking or isinstance(error, StorageError) else "disk_full"
             if fault == "disk_full" and error.errno not in FULL:
                 raise
             # It ends once there is room: what it would be kept from is still there.

@@ -132,6 +132,7 @@ def _resume(args: argparse.Namespace, typed: list[str]) -> int:
     asked = None if args.storage is None else storage_address(args.storage)
     if asked is not None and not (Path(args.out) / args.resume).exists():
         Storage(Path(args.out) / args.resume, asked).fetch_run()
+        print(f"fetched {args.resume} from {asked} into {args.out}", file=sys.stderr)
     before = resumed_settings(args.out, args.resume)
     if asked is not None and asked != before.storage:
         raise UsageError(
@@ -247,15 +248,25 @@ def _dry_run(settings: Any) -> int:
     from digits_core.sweep import NUM_SWEPT
     from results.record import RunRecord
     from results.terminal import open_console
+    from search.cluster import check_address, check_dashboard, free_port
     from search.driver import prepare_data
     from search.further import FurtherTrials
     from search.probe import Probe
+    from search.run_folder import check_folder
     from search.settings import make_plan
     from search.slots import plan_slots
+    from search.storage import Storage
     from spaces.registry import DEFAULT_BASELINE
 
     plan = make_plan(settings)
     console = open_console()
+    if settings.address is not None:
+        check_address(settings.address)
+    check_dashboard(settings.dashboard_host)
+    free_port(settings.dashboard_port, host=settings.dashboard_host)
+    folder = Path(settings.out) / settings.name
+    check_folder(folder, resume=False)
+    storage = Storage(folder, settings.storage)
     data = prepare_data(settings, console)
     epochs = plan.base.optim.epochs
     images = images_per_epoch(len(data.train), plan.base.data.images_per_epoch)
@@ -286,7 +297,8 @@ def _dry_run(settings: Any) -> int:
         + (f"then at most {further} more trainings: further seeds of {which}\n" if further else "")
         + f"at most {most} epochs and {most * images:,} images in all\nslots: {slots}\n"
         f"swept on each trained model: {NUM_SWEPT + len(plan.sweep):,} threshold settings\n"
-        f"run folder: {settings.out}/{settings.name}",
+        f"run folder: {settings.out}/{settings.name}"
+        + (f"\ncheckpoints, and a copy of the run folder: {storage.address}" if storage.apart else ""),
         markup=False,
     )
     return 0

@@ -11,7 +11,7 @@ from digits_core.anchors import setting_digest
 from digits_core.config import TrainConfig, knob_named, parse_assignment, read_toml
 from digits_core.errors import UsageError, printable
 from digits_core.knob import Flat, Scalar
-from digits_core.remote import is_address, open_place
+from digits_core.remote import SCHEMES, is_address, open_place
 from digits_core.source import DRAWN, DataSource
 from digits_core.stages import parse_stages
 from results.events import is_name
@@ -264,12 +264,18 @@ def read_knobs(assignments: list[str], config: str | None) -> tuple[Flat, Flat]:
     return dict(parse_assignment(text) for text in assignments), {} if config is None else read_toml(Path(config))
 
 
+def _refuse_one_slash(flag: str, text: str) -> None:
+    if re.match(rf"({'|'.join(SCHEMES)}):/?(?!/)", text):
+        raise UsageError(f"{flag} {printable(text)}: an address has two slashes after the colon, as s3://bucket/folder")
+
+
 def storage_address(text: str) -> str:
     """The place of `--storage`: an address, or a folder as an absolute path, so that workers find it.
 
     Raises:
         UsageError: an address of another form.
     """
+    _refuse_one_slash("--storage", text)
     if is_address(text):
         open_place(text, "--storage")
         place, mark, options = text.partition("?")
@@ -279,6 +285,7 @@ def storage_address(text: str) -> str:
 
 def data_source(folder: str, **names: Any) -> DataSource:
     """The data of `--data`: the folder as an address or an absolute path, so that workers find it."""
+    _refuse_one_slash("--data", folder)
     if folder != DRAWN and not is_address(folder):
         folder = str(Path(folder).expanduser().absolute())
     return DataSource(folder=folder, **names)

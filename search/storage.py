@@ -17,17 +17,25 @@ from typing import Any
 
 from digits_core.errors import RunError, UsageError, printable
 from digits_core.files import is_inside
-from digits_core.remote import FAULTS, fetch_files, is_address, list_files, open_place, persistently, reason
-from results.record import EVENTS_FILE, TrialRecord
+from digits_core.remote import (
+    FAULTS,
+    fetch_files,
+    is_address,
+    list_files,
+    open_place,
+    persistently,
+    reason,
+    send_folder,
+)
+from results.record import DRIVER_FILE, EVENTS_FILE, UNSEEN_SECONDS, TrialRecord, driver_at_work
 
 TUNE_FOLDER = "tune"
-DRIVER_FILE = "driver.json"
-"""In a storage that is apart: who drives the run, and when it was last seen."""
+
+SAVED = "saved"
+"""Key of a trial's report: the name of its checkpoint in a storage that is apart."""
+
 
 NOT_COPIED = (TUNE_FOLDER, DRIVER_FILE, "ray.log")
-
-UNSEEN_SECONDS = 60.0
-"""A driver that has not been seen for so long is taken for dead."""
 
 
 class StorageError(OSError):
@@ -56,8 +64,11 @@ class Storage:
         else:
             self._fs = LocalFileSystem()
             self._root = str(folder.resolve() if address is None else Path(address).resolve() / folder.name)
-            if address is not None and Path(self._root) == folder.resolve():
-                raise UsageError(f"--storage {printable(address)}: is --out itself; leave it out")
+            own, root = folder.resolve(), Path(self._root)
+            if address is not None and (own == root or own in root.parents):
+                raise UsageError(
+                    f"--storage {printable(address)}: lies in the run folder or is --out itself; leave it out"
+                )
         self._me = f"process {os.getpid()} on {socket.gethostname()}, {time.time_ns()}"
         self._copied: dict[str, tuple[int, int]] = {}
         self._superseded: list[str] = []
@@ -71,10 +82,6 @@ class Storage:
     def root(self) -> str:
         """Its path in its file system."""
         return self._root
-
-    def tune_settings(self) -> dict[str, Any]:
-        """Of Ray's RunConfig."""
-        return {"storage_path": f"{self._root}/{TUNE_FOLDER}", "storage_filesystem": self._fs}
 
     def relative(self, path: str) -> str:
         """The name of a place in it, from Ray's path."""
@@ -139,7 +146,7 @@ class Storage:
                 folders = [info.path for some in found for info in some if info.type == FileType.Directory]
             for folder in folders:
                 name = self.relative(folder)
-                if PurePosixPath(name).name.startswith("checkpoint_") and name not in named:
+                if PurePosixPath(name).name.startswith(("checkpoint_", ".checkpoint_")) and name not in named:
                     self._fs.delete_dir(folder)
 
     def try_out(self, *, resume: bool) -> None:
@@ -167,13 +174,7 @@ class Storage:
 
     def _compare(self, words: str) -> None:
         """See that the run folder is not behind its copy, and that nobody else drives the run."""
-        driver = self._driver()
-        age = time.time() - float(driver.get("seen", 0.0))
-        if driver and driver.get("driver") != self._me and age < UNSEEN_SECONDS:
-            raise RunError(
-                f"{words}: {self.folder.name} is driven by {printable(str(driver.get('driver')).partition(',')[0])}, "
-                f"seen {max(age, 0):.0f} s ago; end that search first, or wait a minute if its machine is lost"
-            )
+        self._refuse_beside(words)
         here, there = (self.folder / EVENTS_FILE).read_bytes(), self._read(EVENTS_FILE)
         there = None if there is None else there[: there.rfind(b"\n") + 1]
         if there is None:
@@ -186,11 +187,21 @@ class Storage:
                 "folder away, and --resume with --storage fetches the run"
             )
 
+    def _refuse_beside(self, words: str) -> None:
+        """See that nobody else drives the run."""
+        content = self._read(DRIVER_FILE)
+        driver = None if content is not None and self._me.encode() in content else driver_at_work(content)
+        if driver is not None:
+            raise RunError(
+                f"{words}: {self.folder.name} is driven by {printable(driver)}; end that search first, or wait until "
+                f"it has not been seen for {UNSEEN_SECONDS:.0f} s, if its machine is lost"
+            )
+
     def fetch_run(self) -> None:
         """Bring the copy of a run folder here, where there is none.
 
         Raises:
-            UsageError: there is no such run there, or it cannot be read.
+            UserError: there is no such run there, it cannot be read, or somebody drives it.
         """
         from pyarrow.fs import FileSelector
 
@@ -198,12 +209,12 @@ class Storage:
         try:
             if not self._read(EVENTS_FILE):
                 raise UsageError(f"--storage {printable(str(self.address))}: holds no run {self.folder.name}")
+            self._refuse_beside(f"--storage {printable(str(self.address))}")
             shutil.rmtree(half, ignore_errors=True)
             half.mkdir(parents=True)
             tops = [info.path for info in self._fs.get_file_info(FileSelector(self._root))]
             tops = [path for path in tops if PurePosixPath(path).name not in NOT_COPIED]
-            files = [info.path for info in list_files(self._fs, tops)]
-            fetch_files(self._fs, self._root, files, half)
+            fetch_files(self._fs, self._root, list_files(self._fs, tops), half)
             half.rename(self.folder)
         except FAULTS as error:
             raise UsageError(f"--storage {printable(str(self.address))}: cannot be read ({reason(error)})") from None
@@ -307,6 +318,26 @@ class Storage:
             self._fs.move(half, path)
 
 
+def store_checkpoint(where: dict[str, Any], checkpoint: Path) -> None:
+    """Put a checkpoint of this node where `Storage.where` says, whole or not at all.
+
+    Raises:
+        StorageError: the storage does not take it.
+    """
+    address, path = where["address"], where["path"]
+    try:
+        if is_address(address):
+            filesystem, _ = open_place(address, "--storage")
+            send_folder(filesystem, checkpoint, path)
+            return
+        half = Path(path).with_name(f".{Path(path).name}.half")
+        shutil.rmtree(half, ignore_errors=True)
+        shutil.copytree(checkpoint, half)
+        half.rename(path)
+    except FAULTS as error:
+        raise StorageError(reason(error)) from None
+
+
 def fetch_checkpoint(where: dict[str, Any], target: Path) -> Path | None:
     """A checkpoint on this node, by what `Storage.where` gave; None where it is gone.
 
@@ -330,7 +361,7 @@ def fetch_checkpoint(where: dict[str, Any], target: Path) -> Path | None:
 
 def _fetch(filesystem: Any, path: str, target: Path) -> None:
     try:
-        fetch_files(filesystem, path, [info.path for info in list_files(filesystem, [path])], target)
+        fetch_files(filesystem, path, list_files(filesystem, [path]), target)
     except FAULTS as error:
         raise StorageError(reason(error)) from None
 

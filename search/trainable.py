@@ -20,7 +20,7 @@ from digits_core.files import BEST_FOLDER, CONFIRM_FILE, MATCHES_FILE, MODEL_FIL
 from digits_core.remote import StoreError
 from digits_core.source import DataSource
 from search.faults import DIVERGED
-from search.storage import StorageError, fetch_checkpoint
+from search.storage import SAVED, StorageError, fetch_checkpoint, store_checkpoint
 
 if TYPE_CHECKING:
     from digits_core.cache import Split
@@ -41,8 +41,9 @@ def run_trial(params: dict[str, Any]) -> None:
     Args:
         params: `config` (flat knobs), `data` (a DataSource as a dict), `fingerprint`, `metric`, `device`,
             `resume_from` (what `Storage.where` gave of a checkpoint, or None), `sweep` (flat `detect.*` settings to
-            score after training beside the grid that every trial is swept over) and `role` (`confirm` scores the part
-            set apart).
+            score after training beside the grid that every trial is swept over), `role` (`confirm` scores the part set
+            apart), `storage` (its address and path, or None where Ray stores checkpoints) and `folder` (of it, for
+            this driver's checkpoints).
 
     Raises:
         RefusedError: data, weights or device cannot be used; the message says what to do.
@@ -66,7 +67,7 @@ def run_trial(params: dict[str, Any]) -> None:
             train(
                 config,
                 data,
-                lambda report: _report(report, data, config, tasks, workdir),
+                lambda report: _report(report, data, config, tasks, workdir, params),
                 metric=params["metric"],
                 score_floor=min([SCORE_FLOOR, *(task.score for task in tasks)]),
                 confirm=params["role"] == "confirm",
@@ -96,7 +97,12 @@ def _data(fingerprint: str, source: str) -> DigitData:
 
 
 def _report(
-    report: "EpochReport", data: DigitData, config: TrainConfig, tasks: list[TaskConfig], workdir: Path
+    report: "EpochReport",
+    data: DigitData,
+    config: TrainConfig,
+    tasks: list[TaskConfig],
+    workdir: Path,
+    params: dict[str, Any],
 ) -> None:
     """Hand one epoch to Ray, with match tables and sweep where it is the best so far. May not return."""
     values: dict[str, Any] = dataclasses.asdict(report.metrics)
@@ -113,10 +119,23 @@ def _report(
             for file in (THRESHOLDS_FILE, MATCHES_FILE, CONFIRM_FILE):  # the next checkpoints copy it from the first
                 if (workdir / BEST_FOLDER / file).is_file():
                     shutil.copyfile(workdir / BEST_FOLDER / file, report.checkpoint / BEST_FOLDER / file)
-    saved = None if report.checkpoint is None else tune.Checkpoint.from_directory(str(report.checkpoint))
-    tune.report(values, checkpoint=saved)
-    if report.checkpoint is not None:  # Ray has stored it; the next one carries all that is needed
-        shutil.rmtree(report.checkpoint, ignore_errors=True)
+    if report.checkpoint is None:
+        tune.report(values)
+        return
+    storage = params["storage"]
+    if storage is None:
+        tune.report(values, checkpoint=tune.Checkpoint.from_directory(str(report.checkpoint)))
+    else:
+        start = start_name(params["trial_id"], params["starts"])
+        name = f"{params['folder']}/{start}/checkpoint_{report.metrics.epoch:06d}"
+        store_checkpoint({**storage, "path": f"{storage['path']}/{name}"}, report.checkpoint)
+        tune.report({**values, SAVED: name})
+    shutil.rmtree(report.checkpoint, ignore_errors=True)  # it is stored; the next one carries all that is needed
+
+
+def start_name(trial_id: str, starts: int) -> str:
+    """A trial's name, and from the second start on which one it is."""
+    return f"{trial_id}-start{starts + 1}" if starts else trial_id
 
 
 def keep_evaluation(

@@ -1,6 +1,5 @@
 """Ray Tune's Tuner around our trainable, searcher, scheduler and recorder."""
 
-import os
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -15,7 +14,6 @@ from ray.tune.stopper import Stopper
 from digits_core.anchors import setting_digest
 from digits_core.cache import DigitData
 from digits_core.config import TrainConfig
-from digits_core.remote import FAULTS, reason
 from results.record import EventWriter, RunRecord, TrialRecord
 from results.schema import ENDED
 from search.further import FurtherTrials
@@ -26,9 +24,9 @@ from search.scheduler import RuleScheduler, build_rule
 from search.screen import Screen
 from search.settings import Plan, SearchSettings
 from search.slots import Slots
-from search.storage import Storage, StorageError
+from search.storage import TUNE_FOLDER, Storage
 from search.study import close_strays, open_study, open_trial, state_of
-from search.trainable import run_trial
+from search.trainable import run_trial, start_name
 
 
 class EarlyEnd(Stopper):
@@ -104,8 +102,6 @@ def fit(
     )
     settle(events.record, study, recorder)
     storage.sweep({trial.saved for trial in events.record.trials.values() if trial.saved is not None})
-    if storage.apart:  # Ray would send all of its files of all trials there again and again
-        os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
     record = events.record
     searched = [trial for trial in record.trials.values() if trial.role == "search"]
     further = FurtherTrials(
@@ -124,6 +120,9 @@ def fit(
             "fingerprint": data.fingerprint,
             "metric": settings.metric,
             "sweep": plan.sweep,
+            # A storage that is apart is written to by the trials themselves: Ray knows nothing of it.
+            "storage": {"address": storage.address, "path": storage.root} if storage.apart else None,
+            "folder": f"{TUNE_FOLDER}/{events.record.num_drivers:03d}",
             # Ray hides no GPU from trials that asked for none.
             "device": "auto" if slots.gpus else "cpu",
         },
@@ -162,7 +161,7 @@ def fit(
         run_config=tune.RunConfig(
             # A resumed run reads the checkpoints of the one before: their names must not meet.
             name=f"{events.record.num_drivers:03d}",
-            **storage.tune_settings(),
+            storage_path=str((folder / TUNE_FOLDER).resolve()),
             stop=EarlyEnd(ending),
             callbacks=[recorder],
             verbose=0,
@@ -170,11 +169,6 @@ def fit(
     )
     try:
         tuner.fit()
-    except FAULTS as error:
-        broken = True
-        if not storage.apart:
-            raise
-        raise StorageError(reason(error)) from None
     except BaseException:
         broken = True  # what was under way can go on with --resume
         raise
@@ -243,6 +237,5 @@ def known_values(record: RunRecord) -> dict[str, float]:
 
 
 def _trial_name(trial: Trial) -> str:
-    """Its name, and from the second start on which one it is: Ray keeps each start in a folder of its own."""
-    name, starts = str(trial.config["trial_id"]), int(trial.config["starts"])
-    return f"{name}-start{starts + 1}" if starts else name
+    """Ray keeps each start of a trial in a folder of its own."""
+    return start_name(str(trial.config["trial_id"]), int(trial.config["starts"]))

@@ -1,4 +1,5 @@
 import json
+import time
 
 import pytest
 
@@ -49,6 +50,15 @@ def test_a_run_that_is_being_written_stays_and_so_do_the_others(folder, capsys):
     assert "is being written by process" in capsys.readouterr().err
     events.close()
     assert sorted(path.name for path in folder.iterdir()) == ["first", "second"]
+
+
+def test_the_copy_of_a_run_that_is_driven_stays(folder, capsys):
+    (folder / "first" / "driver.json").write_text(
+        json.dumps({"driver": "process 7 on another.example, 1", "seen": time.time()})
+    )
+    assert runs.main([str(folder), "--remove", "first", "--yes"]) == 2
+    assert "is the copy of a run that process 7 on another.example drives" in capsys.readouterr().err
+    assert (folder / "first").is_dir()
 
 
 @pytest.mark.parametrize(

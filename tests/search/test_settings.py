@@ -5,7 +5,7 @@ import pytest
 from digits_core.config import TrainConfig
 from digits_core.errors import SpaceError, UsageError
 from search.cluster import check_dashboard, free_port
-from search.settings import SearchSettings, make_plan, manner, parse_duration, run_name, storage_address
+from search.settings import SearchSettings, data_source, make_plan, manner, parse_duration, run_name, storage_address
 from search.slots import plan_slots
 
 
@@ -159,6 +159,13 @@ def test_one_storage_has_one_name(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert storage_address("shared/") == storage_address(str(tmp_path / "shared")) == str(tmp_path / "shared")
     assert storage_address("s3://b/runs/?region=x") == storage_address("s3://b/runs?region=x") == "s3://b/runs?region=x"
+
+
+@pytest.mark.parametrize("text", ["s3:/bucket/runs", "s3:bucket", "gs:/x"])
+def test_an_address_with_one_slash_is_no_folder(text):
+    for name, take in (("--storage", storage_address), ("--data", data_source)):
+        with pytest.raises(UsageError, match=f"{name} {text}: an address has two slashes"):
+            take(text)
 
 
 def test_a_trial_lies_on_one_node_and_a_cluster_may_grow():

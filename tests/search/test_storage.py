@@ -2,6 +2,8 @@
 
 import os
 import pickle
+import socket
+import time
 from pathlib import Path
 
 import pytest
@@ -12,9 +14,9 @@ from digits_core.cache import brought_here, open_data
 from digits_core.errors import RunError, UsageError
 from digits_core.remote import open_place
 from digits_core.source import DataSource
-from results.record import EventWriter, read_record
+from results.record import EventWriter, driver_at_work, read_record
 from search.copier import Copier
-from search.storage import Storage, StorageError, fetch_checkpoint
+from search.storage import Storage, StorageError, fetch_checkpoint, store_checkpoint
 
 
 @pytest.fixture(scope="module")
@@ -78,6 +80,10 @@ def test_a_run_folder_is_copied_followed_and_brought_back_through_faults(flaky, 
         Storage(folder, address).try_out(resume=False)
 
     again = tmp_path / "there" / "demo"
+    with pytest.raises(RunError, match="demo is driven by process"):
+        Storage(again, address).fetch_run()
+    assert not again.exists()
+    storage.leave()
     Storage(again, address).fetch_run()
     assert read_record(again, "demo").trials["t0000"].num_epochs == 2
     assert not (again / "tune").exists()
@@ -90,10 +96,17 @@ def test_a_run_folder_is_copied_followed_and_brought_back_through_faults(flaky, 
 def test_a_checkpoint_is_found_on_another_node_and_goes_when_dropped(flaky, tmp_path):
     _, address, client = flaky
     storage = Storage(tmp_path / "demo2", address)
-    for name in ("state.json", "best/model.safetensors"):
-        client.put_object(Bucket="digits", Key=f"runs/demo2/tune/001/t0000/checkpoint_000000/{name}", Body=b"12345")
-    saved = storage.relative("digits/runs/demo2/tune/001/t0000/checkpoint_000000")
-    assert saved == "tune/001/t0000/checkpoint_000000"
+    saved = "tune/001/t0000/checkpoint_000001"
+    checkpoint = tmp_path / "checkpoint"
+    (checkpoint / "best").mkdir(parents=True)
+    for number in range(12):
+        (checkpoint / f"{number}.json").write_text("{}" * number)
+    (checkpoint / "best" / "model.safetensors").write_bytes(b"12345")
+    for _ in range(5):  # pyarrow's own copy of folders loses a file of most of these on the way
+        store_checkpoint(pickle.loads(pickle.dumps(storage.where(saved))), checkpoint)
+        sizes = {key: len(client.get_object(Bucket="digits", Key=f"runs/demo2/{saved}/{key}")["Body"].read())
+                 for key in names(client, f"demo2/{saved}")}  # fmt: skip
+        assert sizes == {"best/model.safetensors": 5, **{f"{number}.json": 2 * number for number in range(12)}}
     found = fetch_checkpoint(pickle.loads(pickle.dumps(storage.where(saved))), tmp_path / "worker")
     assert (found / "best" / "model.safetensors").read_bytes() == b"12345"
     with storage.here(f"{saved}/best") as best:
@@ -224,7 +237,7 @@ def test_a_run_that_went_on_elsewhere_is_not_overwritten(place, tmp_path):
     first = Storage(tmp_path / "a" / "run", place)
     first.try_out(resume=False)
     first.copy()
-    with pytest.raises(RunError, match=r"is driven by process \d+ on .*, seen \d+ s ago"):
+    with pytest.raises(RunError, match=r"is driven by process \d+ on .*; end that search first"):
         Storage(tmp_path / "a" / "run", place).try_out(resume=True)
     first.leave()
     Storage(tmp_path / "b" / "run", place).fetch_run()
@@ -240,11 +253,33 @@ def test_a_run_that_went_on_elsewhere_is_not_overwritten(place, tmp_path):
         Storage(tmp_path / "a" / "run", place).try_out(resume=True)
     there.write("report", trial_id="t0000", **report(3, 0.6))
     there.close()
-    Storage(tmp_path / "b" / "run", place).try_out(resume=True)  # the copy is behind: it follows
+    third = Storage(tmp_path / "b" / "run", place)
+    third.try_out(resume=True)  # the copy is behind: it follows
+    third.leave()
     events.close()
     (tmp_path / "b" / "run").rename(tmp_path / "b" / "moved")
     Storage(tmp_path / "b" / "run", place).fetch_run()
     assert read_record(tmp_path / "b" / "run", "run").trials["t0000"].num_epochs == 2
+
+
+def test_a_driver_that_is_dead_or_long_unseen_drives_nothing():
+    import json
+    import subprocess
+    import sys
+
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    here = f"on {socket.gethostname()}, 1"
+    now = time.time()
+    for who, seen, expected in (
+        (f"process {os.getpid()} {here}", now, f"process {os.getpid()} on {socket.gethostname()}"),
+        (f"process {os.getpid()} {here}", now - 61, None),
+        (f"process {dead.pid} {here}", now, None),
+        ("process 7 on another.example, 1", now, "process 7 on another.example"),
+    ):
+        assert driver_at_work(json.dumps({"driver": who, "seen": seen}).encode()) == expected
+    for nothing in (None, b"", b"[]", b'{"driver": 1}', b"{", b'{"driver": "x", "seen": "y"}'):
+        assert driver_at_work(nothing) is None
 
 
 def test_a_storage_that_does_not_hold_the_run_is_refused(place, tmp_path):
