@@ -312,8 +312,12 @@ class Storage:
             # A store shows a file when it is whole; a folder shows what there is of it.
             self._fs.create_dir(str(PurePosixPath(path).parent), recursive=True)
             half = str(PurePosixPath(path).with_name(f".{PurePosixPath(path).name}.half"))
-        with self._fs.open_output_stream(half) as file:
-            file.write(content)
+
+        def write() -> None:
+            with self._fs.open_output_stream(half) as file:
+                file.write(content)
+
+        persistently(write)
         if half != path:
             self._fs.move(half, path)
 
