@@ -7,6 +7,7 @@ import shutil
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import parse_qs, urlsplit
@@ -55,6 +56,11 @@ def is_address(folder: str) -> bool:
     return "://" in folder
 
 
+def shows_whole_files(address: str) -> bool:
+    """Whether a place has names alone, no folders, and shows a file once all of it is there."""
+    return urlsplit(address).scheme in ("s3", "gs", "gcs")
+
+
 def open_place(address: str, flag: str) -> tuple[FileSystem, str]:
     """The file system behind an address, and the folder's path in it; nothing is asked of it yet.
 
@@ -81,16 +87,23 @@ def open_place(address: str, flag: str) -> tuple[FileSystem, str]:
     if parts.scheme == "s3" and (not parts.netloc or not set(query) <= set(S3_OPTIONS)):
         raise UsageError(f"{flag} {plain}: an address is s3://BUCKET/FOLDER, then ? and any of {', '.join(S3_OPTIONS)}")
     try:
-        handler = AddressedFileSystem(address)
+        handler = _file_system(address)
     except (*FAULTS, ValueError) as error:
         raise UsageError(f"{flag} {plain}: {reason(error)}") from None
     return PyFileSystem(handler), handler.path
 
 
+@lru_cache(maxsize=16)
+def _file_system(address: str) -> "AddressedFileSystem":
+    """One for each address: a trial asks at every epoch, and each logs in anew."""
+    return AddressedFileSystem(address)
+
+
 class AddressedFileSystem(FileSystemHandler):
     """A file system that travels between processes as its address.
 
-    Pyarrow's own take the credentials they found along, into whatever keeps them.
+    Pyarrow's own take the credentials they found along, into whatever keeps them. Questions are asked again while the
+    store is out of order; who reads or writes a file does that for the whole of it, with `persistently`.
     """
 
     def __init__(self, address: str) -> None:
@@ -99,7 +112,6 @@ class AddressedFileSystem(FileSystemHandler):
         parts = urlsplit(address)
         self.path = f"{parts.netloc}{parts.path}".strip("/")
         self._opened: FileSystem | None = None
-        self._names_alone = parts.scheme in ("s3", "gs", "gcs")
         if parts.scheme != "s3":
             self._opened, self.path = FileSystem.from_uri(address)
 
@@ -144,7 +156,7 @@ class AddressedFileSystem(FileSystemHandler):
 
     def create_dir(self, path: str, recursive: bool) -> None:
         """Make a folder; a store has names alone, and needs none."""
-        if not self._names_alone:
+        if not shows_whole_files(self.address):
             self._inner.create_dir(path, recursive=recursive)
 
     def delete_dir(self, path: str) -> None:
@@ -173,15 +185,15 @@ class AddressedFileSystem(FileSystemHandler):
 
     def open_input_stream(self, path: str) -> Any:
         """Read from the start on."""
-        return persistently(lambda: self._inner.open_input_stream(path, compression=None))
+        return self._inner.open_input_stream(path, compression=None)
 
     def open_input_file(self, path: str) -> Any:
         """Read anywhere."""
-        return persistently(lambda: self._inner.open_input_file(path))
+        return self._inner.open_input_file(path)
 
     def open_output_stream(self, path: str, metadata: dict[str, str] | None) -> Any:
         """Write a file."""
-        return persistently(lambda: self._inner.open_output_stream(path, compression=None, metadata=metadata))
+        return self._inner.open_output_stream(path, compression=None, metadata=metadata)
 
     def open_append_stream(self, path: str, metadata: dict[str, str] | None) -> Any:
         """Write on."""

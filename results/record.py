@@ -6,12 +6,8 @@
 
 import contextlib
 import errno
-import fcntl
 import json
 import os
-import re
-import socket
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -20,19 +16,13 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from digits_core.config import knob_named
-from digits_core.errors import RunError, printable
+from digits_core.errors import RunError
 from digits_core.stages import parse_stages, spans
 from results.events import Event, check_event
+from results.lock import lock_run
 from results.schema import ENDED, EPOCH_NUMBERS, FAILED
 
 EVENTS_FILE = "events.jsonl"
-LOCK_FILE = ".lock"
-
-DRIVER_FILE = "driver.json"
-"""In the copy that a storage holds of a run: `driver`, who drives it, and `seen`, seconds since 1970."""
-
-UNSEEN_SECONDS = 60.0
-"""A driver that has not been seen for so long is taken for dead."""
 RESERVE_FILE = ".reserve"
 RESERVE_BYTES = 4 * 2**20
 """A few thousand events."""
@@ -333,15 +323,20 @@ class EventWriter:
     Whoever holds it is the only one who writes: the system takes the lock back when the process ends, however it does.
     """
 
-    def __init__(self, folder: Path, run: str) -> None:
+    def __init__(self, folder: Path, run: str, lock: BinaryIO | None = None) -> None:
         """Open the record, making it if missing; a line cut short by a crash is cut off.
+
+        Args:
+            folder: the run's.
+            run: its name.
+            lock: of the folder, where it was taken before; the writer gives it back.
 
         Raises:
             RunError: another process writes this run.
         """
         self.record = RunRecord(run)
         self._folder = folder
-        self._lock = lock_run(folder)
+        self._lock = lock or lock_run(folder)
         try:
             path = folder / EVENTS_FILE
             self._whole = 0
@@ -413,47 +408,6 @@ class EventWriter:
         self._file.close()
         self.release()
         self._lock.close()
-
-
-def lock_run(folder: Path) -> BinaryIO:
-    """Take the lock of a run folder; closing the file, or the end of the process, gives it back.
-
-    Raises:
-        RunError: another process holds it; says which.
-    """
-    lock = (folder / LOCK_FILE).open("a+b")
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        lock.seek(0)
-        holder = lock.read(200).decode(errors="replace").strip() or "another process"
-        lock.close()
-        raise RunError(
-            f"{folder} is being written by {printable(holder)}; wait for its end, or end it, before anything else "
-            "writes there"
-        ) from None
-    lock.truncate(0)
-    lock.write(f"process {os.getpid()} on {socket.gethostname()}".encode())
-    lock.flush()
-    return lock
-
-
-def driver_at_work(content: bytes | None) -> str | None:
-    """Who drives a run from somewhere, by what its DRIVER_FILE holds; None where nobody does."""
-    try:
-        tree = json.loads(content or b"{}")
-        who, seen = str(tree["driver"]), float(tree["seen"])
-    except (ValueError, KeyError, TypeError, RecursionError):
-        return None
-    found = re.match(r"process (\d{1,9}) on (\S+?),", who)
-    if found is not None and found[2] == socket.gethostname():
-        try:
-            os.kill(int(found[1]), 0)
-        except ProcessLookupError:
-            return None
-        except PermissionError:
-            pass
-    return who.partition(",")[0] if time.time() - seen < UNSEEN_SECONDS else None
 
 
 def read_record(folder: Path, run: str) -> RunRecord:

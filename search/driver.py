@@ -3,19 +3,19 @@
 import contextlib
 import shutil
 import signal
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from rich.console import Console
 
 from digits_core.cache import DigitData, open_data
 from digits_core.errors import UsageError, UserError, printable
 from digits_core.source import DRAWN
-from results.record import EventWriter, lock_run
+from results.lock import lock_run
+from results.record import EventWriter
 from results.terminal import open_console
 from search.chatter import chatter_to
 from search.closing import print_end, resume_command, this_python
@@ -77,6 +77,35 @@ class Ending:
                 signal.signal(number, handler)
 
 
+class Place(NamedTuple):
+    """Where a search runs and writes.
+
+    Attributes:
+        port: of the dashboard.
+        storage: of the run folder and its checkpoints.
+        warning: what a person should know of the dashboard.
+    """
+
+    port: int
+    storage: Storage
+    warning: str | None
+
+
+def check_place(settings: SearchSettings, *, resume: bool) -> Place:
+    """See that a search can run and write where it is asked to; nothing is written.
+
+    Raises:
+        UserError: it cannot.
+    """
+    if settings.address is not None:
+        check_address(settings.address)
+    warning = check_dashboard(settings.dashboard_host)
+    port = free_port(settings.dashboard_port, host=settings.dashboard_host)
+    folder = Path(settings.out) / settings.name
+    check_folder(folder, resume=resume)
+    return Place(port, Storage(folder, settings.storage), warning)
+
+
 def run_search(settings: SearchSettings, *, resume: bool = False, command: list[str] | None = None) -> int:
     """Run a search to its end and print its leaderboard.
 
@@ -93,15 +122,10 @@ def run_search(settings: SearchSettings, *, resume: bool = False, command: list[
     """
     console = open_console()
     plan = make_plan(settings)
-    if settings.address is not None:
-        check_address(settings.address)
-    warning = check_dashboard(settings.dashboard_host)
-    port = free_port(settings.dashboard_port, host=settings.dashboard_host)
-    if warning is not None:
-        console.print(warning, style="yellow", markup=False, soft_wrap=True)
-    folder = Path(settings.out) / settings.name
-    check_folder(folder, resume=resume)
-    storage = Storage(folder, settings.storage)
+    place = check_place(settings, resume=resume)
+    if place.warning is not None:
+        console.print(place.warning, style="yellow", markup=False, soft_wrap=True)
+    storage, folder = place.storage, place.storage.folder
     held = lock_run(folder) if resume else None
     try:
         storage.try_out(resume=resume)
@@ -112,17 +136,14 @@ def run_search(settings: SearchSettings, *, resume: bool = False, command: list[
         import ray.tune  # noqa: F401  # takes seconds, which the probe takes anyway
 
         machine = {} if probe is None else check_machine(settings, probe, data, console)
-        if held is not None:
-            held.close()
-        events = open_folder(settings, plan, data, folder, resume=resume, command=command)
+        events = open_folder(settings, plan, data, folder, lock=held, command=command)
     except BaseException:
         storage.leave()
-        raise
-    finally:
         if held is not None:
             held.close()
+        raise
     with Copier(storage, lambda text: console.print(text, markup=False, soft_wrap=True)) as copier:
-        return _run(settings, plan, data, copier, events, console, resume=resume, port=port, machine=machine)
+        return _run(settings, plan, data, copier, events, console, resume=resume, port=place.port, machine=machine)
 
 
 def _run(
@@ -160,15 +181,7 @@ def _run(
                 soft_wrap=True,
             )
         with chatter_to(folder / LOG_FILE) as terminal:
-            try:
-                ending = _tune(settings, plan, data, copier, events, terminal, port=port, machine=machine)
-            except StorageError as error:
-                from search.tuning import to_go_on
-
-                if any(to_go_on(trial) for trial in record.trials.values()):
-                    raise
-                ending = None  # all is trained and recorded; the copier says what the storage lacks
-                print(error, file=sys.stderr)
+            ending = _tune(settings, plan, data, copier, events, terminal, port=port, machine=machine)
     except KeyboardInterrupt:  # the second Ctrl-C: the record holds what it holds
         console.print(f"interrupted; go on with\n            {resume_command(settings)}", markup=False, soft_wrap=True)
         return 130

@@ -249,7 +249,7 @@ class Recorder(Callback):
     def _keep_best(self, name: str) -> None:
         """Take the best epoch's model and its threshold sweep out of Ray's last checkpoint."""
         saved = self.record.trials[name].saved
-        if saved is None or not self._storage.holds(saved):
+        if saved is None:
             return
         with self._storage.here(f"{saved}/{BEST_FOLDER}") as best:
             if best is not None:

@@ -11,7 +11,8 @@ from typing import Any
 from digits_core.command import CommandParser, at_least, run_command
 from digits_core.config import TrainConfig, parse_assignment
 from digits_core.errors import RunError, UsageError, did_you_mean, printable
-from results.record import RunRecord, TrialRecord, lock_run
+from results.lock import lock_run
+from results.record import RunRecord, TrialRecord
 from results.store import MODELS, RETRAIN, find_run, read_record_of, read_run_file
 from results.tables import write_text
 

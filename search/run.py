@@ -248,25 +248,16 @@ def _dry_run(settings: Any) -> int:
     from digits_core.sweep import NUM_SWEPT
     from results.record import RunRecord
     from results.terminal import open_console
-    from search.cluster import check_address, check_dashboard, free_port
-    from search.driver import prepare_data
+    from search.driver import check_place, prepare_data
     from search.further import FurtherTrials
     from search.probe import Probe
-    from search.run_folder import check_folder
     from search.settings import make_plan
     from search.slots import plan_slots
-    from search.storage import Storage
     from spaces.registry import DEFAULT_BASELINE
 
     plan = make_plan(settings)
     console = open_console()
-    if settings.address is not None:
-        check_address(settings.address)
-    check_dashboard(settings.dashboard_host)
-    free_port(settings.dashboard_port, host=settings.dashboard_host)
-    folder = Path(settings.out) / settings.name
-    check_folder(folder, resume=False)
-    storage = Storage(folder, settings.storage)
+    storage = check_place(settings, resume=False).storage
     data = prepare_data(settings, console)
     epochs = plan.base.optim.epochs
     images = images_per_epoch(len(data.train), plan.base.data.images_per_epoch)

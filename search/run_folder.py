@@ -8,7 +8,7 @@ import subprocess
 import time
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from digits_core.anchors import setting_digest
 from digits_core.cache import DigitData
@@ -54,15 +54,29 @@ def check_folder(folder: Path, *, resume: bool) -> None:
 
 
 def open_folder(
-    settings: SearchSettings, plan: Plan, data: DigitData, folder: Path, *, resume: bool, command: list[str] | None
+    settings: SearchSettings,
+    plan: Plan,
+    data: DigitData,
+    folder: Path,
+    *,
+    lock: BinaryIO | None,
+    command: list[str] | None,
 ) -> EventWriter:
     """Make the run folder, or open the one to go on with.
+
+    Args:
+        settings: what was asked.
+        plan: the same, resolved.
+        data: opened, for its fingerprint and samples.
+        folder: the run's.
+        lock: of the one to go on with; None makes a new one.
+        command: as typed.
 
     Raises:
         UsageError: somebody made it in the meantime.
         RunError: the run to go on with was on other data.
     """
-    if resume:
+    if lock is not None:
         known = read_run_file(folder)
         if known.get("base_config", {}).keys() != plan.base.to_flat().keys():
             raise RunError(
@@ -73,7 +87,7 @@ def open_folder(
             raise RunError(
                 f"--resume {settings.name}: the data at {settings.data.folder} has changed since the run began"
             )
-        events = EventWriter(folder, settings.name)
+        events = EventWriter(folder, settings.name, lock)
         now = known | {
             "settings": settings.to_json(),
             "base_config": plan.base.to_flat(),

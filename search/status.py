@@ -1,15 +1,13 @@
 """What a search is at, read from its record by another process."""
 
-import os
-import re
-import socket
 import sys
 import time
 from datetime import UTC, datetime
 from pathlib import Path
 
 from digits_core.errors import printable
-from results.record import LOCK_FILE, RunRecord, TrialRecord
+from results.lock import writer_of
+from results.record import RunRecord, TrialRecord
 from results.schema import FAILED
 from results.store import find_run, read_record_of
 from search.closing import resume_command
@@ -17,8 +15,6 @@ from search.further import FurtherTrials
 from search.progress import Progress
 from search.run_folder import resumed_settings
 from search.settings import make_plan
-
-_HOLDER = re.compile(r"process (\d{1,9}) on (\S{1,200})")
 
 
 def print_status(path: str) -> int:
@@ -57,25 +53,6 @@ def print_status(path: str) -> int:
     if not writer and (to_come or len(record.trials) < plan.trials):
         progress.console.print(f"go on with  {resume_command(settings)}", markup=False, soft_wrap=True)
     return 0
-
-
-def writer_of(folder: Path) -> str | None:
-    """The process that writes a run, in words; None where there is none. It is not asked for the lock itself."""
-    try:
-        found = _HOLDER.match((folder / LOCK_FILE).read_text(encoding="utf-8", errors="replace"))
-    except OSError:
-        return None
-    if found is None:
-        return None
-    if found[2] != socket.gethostname():
-        return f"{found[0]}, or was: this machine cannot tell"
-    try:
-        os.kill(int(found[1]), 0)
-    except ProcessLookupError:
-        return None
-    except PermissionError:
-        pass
-    return found[0]
 
 
 def _age(record: RunRecord) -> float:

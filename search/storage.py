@@ -6,9 +6,7 @@ that drives it.
 
 import contextlib
 import json
-import os
 import shutil
-import socket
 import tempfile
 import time
 from collections.abc import Iterator
@@ -26,14 +24,15 @@ from digits_core.remote import (
     persistently,
     reason,
     send_folder,
+    shows_whole_files,
 )
-from results.record import DRIVER_FILE, EVENTS_FILE, UNSEEN_SECONDS, TrialRecord, driver_at_work
+from results.lock import DRIVER_FILE, UNSEEN_SECONDS, driver_at_work, driver_in, this_process
+from results.record import EVENTS_FILE, TrialRecord
 
 TUNE_FOLDER = "tune"
 
 SAVED = "saved"
 """Key of a trial's report: the name of its checkpoint in a storage that is apart."""
-
 
 NOT_COPIED = (TUNE_FOLDER, DRIVER_FILE, "ray.log")
 
@@ -69,7 +68,7 @@ class Storage:
                 raise UsageError(
                     f"--storage {printable(address)}: lies in the run folder or is --out itself; leave it out"
                 )
-        self._me = f"process {os.getpid()} on {socket.gethostname()}, {time.time_ns()}"
+        self._me = f"{this_process()}, {time.time_ns()}"  # one driver may follow another in a process
         self._copied: dict[str, tuple[int, int]] = {}
         self._superseded: list[str] = []
 
@@ -89,7 +88,7 @@ class Storage:
 
     def where(self, name: str) -> dict[str, Any]:
         """What a trial on any node needs to find a place in it: plain values."""
-        return {"address": self.address, "path": f"{self._root}/{name}"}
+        return {"address": self.address, "root": self._root, "name": name}
 
     def saved(self, trial: TrialRecord) -> str | None:
         """The checkpoint that a trial goes on from, as far as can be told without asking a storage that is apart."""
@@ -190,8 +189,8 @@ class Storage:
     def _refuse_beside(self, words: str) -> None:
         """See that nobody else drives the run."""
         content = self._read(DRIVER_FILE)
-        driver = None if content is not None and self._me.encode() in content else driver_at_work(content)
-        if driver is not None:
+        driver = driver_at_work(content)
+        if driver is not None and not self._is_mine(content):
             raise RunError(
                 f"{words}: {self.folder.name} is driven by {printable(driver)}; end that search first, or wait until "
                 f"it has not been seen for {UNSEEN_SECONDS:.0f} s, if its machine is lost"
@@ -232,7 +231,8 @@ class Storage:
         """
         superseded, self._superseded = self._superseded, []
         try:
-            if self._driver().get("driver") not in (None, self._me):
+            sign = self._read(DRIVER_FILE)
+            if driver_in(sign) is not None and not self._is_mine(sign):
                 raise StorageError("another search drives this run now; end this one")
             self._write(DRIVER_FILE, self._sign())
             events = (self.folder / EVENTS_FILE).read_bytes()
@@ -273,13 +273,9 @@ class Storage:
         with contextlib.suppress(*FAULTS):
             self._fs.delete_dir(self._root)
 
-    def _driver(self) -> dict[str, Any]:
-        content = self._read(DRIVER_FILE)
-        with contextlib.suppress(ValueError):
-            tree = json.loads(content or b"{}")
-            if isinstance(tree, dict) and isinstance(tree.get("seen"), int | float):
-                return tree
-        return {}
+    def _is_mine(self, sign: bytes | None) -> bool:
+        known = driver_in(sign)
+        return known is not None and known[0] == self._me
 
     def _sign(self) -> bytes:
         return json.dumps({"driver": self._me, "seen": time.time()}).encode()
@@ -308,7 +304,7 @@ class Storage:
         """Write a file, so that it is seen whole or not at all."""
         path = f"{self._root}/{name}"
         half = path
-        if not (self.address and self.address.startswith(("s3://", "gs://", "gcs://"))):
+        if self.address is None or not shows_whole_files(self.address):
             # A store shows a file when it is whole; a folder shows what there is of it.
             self._fs.create_dir(str(PurePosixPath(path).parent), recursive=True)
             half = str(PurePosixPath(path).with_name(f".{PurePosixPath(path).name}.half"))
@@ -328,7 +324,7 @@ def store_checkpoint(where: dict[str, Any], checkpoint: Path) -> None:
     Raises:
         StorageError: the storage does not take it.
     """
-    address, path = where["address"], where["path"]
+    address, path = where["address"], f"{where['root']}/{where['name']}"
     try:
         if is_address(address):
             filesystem, _ = open_place(address, "--storage")
@@ -350,7 +346,7 @@ def fetch_checkpoint(where: dict[str, Any], target: Path) -> Path | None:
     """
     from pyarrow.fs import FileType
 
-    address, path = where["address"], where["path"]
+    address, path = where["address"], f"{where['root']}/{where['name']}"
     if address is None or not is_address(address):
         return Path(path) if Path(path).is_dir() else None
     filesystem, _ = open_place(address, "--storage")

@@ -42,8 +42,7 @@ def run_trial(params: dict[str, Any]) -> None:
         params: `config` (flat knobs), `data` (a DataSource as a dict), `fingerprint`, `metric`, `device`,
             `resume_from` (what `Storage.where` gave of a checkpoint, or None), `sweep` (flat `detect.*` settings to
             score after training beside the grid that every trial is swept over), `role` (`confirm` scores the part set
-            apart), `storage` (its address and path, or None where Ray stores checkpoints) and `folder` (of it, for
-            this driver's checkpoints).
+            apart) and `storage` (what `Storage.where` gave of a folder for checkpoints, or None where Ray stores them).
 
     Raises:
         RefusedError: data, weights or device cannot be used; the message says what to do.
@@ -127,9 +126,9 @@ def _report(
         tune.report(values, checkpoint=tune.Checkpoint.from_directory(str(report.checkpoint)))
     else:
         start = start_name(params["trial_id"], params["starts"])
-        name = f"{params['folder']}/{start}/checkpoint_{report.metrics.epoch:06d}"
-        store_checkpoint({**storage, "path": f"{storage['path']}/{name}"}, report.checkpoint)
-        tune.report({**values, SAVED: name})
+        place = {**storage, "name": f"{storage['name']}/{start}/checkpoint_{report.metrics.epoch:06d}"}
+        store_checkpoint(place, report.checkpoint)
+        tune.report({**values, SAVED: place["name"]})
     shutil.rmtree(report.checkpoint, ignore_errors=True)  # it is stored; the next one carries all that is needed
 
 

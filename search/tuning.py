@@ -81,7 +81,7 @@ def fit(
         SpaceError: a space drew a setting that cannot be.
     """
     study = open_study(folder, settings, plan, drivers=events.record.num_drivers, make_room=events.release)
-    broken = False
+    broken, driver = False, f"{events.record.num_drivers:03d}"
 
     def why() -> str | None:
         return "interrupted" if broken else ending()
@@ -121,8 +121,7 @@ def fit(
             "metric": settings.metric,
             "sweep": plan.sweep,
             # A storage that is apart is written to by the trials themselves: Ray knows nothing of it.
-            "storage": {"address": storage.address, "path": storage.root} if storage.apart else None,
-            "folder": f"{TUNE_FOLDER}/{events.record.num_drivers:03d}",
+            "storage": storage.where(f"{TUNE_FOLDER}/{driver}") if storage.apart else None,
             # Ray hides no GPU from trials that asked for none.
             "device": "auto" if slots.gpus else "cpu",
         },
@@ -160,7 +159,7 @@ def fit(
         ),
         run_config=tune.RunConfig(
             # A resumed run reads the checkpoints of the one before: their names must not meet.
-            name=f"{events.record.num_drivers:03d}",
+            name=driver,
             storage_path=str((folder / TUNE_FOLDER).resolve()),
             stop=EarlyEnd(ending),
             callbacks=[recorder],

@@ -14,7 +14,8 @@ from digits_core.cache import brought_here, open_data
 from digits_core.errors import RunError, UsageError
 from digits_core.remote import open_place
 from digits_core.source import DataSource
-from results.record import EventWriter, driver_at_work, read_record
+from results.lock import driver_at_work
+from results.record import EventWriter, read_record
 from search.copier import Copier
 from search.storage import Storage, StorageError, fetch_checkpoint, store_checkpoint
 
