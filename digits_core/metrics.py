@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from digits_core.coco import Table
+from digits_core.coco import MAX_CATEGORIES, Table
 from digits_core.config import DetectConfig
 from digits_core.matching import CROWD, IOU_THRESHOLDS, NONE, RIGHT, WRONG, Candidates, Matches
 from digits_core.transcribe import reading_order
@@ -111,6 +111,33 @@ class MatchTable:
     def select(self, rows: NDArray[np.bool_]) -> "MatchTable":
         """Some of the rows; where they are not each image's best, `rank` keeps what it was."""
         return MatchTable(*(getattr(self, name)[rows] for name in self.__slots__))
+
+
+def wrong_labels(
+    image: NDArray[np.int64],
+    labels: NDArray[np.int64],
+    truth_image: NDArray[np.int64],
+    truth_labels: NDArray[np.int64],
+    num_images: int,
+) -> NDArray[np.int64]:
+    """How many labels of each image are wrong: found but not annotated, or annotated but not found, wherever they are.
+
+    Args:
+        image: int64 [num], of what was found, counted from 0.
+        labels: int64 [num], of the same.
+        truth_image: int64 [num_digits], of what is annotated.
+        truth_labels: int64 [num_digits], of the same.
+        num_images: how many images there are.
+
+    Returns:
+        int64 [num_images].
+    """
+    size = (num_images, MAX_CATEGORIES + 1)
+    counts = [
+        np.bincount(one * size[1] + two, minlength=size[0] * size[1]).reshape(size)
+        for one, two in ((image, labels), (truth_image, truth_labels))
+    ]
+    return np.asarray(np.abs(counts[0] - counts[1]).sum(axis=1))
 
 
 def rank_within(image: NDArray[np.int64]) -> NDArray[np.int64]:

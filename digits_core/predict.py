@@ -6,7 +6,6 @@ import os
 import shutil
 import sys
 import tempfile
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -282,6 +281,7 @@ def draw_sheet(
 ) -> list[str]:
     """Draw some images with what is read on them; with truth, the worst misses first. Returns the file's name."""
     from digits_core.inference import kept_at
+    from digits_core.metrics import wrong_labels
     from digits_core.preview import Shown, write_predictions
     from digits_core.source import decode_image
 
@@ -297,10 +297,9 @@ def draw_sheet(
             known[image_id] = truth.boxes[mine], truth.labels[mine]
         chosen = [image_id for image_id in chosen if image_id in known]
 
-        for image_id in chosen:
-            digits = Counter(read.labels[image == place[image_id]].tolist())
-            annotated = Counter(known[image_id][1].tolist())
-            wrong[image_id] = sum((digits - annotated).values()) + sum((annotated - digits).values())
+        inside = [place[image_id] for image_id in truth.image_ids.tolist()]
+        counts = wrong_labels(image, read.labels, np.repeat(inside, np.diff(truth.box_start)), truth.labels, len(place))
+        wrong = {image_id: int(counts[place[image_id]]) for image_id in chosen}
         chosen.sort(key=lambda image_id: (-wrong[image_id], image_id))
     shown = []
     for image_id in chosen[:count]:

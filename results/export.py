@@ -46,8 +46,13 @@ def _plain(table: pd.DataFrame) -> pd.DataFrame:
     return out
 
 
+def csv_text(table: pd.DataFrame) -> str:
+    """A table as comma-separated values, times in ISO 8601."""
+    return str(_plain(table).to_csv(index=False))
+
+
 def _csv(table: pd.DataFrame, path: Path) -> None:
-    _plain(table).to_csv(path, index=False)
+    path.write_text(csv_text(table), encoding="utf-8")
 
 
 def _json(table: pd.DataFrame, path: Path) -> None:

@@ -175,6 +175,17 @@ SAMPLES = pa.schema(
 )
 """A few valid images with what is annotated on them, so that predictions can be looked at without the data."""
 
+BOXES = pa.schema(
+    [
+        pa.field("image_width", pa.int32(), nullable=False),  # of the original image, pixels
+        pa.field("image_height", pa.int32(), nullable=False),
+        pa.field("width", pa.float32(), nullable=False),  # of the box, pixels of the original image
+        pa.field("height", pa.float32(), nullable=False),
+    ],
+    metadata=_METADATA,
+)
+"""A sample of the training boxes, so that anchors can be looked at beside them without the data."""
+
 BOOTSTRAP = pa.schema([pa.field(name, pa.float64()) for name in SCORE_NAMES], metadata=_METADATA)
 """One row per resample of the images; the same resamples in every file of a run."""
 

@@ -32,3 +32,22 @@ KEEP = 5
 
 LOOPBACK = "127.0.0.1"
 """Only this machine reaches what listens there."""
+
+GRACE_EPOCHS = 1
+"""Epochs before ASHA first decides."""
+
+REDUCTION_FACTOR = 3
+"""ASHA lets the best third of a rung go on, and the next rung lies at three times the epochs."""
+
+
+def is_rung(epoch: int) -> bool:
+    """Whether ASHA decides after an epoch: 1, 3, 9, ..."""
+    rung = GRACE_EPOCHS
+    while rung < epoch:
+        rung *= REDUCTION_FACTOR
+    return rung == epoch
+
+
+def rungs(scheduler: str, epochs: int) -> list[int]:
+    """The epochs after which the scheduler of that name may stop a trial, where those are few."""
+    return [epoch for epoch in range(1, epochs) if is_rung(epoch)] if scheduler == "asha" else []

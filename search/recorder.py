@@ -4,7 +4,7 @@ import json
 import math
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
@@ -51,6 +51,7 @@ class Recorder(Callback):
         cuts: dict[str, str],
         ending: Callable[[], str | None],
         watcher: Callable[[RunRecord, str], None],
+        followers: Sequence[Callable[[RunRecord], None]] = (),
     ) -> None:
         """Record into a run folder.
 
@@ -65,11 +66,13 @@ class Recorder(Callback):
             cuts: trial to why the scheduler stopped it; read when its report is written.
             ending: why the whole run is ending: `interrupted`, `time budget` or None.
             watcher: called with the record and a trial's id after each report and each end.
+            followers: called with the record whenever the views were written.
         """
         self._folder, self._events, self._storage = folder, events, storage
         self._space, self._keep, self._hold = space, keep, max(keep, hold)
         self._max_failures, self._kernel_kills = max_failures, kernel_kills()
         self._cuts, self._ending, self._watcher = cuts, ending, watcher
+        self._followers = followers
         self._written, self._took, self._dirty = 0.0, 0.0, True
         self._diverged: dict[str, str] = {}
         self._unkept: list[tuple[str, str, str | None]] = []
@@ -296,6 +299,8 @@ class Recorder(Callback):
         started = time.monotonic()
         try:
             write_views(self._folder, self.record, make=make)
+            for follower in self._followers:
+                follower(self.record)
         except OSError as error:
             if error.errno not in FULL:
                 raise

@@ -1,7 +1,6 @@
 """A search without training: thresholds swept on a model that is there already."""
 
 import dataclasses
-import json
 import time
 from pathlib import Path
 from typing import Any
@@ -12,15 +11,14 @@ from digits_core.config import TrainConfig
 from digits_core.errors import UsageError, WeightsError, printable
 from results.matches import matches_path
 from results.record import EventWriter
-from results.samples import write_samples
+from results.samples import MissesKeeper
 from results.schema import EPOCH_NUMBERS
-from results.store import RUN_FILE, THRESHOLDS, write_views
-from results.tables import write_text
+from results.store import THRESHOLDS, write_views
 from results.terminal import open_console
 from search.closing import print_end
 from search.driver import prepare_data
 from search.model_source import Source, find_source
-from search.run_folder import describe_run
+from search.run_folder import write_description
 from search.settings import Plan, SearchSettings, make_plan
 
 
@@ -104,8 +102,7 @@ def _sweep(settings: SearchSettings, plan: Plan, model: Source, data: Any, folde
     folder.mkdir(parents=True)
     for path in (folder / THRESHOLDS, matches_path(folder, name, "val").parent):
         path.mkdir()
-    write_text(folder / RUN_FILE, json.dumps(describe_run(settings, plan, data, None), indent=2) + "\n")
-    write_samples(folder, data.valid.table, data.valid.image)
+    write_description(folder, settings, plan, data, None)
     write_sweep(swept, folder / THRESHOLDS / f"{name}.parquet")
     write_evaluation(found, data.valid, config.detect, matches_path(folder, name, "val"))
     events = EventWriter(folder, settings.name)
@@ -138,4 +135,5 @@ def _sweep(settings: SearchSettings, plan: Plan, model: Source, data: Any, folde
     events.write("end", trial_id=name, status="finished", reason="swept without training")
     events.close()
     write_views(folder, events.record)
+    MissesKeeper(folder, data.valid.table, data.valid.image).follow(events.record)
     return print_end(settings, plan, folder, events.record, None, console)

@@ -212,7 +212,7 @@ def retrain_config(trial: TrialRecord, args: argparse.Namespace, folder: Path) -
     Raises:
         UserError: a knob that is chosen elsewhere, or a value that it does not take.
     """
-    from search.closing import swept_thresholds
+    from results.winner import swept_thresholds
     from search.model_folder import in_order
     from search.model_source import initial_weights
 

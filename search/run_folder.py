@@ -17,10 +17,11 @@ from digits_core.config import TrainConfig
 from digits_core.errors import RunError, UsageError
 from digits_core.sweep import NUM_SWEPT
 from results.record import EventWriter
-from results.samples import write_samples
+from results.samples import write_boxes, write_samples
 from results.schema import ENDED
 from results.store import RUN_FILE, read_run_file
 from results.tables import write_text
+from search.defaults import rungs
 from search.settings import Plan, SearchSettings
 from search.storage import Storage
 
@@ -93,6 +94,7 @@ def open_folder(
             "base_config": plan.base.to_flat(),
             "space": describe_space(plan),
             "tables": describe_tables(plan),
+            "rungs": rungs(settings.scheduler, plan.base.optim.epochs),
         }
         if now != known:
             write_text(folder / RUN_FILE, json.dumps(now, indent=2) + "\n")
@@ -103,9 +105,17 @@ def open_folder(
         raise UsageError(
             f"--name {settings.name}: {folder} was made by another search just now; name another"
         ) from None
+    write_description(folder, settings, plan, data, command)
+    return EventWriter(folder, settings.name)
+
+
+def write_description(
+    folder: Path, settings: SearchSettings, plan: Plan, data: DigitData, command: list[str] | None
+) -> None:
+    """Write what a run is about: `run.json`, and what of its data can be looked at later."""
     write_text(folder / RUN_FILE, json.dumps(describe_run(settings, plan, data, command), indent=2) + "\n")
     write_samples(folder, data.valid.table, data.valid.image)
-    return EventWriter(folder, settings.name)
+    write_boxes(folder, data.train.table)
 
 
 def resumed_settings(out: str, name: str) -> SearchSettings:
@@ -136,6 +146,7 @@ def describe_run(settings: SearchSettings, plan: Plan, data: DigitData, command:
         "tables_measured_with": dict(plan.space.measured_with),
         "space": describe_space(plan),
         "seed": settings.seed,
+        "rungs": rungs(settings.scheduler, plan.base.optim.epochs),
         "data": {
             "fingerprint": data.fingerprint,
             "num_train": len(data.train),

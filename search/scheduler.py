@@ -12,9 +12,8 @@ from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
 from results.record import RunRecord
+from search.defaults import REDUCTION_FACTOR, is_rung
 
-GRACE_EPOCHS = 1
-REDUCTION_FACTOR = 3
 MEDIAN_MIN_TRIALS = 3
 
 
@@ -70,14 +69,6 @@ class Asha:
             f"1/{REDUCTION_FACTOR} of those that came this far before"
         )
         return self._cuts[trial, epoch]
-
-
-def is_rung(epoch: int) -> bool:
-    """Whether ASHA decides after an epoch: 1, 3, 9, ..."""
-    rung = GRACE_EPOCHS
-    while rung < epoch:
-        rung *= REDUCTION_FACTOR
-    return rung == epoch
 
 
 class Median:

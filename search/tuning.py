@@ -15,6 +15,7 @@ from digits_core.anchors import setting_digest
 from digits_core.cache import DigitData
 from digits_core.config import TrainConfig
 from results.record import EventWriter, RunRecord, TrialRecord
+from results.samples import MissesKeeper
 from results.schema import ENDED
 from search.further import FurtherTrials
 from search.recorder import Recorder
@@ -99,6 +100,7 @@ def fit(
         cuts=scheduler.cuts,
         ending=why,
         watcher=watcher,
+        followers=(MissesKeeper(folder, data.valid.table, data.valid.image).follow,),
     )
     settle(events.record, study, recorder)
     storage.sweep({trial.saved for trial in events.record.trials.values() if trial.saved is not None})

@@ -1,0 +1,90 @@
+"""A run folder opened for reading: its record, its board, what it is about."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from digits_core.config import TrainConfig
+from digits_core.errors import ConfigError
+from digits_core.labels import DIGITS
+from results.lock import writer_of
+from results.record import RunRecord
+from results.schema import ENDED
+from results.store import find_run, leaderboard_table, read_record_of, read_run_file
+
+
+@dataclass(frozen=True)
+class OpenedRun:
+    """One run, as its record stands at the moment of opening.
+
+    Attributes:
+        folder: the run folder.
+        record: folded from its events.
+        about: what `run.json` says; empty where there is none.
+    """
+
+    folder: Path
+    record: RunRecord
+    about: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        """Of the folder."""
+        return self.record.run
+
+    @property
+    def metric(self) -> str:
+        """What the search raises."""
+        return self.record.metric
+
+    @property
+    def live(self) -> bool:
+        """Whether a process writes it now."""
+        return writer_of(self.folder) is not None
+
+    @property
+    def ended(self) -> bool:
+        """Whether nobody writes it, and every trial has come to its end."""
+        return not self.live and all(trial.status in ENDED for trial in self.record.trials.values())
+
+    @cached_property
+    def board(self) -> pd.DataFrame:
+        """The leaderboard, best first, as `read_leaderboard` gives it; a writer at work makes the intervals itself."""
+        table = leaderboard_table(self.record, self.folder, make=not self.live)
+        frame: pd.DataFrame = table.to_pandas(types_mapper=pd.ArrowDtype)
+        return frame
+
+    @cached_property
+    def base(self) -> TrainConfig:
+        """The config that settings change, with what the space fixes: the first trial's where it is the default."""
+        default = next((one for one in self.record.trials.values() if one.baseline == "default"), None)
+        flat = self.about.get("base_config") if default is None else default.config
+        try:
+            return TrainConfig.from_flat(flat if isinstance(flat, dict) else {})
+        except ConfigError:  # of another version
+            return TrainConfig()
+
+    @cached_property
+    def categories(self) -> list[str]:
+        """Names of the labels 1, 2, ..."""
+        data = self.about.get("data")
+        named = data.get("categories") if isinstance(data, dict) else None
+        return [str(name) for name in named.values()] if isinstance(named, dict) and named else list(DIGITS.names)
+
+
+def open_run(run: "str | Path | OpenedRun") -> OpenedRun:
+    """Open a run folder.
+
+    Args:
+        run: its path; one that is open already is given back.
+
+    Raises:
+        RunError: it is no run, or its files are damaged.
+    """
+    if isinstance(run, OpenedRun):
+        return run
+    folder = find_run(Path(run))
+    return OpenedRun(folder, read_record_of(folder), read_run_file(folder))

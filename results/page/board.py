@@ -1,0 +1,208 @@
+"""The leaderboard of a report page: cells as text and as what they are sorted by, details of each row."""
+
+import math
+import shlex
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import pandas as pd
+
+from digits_core.errors import printable
+from results.export import csv_text
+from results.guard import differing_knobs
+from results.leaderboard import SHOWN, knob_columns
+from results.opened import OpenedRun
+from results.record import TrialRecord
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One column of the table.
+
+    Attributes:
+        key: of the leaderboard, or of what is made from it.
+        label: its heading.
+        number: whether it is aligned and sorted as one.
+        hidden: whether it is shown on demand alone.
+        help: what it means.
+    """
+
+    key: str
+    label: str
+    number: bool
+    hidden: bool
+    help: str
+
+
+_FIRST = (
+    Column("trial_id", "trial", False, False, "name of the trial; opens its settings, curve and warnings"),
+    Column("baseline", "baseline", False, False, "name of the published or default setting, if it is one"),
+)
+_SCORES = {
+    "val_map": "COCO AP averaged over IoU .50:.95, at the best epoch",
+    "val_map_50": "AP at IoU .50",
+    "val_digit_accuracy": "share of digits read right; stray detections count as wrong",
+    "val_number_accuracy": "share of images whose whole number is read right",
+}
+_LATER = (
+    Column("epochs", "epochs", True, False, "best epoch of how many trained"),
+    Column("status", "status", False, False, "finished, stopped by the scheduler, failed, ..."),
+    Column("trial_seconds", "minutes", True, False, "time in a slot"),
+)
+_HIDDEN = (
+    ("val_map_75", "mAP@.75", "AP at IoU .75"),
+    ("task1_map", "Task 1 mAP", "at the best thresholds of the sweep, chosen on these images"),
+    ("task2_number_accuracy", "Task 2 numbers", "likewise"),
+    ("train_map", "train mAP", "on a sample of training images"),
+    ("train_loss", "train loss", "at the best epoch"),
+    ("val_loss", "valid loss", "at the best epoch"),
+    ("images_per_second", "images/s", "training speed"),
+    ("peak_memory_bytes", "memory MB", "peak of the process"),
+    ("num_parameters", "parameters", "of the model"),
+    ("anchor_mean_iou", "anchor IoU", "mean IoU of each training box with its best anchor"),
+    ("seed", "seed", "of the training"),
+    ("faults", "restarts", "times that it was broken off and started again"),
+)
+
+
+def decimals(board: pd.DataFrame, name: str) -> int:
+    """Decimals of a score that its intervals support, the same for the whole column; two without any.
+
+    Half of a typical interval is worth one of the last digit at least.
+    """
+    widths = (board[f"{name}_high"] - board[f"{name}_low"]).dropna()
+    typical = float(widths.median()) if len(widths) else 0.0
+    return min(max(math.ceil(-math.log10(typical / 2)), 2), 4) if typical > 0 else 2
+
+
+def board_of(run: OpenedRun) -> dict[str, Any]:
+    """The table of a page: `columns`, `rows` (cells, values to sort by, ties) and the CSV of it all."""
+    board = run.board
+    whole = board[board["role"] != "retrain"]
+    knobs = knob_columns(board)
+    shown_knobs = [knob for knob in knobs if whole[knob].astype(str).nunique() > 1]
+    metric = run.metric
+    scores = [metric, *(name for name in _SCORES if name != metric)]
+    columns = [
+        *_FIRST,
+        *(Column(name, SHOWN.get(name, name), True, False, _SCORES.get(name, "")) for name in scores[:1]),
+        Column("interval", "95 %", True, False, "interval over images of the score before it"),
+        *(Column("seeds", "mean of seeds", True, False, "over seeds that no choice looked at; how many")
+          for _ in range(int(board["num_seeds"].notna().any()))),
+        *(Column(name, SHOWN.get(name, name), True, False, _SCORES.get(name, "")) for name in scores[1:]),
+        *_LATER,
+        *(Column(knob, knob.rpartition(".")[2], _is_number(whole[knob]), False, knob) for knob in shown_knobs),
+        Column("role", "role", False, True, "search, a further seed (replicate), or one that confirms"),
+        *(Column(key, label, True, True, words) for key, label, words in _HIDDEN if whole[key].notna().any()),
+    ]  # fmt: skip
+    rows = whole.to_dict("records")
+    places = {name: decimals(board, name) for name in _SCORES}
+    leads = {row["config_hash"]: row for row in rows if row["role"] == "search"}
+    ties = [row["ties_with_best"] for row in rows]
+    tied = [pd.notna(one) and bool(one) for one in ties]
+    tied = tied if sum(tied) > 1 else [False] * len(rows)
+    first = {row["config_hash"] for row, one in zip(rows, tied, strict=True) if one}
+    for row in rows:
+        if row["role"] != "search" and row["config_hash"] in leads:
+            row["baseline"] = f"another seed of {leads[row['config_hash']]['trial_id']}"
+    order = sorted(range(len(rows)), key=lambda index: rows[index]["config_hash"] not in first)
+    return {
+        "columns": columns,
+        "num_first": sum(row["config_hash"] in first for row in rows),
+        "rows": [
+            {
+                "trial": rows[index]["trial_id"],
+                "tied": tied[index],
+                "first": rows[index]["config_hash"] in first,
+                "status": rows[index]["status"],
+                "cells": [_cell(rows[index], column, metric, places) for column in columns],
+                "values": [_value(rows[index], column, metric) for column in columns],
+            }
+            for index in order
+        ],
+        "csv": csv_text(board.drop(columns=["config", "model"])),
+    }
+
+
+def details_of(run: OpenedRun, trial: TrialRecord, twin: str | None) -> dict[str, Any]:
+    """What opening a row shows: settings that differ from the default, curve, warnings, how to run it again.
+
+    Args:
+        run: opened.
+        trial: the row's.
+        twin: another trial that trained to the same weights with other knobs, if any.
+    """
+    base = run.base.to_flat()
+    changed = [
+        [knob, _words(value), _words(base.get(knob))]
+        for knob, value in trial.config.items()
+        if knob in base and value != base[knob] and not knob.startswith("runtime.")
+    ]
+    warnings = [f"{one['fault']}: {one['reason']} (after epoch {one['epoch']})" for one in trial.faults]
+    if trial.stop_reason:
+        warnings.append(f"{trial.status}: {trial.stop_reason}")
+    if twin is not None:
+        knobs = ", ".join(differing_knobs(run.record.trials[twin], trial))
+        warnings.append(f"trained to the same weights as {twin}: {knobs} did nothing here")
+    return {
+        "settings": changed,
+        "seed": trial.seed,
+        "curve": [
+            [epoch, one.get(run.metric), one.get("train_loss"), one.get("val_loss")]
+            for epoch, one in sorted(trial.epochs.items())
+        ],
+        "warnings": [printable(words) for words in warnings],
+        "command": f"python -m search.retrain {shlex.quote(str(run.folder))} --trial {shlex.quote(trial.trial_id)}",
+    }
+
+
+def _cell(row: dict[Any, Any], column: Column, metric: str, places: dict[str, int]) -> str:
+    key = column.key
+    if key == "interval":
+        low, high = _number(row.get(f"{metric}_low")), _number(row.get(f"{metric}_high"))
+        return "" if low is None or high is None else f"{low:.{places[metric]}f} – {high:.{places[metric]}f}"
+    if key == "seeds":
+        value = _number(row.get("seeds_mean"))
+        return "" if value is None else f"{value:.3f} ({row['num_seeds']:.0f})"
+    if key == "epochs":
+        return f"{'–' if pd.isna(row['best_epoch']) else int(row['best_epoch'])}/{row['epochs']}"
+    value = row.get(key)
+    if value is None or pd.isna(value):
+        return "" if not column.number else "–"
+    if key in SHOWN:
+        return f"{value:.{places[key]}f}"
+    if key == "trial_seconds":
+        return "" if not value and row["status"] == "running" else f"{value / 60:.1f}"
+    if key == "peak_memory_bytes":
+        return f"{value / 1e6:,.0f}"
+    if key == "images_per_second":
+        return f"{value:.0f}"
+    if isinstance(value, int) and not isinstance(value, bool):
+        return f"{value:,}" if key == "num_parameters" else str(value)
+    if isinstance(value, float):
+        return f"{value:.2f}" if key.startswith(("val_", "train_", "task", "anchor_")) else f"{value:.3g}"
+    return printable(str(value))
+
+
+def _value(row: dict[Any, Any], column: Column, metric: str) -> float | str | None:
+    """What a cell is sorted by."""
+    key = {"interval": f"{metric}_low", "seeds": "seeds_mean"}.get(column.key, column.key)
+    value = row.get(key)
+    if value is None or pd.isna(value):
+        return None
+    if isinstance(value, datetime):
+        return value.isoformat()
+    return float(value) if column.number and isinstance(value, int | float) else printable(str(value))
+
+
+def _is_number(series: "pd.Series[Any]") -> bool:
+    return pd.api.types.is_numeric_dtype(series) and not pd.api.types.is_bool_dtype(series)
+
+
+def _number(value: Any) -> float | None:
+    return None if value is None or pd.isna(value) else float(value)
+
+
+def _words(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else printable(str(value))

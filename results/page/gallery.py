@@ -1,0 +1,107 @@
+"""Predictions of the winner on a page: the worst misses and a fair sample, with the truth."""
+
+import base64
+import io
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from digits_core.config import TrainConfig
+from digits_core.errors import RunError, printable
+from digits_core.transcribe import read_number
+from results.matches import StoredMatches, matches_path, read_matches
+from results.opened import OpenedRun
+from results.samples import SampleImage, read_misses, read_samples, worst_images
+
+MAX_SIDE_PX = 280
+"""Of an image on the page."""
+
+JPEG_QUALITY = 80
+
+MOST_LETTERS = 10
+
+
+def gallery_of(run: OpenedRun) -> dict[str, Any]:
+    """Pictures in two groups, `misses` and `samples`; both empty where the winner has no match table yet."""
+    nothing: dict[str, Any] = {"misses": [], "samples": [], "trial": None, "num_wrong": 0, "num_images": 0}
+    winner = run.record.winner()
+    if winner is None:
+        return nothing
+    try:
+        stored = read_matches(matches_path(run.folder, winner.trial_id, "val"))
+        samples = read_samples(run.folder)
+        misses, whose = read_misses(run.folder)
+    except RunError:  # of a run that has not come so far, or of an older version
+        return nothing
+    worst, wrong = worst_images(stored, winner.config)
+    return {
+        "misses": _pictures(run, misses, stored, wrong) if whose == winner.trial_id else [],
+        "samples": _pictures(run, samples, stored, wrong),
+        "trial": winner.trial_id,
+        "num_wrong": len(worst),
+        "num_images": stored.truth.num_images,
+        "score": TrainConfig.from_flat(winner.config).detect.task2.score,
+    }
+
+
+def _pictures(
+    run: OpenedRun, samples: Sequence[SampleImage], stored: StoredMatches, wrong: NDArray[np.int64]
+) -> list[dict[str, Any]]:
+    winner = run.record.winner()
+    detect = TrainConfig.from_flat({} if winner is None else winner.config).detect
+    kept = stored.task2.above(detect.task2.score, detect.task2.max_detections)
+    places = {int(image_id): number for number, image_id in enumerate(stored.image_ids)}
+    found = []
+    for sample in (one for one in samples if one.image_id in places):
+        place = places[sample.image_id]
+        mine = kept.select(kept.image == place)
+        found.append(
+            {
+                "image_id": sample.image_id,
+                "width": sample.size[0],
+                "height": sample.size[1],
+                "jpeg": _jpeg(sample.pixels),
+                "truth": _boxes(run.categories, sample.boxes, sample.labels),
+                "found": _boxes(run.categories, mine.boxes, mine.labels, mine.scores),
+                "wrong": int(wrong[place]),
+                "annotated": read_number(sample.boxes, sample.labels, detect.reading) if stored.truth.numbers else None,
+                "read": read_number(mine.boxes, mine.labels, detect.reading) if stored.truth.numbers else None,
+                "line": max(sample.size) / 140,
+            }
+        )
+    return found
+
+
+def _boxes(
+    names: Sequence[str],
+    boxes: NDArray[np.float32],
+    labels: NDArray[np.int64],
+    scores: NDArray[np.float32] | None = None,
+) -> list[dict[str, Any]]:
+    found = []
+    for number, (x_min, y_min, x_max, y_max) in enumerate(boxes.astype(float).tolist()):
+        label = int(labels[number])
+        name = printable(names[label - 1]) if 0 < label <= len(names) else str(label)
+        found.append(
+            {
+                "x": round(x_min, 1),
+                "y": round(y_min, 1),
+                "width": round(x_max - x_min, 1),
+                "height": round(y_max - y_min, 1),
+                "label": name[:MOST_LETTERS],
+                "score": None if scores is None else f"{float(scores[number]):.2f}",
+            }
+        )
+    return found
+
+
+def _jpeg(pixels: NDArray[np.uint8]) -> str:
+    from PIL import Image
+
+    picture = Image.fromarray(pixels)
+    picture.thumbnail((MAX_SIDE_PX, MAX_SIDE_PX))
+    out = io.BytesIO()
+    picture.save(out, "JPEG", quality=JPEG_QUALITY)
+    return base64.b64encode(out.getvalue()).decode()

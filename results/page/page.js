@@ -1,0 +1,188 @@
+"use strict";
+(() => {
+  const { runs, templates } = JSON.parse(document.getElementById("data").textContent);
+  const dark = matchMedia("(prefers-color-scheme: dark)");
+  const make = (name, text, attributes = {}) => {
+    const node = document.createElement(name);
+    if (text !== undefined) node.textContent = text;
+    for (const [key, value] of Object.entries(attributes)) node.setAttribute(key, value);
+    return node;
+  };
+
+  // What a reload of a page that follows a search must not lose.
+  const memory = {
+    key: "digit-search " + document.title,
+    read() { try { return JSON.parse(sessionStorage.getItem(this.key)) || {}; } catch { return {}; } },
+    write(state) { try { sessionStorage.setItem(this.key, JSON.stringify(state)); } catch { /* a browser without it */ } },
+  };
+  const remembered = memory.read();
+  const states = [];
+
+  document.querySelectorAll("article").forEach((article, number) => {
+    const run = runs[number], body = article.querySelector(".big tbody");
+    const state = { sort: null, down: false, filter: "", status: "", open: [], columns: null, ...(remembered.runs || [])[number] };
+    states.push(state);
+    const rows = [...body.rows].map((row, index) => ({ row, index, text: row.textContent.toLowerCase(), ...run.rows[index] }));
+    const heads = [...article.querySelectorAll(".big th")];
+    const boxes = [...article.querySelectorAll(".choices input")];
+    const filter = article.querySelector(".filter"), status = article.querySelector(".status"), count = article.querySelector(".count");
+    filter.value = state.filter; status.value = state.status;
+
+    const details = (one) => {
+      const facts = run.details[one.trial], row = make("tr", undefined, { class: "detail" });
+      const cell = make("td", undefined, { class: "more", colspan: heads.length }), grid = make("div");
+      const left = make("div"), middle = make("div"), right = make("div");
+      left.append(make("h3", "Settings"));
+      if (facts.settings.length) {
+        const list = make("dl");
+        for (const [knob, value, before] of facts.settings) list.append(make("dt", knob), make("dd", `${value} (default ${before})`));
+        left.append(list);
+      } else left.append(make("p", "the default"));
+      left.append(make("p", `seed ${facts.seed}`, { class: "soft" }));
+      middle.append(make("h3", `${run.metric} over epochs`), curve(facts.curve, run.metric));
+      right.append(make("h3", "Warnings"));
+      if (facts.warnings.length) {
+        const list = make("ul"); facts.warnings.forEach((words) => list.append(make("li", words))); right.append(list);
+      } else right.append(make("p", "none", { class: "soft" }));
+      right.append(make("h3", "Train it again"));
+      const command = make("p", undefined, { class: "command" });
+      command.append(make("code", facts.command), make("button", "copy", { type: "button", class: "copy", "data-copy": facts.command, "aria-label": "copy the command" }));
+      right.append(command);
+      grid.append(left, middle, right); cell.append(grid); row.append(cell);
+      return row;
+    };
+
+    const toggle = (one, wanted) => {
+      const button = one.row.querySelector(".open"), is = button.getAttribute("aria-expanded") === "true";
+      if (is === wanted) return;
+      button.setAttribute("aria-expanded", String(wanted));
+      if (wanted) one.row.after(details(one)); else one.row.nextElementSibling.remove();
+      state.open = rows.filter((other) => other.row.querySelector(".open").getAttribute("aria-expanded") === "true").map((other) => other.trial);
+    };
+
+    const order = () => {
+      const opened = state.open.slice();
+      rows.forEach((one) => toggle(one, false));
+      const place = state.sort, sign = state.down ? -1 : 1;
+      const sorted = place === null ? rows.slice() : rows.slice().sort((a, b) => {
+        const x = a.values[place], y = b.values[place];
+        if (x === null || y === null) return (x === null) - (y === null) || a.index - b.index; // what is missing comes last
+        return (x < y ? -1 : x > y ? 1 : 0) * sign || a.index - b.index;
+      });
+      const all = document.createDocumentFragment();
+      sorted.forEach((one) => all.append(one.row));
+      body.append(all);
+      rows.forEach((one) => { if (opened.includes(one.trial)) toggle(one, true); });
+      heads.forEach((head, index) => {
+        if (index === place) head.setAttribute("aria-sort", state.down ? "descending" : "ascending"); else head.removeAttribute("aria-sort");
+      });
+      article.querySelector(".big").classList.toggle("sorted", place !== null);
+    };
+
+    const sift = () => {
+      const words = state.filter.toLowerCase().split(/\s+/).filter(Boolean);
+      let shown = 0;
+      rows.forEach((one) => {
+        const stays = words.every((word) => one.text.includes(word)) && (!state.status || one.status === state.status);
+        one.row.classList.toggle("gone", !stays);
+        if (!stays) toggle(one, false); else shown += 1;
+      });
+      count.textContent = shown === rows.length ? `${shown} trials` : `${shown} of ${rows.length} trials`;
+    };
+
+    const columns = () => {
+      boxes.forEach((box, index) => {
+        if (state.columns) box.checked = state.columns.includes(index);
+        const off = !box.checked;
+        if (heads[index].classList.contains("off") === off) return;
+        heads[index].classList.toggle("off", off);
+        rows.forEach((one) => one.row.cells[index].classList.toggle("off", off));
+      });
+    };
+
+    heads.forEach((head, index) => head.querySelector("button").addEventListener("click", () => {
+      const first = head.classList.contains("num"); // numbers begin with the largest
+      if (state.sort !== index) { state.sort = index; state.down = first; }
+      else if (state.down === first) state.down = !first;
+      else { state.sort = null; state.down = false; } // the third click gives the board's own order back
+      order();
+    }));
+    body.addEventListener("click", (event) => {
+      const button = event.target.closest(".open");
+      const one = button && rows.find((other) => other.row === button.closest("tr"));
+      if (one) toggle(one, button.getAttribute("aria-expanded") !== "true");
+    });
+    filter.addEventListener("input", () => { state.filter = filter.value; sift(); });
+    status.addEventListener("change", () => { state.status = status.value; sift(); });
+    boxes.forEach((box) => box.addEventListener("change", () => {
+      state.columns = boxes.flatMap((other, index) => other.checked ? [index] : []); columns();
+    }));
+    article.querySelector(".csv").addEventListener("click", () => {
+      const link = make("a", "", { href: URL.createObjectURL(new Blob([run.csv], { type: "text/csv" })), download: `${run.name}.csv` });
+      link.click();
+      setTimeout(() => URL.revokeObjectURL(link.href), 1000);
+    });
+    columns(); if (state.sort !== null || state.open.length) order(); sift();
+  });
+
+  function curve(points, metric) {
+    const space = "http://www.w3.org/2000/svg", svg = document.createElementNS(space, "svg");
+    const add = (name, attributes, text) => {
+      const node = document.createElementNS(space, name);
+      for (const [key, value] of Object.entries(attributes)) node.setAttribute(key, value);
+      if (text !== undefined) node.textContent = text;
+      svg.append(node);
+    };
+    const shown = points.filter(([, value]) => value !== null);
+    svg.setAttribute("viewBox", "0 0 320 120"); svg.setAttribute("role", "img");
+    svg.setAttribute("aria-label", shown.length ? shown.map(([epoch, value]) => `epoch ${epoch}: ${value.toFixed(3)}`).join(", ") : "no score");
+    if (!shown.length) { add("text", { x: 10, y: 60 }, "no score"); return svg; }
+    const values = shown.map(([, value]) => value), low = Math.min(...values), high = Math.max(...values, low + 0.02);
+    const first = shown[0][0], last = Math.max(shown.at(-1)[0], first + 1);
+    const x = (epoch) => 40 + 260 * (epoch - first) / (last - first), y = (value) => 95 - 80 * (value - low) / (high - low);
+    add("path", { d: shown.map(([epoch, value], index) => `${index ? "L" : "M"}${x(epoch)} ${y(value)}`).join("") });
+    shown.forEach(([epoch, value]) => add("circle", { cx: x(epoch), cy: y(value), r: 3 }));
+    add("text", { x: 2, y: y(high) + 4 }, high.toFixed(2)); add("text", { x: 2, y: y(low) + 4 }, low.toFixed(2));
+    add("text", { x: x(first), y: 115, "text-anchor": "middle" }, `epoch ${first}`);
+    if (shown.length > 1) add("text", { x: x(shown.at(-1)[0]), y: 115, "text-anchor": "middle" }, String(shown.at(-1)[0]));
+    return svg;
+  }
+
+  document.addEventListener("click", async (event) => {
+    const button = event.target.closest(".copy");
+    if (!button) return;
+    try { await navigator.clipboard.writeText(button.dataset.copy); button.textContent = "copied"; }
+    catch { // not allowed here: mark the text, so that it can be copied by hand
+      const range = document.createRange(); range.selectNodeContents(button.parentElement.querySelector("code"));
+      getSelection().removeAllRanges(); getSelection().addRange(range); button.textContent = "marked";
+    }
+    setTimeout(() => { button.textContent = "copy"; }, 1500);
+  });
+
+  // Pictures are drawn when they come into view: forty of them at once would take seconds.
+  const plots = [...document.querySelectorAll(".plot")];
+  const draw = (plot, template) => {
+    const figure = runs[plot.closest("article").dataset.run].figures[plot.dataset.picture];
+    const layout = { ...figure.layout, template, autosize: true };
+    plot.dataset.drawn = "yes";
+    return Plotly.react(plot, figure.data, layout, { responsive: true, displaylogo: false, displayModeBar: false });
+  };
+  const current = () => templates[dark.matches ? "dark" : "light"];
+  if (window.Plotly) {
+    const watcher = new IntersectionObserver((entries) => entries.forEach((entry) => {
+      if (entry.isIntersecting && !entry.target.dataset.drawn) draw(entry.target, current());
+    }), { rootMargin: "300px" });
+    plots.forEach((plot) => watcher.observe(plot));
+    dark.addEventListener("change", () => plots.filter((plot) => plot.dataset.drawn).forEach((plot) => draw(plot, current())));
+    addEventListener("beforeprint", () => plots.forEach((plot) => draw(plot, templates.light)));
+    addEventListener("afterprint", () => plots.forEach((plot) => draw(plot, current())));
+  }
+
+  const keep = () => memory.write({ runs: states, top: scrollY });
+  addEventListener("pagehide", keep);
+  const seconds = Number(document.body.dataset.watch);
+  if (seconds) {
+    if (remembered.top) scrollTo(0, remembered.top);
+    setInterval(() => { if (!document.hidden && !document.activeElement.closest("input, select")) { keep(); location.reload(); } }, seconds * 1000);
+  }
+})();
