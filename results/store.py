@@ -24,6 +24,9 @@ BEST_FILE = "best.toml"
 CHECKPOINTS, THRESHOLDS = "checkpoints", "thresholds"
 RETRAIN, MODELS = "retrain", "models"
 
+LOGS_FOLDER = "logs"
+"""What went wrong in a trial, at length, as TRIAL.txt."""
+
 _ARROW_TYPES = {bool: pa.bool_(), int: pa.int64(), float: pa.float64(), str: pa.string()}
 
 

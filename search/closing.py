@@ -16,6 +16,7 @@ from results.leaderboard import print_board
 from results.record import RunRecord
 from results.store import BEST_FILE, leaderboard_table
 from results.tables import write_text
+from results.terminal import open_console
 from results.verdicts import confirmations, whole_board
 from results.winner import swept_thresholds, verdict_words, winner_words
 from search.settings import Plan, SearchSettings
@@ -24,15 +25,16 @@ from search.settings import Plan, SearchSettings
 def print_end(
     settings: SearchSettings, plan: Plan, folder: Path, record: RunRecord, ending: str | None, console: Console
 ) -> int:
-    """Print the leaderboard, the winner in words and what to do next."""
+    """Print the leaderboard, the winner in words and what to do next; a quiet console gets the winner in a line."""
     python = this_python()
+    loud = open_console() if console.quiet else console
     board = leaderboard_table(record, folder).to_pandas()
     print_board(board, settings.metric, console)
     for line in [*confirmation_words(record, folder), *twin_words(record), *left_out_words(record)]:
         console.print(line, markup=False, soft_wrap=True)
     winner = record.winner()
     if winner is None:
-        console.print("no trial has a score; see the reasons above" if record.trials else "no trial was started")
+        loud.print("no trial has a score; see the reasons above" if record.trials else "no trial was started")
     else:
         best = TrainConfig.from_flat(winner.config)
         if winner.optima:
@@ -44,6 +46,9 @@ def print_end(
             *verdict_words(record, whole_board(record, folder, record.metric)),
         ]:
             console.print(line, markup=False, soft_wrap=True)
+        if console.quiet:
+            leads = winner_words(record, plan.base, row)[1]
+            loud.print(f"{leads}; run folder {folder}", markup=False, soft_wrap=True)
         files = f"leaderboard.parquet, epochs.parquet, {BEST_FILE} (the winner's settings), events.jsonl"
         console.print(
             f"""
@@ -51,7 +56,7 @@ run folder  {folder}
             {files}, thresholds/, matches/
 go on with  {python} -m results.leaderboard {quote(str(folder))}
             {python} -m results.compare {quote(str(folder))}{" --by table" if plan.space.tables else ""}
-            {python} -m results.plots {quote(str(folder))}
+            {python} -m results.report {quote(str(folder))} --open
             {python} -m search.retrain {quote(str(folder))} --replicates 3
             {python} -m results.export {quote(str(folder))} --format csv -o leaderboard.csv
             {python} -m search.run {_next_search(settings)} --config {quote(str(folder / BEST_FILE))}""",
@@ -59,11 +64,11 @@ go on with  {python} -m results.leaderboard {quote(str(folder))}
             soft_wrap=True,
         )
     if ending == "interrupted":
-        console.print(f"interrupted; go on with\n            {resume_command(settings)}", markup=False, soft_wrap=True)
+        loud.print(f"interrupted; go on with\n            {resume_command(settings)}", markup=False, soft_wrap=True)
         return 130
     under_way = sum(trial.status == "interrupted" for trial in record.trials.values())
     if ending == "time budget":
-        console.print(
+        loud.print(
             f"the time budget was used up with {under_way} trainings under way; go on with\n"
             f"            {resume_command(settings)} --time-budget ...",
             markup=False,
@@ -72,10 +77,10 @@ go on with  {python} -m results.leaderboard {quote(str(folder))}
     confirmed = len(confirmations(record, folder))
     if confirmed < settings.confirm:
         why = "the run ended before" if ending else "no more of them trained to their end"
-        console.print(f"confirmed {confirmed} of the {settings.confirm} settings asked for: {why}")
+        loud.print(f"confirmed {confirmed} of the {settings.confirm} settings asked for: {why}")
     trained = sum(trial.role == "search" and trial.status != "screened" for trial in record.trials.values())
     if ending is None and trained < plan.trials:
-        console.print(f"the space holds no more than {trained} different settings of the {plan.trials} asked for")
+        loud.print(f"the space holds no more than {trained} different settings of the {plan.trials} asked for")
     return 0 if winner is not None else 1
 
 

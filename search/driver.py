@@ -106,13 +106,16 @@ def check_place(settings: SearchSettings, *, resume: bool) -> Place:
     return Place(port, Storage(folder, settings.storage), warning)
 
 
-def run_search(settings: SearchSettings, *, resume: bool = False, command: list[str] | None = None) -> int:
+def run_search(
+    settings: SearchSettings, *, resume: bool = False, command: list[str] | None = None, quiet: bool = False
+) -> int:
     """Run a search to its end and print its leaderboard.
 
     Args:
         settings: what to do; `name` is the folder's.
         resume: go on with the run folder of that name.
         command: as typed, for run.json.
+        quiet: say what went wrong, and at the end who won; nothing else.
 
     Returns:
         0; 1 when no trial has a score; 130 when it was interrupted.
@@ -120,7 +123,7 @@ def run_search(settings: SearchSettings, *, resume: bool = False, command: list[
     Raises:
         UserError: whatever a user can mend, before anything is written.
     """
-    console = open_console()
+    console = open_console(quiet=quiet)
     plan = make_plan(settings)
     place = check_place(settings, resume=resume)
     if place.warning is not None:
@@ -181,7 +184,9 @@ def _run(
                 soft_wrap=True,
             )
         with chatter_to(folder / LOG_FILE) as terminal:
-            ending = _tune(settings, plan, data, copier, events, terminal, port=port, machine=machine)
+            ending = _tune(
+                settings, plan, data, copier, events, terminal, port=port, machine=machine, quiet=console.quiet
+            )
     except KeyboardInterrupt:  # the second Ctrl-C: the record holds what it holds
         console.print(f"interrupted; go on with\n            {resume_command(settings)}", markup=False, soft_wrap=True)
         return 130
@@ -248,9 +253,10 @@ def _tune(
     *,
     port: int,
     machine: dict[str, float],
+    quiet: bool,
 ) -> str | None:
     """Hand the search to Ray Tune; returns why it ended early, if it did."""
-    console = open_console(terminal)
+    console = open_console(terminal, quiet=quiet)
     ending = Ending(settings.time_budget_s)
     storage = copier.storage
     folder = storage.folder
@@ -291,6 +297,8 @@ def _tune(
             ).most(plan.trials),
             epochs=plan.base.optim.epochs,
             slots=slots.count,
+            folder=folder,
+            quiet=quiet,
         )
 
         def say(text: str) -> None:

@@ -185,6 +185,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="what the dashboard listens on (default 127.0.0.1, this machine alone); with anything else, whoever "
         "reaches it and has the token can run code here",
     )
+    where.add_argument("--quiet", action="store_true", help="say what goes wrong, and at the end who won; nothing else")
     where.add_argument("--status", metavar="RUN", help="print what a run is at, from any terminal, and end")
     where.add_argument("--dry-run", action="store_true", help="print what would run and end")
     return parser

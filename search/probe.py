@@ -102,20 +102,25 @@ def usable_cores() -> int:
         return cores
 
 
+def child_environment() -> dict[str, str]:
+    """For a process of our own that imports these packages, wherever it was started."""
+    root = str(Path(__file__).parent.parent)
+    path = os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
+    return {**os.environ, "PYTHONPATH": path}
+
+
 class Probe:
     """A look that is under way in another process."""
 
     def __init__(self, config: TrainConfig) -> None:
         """Start looking, at the machine and at the model of a config."""
-        root = str(Path(__file__).parent.parent)
-        path = os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
         self._process = subprocess.Popen(
             [sys.executable, "-m", "search.probe"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            env=os.environ | {"PYTHONPATH": path},
+            env=child_environment(),
         )
         self._config = config.to_json()
 

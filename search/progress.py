@@ -1,19 +1,37 @@
 """What the person at the terminal sees while a search runs."""
 
+import contextlib
+import shutil
 import time
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import TextIO
 
+import psutil
 from rich import box
 from rich.console import Group
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from digits_core.errors import RunError, printable
+from digits_core.files import size_words
 from digits_core.knob import Flat
 from results.leaderboard import SHOWN
+from results.matches import score_intervals
 from results.record import RunRecord, TrialRecord
 from results.schema import ENDED, FAILED
+from results.store import LOGS_FOLDER
 from results.terminal import open_console
+from search.estimate import seconds_left
+
+LEADERS = 5
+"""Settings that lead, shown under the slots."""
+
+MOST_SLOTS = 16
+"""Slots that are shown one by one."""
+
+BARS = "▁▂▃▄▅▆▇█"
 
 
 def setting_words(config: Flat, base: Flat) -> str:
@@ -33,8 +51,17 @@ def clock(seconds: float) -> str:
     return f"{hours}:{minutes:02d}:{whole % 60:02d}" if hours else f"{minutes}:{whole % 60:02d}"
 
 
+def spark(values: list[float | None], low: float, high: float) -> str:
+    """A line of bars, one per value, from `low` to `high`; a space where there is no value. The last twelve alone."""
+    span = max(high - low, 1e-9)
+    return "".join(
+        " " if value is None else BARS[round(min(max((value - low) / span, 0.0), 1.0) * (len(BARS) - 1))]
+        for value in values[-12:]
+    )
+
+
 class Progress:
-    """A live table on a terminal, one line per event elsewhere."""
+    """A live view on a terminal, one line per event elsewhere."""
 
     def __init__(
         self,
@@ -46,6 +73,8 @@ class Progress:
         slots: int,
         further: int = 0,
         started: float | None = None,
+        folder: Path | None = None,
+        quiet: bool = False,
     ) -> None:
         """Show a search.
 
@@ -57,18 +86,24 @@ class Progress:
             slots: trials side by side.
             further: seeds to follow.
             started: on the monotonic clock; None is now.
+            folder: the run folder, for intervals, the disk and the logs of what failed.
+            quiet: say nothing but what went wrong.
         """
         self.console = open_console(out)
         self._base, self._trials, self._epochs, self._slots = base, trials + further, epochs, slots
         self._started = time.monotonic() if started is None else started
+        self._folder, self._quiet = folder, quiet
+        self._record: RunRecord | None = None
+        self._view: Group | Text = Text("starting")
         self._live = None
-        if out.isatty():  # what Ray prints goes to its log, not above the table
+        if out.isatty() and not quiet:  # what Ray prints goes to its log, not above the view
             self._live = Live(
                 console=self.console,
                 refresh_per_second=2,
                 transient=True,
                 redirect_stdout=False,
                 redirect_stderr=False,
+                get_renderable=self._look,
             )
         self._told: dict[str, tuple[str, int, int]] = {}
 
@@ -83,24 +118,47 @@ class Progress:
         if self._live:
             self._live.stop()
 
+    def _look(self) -> Group | Text:
+        """What is to be seen now. Asked from a thread of the view's own, while the record grows."""
+        if self._record is not None:
+            with contextlib.suppress(RuntimeError, KeyError):  # it grew just now: the next look is half a second away
+                self._view = self.view(self._record)
+        return self._view
+
     def update(self, record: RunRecord, trial_id: str) -> None:
         """Show what became of one trial."""
-        if self._live:
-            self._live.update(Group(self.table(record), Text(self.summary(record))))
+        self._record = record
         trial = record.trials[trial_id]
         state = (trial.status, trial.num_epochs, len(trial.faults))
-        if self._told.get(trial_id) == state:
+        before = self._told.get(trial_id)
+        if before == state:
             return
         self._told[trial_id] = state
         if trial.status in FAILED:
-            self.console.print(Text(f"{trial_id} {trial.status}: {trial.stop_reason}", style="red"))
+            self._print(f"{trial_id} {trial.status}: {trial.stop_reason}{self._log(trial_id)}", "red")
         elif trial.status == "interrupted" and trial.faults and trial.stop_reason == trial.faults[-1]["reason"]:
             again = f"goes on after epoch {trial.num_epochs}" if trial.num_epochs else "starts again"
             halved = trial.config.get("runtime.micro_batch")
             some = f", {halved} images at once" if trial.faults[-1]["fault"] == "out_of_memory" else ""
-            self.console.print(Text(f"{trial_id}: {trial.stop_reason}; it {again}{some}", style="yellow"))
-        elif not self._live and trial.num_epochs:
-            self.console.print(self._line(record, trial), markup=False)
+            self._print(f"{trial_id}: {trial.stop_reason}; it {again}{some}{self._log(trial_id)}", "yellow")
+        elif not self._live and not self._quiet and trial.num_epochs:
+            if before is not None and before[1] == trial.num_epochs:  # its score stands in the line before
+                if trial.status != "running":
+                    words = f"{trial.status} after {trial.num_epochs} epoch{'s' * (trial.num_epochs != 1)}"
+                    self._print(f"{self._clock()}  {trial_id}  {words}")
+            else:
+                self._print(self._line(record, trial))
+
+    def _print(self, words: str, style: str | None = None) -> None:
+        self.console.print(printable(words), style=style, markup=False, soft_wrap=True)
+
+    def _log(self, trial_id: str) -> str:
+        """Where more stands of what went wrong."""
+        path = None if self._folder is None else self._folder / LOGS_FOLDER / f"{trial_id}.txt"
+        return f"; log: {path}" if path is not None and path.is_file() else ""
+
+    def _clock(self) -> str:
+        return f"{clock(time.monotonic() - self._started):>7}"
 
     def _line(self, record: RunRecord, trial: TrialRecord) -> str:
         last = trial.epochs[trial.num_epochs][record.metric]
@@ -109,7 +167,7 @@ class Progress:
         if trial.role != "search":
             state = f"  ({trial.role}, seed {trial.seed}){state}"
         return (
-            f"{clock(time.monotonic() - self._started):>7}  {trial.trial_id}  epoch {trial.num_epochs}/{self._epochs}"
+            f"{self._clock()}  {trial.trial_id}  epoch {trial.num_epochs}/{self._epochs}"
             f"  {score}  best {self._best(record)}  {setting_words(trial.config, self._base)}{state}"
         )
 
@@ -118,44 +176,122 @@ class Progress:
         best = None if winner is None else winner.best(record.metric)
         return "-" if winner is None or best is None else f"{best[record.metric]:.2f} ({winner.trial_id})"
 
+    def _interval(self, record: RunRecord, trial: TrialRecord) -> str:
+        """The interval of a trial's score, once it has been worked out."""
+        best = trial.best(record.metric)
+        if self._folder is None or best is None or trial.status == "running":
+            return ""
+        name = record.metric.removeprefix("val_")
+        try:
+            found = score_intervals(
+                self._folder, trial.trial_id, trial.config, "val", {name: best[record.metric]}, make=False
+            )
+        except RunError:
+            return ""
+        return f"[{found[name][0]:.2f}, {found[name][1]:.2f}]" if name in found else ""
+
+    def view(self, record: RunRecord) -> Group:
+        """All that a terminal shows."""
+        return Group(self.table(record), self.leaders(record), Text(self.summary(record)))
+
     def table(self, record: RunRecord) -> Table:
-        """The trials that run."""
+        """The slots and what they do."""
         table = Table(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False)
-        for header in ("trial", "epoch", SHOWN[record.metric], "best", "images/s", "setting"):
-            table.add_column(header, justify="left" if header in ("trial", "setting") else "right")
-        for trial in record.trials.values():
-            if trial.status != "running" or trial.since is None:
-                continue
+        metric = SHOWN[record.metric]
+        for header in ("slot", "trial", "does", metric, "best", "curve", "images/s", "setting"):
+            table.add_column(header, justify="right" if header in ("slot", metric, "best", "images/s") else "left")
+        running = [one for one in record.trials.values() if one.status == "running" and one.since is not None]
+        low, high = self._range(record)
+        for number, trial in enumerate(running[:MOST_SLOTS], start=1):
             last = trial.epochs.get(trial.num_epochs, {})
             best = trial.best(record.metric) or {}
             scores = [
                 f"{row[record.metric]:.2f}" if row.get(record.metric) is not None else "-" for row in (last, best)
             ]
             speed = f"{last['images_per_second']:.0f}" if last.get("images_per_second") else "-"
+            curve = [one.get(record.metric) for _, one in sorted(trial.epochs.items())]
             words = Text(setting_words(trial.config, self._base), overflow="ellipsis", no_wrap=True)
-            table.add_row(trial.trial_id, f"{trial.num_epochs}/{self._epochs}", *scores, speed, words)
+            row = (trial.trial_id, self._does(trial), *scores, spark(curve, low, high), speed)
+            table.add_row(str(number), *row, words)
+        for number in range(len(running) + 1, min(self._slots, MOST_SLOTS) + 1):
+            table.add_row(str(number), "", Text("waits", style="dim"), "", "", "", "", "")
+        if len(running) > MOST_SLOTS:
+            table.add_row("", f"and {len(running) - MOST_SLOTS} more", "", "", "", "", "", "")
         return table
 
+    def _does(self, trial: TrialRecord) -> str:
+        """What a trial is at, and for how long."""
+        last = trial.epochs.get(trial.num_epochs, {}).get("reported_at")
+        begun = max((one for one in (trial.since, last) if one is not None), default=None)
+        seconds = 0.0 if begun is None else max((datetime.now(UTC) - begun).total_seconds(), 0.0)
+        what = "starts" if not trial.num_epochs else "ends"
+        if trial.num_epochs and trial.num_epochs < self._epochs:
+            what = f"epoch {trial.num_epochs + 1}/{self._epochs}"
+        return f"{what}, {seconds:.0f} s"
+
+    def leaders(self, record: RunRecord) -> Table | Text:
+        """The best settings so far."""
+        leads = [one for one in record.settings() if record.value(one) is not None][:LEADERS]
+        if not leads:
+            return Text("")
+        table = Table(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False)
+        for header in ("leads", SHOWN[record.metric], "95 %", "epochs", "curve", "status", "setting"):
+            table.add_column(header, justify="right" if header in (SHOWN[record.metric], "epochs") else "left")
+        low, high = self._range(record)
+        for trial in leads:
+            curve = [one.get(record.metric) for _, one in sorted(trial.epochs.items())]
+            name = f" ({trial.baseline})" if trial.baseline else ""
+            table.add_row(
+                trial.trial_id,
+                f"{record.value(trial) or 0:.2f}",
+                Text(self._interval(record, trial)),
+                f"{trial.num_epochs}/{self._epochs}",
+                spark(curve, low, high),
+                trial.status,
+                Text(printable(setting_words(trial.config, self._base) + name), overflow="ellipsis", no_wrap=True),
+            )
+        return table
+
+    def _range(self, record: RunRecord) -> tuple[float, float]:
+        """Lowest and highest score of the run, which every curve is drawn between."""
+        scores = [
+            float(one[record.metric])
+            for trial in record.trials.values()
+            for one in trial.epochs.values()
+            if one.get(record.metric) is not None
+        ]
+        return min(scores, default=0.0), max(scores, default=1.0)
+
     def summary(self, record: RunRecord) -> str:
-        """How far the search is, in a line."""
-        states = [trial.status for trial in record.trials.values() if trial.status != "screened"]
+        """How far the search is, in two lines."""
+        trials = [trial for trial in record.trials.values() if trial.status != "screened"]
+        states = [trial.status for trial in trials]
         ended = sum(state in ENDED for state in states)
         failed = sum(state in FAILED for state in states)
-        elapsed = time.monotonic() - self._started
-        return (
+        winner = record.winner()
+        interval = "" if winner is None else f" {self._interval(record, winner)}".rstrip()
+        first = (
             f"{ended} of {self._trials} trials ended ({states.count('stopped')} stopped, {failed} failed)   best "
-            f"{self._best(record)}   {clock(elapsed)} gone, about {self._left(record)} left"
+            f"{self._best(record)}{interval}"
         )
+        running = [trial for trial in trials if trial.status == "running" and trial.since is not None]
+        speeds = [trial.epochs[trial.num_epochs]["images_per_second"] for trial in running if trial.num_epochs]
+        parts = [f"{sum(speed or 0 for speed in speeds):.0f} images/s"] if any(speeds) else []
+        parts.append(f"{clock(time.monotonic() - self._started)} gone, {self._left(record)} left")
+        return f"{first}\n{'   '.join([*parts, *self._machine()])}"
 
     def _left(self, record: RunRecord) -> str:
-        """A guess: the trials to come take as many epochs as those that ended, at the mean pace."""
-        trials = [trial for trial in record.trials.values() if trial.status != "screened"]
-        ended = [trial for trial in trials if trial.status in ENDED]
-        seconds = [float(epoch["epoch_seconds"]) for trial in trials for epoch in trial.epochs.values()]
-        if not ended or not seconds:
+        found = seconds_left(record, trials=self._trials, slots=self._slots)
+        if found is None:
             return "?"
-        typical = sum(trial.num_epochs for trial in ended) / len(ended)
-        running = [trial for trial in trials if trial.status == "running"]
-        to_come = max(self._trials - len(trials), 0) * typical
-        to_come += sum(max(typical - trial.num_epochs, 0.5) for trial in running)
-        return clock(to_come * sum(seconds) / len(seconds) / self._slots)
+        low, high = (clock(seconds) for seconds in found)
+        return f"about {high}" if low == high else f"{low} to {high}"
+
+    def _machine(self) -> list[str]:
+        """Disk and memory of the machine that drives the search."""
+        memory = psutil.virtual_memory()
+        parts = [f"memory {size_words(memory.total - memory.available)} of {size_words(memory.total)}"]
+        if self._folder is not None:
+            with contextlib.suppress(OSError):
+                parts.append(f"disk {size_words(shutil.disk_usage(self._folder).free)} free")
+        return parts

@@ -1,5 +1,6 @@
 """A Tune callback: every report becomes an event, and the Parquet views follow within seconds."""
 
+import contextlib
 import json
 import math
 import shutil
@@ -25,7 +26,7 @@ from digits_core.files import (
 from results.matches import drop_matches, matches_path, resampled_scores
 from results.record import FULL, EventWriter, RunRecord, TrialRecord
 from results.schema import ENDED, EPOCH_NUMBERS
-from results.store import CHECKPOINTS, THRESHOLDS, write_views
+from results.store import CHECKPOINTS, LOGS_FOLDER, THRESHOLDS, write_views
 from results.tables import replacing
 from search.faults import DIVERGED, PLAIN, Fault, change_to_retry, classify, kernel_kills
 from search.sampler import Proposal
@@ -160,12 +161,23 @@ class Recorder(Callback):
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """A trial was broken off by an error."""
-        name, fault = _name(trial), classify(_error_text(trial))
+        name, text = _name(trial), _error_text(trial)
+        fault = classify(text)
+        if text:
+            self._log(name, text)
         kills = kernel_kills()
         if fault.kind == "worker_died" and kills > self._kernel_kills:
             fault = Fault("out_of_memory", "the kernel killed its process: the machine was out of memory")
         self._kernel_kills = kills
         self._broken_off(name, fault)
+
+    def _log(self, name: str, text: str) -> None:
+        """Keep what Ray says of an error, after what it said of those before."""
+        start = len(self.record.trials[name].faults) + 1
+        with contextlib.suppress(OSError):  # a full disk: the reason stands in the record all the same
+            (self._folder / LOGS_FOLDER).mkdir(exist_ok=True)
+            with (self._folder / LOGS_FOLDER / f"{name}.txt").open("a", encoding="utf-8") as log:
+                log.write(f"start {start} of {name}:\n{text.rstrip()}\n\n")
 
     def _broken_off(self, name: str, fault: Fault) -> None:
         """A trial is started again, or has come to its end."""

@@ -118,12 +118,12 @@ def _handle(args: argparse.Namespace, typed: list[str]) -> int:
         return _dry_run(settings)
     from search.driver import run_search
 
-    return run_search(settings, command=["python", "-m", "search.run", *typed])
+    return run_search(settings, command=["python", "-m", "search.run", *typed], quiet=args.quiet)
 
 
 def _resume(args: argparse.Namespace, typed: list[str]) -> int:
     only = f"a resumed run keeps its settings; with --resume only {', '.join(_flag(one) for one in CHANGEABLE)} go"
-    _refuse_others(args, {"resume", *CHANGEABLE}, only)
+    _refuse_others(args, {"resume", "quiet", *CHANGEABLE}, only)
     from search.driver import run_search
     from search.run_folder import resumed_settings
     from search.settings import storage_address
@@ -140,7 +140,7 @@ def _resume(args: argparse.Namespace, typed: list[str]) -> int:
             "leave the flag out"
         )
     settings = changed_settings(before, args)
-    return run_search(settings, resume=True, command=["python", "-m", "search.run", *typed])
+    return run_search(settings, resume=True, command=["python", "-m", "search.run", *typed], quiet=args.quiet)
 
 
 CHANGEABLE = (
@@ -245,9 +245,11 @@ def _dry_run(settings: Any) -> int:
     from digits_core.anchors import setting_digest
     from digits_core.cache import images_per_epoch
     from digits_core.config import TrainConfig
+    from digits_core.files import size_words
     from digits_core.sweep import NUM_SWEPT
     from results.record import RunRecord
     from results.terminal import open_console
+    from search.cost import cost_of, measure
     from search.driver import check_place, prepare_data
     from search.further import FurtherTrials
     from search.probe import Probe
@@ -274,11 +276,35 @@ def _dry_run(settings: Any) -> int:
     if settings.address is None:
         found = Probe(plan.probe_config()).findings(data.categories.num_classes)
         found.check(settings.gpus_per_trial)
-        slots = plan_slots(
-            [found.resources()], settings.cpus_per_trial, settings.gpus_per_trial, settings.slots
-        ).description
+        found_slots = plan_slots([found.resources()], settings.cpus_per_trial, settings.gpus_per_trial, settings.slots)
+        slots = found_slots.description
+        speed = measure(
+            plan.probe_config(),
+            settings.data,
+            data.fingerprint,
+            threads=max(int(found_slots.cpus), 1),
+            device="auto" if found_slots.gpus else "cpu",
+        )
+        cost = cost_of(
+            speed,
+            trials=plan.trials,
+            further=further,
+            epochs=epochs,
+            images=images,
+            valid_images=len(data.valid),
+            slots=found_slots.count,
+            keep=settings.keep,
+            stops=settings.scheduler == "asha",
+        )
+        took = " to ".join(dict.fromkeys(hours_words(end) for end in (cost.least_seconds, cost.most_seconds)))
+        costs = (
+            f"would take: {took}, {size_words(cost.disk_bytes)} of disk, {size_words(cost.memory_bytes)} of memory "
+            f"({speed.train_per_second:.0f} training and {speed.eval_per_second:.0f} validation images a second and "
+            "slot, by a few steps of the default setting)\n"
+        )
     else:
         slots = f"those of the cluster at {settings.address}"
+        costs = "would take: not measured, for the cluster's nodes are not asked before the start\n"
     console.print(
         f"would train: {plan.trials} setting{'s' * (plan.trials > 1)} of space {settings.space}, baselines first "
         f"({'; '.join(names)})\n"
@@ -286,13 +312,20 @@ def _dry_run(settings: Any) -> int:
         + ("none is stopped early" if settings.scheduler == "none" else f"{settings.scheduler} stops the weak")
         + f", sampler {settings.sampler}\n"
         + (f"then at most {further} more trainings: further seeds of {which}\n" if further else "")
-        + f"at most {most} epochs and {most * images:,} images in all\nslots: {slots}\n"
+        + f"at most {most} epochs and {most * images:,} images in all\nslots: {slots}\n{costs}"
         f"swept on each trained model: {NUM_SWEPT + len(plan.sweep):,} threshold settings\n"
         f"run folder: {settings.out}/{settings.name}"
         + (f"\ncheckpoints, and a copy of the run folder: {storage.address}" if storage.apart else ""),
         markup=False,
     )
     return 0
+
+
+def hours_words(seconds: float) -> str:
+    """`40 s`, `12 min`, `3.5 h`: of a guess, so with two digits at most."""
+    if seconds < 90:
+        return f"{max(seconds, 1):.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.2g} h"
 
 
 if __name__ == "__main__":

@@ -1,0 +1,43 @@
+"""How long a search will still take, as a range."""
+
+import math
+import statistics
+
+from results.record import RunRecord
+from results.schema import ENDED
+
+WIDE = 2.0
+"""Standard deviations from the guess to each end of the range."""
+
+
+def seconds_left(record: RunRecord, *, trials: int, slots: int) -> tuple[float, float] | None:
+    """The shortest and the longest time that is likely, in seconds; None before the first epoch.
+
+    Trials to come take as many epochs as those that ended, give or take what that varied by; before two have ended
+    each may take all of its epochs, or one. No trial starts after the last one, so the slots are full until then.
+
+    Args:
+        record: of the run.
+        trials: settings and further seeds to train in all.
+        slots: trials side by side.
+    """
+    known = [one for one in record.trials.values() if one.status != "screened" and one.role != "retrain"]
+    epochs = [float(one["epoch_seconds"]) for trial in known for one in trial.epochs.values() if one["epoch_seconds"]]
+    if not epochs:
+        return None
+    pace = sum(epochs) / len(epochs)
+    ended = [float(one.num_epochs) for one in known if one.status in ENDED and one.num_epochs]
+    whole = max(int(one.config["optim.epochs"]) for one in known)
+    running = [one for one in known if one.status in ("running", "interrupted")]
+    to_come = max(trials - len(known), 0)
+    if len(ended) < 2:
+        least = to_come + sum(1 for one in running if one.num_epochs < whole)
+        most = to_come * whole + sum(whole - one.num_epochs for one in running)
+        return least * pace / slots, most * pace / slots
+    typical, spread = statistics.mean(ended), max(statistics.stdev(ended), 0.25)
+    middle = to_come * typical + sum(max(typical - one.num_epochs, 0.5) for one in running)
+    reach = WIDE * spread * math.sqrt(to_come + len(running))
+    under_way = sum(min(whole - one.num_epochs, 1) for one in running)
+    low, high = max(middle - reach, under_way, 0.0), middle + reach
+    high = min(high, to_come * whole + sum(whole - one.num_epochs for one in running))
+    return min(low, high) * pace / slots, high * pace / slots
