@@ -1,1 +1,61 @@
-"""What remains after a search: run folders, leaderboards, exports. Importing this package imports nothing else."""
+"""What remains after a search; all of it reads run folders alone.
+
+In a notebook: `from results import open_run, read_leaderboard, plot_curves`. Nothing is imported before it is used.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from results.leaderboard import read_leaderboard, read_leaderboards
+    from results.opened import OpenedRun, open_run
+    from results.pictures.detection import plot_anchors, plot_thresholds
+    from results.pictures.settings import plot_contours, plot_importances, plot_parallel, plot_slices
+    from results.pictures.training import plot_curves, plot_overfitting, plot_pareto, plot_time
+    from results.report import write_report
+
+_HOMES = {
+    "OpenedRun": "results.opened",
+    "open_run": "results.opened",
+    "plot_anchors": "results.pictures.detection",
+    "plot_contours": "results.pictures.settings",
+    "plot_curves": "results.pictures.training",
+    "plot_importances": "results.pictures.settings",
+    "plot_overfitting": "results.pictures.training",
+    "plot_parallel": "results.pictures.settings",
+    "plot_pareto": "results.pictures.training",
+    "plot_slices": "results.pictures.settings",
+    "plot_thresholds": "results.pictures.detection",
+    "plot_time": "results.pictures.training",
+    "read_leaderboard": "results.leaderboard",
+    "read_leaderboards": "results.leaderboard",
+    "write_report": "results.report",
+}
+
+__all__ = [
+    "OpenedRun",
+    "open_run",
+    "plot_anchors",
+    "plot_contours",
+    "plot_curves",
+    "plot_importances",
+    "plot_overfitting",
+    "plot_parallel",
+    "plot_pareto",
+    "plot_slices",
+    "plot_thresholds",
+    "plot_time",
+    "read_leaderboard",
+    "read_leaderboards",
+    "write_report",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

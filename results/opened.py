@@ -1,5 +1,6 @@
 """A run folder opened for reading: its record, its board, what it is about."""
 
+import html
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -10,13 +11,16 @@ import pandas as pd
 from digits_core.config import TrainConfig
 from digits_core.errors import ConfigError
 from digits_core.labels import DIGITS
+from results.leaderboard import SHOWN, knob_columns
 from results.lock import writer_of
 from results.record import RunRecord
 from results.schema import ENDED
-from results.store import find_run, leaderboard_table, read_record_of, read_run_file
+from results.store import epochs_table, find_run, leaderboard_table, read_record_of, read_run_file
+
+REPR_ROWS = 10
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class OpenedRun:
     """One run, as its record stands at the moment of opening.
 
@@ -51,11 +55,40 @@ class OpenedRun:
         return not self.live and all(trial.status in ENDED for trial in self.record.trials.values())
 
     @cached_property
-    def board(self) -> pd.DataFrame:
+    def leaderboard(self) -> pd.DataFrame:
         """The leaderboard, best first, as `read_leaderboard` gives it; a writer at work makes the intervals itself."""
         table = leaderboard_table(self.record, self.folder, make=not self.live)
         frame: pd.DataFrame = table.to_pandas(types_mapper=pd.ArrowDtype)
         return frame
+
+    @cached_property
+    def epochs(self) -> pd.DataFrame:
+        """One row per trial and epoch."""
+        frame: pd.DataFrame = epochs_table(self.record).to_pandas(types_mapper=pd.ArrowDtype)
+        return frame
+
+    @property
+    def best(self) -> dict[str, Any] | None:
+        """The winner's config, flat, at the thresholds that it was trained with; None before any score."""
+        winner = self.record.winner()
+        return None if winner is None else dict(winner.config)
+
+    def __repr__(self) -> str:
+        """The run in a line."""
+        winner = self.record.winner()
+        trials = len(self.record.trials)
+        if winner is None:
+            return f"<run {self.name}: {trials} trials, no score yet>"
+        score = f"{SHOWN.get(self.metric, self.metric)} {self.record.standing(winner) or 0:.2f}"
+        return f"<run {self.name}: {trials} trials, best {winner.trial_id} with {score}>"
+
+    def _repr_html_(self) -> str:
+        """The best settings as a table, for notebooks."""
+        shown = self.leaderboard[self.leaderboard["role"] == "search"]
+        metric, knobs = self.metric, knob_columns(shown)
+        columns = ["trial_id", metric, f"{metric}_low", f"{metric}_high", "val_number_accuracy", "status", *knobs]
+        table = shown[list(dict.fromkeys(columns))].head(REPR_ROWS)
+        return f"<p>{html.escape(repr(self))}</p>{table.to_html(index=False, float_format='{:.3f}'.format, border=0)}"
 
     @cached_property
     def base(self) -> TrainConfig:

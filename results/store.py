@@ -24,6 +24,9 @@ BEST_FILE = "best.toml"
 CHECKPOINTS, THRESHOLDS = "checkpoints", "thresholds"
 RETRAIN, MODELS = "retrain", "models"
 
+TENSORBOARD = "tensorboard"
+"""One folder of TensorBoard's files for each trial."""
+
 LOGS_FOLDER = "logs"
 """What went wrong in a trial, at length, as TRIAL.txt."""
 

@@ -28,6 +28,7 @@ WORKER_ENVIRONMENT = {
     "RAY_CHDIR_TO_TRIAL_DIR": "0",  # or relative paths of the user break in trials
     "TUNE_FUNCTION_THREAD_TIMEOUT_S": "120",  # a stopped trial's thread must end before its process is reused
     "TUNE_GLOBAL_CHECKPOINT_S": "600",  # our own record is the one that counts
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # CSV, JSON and TensorBoard files: ours say it better, once
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # ours ends the run tidily
 }
 

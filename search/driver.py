@@ -15,7 +15,7 @@ from digits_core.cache import DigitData, open_data
 from digits_core.errors import UsageError, UserError, printable
 from digits_core.source import DRAWN
 from results.lock import lock_run
-from results.record import EventWriter
+from results.record import EventWriter, RunRecord
 from results.terminal import open_console
 from search.chatter import chatter_to
 from search.closing import print_end, resume_command, this_python
@@ -30,6 +30,8 @@ from search.cluster import (
 from search.copier import Copier
 from search.defaults import LOOPBACK
 from search.further import FurtherTrials
+from search.gauges import Gauges
+from search.mlflow import MLflow, check_mlflow
 from search.nodes import check_nodes, paths_needed
 from search.probe import Probe
 from search.progress import Progress
@@ -37,6 +39,8 @@ from search.run_folder import check_folder, make_longer, open_folder
 from search.settings import Plan, SearchSettings, make_plan
 from search.slots import plan_slots
 from search.storage import Storage, StorageError
+from search.tensorboard import TensorBoard
+from search.watchers import Watcher, Watchers
 
 LOG_FILE = "ray.log"
 
@@ -99,6 +103,8 @@ def check_place(settings: SearchSettings, *, resume: bool) -> Place:
     """
     if settings.address is not None:
         check_address(settings.address)
+    if settings.mlflow is not None:
+        check_mlflow(settings.mlflow)
     warning = check_dashboard(settings.dashboard_host)
     port = free_port(settings.dashboard_port, host=settings.dashboard_host)
     folder = Path(settings.out) / settings.name
@@ -307,6 +313,16 @@ def _tune(
         def last_words(text: str) -> None:
             _say_last(terminal, f"{text}; go on with {resume_command(settings)}")
 
+        base = {**plan.base.to_flat(), **plan.space.fixed}
+        followers: list[Watcher] = [Gauges(base), TensorBoard(folder, base, settings.metric)]
+        if settings.mlflow is not None:
+            followers.append(MLflow(settings.mlflow, settings.name, plan.space.name, base, settings.metric, say))
+        watchers = Watchers(followers, say)
+
+        def follow(record: RunRecord, trial_id: str) -> None:
+            progress.update(record, trial_id)
+            watchers.update(record, trial_id)
+
         with progress, watched(last_words), copier.telling(say):
             fit(
                 settings,
@@ -315,12 +331,13 @@ def _tune(
                 folder,
                 events,
                 slots,
-                progress.update,
+                follow,
                 ending.reason,
                 say=say,
                 storage=storage,
                 waits=lambda: copier.fault is not None,
             )
+            watchers.close(events.record)
         return ending.reason()
 
 

@@ -136,8 +136,8 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="NAME",
         help="go on with a run, however it ended; --trials, --epochs, --space, --time-budget, --replicates, "
         "--replicate-top, --keep, --disk and --max-failures may then ask for more than before, --address, --slots, "
-        "--cpus-per-trial, --gpus-per-trial, --dashboard-host and --dashboard-port for another place, and --storage "
-        "fetches a run that is not here",
+        "--cpus-per-trial, --gpus-per-trial, --mlflow, --dashboard-host and --dashboard-port for another place, and "
+        "--storage fetches a run that is not here",
     )
     where.add_argument("--keep", type=at_least(1), metavar="N", help="checkpoints of the best N stay (default 5)")
     where.add_argument(
@@ -184,6 +184,12 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="HOST",
         help="what the dashboard listens on (default 127.0.0.1, this machine alone); with anything else, whoever "
         "reaches it and has the token can run code here",
+    )
+    where.add_argument(
+        "--mlflow",
+        metavar="URI",
+        help="tell an MLflow server of every trial: http://HOST:PORT (pip install 'digit-search[mlflow]'); one that "
+        "does not answer is left out, and the search goes on",
     )
     where.add_argument("--quiet", action="store_true", help="say what goes wrong, and at the end who won; nothing else")
     where.add_argument("--status", metavar="RUN", help="print what a run is at, from any terminal, and end")

@@ -104,6 +104,7 @@ def _handle(args: argparse.Namespace, typed: list[str]) -> int:
         address=None if args.address == "local" else args.address,
         dashboard_port=args.dashboard_port,
         dashboard_host=args.dashboard_host or defaults.LOOPBACK,
+        mlflow=args.mlflow,
         init_from=init_from,
         fixed=fixed,
         config=config,
@@ -161,6 +162,7 @@ CHANGEABLE = (
     "cpus_per_trial",
     "gpus_per_trial",
     "dashboard_host",
+    "mlflow",
 )
 """Flags that go with --resume."""
 
@@ -188,7 +190,7 @@ def changed_settings(before: "SearchSettings", args: argparse.Namespace) -> "Sea
         now = replace(now, time_budget_s=parse_duration(args.time_budget))
     if args.disk is not None:
         now = replace(now, disk_bytes=parse_size(args.disk))
-    given = ("slots", "address", "cpus_per_trial", "gpus_per_trial", "dashboard_port", "dashboard_host")
+    given = ("slots", "address", "cpus_per_trial", "gpus_per_trial", "dashboard_port", "dashboard_host", "mlflow")
     for name in ("replicates", "replicate_top", "keep", "max_failures", *given):
         if getattr(args, name) is not None:
             now = replace(now, **{name: getattr(args, name)})

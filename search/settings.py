@@ -40,6 +40,7 @@ class SearchSettings:
         storage: where checkpoints and a copy of the run folder lie, a path or an address; None keeps all in the folder.
         slots: trials side by side; None takes as many as there is room for.
         dashboard_host: what the dashboard of a Ray of its own listens on.
+        mlflow: the tracking server that is told of every trial; None tells none.
         screen: whether settings whose anchors miss the digits are left untrained.
         init_from: the folder of weights that every training starts from, whatever a space says; None leaves that to
             `model.weights`.
@@ -73,6 +74,7 @@ class SearchSettings:
     address: str | None = None
     dashboard_port: int | None = None
     dashboard_host: str = LOOPBACK
+    mlflow: str | None = None
     init_from: str | None = None
     fixed: Flat = field(default_factory=dict)
     config: Flat = field(default_factory=dict)

@@ -18,6 +18,7 @@ from results.record import EventWriter, RunRecord, TrialRecord
 from results.samples import MissesKeeper
 from results.schema import ENDED
 from search.further import FurtherTrials
+from search.progress import setting_words
 from search.recorder import Recorder
 from search.room import Room
 from search.sampler import Proposal, SettingSearcher
@@ -28,6 +29,9 @@ from search.slots import Slots
 from search.storage import TUNE_FOLDER, Storage
 from search.study import close_strays, open_study, open_trial, state_of
 from search.trainable import run_trial, start_name
+
+MOST_LETTERS = 100
+"""Of a trial's name as Ray shows it."""
 
 
 class EarlyEnd(Stopper):
@@ -156,7 +160,7 @@ def fit(
             # Ray starts as many processes at once, and asks for no setting before a slot is free for it.
             max_concurrent_trials=slots.count,
             reuse_actors=True,  # a fresh process costs seconds of imports
-            trial_name_creator=_trial_name,
+            trial_name_creator=_trial_words(plan),
             trial_dirname_creator=_trial_name,
         ),
         run_config=tune.RunConfig(
@@ -235,6 +239,16 @@ def known_values(record: RunRecord) -> dict[str, float]:
         if best is not None and trial.role == "search":
             values[trial.config_hash] = float(best[record.metric])
     return values
+
+
+def _trial_words(plan: Plan) -> Callable[[Trial], str]:
+    """How Ray names a trial to people: with what its setting changes."""
+    base = {**plan.base.to_flat(), **plan.space.fixed}
+
+    def words(trial: Trial) -> str:
+        return f"{_trial_name(trial)} {setting_words(trial.config['config'], base)}"[:MOST_LETTERS]
+
+    return words
 
 
 def _trial_name(trial: Trial) -> str:

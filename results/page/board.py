@@ -78,7 +78,7 @@ def decimals(board: pd.DataFrame, name: str) -> int:
 
 def board_of(run: OpenedRun) -> dict[str, Any]:
     """The table of a page: `columns`, `rows` (cells, values to sort by, ties) and the CSV of it all."""
-    board = run.board
+    board = run.leaderboard
     whole = board[board["role"] != "retrain"]
     knobs = knob_columns(board)
     shown_knobs = [knob for knob in knobs if whole[knob].astype(str).nunique() > 1]

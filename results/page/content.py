@@ -97,11 +97,11 @@ def _winner(run: OpenedRun) -> dict[str, Any] | None:
     best = None if winner is None else winner.best(run.metric)
     if winner is None or best is None:
         return None
-    [row] = run.board[run.board["trial_id"] == winner.trial_id].to_dict("records")
+    [row] = run.leaderboard[run.leaderboard["trial_id"] == winner.trial_id].to_dict("records")
     metric = run.metric
     low, high = (None if row[f"{metric}_{end}"] is None else float(row[f"{metric}_{end}"]) for end in ("low", "high"))
     low, high = (None if one is None or one != one else one for one in (low, high))
-    places = decimals(run.board, metric)
+    places = decimals(run.leaderboard, metric)
     base = run.base.to_flat()
     tasks = []
     for task, column, words in (("task1", "task1_map", "mAP"), ("task2", "task2_number_accuracy", "numbers")):

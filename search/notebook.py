@@ -1,0 +1,79 @@
+"""run_search for notebooks and scripts: a search in a process of its own, and its results as ordinary objects."""
+
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from digits_core.errors import UserError
+from digits_core.knob import Scalar
+from results.opened import OpenedRun, open_run
+from search.flags import build_parser
+from search.probe import child_environment
+from search.settings import run_name
+
+Flag = Scalar | Mapping[str, Scalar]
+
+
+class SearchError(UserError):
+    """A search could not be run; the message says what to do."""
+
+
+def run_search(space: str | Path, *, out: str | Path = "runs", name: str | None = None, **flags: Flag) -> OpenedRun:
+    """Run a search to its end, as `python -m search.run` does, and open its run folder.
+
+    It runs in a process of its own, so that Ray leaves nothing behind in this one; what it prints is printed here line
+    by line. Interrupting the cell ends it tidily; `resume` goes on.
+
+    Args:
+        space: names with commas, or the path of a file of your own.
+        out: the folder of run folders.
+        name: of the run folder; None makes one of space and time. With a run of that name, say `resume=True` to go on.
+        flags: of `python -m search.run`, without their dashes and with underscores: `trials=4`, `epochs=2`,
+            `data="FOLDER"`, `quiet=True`; `set={"optim.lr": 1e-3}` fixes knobs.
+
+    Returns:
+        The opened run: `.leaderboard` is a pandas DataFrame; every `results.plot_...` takes it.
+
+    Raises:
+        SearchError: a flag is unknown, or the search says what is wrong.
+        KeyboardInterrupt: it was interrupted, and is set down.
+    """
+    resume = flags.pop("resume", False)
+    name = name or run_name(None, str(space))
+    arguments = ["--resume", name] if resume else ["--space", str(space), "--name", name]
+    known = {action.dest for action in build_parser()._actions}
+    for flag, value in flags.items():
+        if flag not in known:
+            raise SearchError(f"run_search: there is no flag {flag}; python -m search.run --help lists them")
+        option = f"--{flag.replace('_', '-')}"
+        if isinstance(value, Mapping):
+            for knob, one in value.items():
+                arguments += [option, f"{knob}={_text(one)}"]
+        elif value is True:
+            arguments.append(option)
+        elif value is not None and value is not False:
+            arguments += [option, _text(value)]
+    command = [sys.executable, "-u", "-m", "search.run", *arguments, "--out", str(out)]
+    last = ""
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", env=child_environment()
+    ) as child:
+        assert child.stdout is not None
+        try:
+            for line in child.stdout:
+                print(line, end="", flush=True)
+                last = line.strip() or last
+        except KeyboardInterrupt:  # the child got it too, or gets it now, and sets its trials down
+            child.send_signal(2)
+            child.wait()
+            raise
+    if child.returncode == 130:
+        raise KeyboardInterrupt
+    if child.returncode not in (0, 1):
+        raise SearchError(last.removeprefix("search.run: ") or f"the search ended with exit code {child.returncode}")
+    return open_run(Path(out) / name)
+
+
+def _text(value: Scalar) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
