@@ -1,5 +1,6 @@
 """Who writes a run: the lock of its folder, and the sign of life in the copy that a storage holds of it."""
 
+import contextlib
 import fcntl
 import json
 import os
@@ -48,6 +49,13 @@ def lock_run(folder: Path) -> BinaryIO:
     lock.write(this_process().encode())
     lock.flush()
     return lock
+
+
+def unlock_run(lock: BinaryIO) -> None:
+    """Give a lock back, so that nobody is named as the writer any more."""
+    with contextlib.suppress(OSError):
+        lock.truncate(0)
+    lock.close()
 
 
 def writer_of(folder: Path) -> str | None:

@@ -19,7 +19,7 @@ from digits_core.config import knob_named
 from digits_core.errors import RunError
 from digits_core.stages import parse_stages, spans
 from results.events import Event, check_event
-from results.lock import lock_run
+from results.lock import lock_run, unlock_run
 from results.schema import ENDED, EPOCH_NUMBERS, FAILED
 
 EVENTS_FILE = "events.jsonl"
@@ -347,7 +347,7 @@ class EventWriter:
             self._file: BinaryIO = path.open("ab")
             self._file.truncate(self._whole)
         except BaseException:
-            self._lock.close()
+            unlock_run(self._lock)
             raise
         self.reserve()
 
@@ -407,7 +407,7 @@ class EventWriter:
         """Close the file and let others write."""
         self._file.close()
         self.release()
-        self._lock.close()
+        unlock_run(self._lock)
 
 
 def read_record(folder: Path, run: str) -> RunRecord:

@@ -1,6 +1,7 @@
 """One trial: a few lines between Ray Tune and digits_core.train."""
 
 # The driver imports this module to hand run_trial to Ray: torch and what needs it is imported by trials alone.
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -52,6 +53,7 @@ def run_trial(params: dict[str, Any]) -> None:
     from digits_core.detect import SCORE_FLOOR
     from digits_core.train import free_memory, train
 
+    _entitle()
     free_memory(params["device"])
     config = TrainConfig.from_flat(params["config"])
     tasks = tasks_of(config, params["sweep"])
@@ -81,6 +83,14 @@ def run_trial(params: dict[str, Any]) -> None:
             raise StorageError(str(error)) from None
         except UserError as error:
             raise RefusedError(str(error)) from None
+
+
+def _entitle() -> None:
+    """Name this process after its trial, for Ray's dashboard, `top` and `nvidia-smi`; Ray resets it at every report."""
+    with contextlib.suppress(ImportError):
+        from ray._raylet import setproctitle
+
+        setproctitle(f"ray::digit-search {tune.get_context().get_trial_name()}")
 
 
 def tasks_of(config: TrainConfig, sweep: "list[Overrides]") -> list[TaskConfig]:
@@ -120,6 +130,7 @@ def _report(
                     shutil.copyfile(workdir / BEST_FOLDER / file, report.checkpoint / BEST_FOLDER / file)
     if report.checkpoint is None:
         tune.report(values)
+        _entitle()
         return
     storage = params["storage"]
     if storage is None:
@@ -129,6 +140,7 @@ def _report(
         place = {**storage, "name": f"{storage['name']}/{start}/checkpoint_{report.metrics.epoch:06d}"}
         store_checkpoint(place, report.checkpoint)
         tune.report({**values, SAVED: place["name"]})
+    _entitle()
     shutil.rmtree(report.checkpoint, ignore_errors=True)  # it is stored; the next one carries all that is needed
 
 

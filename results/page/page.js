@@ -159,16 +159,18 @@
     setTimeout(() => { button.textContent = "copy"; }, 1500);
   });
 
-  // Pictures are drawn when they come into view: forty of them at once would take seconds.
+  // Plotly is read, and pictures are drawn, when they come into view: the table must not wait for them.
+  const library = document.getElementById("plotly");
   const plots = [...document.querySelectorAll(".plot")];
   const draw = (plot, template) => {
     const figure = runs[plot.closest("article").dataset.run].figures[plot.dataset.picture];
     const layout = { ...figure.layout, template, autosize: true };
+    if (!window.Plotly) document.head.append(make("script", library.textContent));
     plot.dataset.drawn = "yes";
     return Plotly.react(plot, figure.data, layout, { responsive: true, displaylogo: false, displayModeBar: false });
   };
   const current = () => templates[dark.matches ? "dark" : "light"];
-  if (window.Plotly) {
+  if (library) {
     const watcher = new IntersectionObserver((entries) => entries.forEach((entry) => {
       if (entry.isIntersecting && !entry.target.dataset.drawn) draw(entry.target, current());
     }), { rootMargin: "300px" });

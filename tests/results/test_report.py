@@ -1,0 +1,205 @@
+"""The report page as a file: one, whole, harmless, and right."""
+
+import csv
+import io
+import json
+import re
+
+import pytest
+from told import HOSTILE, told_run
+
+from digits_core.errors import RunError
+from results import open_run, read_leaderboard, report, write_report
+from results.page.board import board_of, decimals
+from results.page.gallery import gallery_of
+from results.samples import worst_images
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return told_run(tmp_path_factory.mktemp("runs") / "told")
+
+
+@pytest.fixture(scope="module")
+def page(folder):
+    return report.render([open_run(folder)])
+
+
+def data_of(page):
+    return json.loads(re.search(r'<script type="application/json" id="data">(.*?)</script>', page, re.DOTALL)[1])
+
+
+def without_scripts(page):
+    return re.sub(r"<(script|style).*?</\1>", "", page, flags=re.DOTALL)
+
+
+def test_the_first_screen_says_who_leads_by_what_and_whether_it_is_real(page, folder):
+    text = re.sub(r"<[^>]+>|\s+", " ", without_scripts(page))
+    text = re.sub(r"\s+", " ", text)
+    [best] = read_leaderboard(folder).head(1).to_dict("records")
+    assert f"{best['trial_id']} (default) leads" in text
+    assert f"{best['val_map']:.2f}" in text
+    assert "Is it real?" in text
+    assert "against the next" in text
+    assert "python -m search.retrain" in text
+    assert "space anchors,lr_schedules" in text
+
+
+def test_the_page_asks_for_nothing_from_anywhere(page):
+    loaded = re.findall(r'(?:src|href)="([^"]*)"', without_scripts(page))
+    assert loaded
+    assert all(one.startswith(("data:", "#")) for one in loaded), loaded
+    assert "default-src 'none'" in page
+
+
+def test_a_page_of_two_hundred_trials_stays_small(tmp_path):
+    folder = told_run(tmp_path / "runs" / "many", trials=200)
+    assert write_report([open_run(folder)], tmp_path / "report.html") < 8_000_000
+
+
+def test_names_of_strangers_stay_text(tmp_path):
+    folder = told_run(tmp_path / "runs" / "hostile", baseline=HOSTILE)
+    about = json.loads((folder / "run.json").read_text())
+    about["settings"]["space"] = about["data"]["folder"] = HOSTILE
+    about["data"]["categories"] = {str(number): HOSTILE for number in range(1, 11)}
+    (folder / "run.json").write_text(json.dumps(about))
+    page = report.render([open_run(folder)])
+    assert "<img" not in page.replace(r"\u003cimg", "")
+    assert page.count("</script>") == 3  # data, plotly, ours
+    assert data_of(page)["runs"][0]["details"]
+
+
+def test_rows_that_tie_stand_first_and_seeds_under_their_setting(folder):
+    board = board_of(open_run(folder))
+    first = [row["first"] for row in board["rows"]]
+    assert first == sorted(first, reverse=True)
+    names = [row["trial"] for row in board["rows"]]
+    assert names.index("t0901") == names.index("t0000") + 1
+    cells = board["rows"][names.index("t0901")]["cells"]
+    assert "another seed of t0000" in cells
+
+
+def test_scores_have_the_decimals_that_their_intervals_support(folder):
+    board = read_leaderboard(folder)
+    places = decimals(board, "val_map")
+    half = float((board["val_map_high"] - board["val_map_low"]).median()) / 2
+    assert places == 2 or 10**-places <= half < 10 ** -(places - 1)
+    assert decimals(board.assign(val_map_low=0.5, val_map_high=0.506), "val_map") == 3
+    assert decimals(board.assign(val_map_low=None, val_map_high=None).astype(board.dtypes), "val_map") == 2
+
+
+def test_the_csv_on_the_page_is_the_leaderboard(page, folder):
+    rows = list(csv.DictReader(io.StringIO(data_of(page)["runs"][0]["csv"])))
+    board = read_leaderboard(folder)
+    assert [row["trial_id"] for row in rows] == board["trial_id"].tolist()
+    assert [float(row["optim.lr"]) for row in rows] == board["optim.lr"].tolist()
+
+
+def test_the_gallery_shows_the_worst_misses_first_and_a_sample_whatever_it_is(folder):
+    opened = open_run(folder)
+    gallery = gallery_of(opened)
+    wrong = [one["wrong"] for one in gallery["misses"]]
+    assert wrong == sorted(wrong, reverse=True)
+    assert all(wrong)
+    assert len(gallery["samples"]) == 12
+    for one in [*gallery["misses"], *gallery["samples"]]:
+        assert one["annotated"] != one["read"] or not one["wrong"]
+
+
+def test_wrong_labels_are_counted_as_by_hand():
+    from collections import Counter
+
+    import numpy as np
+
+    from digits_core.metrics import wrong_labels
+
+    generator = np.random.default_rng(0)
+    for _ in range(50):
+        image, truth_image = (np.sort(generator.integers(0, 5, 12)) for _ in range(2))
+        labels, truth = (generator.integers(1, 4, 12) for _ in range(2))
+        counts = wrong_labels(image, labels, truth_image, truth, 5)
+        for place in range(5):
+            found, known = Counter(labels[image == place].tolist()), Counter(truth[truth_image == place].tolist())
+            assert counts[place] == sum((found - known).values()) + sum((known - found).values())
+
+
+def test_worst_images_holds_only_what_is_wrong(folder):
+    from results.matches import matches_path, read_matches
+
+    record = open_run(folder).record
+    stored = read_matches(matches_path(folder, "t0009", "val"))
+    worst, wrong = worst_images(stored, record.trials["t0009"].config)
+    assert (wrong[worst] > 0).all()
+    assert len(worst) == (wrong > 0).sum()
+
+
+def test_a_run_without_any_score_has_a_page(tmp_path):
+    from searched import Searched
+
+    made = Searched(tmp_path / "runs" / "new")
+    made.done()
+    page = report.render([open_run(tmp_path / "runs" / "new")])
+    assert "No trial has a score yet" in page
+
+
+def test_a_running_search_is_read_without_writing_into_its_folder(tmp_path):
+    from searched import Searched
+
+    made = Searched(tmp_path / "runs" / "live")
+    made.trial("t0000", 0.9)
+    before = sorted(tmp_path.rglob("*"))
+    opened = open_run(made.folder)
+    assert opened.live
+    assert not opened.ended
+    page = report.render([opened], watch=5)
+    assert 'data-watch="5"' in page
+    assert "running: 1 of 1 trials" in page
+    assert sorted(tmp_path.rglob("*")) == before
+    made.done()
+
+
+def test_several_runs_share_a_page(folder, tmp_path):
+    other = told_run(tmp_path / "runs" / "other", trials=3)
+    page = report.render([open_run(folder), open_run(other)])
+    assert 'id="r0-board"' in page
+    assert 'id="r1-board"' in page
+
+
+def test_the_command_writes_beside_the_run_and_says_so(folder, capsys):
+    assert report.main([str(folder)]) == 0
+    assert f"wrote {folder / 'report.html'}: " in capsys.readouterr().out
+    assert (folder / "report.html").read_text(encoding="utf-8").startswith("<!doctype html>")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["nowhere"], "nowhere: no such run folder"),
+        (["RUN", "-o", "no/such/folder.html"], "-o no/such/folder.html: there is no folder no/such"),
+        (["RUN", "-o", "."], "-o .: is a folder; name a file"),
+    ],
+)
+def test_mistakes_are_a_sentence(arguments, words, folder, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert report.main([str(folder) if one == "RUN" else one for one in arguments]) == 2
+    assert words in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_damaged_table_of_the_winner_leaves_the_page_whole(tmp_path):
+    folder = told_run(tmp_path / "runs" / "damaged", trials=3)
+    (folder / "boxes.parquet").write_bytes(b"nothing")
+    (folder / "misses.parquet").write_bytes(b"nothing")
+    page = report.render([open_run(folder)])
+    assert "Nothing to draw: " in page
+    assert "is damaged or no Parquet file" in page
+
+
+def test_opened_runs_have_a_word_for_themselves(folder):
+    opened = open_run(folder)
+    assert re.fullmatch(r"<run told: 16 trials, best t\d+ with mAP 0\.\d\d>", repr(opened))
+    assert "&lt;run told" in opened._repr_html_()
+    assert opened.best["model.backbone"] == "tiny"
+    assert len(opened.epochs) == sum(len(one.epochs) for one in opened.record.trials.values())
+    with pytest.raises(RunError):
+        open_run(folder / "nowhere")
