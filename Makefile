@@ -42,7 +42,7 @@ ifeq ($(origin ARGS),command line)
 	@$(BIN)/python -m pytest $(ARGS)
 else
 	@$(BIN)/python -m pytest -p no:cacheprovider -m "ray and not slow" >$(RAY_TESTS) 2>&1 & ray=$$!; \
-	$(BIN)/python -m pytest -m "not ray and not slow and not gpu and not browser"; plain=$$?; \
+	$(BIN)/python -m pytest -m "not ray and not slow and not gpu and not browser and not tools and not site"; plain=$$?; \
 	wait $$ray; ray=$$?; cat $(RAY_TESTS); rm -f $(RAY_TESTS); test $$plain -eq 0 && test $$ray -eq 0
 endif
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from digits_core import data, predict, pretrain, to_onnx
 from digits_core.config import knobs
-from results import compare, export, leaderboard, plots, runs
-from results.schema import BOOTSTRAP, EPOCHS, LEADERBOARD, MATCHES, THRESHOLDS
+from results import compare, export, leaderboard, plots, report, runs
+from results.schema import BOOTSTRAP, BOXES, EPOCHS, LEADERBOARD, MATCHES, SAMPLES, THRESHOLDS
 from search import replay, retrain, run
 from spaces.catalogue import SPACES
 
@@ -25,7 +25,21 @@ def reference() -> str:
     page = io.StringIO()
     page.write(INTRODUCTION)
     page.write("\n## Commands\n")
-    for module in (run, retrain, replay, leaderboard, compare, export, plots, runs, predict, to_onnx, data, pretrain):
+    for module in (
+        run,
+        retrain,
+        replay,
+        report,
+        leaderboard,
+        compare,
+        export,
+        plots,
+        runs,
+        predict,
+        to_onnx,
+        data,
+        pretrain,
+    ):
         _command(page, module.build_parser())
     page.write("\n## Knobs\n\n`--set KNOB=VALUE`, or a TOML file for `--config`.\n\n")
     page.write("| knob | default | takes | meaning |\n| --- | --- | --- | --- |\n")
@@ -45,6 +59,8 @@ def reference() -> str:
         ("thresholds/TRIAL.parquet: one row per setting of a task, swept on the trial's best epoch", THRESHOLDS),
         ("matches/TRIAL.parquet: one row per image, the best epoch against the annotations", MATCHES),
         ("bootstrap/TRIAL.parquet: one row per resample of the images, the same in every file of a run", BOOTSTRAP),
+        ("samples.parquet and misses.parquet: one row per image to look at, with what is annotated", SAMPLES),
+        ("boxes.parquet: one row per training box of a sample", BOXES),
     ):
         page.write(f"\n### {title}\n\n| column | type |\n| --- | --- |\n")
         for field in schema:

@@ -1,5 +1,6 @@
 """A search in TensorBoard's files: scalars of every epoch, hyperparameters with their score, predictions."""
 
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -69,7 +70,9 @@ class TensorBoard:
 
         if trial_id not in self._writers:
             self._writers[trial_id] = SummaryWriter(
-                str(self._folder / TENSORBOARD / trial_id), flush_secs=10, write_to_disk=True
+                str(self._folder / TENSORBOARD / trial_id),
+                flush_secs=10,
+                filename_suffix=f".{time.time_ns()}",  # or two drivers within a second write the same file
             )
         return self._writers[trial_id]
 
