@@ -88,7 +88,7 @@ def run_trial(params: dict[str, Any]) -> None:
 def _entitle() -> None:
     """Name this process after its trial, for Ray's dashboard, `top` and `nvidia-smi`; Ray resets it at every report."""
     with contextlib.suppress(ImportError):
-        from ray._raylet import setproctitle
+        from ray._raylet import setproctitle  # type: ignore[attr-defined]
 
         setproctitle(f"ray::digit-search {tune.get_context().get_trial_name()}")
 
