@@ -8,7 +8,7 @@ STAMP := $(VENV)/.installed
 ARGS ?= --space anchors
 
 .DEFAULT_GOAL := help
-.PHONY: help env search test check chaos lock clean
+.PHONY: help env search test test-more check docs chaos lock clean
 
 help: ## Print what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
@@ -46,6 +46,13 @@ else
 	wait $$ray; ray=$$?; cat $(RAY_TESTS); rm -f $(RAY_TESTS); test $$plain -eq 0 && test $$ray -eq 0
 endif
 
+test-more: $(STAMP) ## Run the tests that take a browser, servers, a notebook and the documentation site
+	@$(BIN)/python -m pytest -p no:cacheprovider -m "browser or tools or site" tests/pages tests/tools tests/site
+
+docs: $(STAMP) ## Build the documentation as a site in site/
+	@$(BIN)/python -m mkdocs build --strict --quiet --site-dir site
+	@echo "open site/index.html"
+
 check: $(STAMP) ## Format, lint, types and import contracts
 	@$(BIN)/ruff format --check --quiet . || { echo "run: $(BIN)/ruff format ." >&2; exit 1; }
 	@$(BIN)/ruff check --quiet .
@@ -60,7 +67,7 @@ chaos: $(STAMP) ## Kill a search and its writers at random for half an hour: mak
 
 lock: ## Pin the newest versions that pyproject.toml allows (needs uv); no addresses are written
 	uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
-		--no-header --no-annotate --group dev --extra onnx --extra svhn --extra xlsx pyproject.toml -o requirements.lock
+		--no-header --no-annotate --group dev --extra onnx --extra svhn --extra xlsx --extra mlflow pyproject.toml -o requirements.lock
 
 clean: ## Remove the environment and caches (run folders stay)
-	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) build site *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

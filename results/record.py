@@ -91,9 +91,10 @@ class TrialRecord:
     """The kept checkpoint of the best epoch, relative to the run folder."""
     started_at: datetime | None = None
     finished_at: datetime | None = None
-    slot_seconds: float = 0.0
     since: datetime | None = None
     """Start of the part in a slot that has not ended."""
+    parts: list[tuple[datetime, datetime]] = field(default_factory=list)
+    """Start and end of each part in a slot that has; a fault or an interruption begins another."""
     known: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
     """What was worked out of all of the above, until the next event: the whole board is ranked at every report."""
 
@@ -101,6 +102,11 @@ class TrialRecord:
     def done(self) -> bool:
         """Whether nothing is left to train, and what was trained is all in its checkpoint."""
         return (self.trained_out or self.cut is not None) and self.saved_epoch >= self.num_epochs
+
+    @property
+    def slot_seconds(self) -> float:
+        """All the time in a slot, but for a part that has not ended."""
+        return sum((end - start).total_seconds() for start, end in self.parts)
 
     @property
     def num_epochs(self) -> int:
@@ -311,10 +317,18 @@ class RunRecord:
 
 
 def _leave_slot(trial: TrialRecord, time: datetime | None) -> None:
-    last_sign = time or max((epoch["reported_at"] for epoch in trial.epochs.values()), default=trial.since)
-    if trial.since is not None and last_sign is not None:
-        trial.slot_seconds += max((last_sign - trial.since).total_seconds(), 0.0)
+    if trial.since is not None:
+        end = max(time or last_sign(trial), trial.since)
+        trial.parts.append((trial.since, end))
     trial.since = None
+
+
+def last_sign(trial: TrialRecord) -> datetime:
+    """The last sign of life of a trial that has started: its latest report, or the start of its latest part."""
+    begun = trial.since or trial.started_at
+    assert begun is not None
+    reports: list[datetime] = [epoch["reported_at"] for epoch in trial.epochs.values()]
+    return max([begun, *reports])
 
 
 class EventWriter:

@@ -135,7 +135,7 @@ def details_of(run: OpenedRun, trial: TrialRecord, twin: str | None) -> dict[str
     """
     base = run.base.to_flat()
     changed = [
-        [knob, _words(value), _words(base.get(knob))]
+        [knob, value_words(value), value_words(base.get(knob))]
         for knob, value in trial.config.items()
         if knob in base and value != base[knob] and not knob.startswith("runtime.")
     ]
@@ -160,10 +160,10 @@ def details_of(run: OpenedRun, trial: TrialRecord, twin: str | None) -> dict[str
 def _cell(row: dict[Any, Any], column: Column, metric: str, places: dict[str, int]) -> str:
     key = column.key
     if key == "interval":
-        low, high = _number(row.get(f"{metric}_low")), _number(row.get(f"{metric}_high"))
+        low, high = number(row.get(f"{metric}_low")), number(row.get(f"{metric}_high"))
         return "" if low is None or high is None else f"{low:.{places[metric]}f} – {high:.{places[metric]}f}"
     if key == "seeds":
-        value = _number(row.get("seeds_mean"))
+        value = number(row.get("seeds_mean"))
         return "" if value is None else f"{value:.3f} ({row['num_seeds']:.0f})"
     if key == "epochs":
         return f"{'–' if pd.isna(row['best_epoch']) else int(row['best_epoch'])}/{row['epochs']}"
@@ -200,9 +200,11 @@ def _is_number(series: "pd.Series[Any]") -> bool:
     return pd.api.types.is_numeric_dtype(series) and not pd.api.types.is_bool_dtype(series)
 
 
-def _number(value: Any) -> float | None:
+def number(value: Any) -> float | None:
+    """A cell of a table as a number; None where it is null."""
     return None if value is None or pd.isna(value) else float(value)
 
 
-def _words(value: Any) -> str:
+def value_words(value: Any) -> str:
+    """A knob's value in a few letters."""
     return f"{value:.4g}" if isinstance(value, float) else printable(str(value))

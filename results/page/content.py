@@ -14,7 +14,7 @@ from results.compare import confirmation_words, twin_words
 from results.guard import find_twins, left_out_words
 from results.leaderboard import SHOWN
 from results.opened import OpenedRun
-from results.page.board import board_of, decimals, details_of
+from results.page.board import board_of, decimals, details_of, number, value_words
 from results.page.gallery import gallery_of
 from results.pictures.detection import plot_anchors, plot_thresholds
 from results.pictures.settings import (
@@ -99,8 +99,8 @@ def _winner(run: OpenedRun) -> dict[str, Any] | None:
         return None
     [row] = run.leaderboard[run.leaderboard["trial_id"] == winner.trial_id].to_dict("records")
     metric = run.metric
-    low, high = (None if row[f"{metric}_{end}"] is None else float(row[f"{metric}_{end}"]) for end in ("low", "high"))
-    low, high = (None if one is None or one != one else one for one in (low, high))
+    low, high = number(row[f"{metric}_low"]), number(row[f"{metric}_high"])
+    mean, seeds = number(row["seeds_mean"]), number(row["num_seeds"])
     places = decimals(run.leaderboard, metric)
     base = run.base.to_flat()
     tasks = []
@@ -123,13 +123,14 @@ def _winner(run: OpenedRun) -> dict[str, Any] | None:
         "baseline": winner.baseline,
         "score": f"{float(best[metric]):.{places}f}",
         "interval": None if low is None or high is None else f"{low:.{places}f} – {high:.{places}f}",
-        "mean": None if row["num_seeds"] is None or row["num_seeds"] != row["num_seeds"] else
-        f"{float(row['seeds_mean']):.3f} over {int(row['num_seeds'])} fresh seeds",
+        "mean": None
+        if mean is None or seeds is None
+        else f"{mean:.{places}f} over {seeds:.0f} fresh seed{'s' * (seeds != 1)}",
         "epoch": best["epoch"],
         "epochs": winner.num_epochs,
         "numbers": None if best["val_number_accuracy"] is None else f"{best['val_number_accuracy']:.0%}",
         "settings": [
-            (knob, _words(value), _words(base.get(knob)))
+            (knob, value_words(value), value_words(base.get(knob)))
             for knob, value in winner.config.items()
             if knob in base and value != base[knob] and not knob.startswith("runtime.")
         ],
@@ -156,14 +157,14 @@ def _cost(run: OpenedRun) -> list[tuple[str, str]]:
     trained = [one for one in record.trials.values() if one.epochs and one.role != "retrain"]
     epochs = sum(len(one.epochs) for one in trained)
     most = sum(int(one.config["optim.epochs"]) for one in trained)
-    lanes, bars = timeline(record)
+    lanes, _ = timeline(record)
     parts = time_parts(record)
     total = sum(parts.values())
     failed = sum(one.status in FAILED for one in trained)
     rows = [
         ("trials", f"{len(trained)} trained" + (f", {failed} failed" if failed else "") + _screened(run)),
         ("epochs", f"{epochs} of the {most} that whole trainings take" if most > epochs else f"{epochs}"),
-        ("time", f"{_duration(max((end for *_, end, _ in bars), default=0))} on {lanes} slot{'s' * (lanes != 1)}"),
+        ("time", f"{_duration(total / max(lanes, 1))} on {lanes} slot{'s' * (lanes != 1)}"),
     ]
     if total:
         rows.append(("slots trained or evaluated", f"{(parts['training'] + parts['evaluating']) / total:.0%} of it"))
@@ -338,10 +339,6 @@ def _duration(seconds: float) -> str:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)
     return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"
-
-
-def _words(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else printable(str(value))
 
 
 def now() -> str:

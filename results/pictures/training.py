@@ -1,7 +1,6 @@
 """Pictures of how trials trained: curves, overfitting, what was reached at what price, where the time went."""
 
 from collections.abc import Iterable
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ from plotly.subplots import make_subplots
 from results.leaderboard import SHOWN
 from results.opened import OpenedRun, open_run
 from results.pictures.style import COLORS, DASHES, FAINT, MARKERS, SCALE, finish, plain, setting_names
-from results.record import RunRecord, TrialRecord
+from results.record import RunRecord, TrialRecord, last_sign
 from results.schema import FAILED
 
 TOP = 6
@@ -128,6 +127,9 @@ def pareto_front(goals: Any) -> Any:
     return ~(as_good & better).any(axis=0)
 
 
+HANDOVER_SECONDS = 0.05
+"""A slot's next trial may be noted down that much before the end of the last."""
+
 PARTS = ("training", "evaluating", "starting, saving, reporting", "slots waiting")
 
 
@@ -153,19 +155,21 @@ def time_parts(record: RunRecord) -> dict[str, float]:
 
 
 def timeline(record: RunRecord) -> tuple[int, list[tuple[int, float, float, TrialRecord]]]:
-    """Trials as bars: how many ran side by side at most, and lane, start and end (seconds since the first) of each."""
-    trials = [trial for trial in record.trials.values() if trial.started_at is not None and trial.role != "retrain"]
-    if not trials:
-        return 0, []
-    begin = min(trial.started_at for trial in trials if trial.started_at is not None)
+    """Trials as bars: how many ran side by side at most; lane, start and end (seconds since the first) of each part."""
+    parts = [
+        (start, end, trial)
+        for trial in record.trials.values()
+        if trial.started_at is not None and trial.role != "retrain"
+        for start, end in [*trial.parts, *([(trial.since, last_sign(trial))] if trial.since else [])]
+    ]
+    begin = min((start for start, _, _ in parts), default=None)
     free: list[float] = []
     bars = []
-    for trial in sorted(trials, key=lambda one: one.started_at or begin):
-        start = ((trial.started_at or begin) - begin).total_seconds()
-        end = max((_last_sign(trial, begin) - begin).total_seconds(), start)
-        lane = next((number for number, until in enumerate(free) if until <= start + 0.05), len(free))
-        free[lane : lane + 1] = [end]
-        bars.append((lane, start, end, trial))
+    for start, end, trial in sorted(parts, key=lambda part: (part[0], part[1])):
+        first, last = ((one - (begin or one)).total_seconds() for one in (start, end))
+        lane = next((number for number, until in enumerate(free) if until <= first + HANDOVER_SECONDS), len(free))
+        free[lane : lane + 1] = [last]
+        bars.append((lane, first, last, trial))
     return len(free), bars
 
 
@@ -201,11 +205,6 @@ def plot_time(run: str | Path | OpenedRun) -> go.Figure:
     figure.update_yaxes(autorange="reversed", row=2, col=1)
     figure.update_layout(barmode="stack", legend={"traceorder": "normal"})
     return finish(figure, f"{opened.name}: where the time went", height=260 + 34 * min(max(lanes, 1), 16))
-
-
-def _last_sign(trial: TrialRecord, begin: datetime) -> datetime:
-    reports = [one["reported_at"] for one in trial.epochs.values()]
-    return trial.finished_at or max([trial.started_at or begin, *reports])
 
 
 def _rungs(opened: OpenedRun) -> list[int]:
