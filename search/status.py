@@ -39,12 +39,14 @@ def print_status(path: str) -> int:
         epochs=plan.base.optim.epochs,
         slots=max(len(running), 1),
         started=time.monotonic() - _age(record),
+        folder=folder,
     )
     writer = writer_of(folder)
     state = f"is written by {writer}" if writer else "is written by nobody now"
     progress.console.print(f"{printable(str(folder))} {state}", markup=False, soft_wrap=True)
     if running and writer:
         progress.console.print(progress.table(record))
+    progress.console.print(progress.leaders(record))
     progress.console.print(progress.summary(record), markup=False, soft_wrap=True)
     for trial in _troubled(record):
         words = f"{trial.trial_id} {trial.status}: {trial.stop_reason}"

@@ -102,10 +102,25 @@ def test_progress_is_plain_lines_in_a_file_and_a_table_on_a_terminal(run_folder,
     assert "t0001  epoch 1/3  mAP 0.20  best 0.42 (t0000)  lr 0.002  stopped" in lines[0]
     assert lines[1] == "t0002 diverged: step 9: loss | not finite"
 
+    (run_folder / "logs").mkdir()
+    (run_folder / "logs" / "t0003.txt").write_text("what Ray said")
+    with (tmp_path / "quiet").open("w") as out:
+        quiet = Progress(out, base, trials=5, epochs=3, slots=2, folder=run_folder, quiet=True)
+        for name in record.trials:
+            quiet.update(record, name)
+    assert (tmp_path / "quiet").read_text().splitlines() == [
+        "t0002 diverged: step 9: loss | not finite",
+        f"t0003 failed: worker died; log: {run_folder}/logs/t0003.txt",
+    ]
+
     terminal = Terminal()
     with Progress(terminal, base, trials=5, epochs=3, slots=2) as progress:
         progress.update(record, "t0004")
         table = progress.table(record)
-    assert table.row_count == 1  # t0004 alone is running
+    assert table.row_count == 2  # t0004 alone is running, the other slot waits
+    assert [column.header for column in table.columns][:4] == ["slot", "trial", "does", "mAP"]
+    assert next(iter(table.columns[2].cells)).startswith("epoch 2/3, ")
+    assert progress.leaders(record).row_count == 3
+    assert "t0004" in terminal.text
     assert "4 of 5 trials ended (1 stopped, 2 failed)" in progress.summary(record)
     assert "best 0.42 (t0000)" in progress.summary(record)

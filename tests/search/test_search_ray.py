@@ -317,7 +317,9 @@ def test_ctrl_c_keeps_all_rows_and_resume_goes_on_where_it_stood(tmp_path, drawn
     status = capsys.readouterr().out
     assert f"is written by process {process.pid} on " in status
     assert "0 of 3 trials ended" in status or "1 of 3 trials ended" in status
-    assert re.search(r"t000\d +\d/4", status)
+    assert re.search(r"t000\d +(?:epoch \d/4|starts|ends), \d+ s", status)
+    titles = [" ".join(child.cmdline()) for child in psutil.Process(process.pid).children(recursive=True)]
+    assert any(re.search(r"ray::digit-search t000\d ", title) for title in titles), titles
     listening = [
         ipaddress.ip_address(one.laddr.ip)
         for child in [*psutil.Process(process.pid).children(recursive=True), psutil.Process(process.pid)]

@@ -197,9 +197,9 @@ def test_flags_on_a_command_line_are_that_command_s(page):
 @pytest.mark.parametrize("page", PAGES, ids=NAMES)
 def test_knobs_and_spaces_named_on_a_page_exist(page):
     text = page.read_text(encoding="utf-8")
-    for knob in re.findall(r"--set\s+([\w.]+)=", text):
+    for knob in re.findall(r"--set\s+([a-z][\w.]+)=", text):
         assert knob in knobs(), knob
-    for named in re.findall(r"--space\s+([\w,.]+)", text):
+    for named in re.findall(r"--space\s+([a-z][\w,.]*)", text):
         for name in named.rstrip(".,").split(","):
             assert name.endswith(".py") or name in SPACES, name
 
