@@ -74,6 +74,7 @@ def test_every_command_has_help_for_itself_and_every_flag(name, capsys):
     assert f"python -m {name}" in capsys.readouterr().out
     parser = COMMANDS[name].build_parser()
     assert parser.description
+    assert re.search(rf"^ *(example: )?python -m {name} |^example.*\n? *python -m {name}", parser.epilog or "", re.MULTILINE)
     for action in parser._actions:
         assert action.help or action.choices, action
 
