@@ -33,26 +33,51 @@ LAYOUT = ("train_json", "valid_json", "train_dir", "valid_dir", "valid_fraction"
 """The flags of `add_layout_flags` as fields of DataSource."""
 
 
+_EPILOG = """
+examples:
+  python -m digits_core.data check FOLDER
+  python -m digits_core.data draw -o drawn
+  python -m digits_core.data preview --augment color,geometric -o sheet.png
+  python -m digits_core.data convert SVHN -o FOLDER
+
+exit codes: 0 fine, 2 problems in the data, or a mistake in what was asked
+"""
+
+
 def build_parser() -> argparse.ArgumentParser:
     """The flags of this command."""
-    parser = CommandParser(prog="python -m digits_core.data", description="Check, draw, preview and convert data sets.")
+    parser = CommandParser(
+        prog="python -m digits_core.data", description="Check, draw, preview and convert data sets.", epilog=_EPILOG
+    )
     actions = parser.add_subparsers(
         dest="action", required=True, metavar="check|draw|preview|convert", parser_class=CommandParser
     )
 
-    check = actions.add_parser("check", help="read everything once and list every problem")
+    check = actions.add_parser(
+        "check",
+        help="read everything once and list every problem",
+        description="Read everything once and list every problem.",
+    )
     check.add_argument("folder", metavar="FOLDER", help="COCO folder: train.json, valid.json, train/, valid/")
     add_layout_flags(check)
     check.set_defaults(handler=_check)
 
-    draw = actions.add_parser("draw", help="write drawn house numbers as a COCO folder")
+    draw = actions.add_parser(
+        "draw",
+        help="write drawn house numbers as a COCO folder",
+        description="Write drawn house numbers as a COCO folder.",
+    )
     draw.add_argument("-o", "--out", type=Path, required=True, metavar="FOLDER", help="new folder")
     draw.add_argument("--train", type=at_least(1), default=320, metavar="N", help="training images (default 320)")
     draw.add_argument("--valid", type=at_least(1), default=160, metavar="N", help="validation images (default 160)")
     draw.add_argument("--seed", type=at_least(0), default=0, metavar="N", help="0 draws the built-in images (default)")
     draw.set_defaults(handler=_draw)
 
-    preview = actions.add_parser("preview", help="draw a sheet of augmented training images with their boxes")
+    preview = actions.add_parser(
+        "preview",
+        help="draw a sheet of augmented training images with their boxes",
+        description="Draw a sheet of augmented training images with their boxes.",
+    )
     preview.add_argument("--data", default="drawn", metavar="FOLDER", help="COCO folder, or 'drawn' (default)")
     add_layout_flags(preview)
     preview.add_argument(
@@ -64,7 +89,11 @@ def build_parser() -> argparse.ArgumentParser:
     preview.add_argument("-o", "--out", type=Path, required=True, metavar="FILE.png", help="picture to write")
     preview.set_defaults(handler=_preview)
 
-    convert = actions.add_parser("convert", help="turn SVHN's own folders (digitStruct.mat) into a COCO folder")
+    convert = actions.add_parser(
+        "convert",
+        help="turn SVHN's own folders (digitStruct.mat) into a COCO folder",
+        description="Turn SVHN's own folders (digitStruct.mat) into a COCO folder.",
+    )
     convert.add_argument(
         "folder", type=Path, metavar="SVHN", help="holds train/ (and extra/, test/) with digitStruct.mat"
     )

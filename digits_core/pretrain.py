@@ -24,9 +24,16 @@ SETTINGS: dict[str, float | int | str] = {
 }
 
 
+_EPILOG = """
+examples:
+  python -m digits_core.pretrain -o weights/tiny
+  python -m digits_core.pretrain -o weights/resnet50 --set model.backbone=resnet50 --set model.live_batch_norm=true
+"""
+
+
 def build_parser() -> argparse.ArgumentParser:
     """The flags of this command."""
-    parser = CommandParser(prog="python -m digits_core.pretrain", description=__doc__)
+    parser = CommandParser(prog="python -m digits_core.pretrain", description=__doc__, epilog=_EPILOG)
     parser.add_argument("-o", "--out", type=Path, required=True, help="folder of the new checkpoint")
     parser.add_argument("--images", type=at_least(1), default=16000, help="drawn training images (default 16000)")
     parser.add_argument("--images-per-epoch", type=at_least(1), default=4000, help="between evaluations (default 4000)")

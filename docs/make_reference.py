@@ -78,7 +78,7 @@ def _command(page: io.StringIO, parser: ArgumentParser) -> None:
     if actions:
         page.write("| flag | meaning |\n| --- | --- |\n")
     for action in actions:
-        name = ", ".join(action.option_strings) or str(action.metavar)
+        name = ", ".join(action.option_strings) or str(action.metavar or action.dest)
         value = action.metavar or ("|".join(map(str, action.choices)) if action.choices else "")
         shown = f"{name} {value}".strip() if action.option_strings and action.nargs != 0 else name
         page.write(f"| `{_cell(shown)}` | {_cell(action.help or '')} |\n")

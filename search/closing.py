@@ -14,6 +14,7 @@ from results.compare import confirmation_words, twin_words
 from results.guard import left_out_words
 from results.leaderboard import print_board
 from results.record import RunRecord
+from results.schema import FAILED
 from results.store import BEST_FILE, leaderboard_table
 from results.tables import write_text
 from results.terminal import open_console
@@ -34,7 +35,12 @@ def print_end(
         console.print(line, markup=False, soft_wrap=True)
     winner = record.winner()
     if winner is None:
-        loud.print("no trial has a score; see the reasons above" if record.trials else "no trial was started")
+        if not record.trials:
+            loud.print("no trial was started")
+        elif any(trial.stop_reason for trial in record.trials.values() if trial.status in FAILED):
+            loud.print("no trial has a score; see the reasons above")
+        else:
+            loud.print("no trial has a score: none came to the end of its first epoch")
     else:
         best = TrainConfig.from_flat(winner.config)
         if winner.optima:

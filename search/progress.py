@@ -171,10 +171,14 @@ class Progress:
             f"  {score}  best {self._best(record)}  {setting_words(trial.config, self._base)}{state}"
         )
 
+    def _leads(self, record: RunRecord) -> list[TrialRecord]:
+        """The settings with a score, best first; those with further seeds come first on the board alone."""
+        scored = [one for one in record.settings() if record.value(one) is not None]
+        return sorted(scored, key=lambda one: -(record.standing(one) or 0.0))
+
     def _best(self, record: RunRecord) -> str:
-        winner = record.winner()
-        best = None if winner is None else winner.best(record.metric)
-        return "-" if winner is None or best is None else f"{best[record.metric]:.2f} ({winner.trial_id})"
+        leads = self._leads(record)
+        return f"{record.standing(leads[0]):.2f} ({leads[0].trial_id})" if leads else "-"
 
     def _interval(self, record: RunRecord, trial: TrialRecord) -> str:
         """The interval of a trial's score, once it has been worked out."""
@@ -231,7 +235,7 @@ class Progress:
 
     def leaders(self, record: RunRecord) -> Table | Text:
         """The best settings so far."""
-        leads = [one for one in record.settings() if record.value(one) is not None][:LEADERS]
+        leads = self._leads(record)[:LEADERS]
         if not leads:
             return Text("")
         table = Table(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False)
@@ -243,7 +247,7 @@ class Progress:
             name = f" ({trial.baseline})" if trial.baseline else ""
             table.add_row(
                 trial.trial_id,
-                f"{record.value(trial) or 0:.2f}",
+                f"{record.standing(trial) or 0:.2f}",
                 Text(self._interval(record, trial)),
                 f"{trial.num_epochs}/{self._epochs}",
                 spark(curve, low, high),
@@ -268,8 +272,7 @@ class Progress:
         states = [trial.status for trial in trials]
         ended = sum(state in ENDED for state in states)
         failed = sum(state in FAILED for state in states)
-        winner = record.winner()
-        interval = "" if winner is None else f" {self._interval(record, winner)}".rstrip()
+        interval = "".join(f" {self._interval(record, lead)}".rstrip() for lead in self._leads(record)[:1])
         first = (
             f"{ended} of {self._trials} trials ended ({states.count('stopped')} stopped, {failed} failed)   best "
             f"{self._best(record)}{interval}"

@@ -300,7 +300,8 @@ def _dry_run(settings: Any) -> int:
         )
         took = " to ".join(dict.fromkeys(hours_words(end) for end in (cost.least_seconds, cost.most_seconds)))
         costs = (
-            f"would take: {took}, {size_words(cost.disk_bytes)} of disk, {size_words(cost.memory_bytes)} of memory "
+            f"would take: {took} of training once it has started, {size_words(cost.disk_bytes)} of disk, "
+            f"{size_words(cost.memory_bytes)} of memory "
             f"({speed.train_per_second:.0f} training and {speed.eval_per_second:.0f} validation images a second and "
             "slot, by a few steps of the default setting)\n"
         )

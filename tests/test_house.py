@@ -74,7 +74,9 @@ def test_every_command_has_help_for_itself_and_every_flag(name, capsys):
     assert f"python -m {name}" in capsys.readouterr().out
     parser = COMMANDS[name].build_parser()
     assert parser.description
-    assert re.search(rf"^ *(example: )?python -m {name} |^example.*\n? *python -m {name}", parser.epilog or "", re.MULTILINE)
+    assert re.search(
+        rf"^ *(example: )?python -m {name} |^example.*\n? *python -m {name}", parser.epilog or "", re.MULTILINE
+    )
     for action in parser._actions:
         assert action.help or action.choices, action
 
@@ -97,7 +99,7 @@ def test_commands_named_in_documents_exist():
 
 def test_flags_named_in_the_readme_exist():
     flags = {flag for module in COMMANDS.values() for flag in re.findall(r"--[a-z-]+", _help(module.build_parser()))}
-    flags |= {"--help"}
+    flags |= {"--help", "--logdir"}  # TensorBoard's
     named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", (ROOT / "README.md").read_text()))
     assert named <= flags
 

@@ -26,6 +26,7 @@ FLAG = re.compile(r"(?<![\w-])--[a-z][a-z0-9-]*")
 
 FOREIGN_FLAGS = {
     "--logdir",  # tensorboard
+    "--port",  # mlflow server
     "--no-wait",  # ray job submit
     "--kills",  # tests/chaos/storm.py
     "--minutes",  # tests/chaos/fuzz.py
