@@ -50,7 +50,7 @@ test-more: $(STAMP) ## Run the tests that take a browser, servers, a notebook an
 	@$(BIN)/python -m pytest -p no:cacheprovider -m "browser or tools or site" tests/pages tests/tools tests/site
 
 docs: $(STAMP) ## Build the documentation as a site in site/
-	@$(BIN)/python -m mkdocs build --strict --quiet --site-dir site
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet --site-dir site
 	@echo "open site/index.html"
 
 check: $(STAMP) ## Format, lint, types and import contracts

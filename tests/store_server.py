@@ -6,6 +6,7 @@ import time
 from contextlib import contextmanager
 
 import boto3
+from botocore.config import Config
 from moto.server import DomainDispatcherApplication, create_backend_app
 from werkzeug.serving import WSGIRequestHandler, make_server
 
@@ -55,6 +56,7 @@ def store(bucket="digits", seed=0):
     client = boto3.client(
         "s3", endpoint_url=url, aws_access_key_id=KEYS["AWS_ACCESS_KEY_ID"], region_name="us-east-1",
         aws_secret_access_key=KEYS["AWS_SECRET_ACCESS_KEY"],
+        config=Config(retries={"total_max_attempts": 20}),  # the test's own view of a store that fails
     )  # fmt: skip
     client.create_bucket(Bucket=bucket)
     try:
