@@ -17,7 +17,9 @@ def run(notebook: Any, folder: Path) -> None:
     """Execute every cell in a folder; the first that fails ends it with nbclient's error."""
     root = str(NOTEBOOK.parents[1])
     os.environ["PYTHONPATH"] = os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
-    NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(folder)}}).execute()
+    NotebookClient(
+        notebook, timeout=300, coalesce_streams=True, resources={"metadata": {"path": str(folder)}}
+    ).execute()
 
 
 def clean(notebook: Any) -> None:
