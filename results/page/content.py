@@ -224,7 +224,7 @@ def _pictures(run: OpenedRun) -> list[dict[str, Any]]:
             "How far validation falls behind training; a line that climbs is a model that learns its training images "
             "by heart.",
             plot_overfitting,
-            "no epoch yet",
+            "no loss was measured",
         ),
         (
             "pareto",
@@ -232,7 +232,7 @@ def _pictures(run: OpenedRun) -> list[dict[str, Any]]:
             "Each trained model by box quality and numbers read; colour is training speed. Stars are beaten by no "
             "other model in all three.",
             plot_pareto,
-            "no trial with scores yet",
+            "no trial has all three: the categories are no digits, or nothing was trained",
         ),
         (
             "importances",

@@ -55,8 +55,10 @@ def plot_curves(run: str | Path | OpenedRun, *, metric: str | None = None, top: 
     return finish(figure, f"{opened.name}: {SHOWN.get(column, column)} over epochs", height=420)
 
 
-def plot_overfitting(run: str | Path | OpenedRun, *, top: int = TOP) -> go.Figure:
+def plot_overfitting(run: str | Path | OpenedRun, *, top: int = TOP) -> go.Figure | None:
     """Validation loss minus training loss over epochs, and training mAP minus valid mAP where both were measured.
+
+    None where no loss was measured, as of a model that was only swept.
 
     Raises:
         RunError: it is no run.
@@ -72,12 +74,16 @@ def plot_overfitting(run: str | Path | OpenedRun, *, top: int = TOP) -> go.Figur
         for place, (high, low, _) in enumerate(gaps, start=1):
             values = {epoch: _minus(one.get(high), one.get(low)) for epoch, one in lead.epochs.items()}
             _line(figure, number, plain(name), lead, values, place=place)
+    if not any(len(trace.x) for trace in figure.data):
+        return None
     figure.update_xaxes(title="epoch", dtick=_step(leads))
     return finish(figure, f"{opened.name}: overfitting")
 
 
-def plot_pareto(run: str | Path | OpenedRun) -> go.Figure:
-    """Box quality against numbers read, coloured by training speed; what no other trial beats in all three is ringed.
+def plot_pareto(run: str | Path | OpenedRun) -> go.Figure | None:
+    """Box quality against numbers read, coloured by training speed; stars are beaten by no other trial in all three.
+
+    None where no trial has all three, as where the categories are no digits.
 
     Raises:
         RunError: it is no run.
@@ -89,21 +95,22 @@ def plot_pareto(run: str | Path | OpenedRun) -> go.Figure:
         values = [None if best is None else best.get(name) for name in _GOALS]
         if None not in values:
             found.append((trial, [float(value) for value in values if value is not None]))
+    if not found:
+        return None
     figure = go.Figure()
-    if found:
-        goals = np.array([values for _, values in found])
-        front = pareto_front(goals)
-        names = [plain(name) for name in setting_names(opened.record, [trial for trial, _ in found])]
-        figure.add_scatter(
-            x=goals[:, 0], y=goals[:, 1], text=names, mode="markers", showlegend=False,
-            marker={
-                "size": np.where(front, 14, 8), "color": goals[:, 2], "colorscale": SCALE, "showscale": True,
-                "colorbar": {"title": {"text": "images/s"}, "thickness": 12},
-                "symbol": ["star" if one else "circle" for one in front],
-                "line": {"color": FAINT, "width": np.where(front, 1.5, 0.5)},
-            },
-            hovertemplate="%{text}<br>mAP %{x:.3f}, numbers %{y:.3f}, %{marker.color:.0f} images/s<extra></extra>",
-        )  # fmt: skip
+    goals = np.array([values for _, values in found])
+    front = pareto_front(goals)
+    names = [plain(name) for name in setting_names(opened.record, [trial for trial, _ in found])]
+    figure.add_scatter(
+        x=goals[:, 0], y=goals[:, 1], text=names, mode="markers", showlegend=False,
+        marker={
+            "size": np.where(front, 14, 8), "color": goals[:, 2], "colorscale": SCALE, "showscale": True,
+            "colorbar": {"title": {"text": "images/s"}, "thickness": 12},
+            "symbol": ["star" if one else "circle" for one in front],
+            "line": {"color": FAINT, "width": np.where(front, 1.5, 0.5)},
+        },
+        hovertemplate="%{text}<br>mAP %{x:.3f}, numbers %{y:.3f}, %{marker.color:.0f} images/s<extra></extra>",
+    )  # fmt: skip
     figure.update_xaxes(title="mAP", tickformat=".2f")
     figure.update_yaxes(title="numbers read right", tickformat=".2f")
     return finish(figure, f"{opened.name}: what is reached together (stars: beaten by no other in all three)")
