@@ -257,7 +257,8 @@ class RunRecord:
     def value(self, trial: TrialRecord) -> float | None:
         """The run's metric at a trial's best epoch; None without one, or when it failed."""
         best = None if trial.status in FAILED else trial.best(self.metric)
-        return None if best is None else float(best[self.metric])
+        found = None if best is None else best.get(self.metric)  # a retraining on all images has none
+        return None if found is None else float(found)
 
     def fresh_seeds(self) -> dict[str, list[TrialRecord]]:
         """Whole trainings with seeds that no choice has looked at, in the order of their ids, by their setting."""

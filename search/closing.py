@@ -48,12 +48,12 @@ def print_end(
         write_text(folder / BEST_FILE, best.to_toml())
         [row] = board[board["trial_id"] == winner.trial_id].to_dict("records")
         for line in [
-            *winner_words(record, plan.base, row),
+            *winner_words(record, plan.probe_config(), row),
             *verdict_words(record, whole_board(record, folder, record.metric)),
         ]:
             console.print(line, markup=False, soft_wrap=True)
         if console.quiet:
-            leads = winner_words(record, plan.base, row)[1]
+            leads = winner_words(record, plan.probe_config(), row)[1]
             loud.print(f"{leads}; run folder {folder}", markup=False, soft_wrap=True)
         files = f"leaderboard.parquet, epochs.parquet, {BEST_FILE} (the winner's settings), events.jsonl"
         console.print(

@@ -47,7 +47,9 @@ def print_status(path: str) -> int:
     if running and writer:
         progress.console.print(progress.table(record))
     progress.console.print(progress.leaders(record))
-    progress.console.print(progress.summary(record), markup=False, soft_wrap=True)
+    summary = progress.summary(record)
+    words = summary if writer else summary.partition("\n")[0]  # nothing is left of what nobody drives
+    progress.console.print(words, markup=False, soft_wrap=True)
     for trial in _troubled(record):
         words = f"{trial.trial_id} {trial.status}: {trial.stop_reason}"
         progress.console.print(printable(words), style="yellow", markup=False, soft_wrap=True)

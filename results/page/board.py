@@ -83,7 +83,8 @@ def board_of(run: OpenedRun) -> dict[str, Any]:
     knobs = knob_columns(board)
     shown_knobs = [knob for knob in knobs if whole[knob].astype(str).nunique() > 1]
     metric = run.metric
-    scores = [metric, *(name for name in _SCORES if name != metric)]
+    measured = [name for name in _SCORES if name != metric and whole[name].notna().any()]
+    scores = [metric, *measured]
     columns = [
         *_FIRST,
         *(Column(name, SHOWN.get(name, name), True, False, _SCORES.get(name, "")) for name in scores[:1]),

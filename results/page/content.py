@@ -74,11 +74,14 @@ def content_of(run: OpenedRun, number: int) -> dict[str, Any]:
 
 
 def _state(run: OpenedRun) -> str:
-    trials = [one for one in run.record.trials.values() if one.status != "screened"]
+    trials = [one for one in run.record.trials.values() if one.status != "screened" and one.role != "retrain"]
     ended = sum(one.status in ENDED for one in trials)
+    space = run.about.get("space")
+    asked = space.get("trials") if isinstance(space, dict) else None
+    asked = max(asked if isinstance(asked, int) else 0, len(trials))
     if run.live:
-        return f"running: {ended} of {len(trials)} trials so far ended"
-    return "ended" if ended == len(trials) else f"interrupted: {ended} of {len(trials)} trials ended"
+        return f"running: {ended} of {asked} trials ended"
+    return "ended" if ended == len(trials) else f"interrupted: {ended} of {asked} trials ended"
 
 
 def _data_words(data: dict[str, Any]) -> str:
@@ -147,7 +150,9 @@ def _verdicts(run: OpenedRun) -> list[str]:
     lines = [line.strip() for line in verdict_words(run.record, judged)]
     for one in judged[:1]:
         if not any(f"({one.second})" in line for line in lines):
-            lines.insert(0, f"against the next ({one.second}): {one.words}")
+            known = one.difference is not None or not run.live
+            words = one.words if known else "not known before both have ended"
+            lines.insert(0, f"against the next ({one.second}): {words}")
     return lines
 
 
@@ -187,7 +192,7 @@ def _commands(run: OpenedRun) -> list[tuple[str, str]]:
         found += [
             ("train the winner again", f"python -m search.retrain {folder} --replicates 3"),
             (
-                "predict",
+                "predict" if winner.checkpoint else "then predict",
                 f"python -m digits_core.predict {folder}/{winner.checkpoint or 'models/' + winner.trial_id + '-r1'} "
                 "IMAGES -o predictions",
             ),
@@ -297,7 +302,9 @@ def _pictures(run: OpenedRun) -> list[dict[str, Any]]:
     found = []
     for key, title, words, draw, why_not in drawn:
         figure = None
-        if run.record.winner() is not None:
+        if run.record.winner() is None:
+            why_not = "no trained model yet"
+        else:
             try:
                 figure = draw(run)
             except RunError as error:

@@ -180,11 +180,17 @@
     addEventListener("afterprint", () => plots.forEach((plot) => draw(plot, current())));
   }
 
-  const keep = () => memory.write({ runs: states, top: scrollY });
+  let typed = 0;
+  addEventListener("input", () => { typed = Date.now(); }, true);
+  const filters = [...document.querySelectorAll(".filter")];
+  const keep = () => memory.write({ runs: states, top: scrollY, typing: filters.indexOf(document.activeElement) });
   addEventListener("pagehide", keep);
   const seconds = Number(document.body.dataset.watch);
   if (seconds) {
     if (remembered.top) scrollTo(0, remembered.top);
-    setInterval(() => { if (!document.hidden && !document.activeElement.closest("input, select")) { keep(); location.reload(); } }, seconds * 1000);
+    if (remembered.typing >= 0) filters[remembered.typing]?.focus({ preventScroll: true });
+    // Not under somebody's fingers: what is typed, opened and sorted comes back, but half a word would be lost.
+    const quiet = () => !document.hidden && Date.now() - typed > 3000 && document.activeElement.tagName !== "SELECT";
+    setInterval(() => { if (quiet()) { keep(); location.reload(); } }, seconds * 1000);
   }
 })();

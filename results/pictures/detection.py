@@ -65,7 +65,9 @@ def plot_thresholds(run: str | Path | OpenedRun, *, task: int = 1, trial: str | 
     swept = swept[(swept["max_detections"] == common) & swept[column].notna()]
     kinds = [(False, "NMS within classes"), (True, "NMS across classes")]
     figure = make_subplots(rows=1, cols=2, subplot_titles=[words for _, words in kinds], shared_yaxes=True)
-    best = swept.loc[swept[column].astype(float).idxmax()]
+    best = swept.loc[swept[column].astype(float).idxmax()].to_dict()
+    if f"task{task}_nms" in chosen.optima:  # of equals the one that the record names
+        best |= {name: chosen.optima[f"task{task}_{name}"] for name in ("nms", "score", "class_agnostic")}
     low, high = float(swept[column].min()), float(swept[column].max())
     for place, (agnostic, _) in enumerate(kinds, start=1):
         grid = swept[swept["class_agnostic"] == agnostic].pivot_table(index="nms", columns="score", values=column)

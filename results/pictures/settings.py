@@ -98,7 +98,11 @@ def scored_settings(run: str | Path | OpenedRun) -> Scored:
                 for name, one in mine.items()
             }
             if mine:
-                study.add_trial(optuna.trial.create_trial(params=mine, distributions=kinds, value=value))
+                study.add_trial(
+                    optuna.trial.create_trial(
+                        params=mine, distributions=kinds, value=value, user_attrs={"trial": trial.trial_id}
+                    )
+                )
     label = f"{SHOWN.get(metric, metric)}" + ("" if alike else f" after epoch {common}")
     return Scored(study, None if alike else common, label)
 
@@ -117,7 +121,9 @@ def plot_parallel(run: str | Path | OpenedRun) -> go.Figure | None:
 
     figure = plot_parallel_coordinate(scored.study, params=scored.everywhere, target_name=scored.label)
     figure.update_traces(selector={"mode": "markers"}, marker={"colorscale": RISE, "reversescale": False})
-    for line in figure.select_traces(selector={"mode": "lines"}):  # each from its score, within 0 to 1
+    lines = list(figure.select_traces(selector={"mode": "lines"}))  # each from its score, within 0 to 1
+    for line, name in zip(lines, _names(scored, scored.everywhere), strict=True):
+        line.hovertemplate = f"{name}<br>{line.hovertemplate}"
         line.update(line={"color": sample_colorscale(RISE, [float(line.y[0])])[0], "width": 1.8}, opacity=0.8)
     figure = finish(figure, f"{opened.name}: settings and {scored.label}", height=400)
     return figure.update_layout(margin={"l": 90, "r": 30, "b": 40})
@@ -175,12 +181,15 @@ def plot_slices(run: str | Path | OpenedRun) -> go.Figure | None:
 
     figure = plot_slice(scored.study, params=scored.parameters, target_name=scored.label)
     figure.update_traces(
-        marker={"colorscale": RISE, "size": 8, "line": {"color": FAINT, "width": 0.5}, "colorbar": {"title": "trial"}}
+        marker={"colorscale": RISE, "size": 8, "line": {"color": FAINT, "width": 0.5}, "colorbar": {"title": "order"}}
     )
-    for trace in figure.data:  # Optuna quotes choices that are text
+    for parameter, trace in zip(scored.parameters, figure.data, strict=True):
+        trace.text = _names(scored, [parameter])
+        trace.hovertemplate = f"%{{text}}<br>{parameter} %{{x}}<extra></extra>"
         if any(isinstance(value, str) for value in trace.x):
-            trace.x = [str(value).strip("'") for value in trace.x]
+            trace.x = [str(value).strip("'") for value in trace.x]  # Optuna quotes choices that are text
     figure.for_each_xaxis(lambda axis: axis.update({"dtick": 1} if axis.type == "log" else {"nticks": 4}))
+    figure.update_xaxes(exponentformat="e")
     figure.update_yaxes(tickformat=".2f")
     return finish(figure, f"{opened.name}: {scored.label} by each parameter").update_layout(width=None)
 
@@ -205,6 +214,15 @@ def plot_contours(run: str | Path | OpenedRun) -> go.Figure | None:
         selector={"type": "scatter"}, marker={"symbol": MARKERS[0], "size": 7, "line": {"color": "white", "width": 1}}
     )
     return finish(figure, f"{opened.name}: {scored.label} over two parameters", height=420)
+
+
+def _names(scored: Scored, parameters: list[str]) -> list[str]:
+    """Trial and score of each setting that has all of some parameters."""
+    return [
+        f"{trial.user_attrs['trial']}: {scored.label} {trial.value or 0:.3f}"
+        for trial in scored.study.get_trials(deepcopy=False)
+        if all(name in trial.params for name in parameters)
+    ]
 
 
 def _several(scored: Scored) -> bool:

@@ -33,7 +33,8 @@ def plot_curves(run: str | Path | OpenedRun, *, metric: str | None = None, top: 
     record, column = opened.record, metric or opened.metric
     leads = [lead for lead in record.settings() if lead.epochs]
     figure = go.Figure()
-    behind = [trial for trial in record.trials.values() if trial.epochs and trial not in leads[:top]]
+    others = [trial for trial in record.trials.values() if trial.epochs and trial.role != "retrain"]
+    behind = [trial for trial in others if trial not in leads[:top]]
     for name, some, alpha in (
         ("stopped or failed", [one for one in behind if one.status in ("stopped", *FAILED)], 0.35),
         ("others", [one for one in behind if one.status not in ("stopped", *FAILED)], 0.7),

@@ -34,7 +34,7 @@ def draw_all(page):
     for plot in page.query_selector_all(".plot"):
         plot.scroll_into_view_if_needed()
         page.wait_for_timeout(60)
-    page.locator(".plot:not([data-drawn])").first.wait_for(state="detached", timeout=8000)
+    page.locator(".plot:not([data-drawn])").first.wait_for(state="detached", timeout=60000)
 
 
 def test_no_fault_and_no_request_in_light_and_dark(open_page, path):
@@ -179,11 +179,10 @@ def test_a_page_that_follows_a_search_keeps_what_was_typed_and_opened(open_page,
     page = open_page(folder / "report.html")
     page.locator(".open", has_text="t0002").click()
     page.locator(".filter").fill("stopped")
-    page.locator(".filter").blur()
     events.write("end", trial_id="t0900", status="failed", reason="another end")
     events.close()
     write_report([open_run(folder)], folder / "report.html")
-    page.locator("body:not([data-watch])").wait_for(timeout=8000)
+    page.locator("body:not([data-watch])").wait_for(timeout=60000)
     assert page.locator(".filter").input_value() == "stopped"
     assert trials(page) == ["t0002"]
     assert page.locator("td.more").count() == 1

@@ -135,3 +135,23 @@ def test_a_mistake_is_one_sentence(run, tmp_path, make, arguments, said, capsys)
     assert said in captured.err
     assert captured.err.count("\n") == 1
     assert captured.out == ""
+
+
+def test_a_retraining_without_scores_stands_in_nobodys_way(tmp_path, capsys):
+    from digits_core.anchors import setting_digest
+    from digits_core.config import TrainConfig
+
+    made = Searched(tmp_path / "runs" / "retrained")
+    made.trial("t0000", 0.9)
+    made.trial("t0001", 0.6, **{"optim.lr": 0.002})
+    config = TrainConfig()
+    made.events.write(
+        "trial", trial_id="t0000-r1", space="s", role="retrain", baseline=None, config=config.to_flat(), parent="t0000",
+        config_hash=setting_digest(config), seed=9, params={}, optuna_number=None, trained_on="train+valid",
+    )  # fmt: skip
+    made.events.write("report", trial_id="t0000-r1", epoch=2, early_stopped=False, train_loss=0.5)
+    made.events.write("claim", trial_id="t0000-r1", epoch=2)
+    made.events.write("end", trial_id="t0000-r1", status="finished", reason=None)
+    made.done()
+    assert compare.main([str(tmp_path / "runs" / "retrained")]) == 0
+    assert "t0000 against t0001" in capsys.readouterr().out

@@ -153,7 +153,7 @@ def test_a_running_search_is_read_without_writing_into_its_folder(tmp_path):
     assert not opened.ended
     page = report.render([opened], watch=5)
     assert 'data-watch="5"' in page
-    assert "running: 1 of 1 trials" in page
+    assert "running: 1 of 1 trials ended" in page
     assert sorted(tmp_path.rglob("*")) == before
     made.done()
 
