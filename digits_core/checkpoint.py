@@ -172,8 +172,9 @@ def load_training(folder: Path, model: nn.Module, optimizer: torch.optim.Optimiz
         if name not in parameters:
             raise WeightsError(f"{folder / TRAINING_FILE} does not fit its model: unknown parameter {name}")
         parameter = parameters[name]
-        # AdamW counts steps on the CPU, in one number.
-        optimizer.state[parameter][slot] = tensor if tensor.ndim == 0 else tensor.to(parameter.device)
+        if tensor.ndim:  # laid out in memory as its parameter, for the fused optimiser walks both side by side
+            tensor = torch.empty_like(parameter, dtype=tensor.dtype).copy_(tensor)
+        optimizer.state[parameter][slot] = tensor
     return load_state(folder)
 
 

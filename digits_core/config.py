@@ -269,7 +269,7 @@ class RuntimeConfig:
     seed: int = knob(0, "seed of weights, data order and sampling", low=0, high=2**31 - 1)
     precision: str = knob(
         "auto",
-        "arithmetic: auto is bfloat16 on a GPU that has it, float32 elsewhere",
+        "arithmetic: auto is bfloat16 on a GPU or CPU that computes it in hardware, float32 elsewhere",
         choices=("auto", "float32", "bfloat16"),
     )
     micro_batch: int | None = knob(

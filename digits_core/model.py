@@ -8,7 +8,6 @@ from torch import Tensor, nn
 from torchvision.models.detection import FasterRCNN
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor
-from torchvision.ops import MultiScaleRoIAlign
 
 from digits_core.anchors import anchors_of
 from digits_core.backbones import COCO_WEIGHTS, build_backbone, build_box_head, build_rpn_head, download
@@ -17,6 +16,8 @@ from digits_core.config import NUM_LEVELS, ModelConfig, TrainConfig
 from digits_core.errors import ConfigError, UserError, WeightsError
 from digits_core.knob import parse_numbers
 from digits_core.labels import NUM_CLASSES
+from digits_core.proposals import ProposalNetwork
+from digits_core.roi_align import PyramidRoIAlign
 
 DRAWN_WEIGHTS = Path(__file__).parent / "weights" / "tiny_drawn"
 """Folder of the shipped weights: a checkpoint like any other, in half precision."""
@@ -67,22 +68,13 @@ def build_model(config: TrainConfig, *, num_classes: int = NUM_CLASSES) -> tuple
     predictor = FastRCNNPredictor(head_width, num_classes)
     anchors = _anchor_generator(model)  # the RPN head comes last, as in torchvision: so a seed gives the same weights
     levels = [str(level) for level in range(model.roi_levels)]
-    pool = MultiScaleRoIAlign(levels, model.roi_output_size, model.roi_sampling_ratio)
+    pool = PyramidRoIAlign(levels, model.roi_output_size, model.roi_sampling_ratio)
     detector = FasterRCNN(
         backbone,
         min_size=model.min_size,
         max_size=model.max_size,
         rpn_anchor_generator=anchors,
         rpn_head=build_rpn_head(model, backbone.out_channels, anchors.num_anchors_per_location()[0]),
-        rpn_pre_nms_top_n_train=model.rpn_pre_nms_top_n_train,
-        rpn_pre_nms_top_n_test=model.rpn_pre_nms_top_n_test,
-        rpn_post_nms_top_n_train=model.rpn_post_nms_top_n_train,
-        rpn_post_nms_top_n_test=model.rpn_post_nms_top_n_test,
-        rpn_nms_thresh=model.rpn_nms,
-        rpn_fg_iou_thresh=model.rpn_fg_iou,
-        rpn_bg_iou_thresh=model.rpn_bg_iou,
-        rpn_batch_size_per_image=model.rpn_batch_size,
-        rpn_positive_fraction=model.rpn_positive_fraction,
         box_roi_pool=pool,
         box_head=box_head,
         box_predictor=predictor,
@@ -94,6 +86,17 @@ def build_model(config: TrainConfig, *, num_classes: int = NUM_CLASSES) -> tuple
         box_batch_size_per_image=model.roi_batch_size,
         box_positive_fraction=model.roi_positive_fraction,
         **({} if model.fixed_size is None else {"fixed_size": (model.fixed_size, model.fixed_size)}),
+    )
+    detector.rpn = ProposalNetwork(
+        anchors,
+        detector.rpn.head,
+        model.rpn_fg_iou,
+        model.rpn_bg_iou,
+        model.rpn_batch_size,
+        model.rpn_positive_fraction,
+        {"training": model.rpn_pre_nms_top_n_train, "testing": model.rpn_pre_nms_top_n_test},
+        {"training": model.rpn_post_nms_top_n_train, "testing": model.rpn_post_nms_top_n_test},
+        model.rpn_nms,
     )
     return detector, _load_initial(detector, model)
 

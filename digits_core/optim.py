@@ -16,11 +16,12 @@ ONECYCLE_START, ONECYCLE_END = 1 / 25, 1 / 25e4
 
 
 def build_optimizer(parameters: Iterable[nn.Parameter], config: OptimConfig) -> torch.optim.Optimizer:
-    """AdamW or SGD over the parameters that train."""
+    """AdamW or SGD over the parameters that train; one kernel updates them all."""
     trained = [parameter for parameter in parameters if parameter.requires_grad]
+    lr, decay = config.peak_lr, config.weight_decay
     if config.optimizer == "adamw":
-        return torch.optim.AdamW(trained, lr=config.peak_lr, weight_decay=config.weight_decay)
-    return torch.optim.SGD(trained, lr=config.peak_lr, momentum=config.momentum, weight_decay=config.weight_decay)
+        return torch.optim.AdamW(trained, lr=lr, weight_decay=decay, fused=True)
+    return torch.optim.SGD(trained, lr=lr, momentum=config.momentum, weight_decay=decay, fused=True)
 
 
 def lr_at(config: OptimConfig, step: int, steps_per_epoch: int) -> float:

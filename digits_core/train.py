@@ -277,7 +277,7 @@ def open_run(
     chosen = choose_device(device)
     torch.manual_seed(derived_seed("weights", config.runtime.seed))
     model, loaded = build_model(config, num_classes=data.categories.num_classes)
-    model.to(chosen).train()
+    model.to(chosen, memory_format=torch.channels_last).train()
     state = TrainingState(epoch=0, step=0, best_epoch=0, best_value=None)
     stage = stage_of(config, 1 if resume_from is None else load_state(resume_from).epoch)
     optimizer = build_optimizer(model.parameters(), stage.config.optim)
@@ -400,12 +400,17 @@ def choose_device(device: str) -> torch.device:
 
 
 def choose_dtype(precision: str, device: torch.device) -> torch.dtype:
-    """The arithmetic of forward passes: bfloat16 where asked, or where `auto` finds a GPU that has it."""
-    if precision == "bfloat16":
-        return torch.bfloat16
-    if precision == "auto" and device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False):
-        return torch.bfloat16
-    return torch.float32
+    """The arithmetic of forward passes: bfloat16 where asked, or where `auto` finds a device that has it natively."""
+    native = computes_bfloat16(device) if precision == "auto" else precision == "bfloat16"
+    return torch.bfloat16 if native else torch.float32
+
+
+def computes_bfloat16(device: torch.device) -> bool:
+    """Whether a device multiplies bfloat16 in hardware, which then is faster than float32."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    has = getattr(torch.cpu, "get_capabilities", dict[str, bool])()  # older versions of torch do not tell
+    return bool(has.get("avx512_bf16") or has.get("amx_bf16"))
 
 
 def _save(run: Run, workdir: Path, improved: bool, resume_from: Path | None) -> Path:

@@ -79,7 +79,7 @@ def test_resnet50_v2_equals_torchvisions_own_builder_under_the_same_weights():
     with torch.inference_mode():
         mine, other = ours(image)[0], theirs(image)[0]
     for name in ("boxes", "scores", "labels"):
-        torch.testing.assert_close(mine[name], other[name])
+        torch.testing.assert_close(mine[name], other[name], atol=1e-3, rtol=1e-4)  # RoIAlign adds in another order
 
 
 @pytest.mark.parametrize("layers", [0, 2, 5])

@@ -1,0 +1,138 @@
+"""RoIAlign over a pyramid as weighted sums of feature rows: on a CPU several times as fast as torchvision's kernel.
+
+torchvision's CPU kernel works out every sampling point again for each channel, and adds gradients one number
+at a time. Here the sampling points of all RoIs and levels are worked out once; what remains is a sparse matrix
+times the features, a row of channels at a time, and its transpose for the gradient.
+"""
+
+import math
+from typing import Any
+
+import torch
+import torchvision
+from torch import Tensor
+from torch.nn import functional
+from torchvision.ops import MultiScaleRoIAlign
+
+CANONICAL_SCALE, CANONICAL_LEVEL, EPSILON = 224, 4, 1e-6
+"""A RoI of 224 px is read from level 4, one of half the size from the level below (Lin et al. 2017, equation 1)."""
+
+
+class PyramidRoIAlign(MultiScaleRoIAlign):
+    """torchvision's module with its numbers, to rounding; on a GPU and while it is exported, torchvision's own."""
+
+    def forward(self, x: dict[str, Tensor], boxes: list[Tensor], image_shapes: list[tuple[int, int]]) -> Tensor:
+        """Pool the features of each box.
+
+        Args:
+            x: feature maps [images, channels, height, width] by level.
+            boxes: float32 [num, 4], xyxy in pixels of the resized image, of each image.
+            image_shapes: (height, width) of each resized image.
+
+        Returns:
+            Features [all boxes, channels, output height, output width].
+        """
+        features = [map_ for name, map_ in x.items() if name in self.featmap_names]
+        if features[0].device.type != "cpu" or torchvision._is_tracing() or self.sampling_ratio < 1:
+            pooled: Tensor = super().forward(x, boxes, image_shapes)
+            return pooled
+        return pool(features, boxes, image_shapes, self.output_size, self.sampling_ratio)
+
+
+def pool(
+    features: list[Tensor],
+    boxes: list[Tensor],
+    image_shapes: list[tuple[int, int]],
+    output_size: tuple[int, int],
+    sampling_ratio: int,
+) -> Tensor:
+    """RoIAlign of every box on its level: see `PyramidRoIAlign.forward`.
+
+    Args:
+        features: the levels, each half as large as the one before.
+        boxes: of each image.
+        image_shapes: of each image.
+        output_size: height and width of what is pooled.
+        sampling_ratio: samples per bin and axis.
+
+    Source:
+        torchvision `ops.poolers` (levels and scales) and `roi_align_kernel.cpp`, aligned=False.
+    """
+    channels = features[0].shape[1]
+    rois = torch.cat(boxes)
+    image = torch.repeat_interleave(torch.tensor([len(some) for some in boxes]))
+    tallest, widest = (max(sides) for sides in zip(*image_shapes, strict=True))
+    scales = [2.0 ** round(math.log2(map_.shape[2] / tallest)) for map_ in features]
+    level = _levels(rois, scales)
+    shapes = torch.tensor([map_.shape[2:] for map_ in features])
+    sizes = [map_.shape[0] * map_.shape[2] * map_.shape[3] for map_ in features]
+    begins = torch.tensor([0, *sizes[:-1]]).cumsum(0)
+    height, width = shapes[level].unbind(1)
+    scaled = rois * torch.tensor(scales)[level, None]
+    left, top, right, bottom = scaled.unbind(1)
+    y, y_weight = _taps(top, bottom, height, output_size[0], sampling_ratio)
+    x, x_weight = _taps(left, right, width, output_size[1], sampling_ratio)
+    row = (begins[level] + image * height * width)[:, None, None] + y * width[:, None, None]
+    rows = row[:, :, None, :, None] + x[:, None, :, None, :]
+    weights = y_weight[:, :, None, :, None] * x_weight[:, None, :, None, :]
+    bins, taps = output_size[0] * output_size[1], 4 * sampling_ratio**2
+    table = torch.cat([map_.permute(0, 2, 3, 1).reshape(-1, channels) for map_ in features])
+    with torch.autocast("cpu", enabled=False):
+        pooled: Tensor = _WeightedRows.apply(  # type: ignore[no-untyped-call]
+            table.float(), rows.reshape(-1, taps).int(), weights.reshape(-1, taps)
+        )
+    by_channel = pooled.view(len(rois), bins, channels).transpose(1, 2)
+    return by_channel.reshape(len(rois), channels, *output_size).to(features[0].dtype)
+
+
+def _levels(rois: Tensor, scales: list[float]) -> Tensor:
+    """int64 [num]: the index of the level that each RoI is read from."""
+    first, last = (round(-math.log2(scale)) for scale in (scales[0], scales[-1]))
+    side = ((rois[:, 2] - rois[:, 0]) * (rois[:, 3] - rois[:, 1])).sqrt()
+    level = torch.floor(CANONICAL_LEVEL + torch.log2(side / CANONICAL_SCALE) + EPSILON)
+    return level.clamp(first, last).long() - first
+
+
+def _taps(start: Tensor, end: Tensor, limit: Tensor, bins: int, ratio: int) -> tuple[Tensor, Tensor]:
+    """Where along one axis each bin reads, and with what weight: int64 and float32 [num, bins, 2 * ratio].
+
+    Each sampling point reads the two cells around it; one outside the map by more than a cell reads nothing.
+    """
+    length = (end - start).clamp(min=1.0)
+    point = torch.arange(bins)[:, None] + (torch.arange(ratio) + 0.5) / ratio
+    at = start[:, None, None] + point * (length / bins)[:, None, None]
+    limit = limit[:, None, None]
+    share = ((at >= -1) & (at <= limit)).float() / ratio
+    at = at.clamp(min=0)
+    low = torch.minimum(at.long(), limit - 1)
+    high = torch.minimum(low + 1, limit - 1)
+    upper = (at - low) * (high > low)
+    cells = torch.stack([low, high], dim=-1)
+    weights = torch.stack([(1 - upper) * share, upper * share], dim=-1)
+    return cells.flatten(2), weights.flatten(2)
+
+
+class _WeightedRows(torch.autograd.Function):
+    """Weighted sums of rows of a table; its gradient is the same with the roles of rows and sums exchanged."""
+
+    @staticmethod
+    def forward(ctx: Any, table: Tensor, rows: Tensor, weights: Tensor) -> Tensor:
+        """float32 [sums, channels] from a table [rows, channels], int32 and float32 [sums, taps]."""
+        ctx.save_for_backward(rows, weights)
+        ctx.num_rows = len(table)
+        return functional.embedding_bag(rows, table, per_sample_weights=weights, mode="sum")
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        """float32 [rows, channels]."""
+        rows, weights = ctx.saved_tensors
+        ordered, order = torch.sort(rows.flatten(), stable=True)
+        begins = torch.searchsorted(ordered, torch.arange(ctx.num_rows, dtype=ordered.dtype))
+        taken = torch.div(order, rows.shape[1], rounding_mode="floor")
+        return (
+            functional.embedding_bag(
+                taken, gradients[0].contiguous(), begins, per_sample_weights=weights.flatten()[order], mode="sum"
+            ),
+            None,
+            None,
+        )

@@ -1,0 +1,126 @@
+"""What stands in for torchvision's own parts gives their numbers."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+from torchvision.models.detection.anchor_utils import AnchorGenerator
+from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
+from torchvision.ops import MultiScaleRoIAlign, nms
+
+from digits_core.checkpoint import TrainingState, load_training, save_model, save_training
+from digits_core.config import OptimConfig, TrainConfig
+from digits_core.optim import build_optimizer
+from digits_core.proposals import ProposalNetwork, first_survivors
+from digits_core.roi_align import PyramidRoIAlign
+
+CHANNELS = 5
+
+
+def boxes_within(draw, height, width, most=6):
+    coordinate = st.floats(0, 1, width=32)
+    boxes = []
+    for _ in range(draw(st.integers(0, most))):
+        x, y, w, h = (draw(coordinate) for _ in range(4))
+        boxes.append([x * width, y * height, x * width + w * 2 * width, y * height + h * 2 * height])
+    return torch.tensor(boxes).reshape(-1, 4).clamp(max=float(max(height, width)))
+
+
+@st.composite
+def scenes(draw):
+    """A pyramid over a padded batch, and boxes of all sizes, some over the border."""
+    images, levels = draw(st.integers(1, 3)), draw(st.integers(1, 4))
+    height, width = 32 * draw(st.integers(1, 12)), 32 * draw(st.integers(1, 12))
+    torch.manual_seed(draw(st.integers(0, 1000)))
+    features = {
+        str(level): torch.randn(images, CHANNELS, height // 2 ** (level + 2), width // 2 ** (level + 2))
+        for level in range(levels)
+    }
+    shapes = [(height, width)] + [(height - draw(st.integers(0, 12)), width) for _ in range(images - 1)]
+    return features, [boxes_within(draw, height, width) for _ in range(images)], shapes
+
+
+@settings(max_examples=60, deadline=None)
+@given(scenes(), st.integers(1, 7), st.integers(1, 3))
+def test_roi_align_and_its_gradient_are_torchvisions(scene, size, ratio):
+    features, boxes, shapes = scene
+    results = []
+    for kind in (PyramidRoIAlign, MultiScaleRoIAlign):
+        inputs = {name: one.clone().requires_grad_() for name, one in features.items()}
+        pooled = kind(list(features), size, ratio)(inputs, boxes, shapes)
+        torch.manual_seed(1)
+        pooled.backward(torch.randn(pooled.shape))
+        results.append((pooled.detach(), [one.grad for one in inputs.values()]))
+    (ours, our_gradients), (theirs, their_gradients) = results
+    torch.testing.assert_close(ours, theirs, atol=2e-4, rtol=1e-4)  # their float32 points lie a few ulp beside ours
+    for mine, other in zip(our_gradients, their_gradients, strict=True):
+        expected = torch.zeros_like(mine) if other is None else other  # they leave a level alone that no box reads
+        torch.testing.assert_close(mine, expected, atol=2e-3, rtol=1e-3)
+
+
+def test_roi_align_of_half_precision_keeps_it():
+    features = {"0": torch.randn(1, CHANNELS, 8, 8, dtype=torch.bfloat16)}
+    pooled = PyramidRoIAlign(["0"], 2, 2)(features, [torch.tensor([[1.0, 2.0, 20.0, 30.0]])], [(32, 32)])
+    assert pooled.dtype == torch.bfloat16 and pooled.shape == (1, CHANNELS, 2, 2)
+
+
+def networks(nms_threshold, post):
+    generator = AnchorGenerator(((8,), (16,)), ((1.0,),) * 2)
+    numbers = (0.7, 0.3, 16, 0.5, {"training": 40, "testing": 40}, {"training": post, "testing": post}, nms_threshold)
+    return [kind(generator, RPNHead(4, 1), *numbers) for kind in (ProposalNetwork, RegionProposalNetwork)]
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 10_000), st.sampled_from([0.3, 0.5, 0.7, 1.0]), st.integers(1, 30))
+def test_proposals_are_torchvisions(seed, threshold, post):
+    torch.manual_seed(seed)
+    per_level = [50, 20]
+    corner = torch.randint(-5, 60, (3, 70, 2)).float()  # whole pixels: shifting the levels apart costs no bits
+    proposals = torch.cat([corner, corner + torch.randint(0, 20, (3, 70, 2))], dim=2)
+    objectness = torch.randperm(210).reshape(210, 1).float() / 100
+    shapes = [(48, 64), (64, 40), (64, 64)]
+    ours, theirs = (
+        network.filter_proposals(proposals, objectness, shapes, per_level) for network in networks(threshold, post)
+    )
+    for mine, other in zip(ours[0], theirs[0], strict=True):
+        assert torch.equal(mine, other)
+    torch.testing.assert_close(ours[1], theirs[1])
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 10_000), st.integers(1, 40))
+def test_the_first_survivors_are_the_head_of_all_survivors(seed, most):
+    torch.manual_seed(seed)
+    corner = torch.randint(0, 12, (60, 2)).float()
+    boxes = torch.cat([corner, corner + torch.randint(1, 12, (60, 2))], dim=1)
+    scores = torch.rand(60).sort(descending=True).values
+    alone = torch.zeros(60, dtype=torch.int64)
+    assert torch.equal(first_survivors(boxes, scores, alone, 0.4, most), nms(boxes, scores, 0.4)[:most])
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+def test_a_model_in_channels_last_goes_on_from_its_checkpoint_as_if_never_stopped(tmp_path, optimizer):
+    """The fused optimisers walk parameter and state side by side in memory, so both must be laid out alike."""
+
+    def fresh():
+        torch.manual_seed(0)
+        model = nn.Conv2d(4, 6, 3).to(memory_format=torch.channels_last)
+        return model, build_optimizer(model.parameters(), OptimConfig(optimizer=optimizer))
+
+    def step(model, optim, seed):
+        torch.manual_seed(seed)
+        optim.zero_grad()
+        model(torch.randn(2, 4, 9, 9)).square().mean().backward()
+        optim.step()
+
+    model, optim = fresh()
+    step(model, optim, 1)
+    save_model(tmp_path, model, TrainConfig())
+    save_training(tmp_path, model, optim, TrainingState(1, 1, 0, None))
+    other, resumed = fresh()
+    load_training(tmp_path, other, resumed)
+    for seed in (2, 3):
+        step(model, optim, seed)
+        step(other, resumed, seed)
+    assert torch.equal(model.weight, other.weight)
