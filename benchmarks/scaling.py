@@ -294,16 +294,25 @@ def through_ray(folder: Path, trials: int, epochs: int, slots: int) -> dict[str,
     (folder / "run.json").write_text(json.dumps({"name": folder.name, "settings": settings.to_json()}))
     events = EventWriter(folder, folder.name)
     events.write("run", metric="val_map", scheduler="none", trials=trials, epochs=epochs, resumed=False)
+    marks: list[dict[str, int]] = []
+
+    def watch(record: Any, name: str) -> None:
+        if len(record.trials) >= len(marks) * max(1, trials // 10):
+            marks.append({"trials": len(record.trials), "memory_bytes": memory()})
+
     with connected(None, port=free_port(None), machine={"CPU": slots, "GPU": 0}) as cluster:
         search.tuning.fit(
             settings, plan, open_data(DataSource()), folder, events, plan_slots(list(cluster.nodes.values())),
-            lambda record, name: None, lambda: None, say=print, storage=Storage(folder), waits=lambda: False,
+            watch, lambda: None, say=print, storage=Storage(folder), waits=lambda: False,
         )  # fmt: skip
     times = [
         epoch["reported_at"].timestamp() for trial in events.record.trials.values() for epoch in trial.epochs.values()
     ]
     events.close()
-    return {"ray_trials": trials, "ray_slots": slots, "ray_ms_per_report": 1e3 * (max(times) - min(times)) / len(times)}
+    return {
+        "ray_trials": trials, "ray_slots": slots, "ray_ms_per_report": 1e3 * (max(times) - min(times)) / len(times),
+        "memory": marks,
+    }  # fmt: skip
 
 
 def main() -> None:

@@ -1,6 +1,7 @@
 """torchvision's region proposal network with an NMS that looks at no more boxes than it must."""
 
 import torch
+import torchvision
 from torch import Tensor
 from torchvision.models.detection.rpn import RegionProposalNetwork
 from torchvision.ops import batched_nms
@@ -11,7 +12,7 @@ class ProposalNetwork(RegionProposalNetwork):
 
     NMS is greedy: whether a box survives depends on better ones alone. As only the first
     `rpn_post_nms_top_n` survivors are wanted, it runs over the best boxes first, and over all only where
-    those gave too few.
+    those gave too few. While it is exported, it is torchvision's own.
     """
 
     def filter_proposals(
@@ -32,6 +33,11 @@ class ProposalNetwork(RegionProposalNetwork):
         Source:
             torchvision `RegionProposalNetwork.filter_proposals`.
         """
+        if torchvision._is_tracing():
+            traced: tuple[list[Tensor], list[Tensor]] = super().filter_proposals(
+                proposals, objectness, image_shapes, num_anchors_per_level
+            )
+            return traced
         scores = objectness.detach().reshape(len(proposals), -1)
         level = torch.repeat_interleave(torch.tensor(num_anchors_per_level, device=scores.device))
         best = self._get_top_n_idx(scores, num_anchors_per_level)

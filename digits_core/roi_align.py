@@ -61,7 +61,7 @@ def pool(
     channels = features[0].shape[1]
     rois = torch.cat(boxes)
     image = torch.repeat_interleave(torch.tensor([len(some) for some in boxes]))
-    tallest, widest = (max(sides) for sides in zip(*image_shapes, strict=True))
+    tallest = max(height for height, _ in image_shapes)
     scales = [2.0 ** round(math.log2(map_.shape[2] / tallest)) for map_ in features]
     level = _levels(rois, scales)
     shapes = torch.tensor([map_.shape[2:] for map_ in features])
@@ -78,9 +78,7 @@ def pool(
     bins, taps = output_size[0] * output_size[1], 4 * sampling_ratio**2
     table = torch.cat([map_.permute(0, 2, 3, 1).reshape(-1, channels) for map_ in features])
     with torch.autocast("cpu", enabled=False):
-        pooled: Tensor = _WeightedRows.apply(  # type: ignore[no-untyped-call]
-            table.float(), rows.reshape(-1, taps).int(), weights.reshape(-1, taps)
-        )
+        pooled: Tensor = _WeightedRows.apply(table.float(), rows.reshape(-1, taps).int(), weights.reshape(-1, taps))
     by_channel = pooled.view(len(rois), bins, channels).transpose(1, 2)
     return by_channel.reshape(len(rois), channels, *output_size).to(features[0].dtype)
 

@@ -408,7 +408,7 @@ def choose_dtype(precision: str, device: torch.device) -> torch.dtype:
 def computes_bfloat16(device: torch.device) -> bool:
     """Whether a device multiplies bfloat16 in hardware, which then is faster than float32."""
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     has = getattr(torch.cpu, "get_capabilities", dict[str, bool])()  # older versions of torch do not tell
     return bool(has.get("avx512_bf16") or has.get("amx_bf16"))
 

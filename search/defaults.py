@@ -40,11 +40,11 @@ REDUCTION_FACTOR = 3
 """ASHA lets the best third of a rung go on, and the next rung lies at three times the epochs."""
 
 
-def is_rung(epoch: int) -> bool:
+def is_rung(epoch: int, grace: int = GRACE_EPOCHS, factor: int = REDUCTION_FACTOR) -> bool:
     """Whether ASHA decides after an epoch: 1, 3, 9, ..."""
-    rung = GRACE_EPOCHS
+    rung = grace
     while rung < epoch:
-        rung *= REDUCTION_FACTOR
+        rung *= factor
     return rung == epoch
 
 

@@ -12,7 +12,7 @@ from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
 from results.record import RunRecord
-from search.defaults import REDUCTION_FACTOR, is_rung
+from search.defaults import GRACE_EPOCHS, REDUCTION_FACTOR, is_rung
 
 MEDIAN_MIN_TRIALS = 3
 
@@ -43,16 +43,16 @@ class Asha:
         AsyncHyperBandScheduler, whose decisions it gives when nothing is interrupted.
     """
 
-    def __init__(self, metric: str, epochs: int) -> None:
-        """Begin with empty rungs."""
+    def __init__(self, metric: str, epochs: int, *, grace: int = GRACE_EPOCHS, factor: int = REDUCTION_FACTOR) -> None:
+        """Begin with empty rungs; the first lies at `grace`, each other at `factor` times the one before."""
         self.epochs = epochs
-        self._metric = metric
+        self._metric, self._grace, self._factor = metric, grace, factor
         self._rungs: dict[int, dict[str, float]] = {}
         self._cuts: dict[tuple[str, int], str] = {}
 
     def decide(self, trial: str, epoch: int, value: float) -> str | None:
         """See `Rule`."""
-        if not is_rung(epoch):
+        if not is_rung(epoch, self._grace, self._factor):
             return None
         rung = self._rungs.setdefault(epoch, {})
         if trial in rung:
@@ -61,12 +61,12 @@ class Asha:
         rung[trial] = value
         if not before or epoch >= self.epochs:
             return None
-        cut = float(np.percentile(before, 100 * (1 - 1 / REDUCTION_FACTOR)))
+        cut = float(np.percentile(before, 100 * (1 - 1 / self._factor)))
         if value >= cut:
             return None
         self._cuts[trial, epoch] = (
             f"asha: {self._metric} {value:.3f} at epoch {epoch} lies under the cut {cut:.3f} that keeps the best "
-            f"1/{REDUCTION_FACTOR} of those that came this far before"
+            f"1/{self._factor} of those that came this far before"
         )
         return self._cuts[trial, epoch]
 

@@ -43,7 +43,7 @@ STEP = textwrap.dedent(
         dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=size)
     # One shape for all images, and batch norm at rest: what is left to differ is how gradients are joined.
     config = TrainConfig.from_flat({"model.fixed_size": 64, "optim.max_grad_norm": 0.0, "model.rpn_batch_size": 16,
-                                    "runtime.micro_batch": int(sys.argv[6]) or None})
+                                    "runtime.precision": "float32", "runtime.micro_batch": int(sys.argv[6]) or None})
     run = open_run(config, data, device="cpu", world=world)
     for module in run.model.modules():
         if isinstance(module, torch.nn.BatchNorm2d):

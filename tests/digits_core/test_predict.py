@@ -30,7 +30,14 @@ def model(tmp_path_factory):
     """A model folder: the shipped weights, with thresholds of their own."""
     folder = tmp_path_factory.mktemp("model") / "m"
     detector = load_detector(DRAWN_WEIGHTS, torch.device("cpu"))
-    config = TrainConfig.from_flat({"detect.task1.nms": 0.6, "detect.task2.nms": 0.3, "detect.task2.score": 0.4})
+    config = TrainConfig.from_flat(
+        {
+            "detect.task1.nms": 0.6,
+            "detect.task2.nms": 0.3,
+            "detect.task2.score": 0.4,
+            "runtime.precision": "float32",
+        }
+    )
     save_model(folder, detector.model, config)
     return folder
 
@@ -227,7 +234,7 @@ def test_the_readme_loads_the_weights_in_plain_torchvision(images, tmp_path):
     flat = {
         "model.backbone": "resnet50", "model.weights": "none", "model.anchor_sizes": "32,64,128,256,512",
         "model.aspect_ratios": "0.5,1,2", "model.roi_output_size": 7, "model.min_size": 64, "model.max_size": 128,
-        "detect.task1.score": 0.05, "detect.task1.max_detections": 7,
+        "detect.task1.score": 0.05, "detect.task1.max_detections": 7, "runtime.precision": "float32",
     }  # fmt: skip
     torch.manual_seed(0)
     config = TrainConfig.from_flat(flat)

@@ -62,7 +62,8 @@ def test_roi_align_and_its_gradient_are_torchvisions(scene, size, ratio):
 def test_roi_align_of_half_precision_keeps_it():
     features = {"0": torch.randn(1, CHANNELS, 8, 8, dtype=torch.bfloat16)}
     pooled = PyramidRoIAlign(["0"], 2, 2)(features, [torch.tensor([[1.0, 2.0, 20.0, 30.0]])], [(32, 32)])
-    assert pooled.dtype == torch.bfloat16 and pooled.shape == (1, CHANNELS, 2, 2)
+    assert pooled.dtype == torch.bfloat16
+    assert pooled.shape == (1, CHANNELS, 2, 2)
 
 
 def networks(nms_threshold, post):

@@ -1,0 +1,215 @@
+"""Who first finds as good a setting as a loop of full trainings does: digit-search against plain scripts.
+
+Every seed begins with the loop: its best val_map is the mark. Then each peer searches the same space on the same
+data, with the same model and initial weights, and is timed from its start until it has reached the mark, or to its
+own end. Peers need their own packages: pip install -r benchmarks/peers/requirements.txt
+
+    python benchmarks/race.py --data FOLDER --seeds 5 -o race.json
+    python benchmarks/race.py --short
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import shutil
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+PEERS = Path(__file__).parent / "peers"
+SCRIPTS = {
+    "loop of full trainings": "loop.py",
+    "plain Ray Tune": "ray_tune.py",
+    "plain Optuna": "plain_optuna.py",
+    "Syne Tune": "syne_tune_asha.py",
+}
+LOOP, RAY_TUNE, OURS = "loop of full trainings", "plain Ray Tune", "digit-search"
+QUARTER = 4
+
+
+@dataclass
+class Outcome:
+    """One search.
+
+    Attributes:
+        seconds: of the whole search, or until it was stopped at the mark.
+        reached: seconds until the mark; None when it was not reached.
+        epochs, settings: that it trained.
+        best: highest val_map.
+        best_at_quarter: highest within a quarter of the loop's epochs.
+        ended: whether it ended by itself.
+    """
+
+    name: str
+    seed: int
+    mark: float
+    seconds: float
+    reached: float | None
+    epochs: int
+    settings: int
+    best: float
+    best_at_quarter: float
+    ended: bool
+
+
+def small_folder(source: Path, folder: Path, num_train: int, num_valid: int) -> Path:
+    """The first images of a COCO folder."""
+    for part, count in (("train", num_train), ("valid", num_valid)):
+        tree = json.loads((source / f"{part}.json").read_text())
+        images = sorted(tree["images"], key=lambda image: int(image["id"]))[:count]
+        ids = {image["id"] for image in images}
+        (folder / part).mkdir(parents=True)
+        for image in images:
+            shutil.copy(source / part / image["file_name"], folder / part / image["file_name"])
+        annotations = [one for one in tree["annotations"] if one["image_id"] in ids]
+        (folder / f"{part}.json").write_text(json.dumps({**tree, "images": images, "annotations": annotations}))
+    return folder
+
+
+def lines_of(path: Path) -> Iterator[tuple[float, str, float]]:
+    """(time, trial, val_map) of every epoch, from a peer's trace or a run folder's events."""
+    if not path.exists():
+        return
+    for line in path.read_text().splitlines():
+        try:
+            one = json.loads(line)
+        except ValueError:  # being written
+            continue
+        if one.get("kind", "report") == "report" and one.get("val_map") is not None:
+            at = one["time"] if isinstance(one["time"], float) else datetime.fromisoformat(one["time"]).timestamp()
+            yield at, str(one.get("trial", one.get("trial_id"))), float(one["val_map"])
+
+
+def run(name: str, args: argparse.Namespace, folder: Path, seed: int, mark: float | None) -> Outcome:
+    """One search in processes of its own; stopped where it reaches the mark, unless it is to run on."""
+    scratch = Path(tempfile.mkdtemp())
+    sizes = ["--trials", str(args.trials), "--epochs", str(args.epochs), "--seed", str(seed), "--data", str(folder)]
+    if name == OURS:
+        trace = scratch / "ours" / "events.jsonl"
+        command = [sys.executable, "-m", "search.run", "--space", "anchors", *sizes, "--out", str(scratch)]
+        command += ["--name", "ours", "--quiet", *args.ours.split()]
+    else:
+        trace = scratch / "trace.jsonl"
+        budget = args.trials * args.epochs
+        command = [args.python, str(PEERS / SCRIPTS[name]), *sizes, "--budget", str(budget), "--trace", str(trace)]
+    environment = {**os.environ, "RAY_USAGE_STATS_ENABLED": "0", "NO_ALBUMENTATIONS_UPDATE": "1"}
+    started = time.time()
+    with (scratch / "log").open("w") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log, env=environment, start_new_session=True)
+        runs_on = mark is None or name in (OURS, RAY_TUNE)  # those two are compared over a whole search, too
+        while process.poll() is None:
+            time.sleep(0.2)
+            if not runs_on and any(value >= mark for _, _, value in lines_of(trace)):
+                break
+    ended = process.poll() is not None
+    seconds = time.time() - started
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGTERM)
+        time.sleep(2)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    lines = sorted(lines_of(trace))
+    if not lines:
+        sys.exit(f"{name}: trained nothing\n{(scratch / 'log').read_text()[-3000:]}")
+    best = max(value for _, _, value in lines)
+    mark = best if mark is None else mark
+    quarter = max(1, args.trials * args.epochs // QUARTER)
+    return Outcome(
+        name,
+        seed,
+        mark,
+        seconds,
+        next((at - started for at, _, value in lines if value >= mark), None),
+        len(lines),
+        len({trial for _, trial, _ in lines}),
+        best,
+        max(value for _, _, value in lines[:quarter]),
+        ended,
+    )
+
+
+def table(outcomes: list[Outcome]) -> str:
+    """Medians over the seeds, and ratios to ours; a mark not reached counts as the whole search at least."""
+    ours = {one.seed: one for one in outcomes if one.name == OURS}
+    rows = ["| search | reached | time to the mark, s | ratio to ours | epoch, s | best val_map | at a quarter |"]
+    rows.append("|---|---|---|---|---|---|---|")
+    for name in dict.fromkeys(one.name for one in outcomes):
+        mine = [one for one in outcomes if one.name == name]
+        times = [one.seconds if name == LOOP else one.reached or one.seconds for one in mine]
+        short = [one for one in mine if one.reached is None]
+        ratios = [
+            t / (ours[one.seed].reached or ours[one.seed].seconds)
+            for t, one in zip(times, mine, strict=True)
+            if one.seed in ours
+        ]
+        rows.append(
+            f"| {name} | {len(mine) - len(short)} of {len(mine)} | {spread(times, 0)} | {spread(ratios, 1)} | "
+            f"{spread([one.seconds / one.epochs for one in mine], 1)} | {spread([one.best for one in mine], 3)} | "
+            f"{spread([one.best_at_quarter for one in mine], 3)} |"
+        )
+    return "\n".join(rows)
+
+
+def spread(values: list[float], digits: int) -> str:
+    """Median and range."""
+    if not values:
+        return "-"
+    return f"{statistics.median(values):.{digits}f} ({min(values):.{digits}f} to {max(values):.{digits}f})"
+
+
+def main() -> None:
+    """Race."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, help="COCO folder (default: drawn house numbers)")
+    parser.add_argument("--train", type=int, default=200, help="training images taken of it")
+    parser.add_argument("--valid", type=int, default=100, help="validation images")
+    parser.add_argument("--trials", type=int, default=12)
+    parser.add_argument("--epochs", type=int, default=4)
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--first-seed", type=int, default=0)
+    parser.add_argument("--only", nargs="+", choices=[*SCRIPTS, OURS], default=[*SCRIPTS, OURS])
+    parser.add_argument("--python", default=sys.executable, help="of the peers' environment")
+    parser.add_argument("--ours", default="", help="more flags of search.run")
+    parser.add_argument("--marks", type=Path, help="take the loop's outcomes from this earlier output")
+    parser.add_argument("--short", action="store_true", help="one seed of two settings, to see that it runs")
+    parser.add_argument("-o", "--out", type=Path)
+    args = parser.parse_args()
+    if args.short:
+        args.train, args.valid, args.trials, args.epochs, args.seeds = 64, 40, 2, 2, 1
+    with tempfile.TemporaryDirectory() as scratch:
+        source = args.data
+        if source is None:
+            from digits_core.synthetic import write_drawn_folder
+
+            source = Path(scratch) / "drawn"
+            write_drawn_folder(source, args.train, args.valid)
+        folder = small_folder(source, Path(scratch) / "data", args.train, args.valid)
+        known = [] if args.marks is None else json.loads(args.marks.read_text())["outcomes"]
+        outcomes = [Outcome(**one) for one in known if one["name"] == LOOP]
+        for seed in range(args.first_seed, args.first_seed + args.seeds):
+            mark = next((one.best for one in outcomes if one.seed == seed), None)
+            for name in args.only:
+                if name == LOOP and mark is not None:
+                    continue
+                outcomes.append(run(name, args, folder, seed, mark if name != LOOP else None))
+                print(json.dumps(asdict(outcomes[-1])), flush=True)
+                mark = outcomes[-1].best if name == LOOP else mark
+                if args.out is not None:
+                    settings: dict[str, Any] = {key: str(value) for key, value in vars(args).items()}
+                    text = json.dumps({"args": settings, "outcomes": [asdict(one) for one in outcomes]}, indent=1)
+                    args.out.write_text(text)
+    print(table(outcomes))
+
+
+if __name__ == "__main__":
+    main()
