@@ -32,7 +32,7 @@ from numpy.typing import NDArray
 from optuna.trial import TrialState
 from scipy.stats import spearmanr
 
-from search.sampler import TRIAL_ATTR, build_sampler
+from search.sampler import TRIAL_ATTR, build_sampler, startup_trials
 from search.scheduler import Asha, Median, NoStopping, Rule
 from search.settings import SearchSettings, make_plan
 
@@ -78,13 +78,13 @@ def make_bank(run: Path, target: Path) -> None:
     """Take the trainings of a run folder that were drawn by its space and ended."""
     import pandas as pd
 
-    from results.record import read_record
+    from results.store import read_record_of
     from search.study import STUDY_FILE
 
     storage = optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(run / STUDY_FILE)))
     study = optuna.load_study(study_name=None, storage=storage)
     drawn = {trial.user_attrs.get(TRIAL_ATTR): trial.params for trial in study.trials}
-    record = read_record(run)
+    record = read_record_of(run)
     rows = [
         {
             "trial_id": trial.trial_id,
@@ -95,7 +95,7 @@ def make_bank(run: Path, target: Path) -> None:
         }
         for trial in record.trials.values()
         if trial.status == "finished" and trial.trial_id in drawn
-        for epoch in trial.epochs
+        for epoch in trial.epochs.values()
     ]
     pd.DataFrame(rows).to_parquet(target, index=False, compression="zstd")
     print(f"{len({row['trial_id'] for row in rows})} settings, {len(rows)} epochs in {target}")
@@ -155,25 +155,30 @@ class Sampled(Picker):
 
     plan = make_plan(SearchSettings(space=SPACE))
 
-    def __init__(self, bank: Bank, seed: int, name: str, most: int = 1) -> None:
-        """With `most` above one, so many are drawn and the one with the best coverage is taken."""
+    def __init__(self, bank: Bank, seed: int, name: str, *, start: int = 1, then: int = 1) -> None:
+        """While the sampler draws at random, the best covering of `start` drawings is taken; of `then` after that."""
         super().__init__(bank, seed)
         self.study = optuna.create_study(direction="maximize", sampler=build_sampler(name, seed, self.plan.trials))
         self.trials: dict[int, optuna.Trial] = {}
         self.best: dict[int, float] = {}
-        self.most = most
+        self.start, self.then = start, then
 
     def next(self) -> int | None:
         """Ask, take the nearest, and let Optuna believe that it asked for that one."""
         if not self.left:
             return None
-        nearest = []
-        for _ in range(min(self.most, len(self.left))):
-            asked = self.study.ask()
-            self.plan.space.draw(asked)
-            self.study.tell(asked, state=TrialState.FAIL)
-            nearest.append(min(self.left, key=lambda setting: distance(asked.params, self.bank.params[setting])))
-        chosen = max(nearest, key=lambda setting: self.bank.coverage[setting])
+        done = self.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED))
+        at_random = len(done) < startup_trials(self.plan.trials)
+        if at_random and self.start > 1:
+            some = self.rng.choice(self.left, min(self.start, len(self.left)), replace=False).tolist()
+        else:
+            some = []
+            for _ in range(self.then):
+                asked = self.study.ask()
+                self.plan.space.draw(asked)
+                self.study.tell(asked, state=TrialState.FAIL)
+                some.append(min(self.left, key=lambda setting: distance(asked.params, self.bank.params[setting])))
+        chosen = max(some, key=lambda setting: self.bank.coverage[setting])
         self.left.remove(chosen)
         self.study.enqueue_trial(self.bank.params[chosen])
         trial = self.study.ask()
@@ -221,6 +226,22 @@ class Hyperband:
             self.bracket[trial] = int(np.argmin(self.spent))
         self.spent[self.bracket[trial]] += 1
         return self.rules[self.bracket[trial]].decide(trial, epoch, value)
+
+
+class Rejudging(Asha):
+    """ASHA that asks again at every epoch whether the rungs behind a setting would still let it through."""
+
+    def decide(self, trial: str, epoch: int, value: float) -> str | None:
+        """Early arrivals passed where there was little to compare with."""
+        reason = super().decide(trial, epoch, value)
+        if reason is not None or epoch >= self.epochs:
+            return reason
+        for rung, scores in self._rungs.items():
+            if rung <= epoch and trial in scores:
+                others = [score for other, score in scores.items() if other != trial]
+                if others and scores[trial] < np.percentile(others, 100 * (1 - 1 / self._factor)):
+                    return "would no longer pass"
+        return None
 
 
 class Promoting:
@@ -298,6 +319,12 @@ def schedulers(epochs: int) -> dict[str, Callable[[], Rule | Promoting]]:
         "none": lambda: NoStopping("val_map", epochs),
         "median": lambda: Median("val_map", epochs),
         **asha,
+        **{
+            f"asha rejudging ({grace}, {factor})": lambda grace=grace, factor=factor: Rejudging(
+                "val_map", epochs, grace=grace, factor=factor
+            )
+            for grace, factor in ((1, 2), (1, 3), (2, 2))
+        },
         "hyperband (3)": lambda: Hyperband(epochs, 3),
         "promoting (1, 2)": lambda: Promoting(epochs, 1, 2),
         "promoting (1, 3)": lambda: Promoting(epochs, 1, 3),
@@ -309,8 +336,11 @@ PICKERS: dict[str, tuple[Callable[[Bank, int], Picker], float]] = {
     "screened 3": (lambda bank, seed: Screened(bank, seed, 3), 1.0),
     "screened 8": (lambda bank, seed: Screened(bank, seed, 8), 1.0),
     "tpe": (lambda bank, seed: Sampled(bank, seed, "tpe"), 0.5),
-    "tpe screened 3": (lambda bank, seed: Sampled(bank, seed, "tpe", 3), 0.25),
+    "tpe, start screened 3": (lambda bank, seed: Sampled(bank, seed, "tpe", start=3), 0.5),
+    "tpe, start screened 8": (lambda bank, seed: Sampled(bank, seed, "tpe", start=8), 0.5),
+    "tpe, all screened 3": (lambda bank, seed: Sampled(bank, seed, "tpe", start=3, then=3), 0.25),
     "gp": (lambda bank, seed: Sampled(bank, seed, "gp"), 0.1),
+    "gp, start screened 3": (lambda bank, seed: Sampled(bank, seed, "gp", start=3), 0.1),
 }
 """By name, with the share of the repeats that their own cost leaves them."""
 

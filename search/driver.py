@@ -6,6 +6,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -102,6 +103,8 @@ def check_place(settings: SearchSettings, *, resume: bool) -> Place:
         UserError: it cannot.
     """
     if settings.address is not None:
+        if settings.share_gpus:
+            raise UsageError("--gpus-per-trial auto: is measured on this machine; with --address give a number")
         check_address(settings.address)
     if settings.mlflow is not None:
         check_mlflow(settings.mlflow)
@@ -145,6 +148,8 @@ def run_search(
         import ray.tune  # noqa: F401  # takes seconds, which the probe takes anyway
 
         machine = {} if probe is None else check_machine(settings, probe, data, console)
+        if settings.share_gpus and machine.get("GPU"):
+            settings = replace(settings, gpus_per_trial=measured_share(plan, settings, data, machine, console))
         events = open_folder(settings, plan, data, folder, lock=held, command=command)
     except BaseException:
         storage.leave()
@@ -224,6 +229,22 @@ def check_machine(settings: SearchSettings, probe: Probe, data: DigitData, conso
     machine = found.resources()
     plan_slots([machine], settings.cpus_per_trial, settings.gpus_per_trial)
     return {**machine, "GPU": 0.0} if settings.gpus_per_trial == 0 else machine
+
+
+def measured_share(
+    plan: Plan, settings: SearchSettings, data: DigitData, machine: dict[str, float], console: Console
+) -> float:
+    """The share of a GPU that a trial gets, from letting more and more of them train on one."""
+    from search.sharing import best_sharing, try_sharing
+
+    tried = try_sharing(
+        plan.probe_config(),
+        settings.data,
+        data.fingerprint,
+        cores=int(machine["CPU"] // machine["GPU"]) or 1,
+        say=lambda text: console.print(text, markup=False),
+    )
+    return 1 / best_sharing(tried).trials
 
 
 def prepare_data(settings: SearchSettings, console: Console) -> DigitData:

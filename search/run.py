@@ -12,7 +12,7 @@ from digits_core.command import run_command
 from digits_core.data import LAYOUT
 from digits_core.errors import UsageError
 from search import defaults
-from search.flags import build_parser
+from search.flags import AUTO, build_parser
 
 if TYPE_CHECKING:
     from search.settings import SearchSettings
@@ -98,7 +98,8 @@ def _handle(args: argparse.Namespace, typed: list[str]) -> int:
         max_failures=defaults.MAX_FAILURES if args.max_failures is None else args.max_failures,
         disk_bytes=None if args.disk is None else parse_size(args.disk),
         cpus_per_trial=args.cpus_per_trial,
-        gpus_per_trial=args.gpus_per_trial,
+        gpus_per_trial=None if args.gpus_per_trial == AUTO else args.gpus_per_trial,
+        share_gpus=args.gpus_per_trial == AUTO,
         storage=None if args.storage is None else storage_address(args.storage),
         slots=args.slots,
         address=None if args.address == "local" else args.address,
@@ -190,7 +191,10 @@ def changed_settings(before: "SearchSettings", args: argparse.Namespace) -> "Sea
         now = replace(now, time_budget_s=parse_duration(args.time_budget))
     if args.disk is not None:
         now = replace(now, disk_bytes=parse_size(args.disk))
-    given = ("slots", "address", "cpus_per_trial", "gpus_per_trial", "dashboard_port", "dashboard_host", "mlflow")
+    if args.gpus_per_trial is not None:
+        shared = args.gpus_per_trial == AUTO
+        now = replace(now, gpus_per_trial=None if shared else args.gpus_per_trial, share_gpus=shared)
+    given = ("slots", "address", "cpus_per_trial", "dashboard_port", "dashboard_host", "mlflow")
     for name in ("replicates", "replicate_top", "keep", "max_failures", *given):
         if getattr(args, name) is not None:
             now = replace(now, **{name: getattr(args, name)})

@@ -15,10 +15,11 @@ from ray.tune.search import Searcher
 from digits_core.anchors import Coverage, setting_digest
 from digits_core.config import TrainConfig
 from digits_core.errors import ConfigError
+from digits_core.seeds import derived_seed
 from search.faults import DIVERGED
 from search.further import Waiting
 from search.screen import Screen
-from spaces.registry import DEFAULT_BASELINE, Overrides, Space, enumerate_settings
+from spaces.registry import DEFAULT_BASELINE, Overrides, Space, enumerate_settings, quiet_study
 
 TRIAL_ATTR = "trial_id"
 """Of Optuna's trials: the name that the run knows it by."""
@@ -30,10 +31,18 @@ MAX_SCREENED = 500
 """Settings in a row that the screen may keep out, likewise."""
 
 
+CANDIDATES = 8
+"""Settings that are drawn for one to be trained while a sampler has nothing to go by yet: the screen tells which."""
+
+
+def startup_trials(num_trials: int) -> int:
+    """Settings that a sampler draws at random before it learns; it must be left a share of a short search."""
+    return min(10, max(4, num_trials // 3))
+
+
 def build_sampler(name: str, seed: int, num_trials: int) -> optuna.samplers.BaseSampler:
     """The Optuna sampler of `--sampler NAME`; `grid` walks an enumerated list, so it needs none of its own."""
-    # The sampler's own random start must leave it a share of a short search.
-    startup = min(10, max(4, num_trials // 3))
+    startup = startup_trials(num_trials)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         match name:
@@ -152,6 +161,7 @@ class SettingSearcher(Searcher):
         self._values = dict(values or {})
         self._baselines = [DEFAULT_BASELINE, *space.baselines]  # those tried before are passed over
         self._grid = enumerate_settings(space) if sampler == "grid" else None
+        self._startup = startup_trials(num_trials) if sampler in ("tpe", "gp") else 0
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """The next setting, FINISHED, or None to be asked again later."""
@@ -291,6 +301,16 @@ class SettingSearcher(Searcher):
 
     def _draw(self) -> optuna.Trial | None:
         if self._grid is None:
+            known = self._study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED))
+            if len(known) < self._startup and self._screen is not None and self._screen.active:
+                covering = best_covering(
+                    self._space,
+                    self._base,
+                    self._screen,
+                    derived_seed("covering", self._base.runtime.seed, len(self._study.get_trials(deepcopy=False))),
+                )
+                if covering is not None:
+                    self._study.enqueue_trial(covering)
             return self._study.ask()
         if not self._grid:
             return None
@@ -319,6 +339,25 @@ class SettingSearcher(Searcher):
             self._study.tell(proposal.optuna_trial, state=TrialState.FAIL)
         else:
             self._study.tell(proposal.optuna_trial, value)
+
+
+def best_covering(space: Space, base: TrainConfig, screen: Screen, seed: int) -> dict[str, Any] | None:
+    """Of a few random settings of a space, what draws the one whose anchors cover the digits best.
+
+    None where anchors do not vary.
+    """
+    study = quiet_study(optuna.samplers.RandomSampler(seed=seed % 2**32))
+    found: list[tuple[float, dict[str, Any]]] = []
+    for _ in range(CANDIDATES):
+        trial = study.ask()
+        try:
+            config = TrainConfig.from_flat(space.draw(trial), base)
+        except (optuna.TrialPruned, ConfigError):
+            continue
+        found.append((screen.measure(config).mean_iou, trial.params))
+    if len({iou for iou, _ in found}) < 2:
+        return None
+    return max(found, key=lambda one: one[0])[1]
 
 
 def trial_name(number: int) -> str:

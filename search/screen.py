@@ -10,7 +10,11 @@ settings each on drawn and on real data, none of those was among the best third 
 
 
 class Screen:
-    """Measures how anchors cover the training boxes; remembers the best baseline."""
+    """Measures how anchors cover the training boxes; remembers the best baseline.
+
+    Attributes:
+        active: whether it has a say in what is trained.
+    """
 
     def __init__(self, table: Table, *, active: bool, best_baseline: float | None = None) -> None:
         """Look at a training split.
@@ -20,7 +24,7 @@ class Screen:
             active: whether settings are screened; measured they are in any case.
             best_baseline: the best mean IoU of the baselines that an earlier driver looked at.
         """
-        self._table, self._active, self._best_baseline = table, active, best_baseline
+        self._table, self.active, self._best_baseline = table, active, best_baseline
 
     def measure(self, config: TrainConfig) -> Coverage:
         """How the anchors of one setting cover the training boxes."""
@@ -32,7 +36,7 @@ class Screen:
         if baseline:
             self._best_baseline = max(self._best_baseline or 0.0, found.mean_iou)
             return found, None
-        if self._active and self._best_baseline is not None and found.mean_iou < self._best_baseline - MARGIN:
+        if self.active and self._best_baseline is not None and found.mean_iou < self._best_baseline - MARGIN:
             return found, (
                 f"screen: its anchors overlap the training digits by a mean IoU of {found.mean_iou:.2f}, the best "
                 f"baseline's by {self._best_baseline:.2f}"

@@ -39,6 +39,7 @@ class SearchSettings:
         disk_bytes: the run folder takes no more; None leaves it to the disk.
         storage: where checkpoints and a copy of the run folder lie, a path or an address; None keeps all in the folder.
         slots: trials side by side; None takes as many as there is room for.
+        share_gpus: whether it is measured how many trials share a GPU.
         dashboard_host: what the dashboard of a Ray of its own listens on.
         mlflow: the tracking server that is told of every trial; None tells none.
         screen: whether settings whose anchors miss the digits are left untrained.
@@ -71,6 +72,7 @@ class SearchSettings:
     slots: int | None = None
     cpus_per_trial: float | None = None
     gpus_per_trial: float | None = None
+    share_gpus: bool = False
     address: str | None = None
     dashboard_port: int | None = None
     dashboard_host: str = LOOPBACK

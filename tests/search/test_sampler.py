@@ -7,8 +7,10 @@ from ray.tune.search import Searcher
 
 from digits_core.anchors import setting_digest
 from digits_core.config import TrainConfig
+from oracle import table_of
 from search.further import Waiting
 from search.sampler import MAX_REPEATS, MAX_SCREENED, Proposal, SettingSearcher, build_sampler
+from search.screen import Screen
 from spaces.catalogue import SPACES
 from spaces.registry import Space, quiet_study
 
@@ -306,3 +308,43 @@ def test_a_screen_that_keeps_everything_out_ends_the_drawing():
     searcher, _, proposals = search(SPACES["anchors"], 9, screen=Nothing())
     assert [params["role"] for params in run_through(searcher)] == ["search"] * 3  # the baselines
     assert len(proposals) == 3 + MAX_SCREENED
+
+
+DIGITS = table_of([[((10.0, 10.0, 20.0, 30.0), 1, False), ((30.0, 8.0, 44.0, 38.0), 2, False)]], side=64)
+
+
+def mean_coverage(sampler, *, active, space="anchors"):
+    """Over the settings that are drawn before the sampler has learned, of four searches."""
+    found = []
+    for seed in range(4):
+        screen = Screen(DIGITS, active=active)
+        searcher, _, proposals = search(SPACES[space], 6, sampler=sampler, seed=seed, screen=screen)
+        run_through(searcher)
+        found += [proposal.coverage.mean_iou for proposal in proposals if proposal.baseline is None]
+    return sum(found) / len(found)
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "gp"])
+def test_a_sampler_that_knows_nothing_yet_begins_with_anchors_that_cover_the_digits(sampler):
+    assert mean_coverage(sampler, active=True) > mean_coverage(sampler, active=False) + 0.05
+
+
+def test_the_random_sampler_stays_random():
+    screen = Screen(DIGITS, active=True)
+    drawn = []
+    for given in (None, screen):
+        searcher, study, _ = search(SPACES["anchors"], 6, sampler="random", seed=3, screen=given)
+        run_through(searcher)
+        drawn.append([trial.params for trial in study.trials])
+    few = min(map(len, drawn))
+    assert drawn[0][:few] == drawn[1][:few]
+
+
+def test_where_anchors_do_not_vary_the_start_is_the_samplers_own():
+    drawn = []
+    for active in (True, False):
+        searcher, study, _ = search(SPACES["lr_schedules"], 6, sampler="tpe", screen=Screen(DIGITS, active=active))
+        run_through(searcher)
+        drawn.append([trial.params for trial in study.trials])
+    assert drawn[0] == drawn[1]
+    assert drawn[0]

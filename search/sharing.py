@@ -1,0 +1,199 @@
+"""How many trials share a GPU best: measured by letting more and more of them train on it side by side."""
+
+import dataclasses
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from digits_core.config import TrainConfig
+from digits_core.errors import UsageError
+from digits_core.source import DataSource
+from search.probe import child_environment
+
+MOST = 8
+"""Trials on one GPU that are tried."""
+
+SECONDS = 4.0
+"""That each number of trials is measured for, once all of them have warmed up."""
+
+WARM_STEPS = 6
+
+WORTH = 1.05
+"""A larger number of trials must bring so many times the images."""
+
+ROOM = 0.9
+"""Share of a GPU's memory that may be filled: the peak of a few steps is not yet that of a search."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Sharing:
+    """Some trials on one device.
+
+    Attributes:
+        trials: side by side.
+        images_per_second: training images of all of them together.
+        memory_bytes: that all of them together have taken of the device at most; 0 where it has none of its own.
+    """
+
+    trials: int
+    images_per_second: float
+    memory_bytes: int
+
+
+def best_sharing(tried: Sequence[Sharing]) -> Sharing:
+    """The one to take: the next larger number for as long as it is worth it.
+
+    Args:
+        tried: in order of their trials.
+    """
+    best = tried[0]
+    for one in tried[1:]:
+        if one.images_per_second >= best.images_per_second * WORTH:
+            best = one
+    return best
+
+
+def try_sharing(
+    config: TrainConfig,
+    source: DataSource,
+    fingerprint: str,
+    *,
+    cores: int,
+    device: str = "auto",
+    say: Callable[[str], None] = lambda text: None,
+) -> list[Sharing]:
+    """Measure 1, 2, 4, ... trials on the first GPU, for as long as they fit and may be worth it.
+
+    Args:
+        config: a setting of the search.
+        source: its data.
+        fingerprint: of the data.
+        cores: of this machine, which the trials share.
+        device: `auto`, or `cpu`.
+        say: told of each number.
+
+    Raises:
+        UsageError: not even one trial trains.
+    """
+    tried: list[Sharing] = []
+    trials = 1
+    while trials <= min(MOST, cores):
+        try:
+            found, total = _side_by_side(config, source, fingerprint, trials, max(1, cores // trials), device)
+        except UsageError:
+            if not tried:
+                raise
+            break  # they do not fit
+        tried.append(found)
+        say(
+            f"{trials} trial{'s' * (trials > 1)} on a GPU: {found.images_per_second:.0f} training images a second"
+            + (f", {found.memory_bytes / 2**30:.1f} GB" if found.memory_bytes else "")
+        )
+        if best_sharing(tried) is not found or (total and 2 * found.memory_bytes > ROOM * total):
+            break
+        trials *= 2
+    return tried
+
+
+def _side_by_side(
+    config: TrainConfig, source: DataSource, fingerprint: str, trials: int, threads: int, device: str
+) -> tuple[Sharing, int]:
+    """Some trials at once, and the device's whole memory."""
+    asked = {
+        "config": config.to_flat(),
+        "data": dataclasses.asdict(source),
+        "fingerprint": fingerprint,
+        "threads": threads,
+        "device": device,
+    }
+    trainings = [
+        subprocess.Popen(
+            [sys.executable, "-m", "search.sharing"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=child_environment() | {"OMP_NUM_THREADS": str(threads)},
+        )
+        for _ in range(trials)
+    ]
+    try:
+        for training in trainings:
+            assert training.stdin is not None
+            training.stdin.write(json.dumps(asked) + "\n")
+            training.stdin.flush()
+        for training in trainings:  # each says so once it is warm
+            assert training.stdout is not None
+            if training.stdout.readline().strip() != "warm":
+                _, errors = training.communicate()
+                lines = errors.strip().splitlines() or [f"exit code {training.returncode}"]
+                raise UsageError(f"a few training steps of the first setting failed: {lines[-1]}")
+        outputs = []
+        for training in trainings:
+            assert training.stdin is not None
+            training.stdin.write("go\n")
+            training.stdin.flush()
+        for training in trainings:
+            out, errors = training.communicate()
+            if training.returncode:
+                lines = errors.strip().splitlines() or [f"exit code {training.returncode}"]
+                raise UsageError(f"a few training steps of the first setting failed: {lines[-1]}")
+            outputs.append(json.loads(out.splitlines()[-1]))
+    finally:
+        for training in trainings:
+            if training.poll() is None:
+                training.kill()
+                training.wait()
+    return (
+        Sharing(trials, sum(one["images_per_second"] for one in outputs), max(one["used_bytes"] for one in outputs)),
+        max(one["total_bytes"] for one in outputs),
+    )
+
+
+def _train(asked: dict[str, Any]) -> None:
+    """One of the trials: warm up, wait for the word, train for some seconds, tell."""
+    import torch
+
+    from digits_core.batches import epoch_batches, load_batch
+    from digits_core.cache import open_data
+    from digits_core.train import open_run, train_step
+
+    torch.set_num_threads(int(asked["threads"]))
+    data = open_data(DataSource(**asked["data"]), fingerprint=asked["fingerprint"])
+    config = TrainConfig.from_flat(asked["config"])
+    run = open_run(config, data, device=asked["device"])
+    batches = epoch_batches(data.train, seed=0, epoch=1, batch_size=config.optim.batch_size, asked=0)
+    step = images = 0
+
+    def train_one() -> None:
+        nonlocal step, images
+        batch = batches[step % len(batches)]
+        train_step(run, *load_batch(data.train, batch, run.device))
+        step, images = step + 1, images + len(batch)
+
+    def settled() -> None:
+        if run.device.type == "cuda":
+            torch.cuda.synchronize(run.device)
+
+    for _ in range(WARM_STEPS):
+        train_one()
+    settled()
+    print("warm", flush=True)
+    sys.stdin.readline()
+    images, started = 0, time.perf_counter()
+    while time.perf_counter() - started < SECONDS:
+        train_one()
+    settled()
+    seconds = time.perf_counter() - started
+    free, total = torch.cuda.mem_get_info(run.device) if run.device.type == "cuda" else (0, 0)
+    print(
+        json.dumps({"images_per_second": images / seconds, "used_bytes": total - free, "total_bytes": total}),
+        flush=True,
+    )
+
+
+if __name__ == "__main__":
+    _train(json.loads(sys.stdin.readline()))
