@@ -8,13 +8,14 @@ STAMP := $(VENV)/.installed
 ARGS ?= --space anchors
 
 .DEFAULT_GOAL := help
-.PHONY: help env search test test-more check docs chaos lock clean
+.PHONY: help env search test test-more check docs bench chaos lock clean
 
 help: ## Print what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
 
 env: $(STAMP) ## Create the environment from the pinned versions
 
+# Compiled once: else each process of a search would compile torch for itself where Python may write no bytecode.
 # uv where it is installed, else uv from the environment itself: pip alone takes minutes.
 $(STAMP): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || \
@@ -27,8 +28,8 @@ $(STAMP): requirements.lock pyproject.toml
 		test -x $(BIN)/python || $(PYTHON) -m venv $(VENV); \
 		test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet uv; uv=$(BIN)/uv; \
 	fi; \
-	echo "installing pinned packages into $(VENV) (about 6 GB with CUDA, once)"; \
-	VIRTUAL_ENV=$(abspath $(VENV)) $$uv pip install --quiet --require-hashes --python $(BIN)/python -r requirements.lock && \
+	echo "installing pinned packages into $(VENV) (about 6 GB with CUDA, and compiling them; once)"; \
+	VIRTUAL_ENV=$(abspath $(VENV)) $$uv pip install --quiet --compile-bytecode --require-hashes --python $(BIN)/python -r requirements.lock && \
 	VIRTUAL_ENV=$(abspath $(VENV)) $$uv pip install --quiet --no-deps --no-build-isolation --python $(BIN)/python -e .
 	@touch $@
 
@@ -60,6 +61,9 @@ check: $(STAMP) ## Format, lint, types and import contracts
 	@$(BIN)/lint-imports --no-logo >$(VENV)/imports.log 2>&1 || { cat $(VENV)/imports.log >&2; exit 1; }
 	@git ls-files -z | xargs -0 -r stat -c '%s %n' | awk '$$1 > 4200000 {print "larger than 4 MB: " $$2; bad = 1} END {exit bad}'
 	@echo "checks passed"
+
+bench: $(STAMP) ## Time what matters against plain scripts, in short forms, and print one table (needs a quiet machine)
+	@$(BIN)/python benchmarks/speed.py all --short
 
 chaos: $(STAMP) ## Kill a search and its writers at random for half an hour: make chaos ARGS="--kills 50 --seed 0"
 	@$(BIN)/python tests/chaos/views.py

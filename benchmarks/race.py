@@ -1,8 +1,8 @@
 """Who first finds as good a setting as a loop of full trainings does: digit-search against plain scripts.
 
 Every seed begins with the loop: its best val_map is the mark. Then each peer searches the same space on the same
-data, with the same model and initial weights, and is timed from its start until it has reached the mark, or to its
-own end. Peers need their own packages: pip install -r benchmarks/peers/requirements.txt
+data, with the same model and initial weights, and is timed from its start until it has reached the mark, or has trained
+a share of the loop's epochs. Peers need their own packages: pip install -r benchmarks/peers/requirements.txt
 
     python benchmarks/race.py --data FOLDER --seeds 5 -o race.json
     python benchmarks/race.py --short
@@ -32,7 +32,7 @@ SCRIPTS = {
     "plain Optuna": "plain_optuna.py",
     "Syne Tune": "syne_tune_asha.py",
 }
-LOOP, RAY_TUNE, OURS = "loop of full trainings", "plain Ray Tune", "digit-search"
+LOOP, SYNE_TUNE, OURS = "loop of full trainings", "Syne Tune", "digit-search"
 QUARTER = 4
 
 
@@ -41,12 +41,11 @@ class Outcome:
     """One search.
 
     Attributes:
-        seconds: of the whole search, or until it was stopped at the mark.
+        seconds: until it had reached the mark, or had used up its epochs.
         reached: seconds until the mark; None when it was not reached.
         epochs, settings: that it trained.
         best: highest val_map.
         best_at_quarter: highest within a quarter of the loop's epochs.
-        ended: whether it ended by itself.
     """
 
     name: str
@@ -58,7 +57,6 @@ class Outcome:
     settings: int
     best: float
     best_at_quarter: float
-    ended: bool
 
 
 def small_folder(source: Path, folder: Path, num_train: int, num_valid: int) -> Path:
@@ -92,6 +90,8 @@ def lines_of(path: Path) -> Iterator[tuple[float, str, float]]:
 def run(name: str, args: argparse.Namespace, folder: Path, seed: int, mark: float | None) -> Outcome:
     """One search in processes of its own; stopped where it reaches the mark, unless it is to run on."""
     scratch = Path(tempfile.mkdtemp())
+    whole = args.trials * args.epochs
+    budget = whole if mark is None else max(1, round(whole * args.share))
     sizes = ["--trials", str(args.trials), "--epochs", str(args.epochs), "--seed", str(seed), "--data", str(folder)]
     if name == OURS:
         trace = scratch / "ours" / "events.jsonl"
@@ -99,18 +99,16 @@ def run(name: str, args: argparse.Namespace, folder: Path, seed: int, mark: floa
         command += ["--name", "ours", "--quiet", *args.ours.split()]
     else:
         trace = scratch / "trace.jsonl"
-        budget = args.trials * args.epochs
         command = [args.python, str(PEERS / SCRIPTS[name]), *sizes, "--budget", str(budget), "--trace", str(trace)]
     environment = {**os.environ, "RAY_USAGE_STATS_ENABLED": "0", "NO_ALBUMENTATIONS_UPDATE": "1"}
     started = time.time()
     with (scratch / "log").open("w") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log, env=environment, start_new_session=True)
-        runs_on = mark is None or name in (OURS, RAY_TUNE)  # those two are compared over a whole search, too
         while process.poll() is None:
             time.sleep(0.2)
-            if not runs_on and any(value >= mark for _, _, value in lines_of(trace)):
+            values = [value for _, _, value in lines_of(trace)]
+            if mark is not None and (len(values) >= budget or max(values, default=-1.0) >= mark):
                 break
-    ended = process.poll() is not None
     seconds = time.time() - started
     if process.poll() is None:
         os.killpg(process.pid, signal.SIGTERM)
@@ -123,7 +121,7 @@ def run(name: str, args: argparse.Namespace, folder: Path, seed: int, mark: floa
         sys.exit(f"{name}: trained nothing\n{(scratch / 'log').read_text()[-3000:]}")
     best = max(value for _, _, value in lines)
     mark = best if mark is None else mark
-    quarter = max(1, args.trials * args.epochs // QUARTER)
+    quarter = max(1, whole // QUARTER)
     return Outcome(
         name,
         seed,
@@ -134,15 +132,17 @@ def run(name: str, args: argparse.Namespace, folder: Path, seed: int, mark: floa
         len({trial for _, trial, _ in lines}),
         best,
         max(value for _, _, value in lines[:quarter]),
-        ended,
     )
 
 
 def table(outcomes: list[Outcome]) -> str:
-    """Medians over the seeds, and ratios to ours; a mark not reached counts as the whole search at least."""
+    """Medians over the seeds, and ratios to ours; a mark not reached counts as all the time that it had, at least."""
     ours = {one.seed: one for one in outcomes if one.name == OURS}
-    rows = ["| search | reached | time to the mark, s | ratio to ours | epoch, s | best val_map | at a quarter |"]
-    rows.append("|---|---|---|---|---|---|---|")
+    rows = [
+        "| search | mark reached | seconds | ratio to ours | seconds an epoch | settings an hour | best val_map "
+        "| best at a quarter |"
+    ]
+    rows.append("|---" * 8 + "|")
     for name in dict.fromkeys(one.name for one in outcomes):
         mine = [one for one in outcomes if one.name == name]
         times = [one.seconds if name == LOOP else one.reached or one.seconds for one in mine]
@@ -154,7 +154,8 @@ def table(outcomes: list[Outcome]) -> str:
         ]
         rows.append(
             f"| {name} | {len(mine) - len(short)} of {len(mine)} | {spread(times, 0)} | {spread(ratios, 1)} | "
-            f"{spread([one.seconds / one.epochs for one in mine], 1)} | {spread([one.best for one in mine], 3)} | "
+            f"{spread([one.seconds / one.epochs for one in mine], 1)} | "
+            f"{spread([3600 * one.settings / one.seconds for one in mine], 0)} | {spread([one.best for one in mine], 3)} | "
             f"{spread([one.best_at_quarter for one in mine], 3)} |"
         )
     return "\n".join(rows)
@@ -175,15 +176,19 @@ def main() -> None:
     parser.add_argument("--valid", type=int, default=100, help="validation images")
     parser.add_argument("--trials", type=int, default=12)
     parser.add_argument("--epochs", type=int, default=4)
+    parser.add_argument("--share", type=float, default=0.5, help="of the loop's epochs that the others have")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--first-seed", type=int, default=0)
-    parser.add_argument("--only", nargs="+", choices=[*SCRIPTS, OURS], default=[*SCRIPTS, OURS])
+    parser.add_argument("--only", nargs="+", choices=[*SCRIPTS, OURS], help="default: all whose packages are there")
     parser.add_argument("--python", default=sys.executable, help="of the peers' environment")
     parser.add_argument("--ours", default="", help="more flags of search.run")
     parser.add_argument("--marks", type=Path, help="take the loop's outcomes from this earlier output")
     parser.add_argument("--short", action="store_true", help="one seed of two settings, to see that it runs")
     parser.add_argument("-o", "--out", type=Path)
     args = parser.parse_args()
+    if args.only is None:
+        has = subprocess.run([args.python, "-c", "import syne_tune"], capture_output=True, check=False).returncode == 0
+        args.only = [name for name in [*SCRIPTS, OURS] if name != SYNE_TUNE or has]
     if args.short:
         args.train, args.valid, args.trials, args.epochs, args.seeds = 64, 40, 2, 2, 1
     with tempfile.TemporaryDirectory() as scratch:

@@ -5,7 +5,7 @@
     python benchmarks/speed.py slots [--data FOLDER]              a whole search: its start, and what its slots do
     python benchmarks/speed.py memory [--data FOLDER]             what a second, fourth, eighth trial adds to a node
     python benchmarks/speed.py bound [--data FOLDER]              operations and bytes of a step, and the machine's peak
-    python benchmarks/speed.py all --short                        all of it, small
+    python benchmarks/speed.py all --short                        all of it, small, with a short race and replay
 
 The training step and the evaluation run on one thread, as a slot of one core does.
 """
@@ -367,7 +367,54 @@ def bandwidth() -> float:
     return 2 * a.numel() * a.element_size() / min(times)
 
 
-PARTS = {"step": step, "evaluation": evaluation, "slots": slots, "memory": memory, "bound": bound}
+def race(args: argparse.Namespace, folder: Path) -> list[Row]:
+    """Whole searches of two settings against plain scripts: seconds of an epoch, starting and waiting included."""
+    with tempfile.TemporaryDirectory() as scratch:
+        out = Path(scratch) / "race.json"
+        command = [sys.executable, str(Path(__file__).with_name("race.py")), "--short", "-o", str(out)]
+        subprocess.run([*command, "--data", str(folder)], check=True, stdout=subprocess.DEVNULL)
+        outcomes = json.loads(out.read_text())["outcomes"]
+    each = {one["name"]: one["seconds"] / one["epochs"] for one in outcomes}
+    ours = each.pop("digit-search")
+    return [
+        {
+            "figure": f"a tiny search against {name}, s an epoch",
+            "digit-search": f"{ours:.1f}",
+            "plain": f"{seconds:.1f}",
+            "ratio": f"{seconds / ours:.1f}",
+        }
+        for name, seconds in each.items()
+    ]
+
+
+def replay(args: argparse.Namespace, folder: Path) -> list[Row]:
+    """Regret after 24 epochs of replayed searches: the default's against random search without early stopping."""
+    with tempfile.TemporaryDirectory() as scratch:
+        out = Path(scratch) / "replay.json"
+        command = [sys.executable, str(Path(__file__).with_name("search.py")), "replay", "--repeats", "40"]
+        command += ["--pickers", "random", "tpe, start screened 8", "--schedulers", "none", "asha (1, 3)"]
+        subprocess.run([*command, "-o", str(out)], check=True, stdout=subprocess.DEVNULL)
+        found = {name: one["mean"][23] for name, one in json.loads(out.read_text()).items()}
+    ours, plain = found["tpe, start screened 8 / asha (1, 3)"], found["random / none"]
+    return [
+        {
+            "figure": "mean regret after 24 epochs, replayed",
+            "digit-search": f"{ours:.4f}",
+            "plain": f"{plain:.4f} (random, none stopped)",
+            "ratio": f"{plain / ours:.1f}",
+        }
+    ]
+
+
+PARTS = {
+    "step": step,
+    "evaluation": evaluation,
+    "slots": slots,
+    "memory": memory,
+    "bound": bound,
+    "race": race,
+    "replay": replay,
+}
 
 
 def print_table(rows: list[Row]) -> None:

@@ -107,14 +107,15 @@ def fingerprint_of(source: DataSource) -> str:
     """32 hex digits over annotations, image bytes and the way they are split."""
     digest = hashlib.blake2b(digest_size=16)
     if source.folder == DRAWN:
-        import albumentations
+        from importlib.metadata import version
+
         import cv2
         import PIL
 
         from digits_core import synthetic
 
-        # The drawing code and the libraries that draw stand for the pixels.
-        versions = [np.__version__, cv2.__version__, PIL.__version__, albumentations.__version__]
+        # The drawing code and the libraries that draw stand for the pixels; importing albumentations takes seconds.
+        versions = [np.__version__, cv2.__version__, PIL.__version__, version("albumentations")]
         digest.update(json.dumps([FORMAT, _read_from(source), versions]).encode())
         digest.update(Path(synthetic.__file__).read_bytes())
         return digest.hexdigest()

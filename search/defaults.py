@@ -33,15 +33,15 @@ KEEP = 5
 LOOPBACK = "127.0.0.1"
 """Only this machine reaches what listens there."""
 
-GRACE_EPOCHS = 1
+GRACE_EPOCHS = 2
 """Epochs before ASHA first decides."""
 
-REDUCTION_FACTOR = 3
-"""ASHA lets the best third of a rung go on, and the next rung lies at three times the epochs."""
+REDUCTION_FACTOR = 2
+"""ASHA lets the better half of a rung go on, and the next rung lies at twice the epochs."""
 
 
 def is_rung(epoch: int, grace: int = GRACE_EPOCHS, factor: int = REDUCTION_FACTOR) -> bool:
-    """Whether ASHA decides after an epoch: 1, 3, 9, ..."""
+    """Whether ASHA decides after an epoch: 2, 4, 8, ..."""
     rung = grace
     while rung < epoch:
         rung *= factor
