@@ -33,7 +33,8 @@ SCRIPTS = {
     "Syne Tune": "syne_tune_asha.py",
 }
 LOOP, SYNE_TUNE, OURS = "loop of full trainings", "Syne Tune", "digit-search"
-QUARTER = 4
+NEAR = 0.01
+"""Of val_map: a quarter of its interval's half width on a hundred images."""
 
 
 @dataclass
@@ -42,21 +43,25 @@ class Outcome:
 
     Attributes:
         seconds: until it had reached the mark, or had used up its epochs.
-        reached: seconds until the mark; None when it was not reached.
-        epochs, settings: that it trained.
-        best: highest val_map.
-        best_at_quarter: highest within a quarter of the loop's epochs.
+        settings: that it began.
+        trace: (seconds, val_map) of every epoch.
     """
 
     name: str
     seed: int
     mark: float
     seconds: float
-    reached: float | None
-    epochs: int
     settings: int
-    best: float
-    best_at_quarter: float
+    trace: list[list[float]]
+
+    @property
+    def best(self) -> float:
+        """Highest val_map."""
+        return max(value for _, value in self.trace)
+
+    def reached(self, mark: float) -> float | None:
+        """Seconds until some score; None when it was not reached."""
+        return next((at for at, value in self.trace if value >= mark), None)
 
 
 def small_folder(source: Path, folder: Path, num_train: int, num_valid: int) -> Path:
@@ -120,44 +125,48 @@ def run(name: str, args: argparse.Namespace, folder: Path, seed: int, mark: floa
     if not lines:
         sys.exit(f"{name}: trained nothing\n{(scratch / 'log').read_text()[-3000:]}")
     best = max(value for _, _, value in lines)
-    mark = best if mark is None else mark
-    quarter = max(1, whole // QUARTER)
     return Outcome(
         name,
         seed,
-        mark,
+        best if mark is None else mark,
         seconds,
-        next((at - started for at, _, value in lines if value >= mark), None),
-        len(lines),
         len({trial for _, trial, _ in lines}),
-        best,
-        max(value for _, _, value in lines[:quarter]),
+        [[at - started, value] for at, _, value in lines],
     )
 
 
 def table(outcomes: list[Outcome]) -> str:
-    """Medians over the seeds, and ratios to ours; a mark not reached counts as all the time that it had, at least."""
+    """Medians over the seeds, and ratios to ours of the same seed.
+
+    A mark not reached counts as all the time that a search had, so such a ratio is too small. The loop counts whole: it
+    knows its best only at its end.
+    """
     ours = {one.seed: one for one in outcomes if one.name == OURS}
     rows = [
-        "| search | mark reached | seconds | ratio to ours | seconds an epoch | settings an hour | best val_map "
-        "| best at a quarter |"
+        f"| search | seconds to the mark | ratio to ours | within {NEAR} of it | ratio to ours | seconds an epoch "
+        "| ratio to ours | settings an hour | best val_map |"
     ]
-    rows.append("|---" * 8 + "|")
+    rows.append("|---" * 9 + "|")
+
+    def until(one: Outcome, margin: float) -> float:
+        return one.seconds if one.name == LOOP else one.reached(one.mark - margin) or one.seconds
+
+    def each(one: Outcome) -> float:
+        return one.seconds / len(one.trace)
+
     for name in dict.fromkeys(one.name for one in outcomes):
         mine = [one for one in outcomes if one.name == name]
-        times = [one.seconds if name == LOOP else one.reached or one.seconds for one in mine]
-        short = [one for one in mine if one.reached is None]
-        ratios = [
-            t / (ours[one.seed].reached or ours[one.seed].seconds)
-            for t, one in zip(times, mine, strict=True)
-            if one.seed in ours
-        ]
-        rows.append(
-            f"| {name} | {len(mine) - len(short)} of {len(mine)} | {spread(times, 0)} | {spread(ratios, 1)} | "
-            f"{spread([one.seconds / one.epochs for one in mine], 1)} | "
-            f"{spread([3600 * one.settings / one.seconds for one in mine], 0)} | {spread([one.best for one in mine], 3)} | "
-            f"{spread([one.best_at_quarter for one in mine], 3)} |"
-        )
+        paired = [(one, ours[one.seed]) for one in mine if one.seed in ours]
+        cells = [name]
+        for margin in (0.0, NEAR):
+            count = sum(one.reached(one.mark - margin) is not None for one in mine)
+            cells.append(f"{spread([until(one, margin) for one in mine], 0)}, {count} of {len(mine)} reached it")
+            cells.append(spread([until(one, margin) / until(other, margin) for one, other in paired], 1))
+        cells.append(spread([each(one) for one in mine], 1))
+        cells.append(spread([each(one) / each(other) for one, other in paired], 1))
+        cells.append(spread([3600 * one.settings / one.seconds for one in mine], 0))
+        cells.append(spread([one.best for one in mine], 3))
+        rows.append("| " + " | ".join(cells) + " |")
     return "\n".join(rows)
 
 
@@ -182,7 +191,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=[*SCRIPTS, OURS], help="default: all whose packages are there")
     parser.add_argument("--python", default=sys.executable, help="of the peers' environment")
     parser.add_argument("--ours", default="", help="more flags of search.run")
-    parser.add_argument("--marks", type=Path, help="take the loop's outcomes from this earlier output")
+    parser.add_argument("--known", type=Path, help="go on with the outcomes of this earlier output")
     parser.add_argument("--short", action="store_true", help="one seed of two settings, to see that it runs")
     parser.add_argument("-o", "--out", type=Path)
     args = parser.parse_args()
@@ -199,15 +208,15 @@ def main() -> None:
             source = Path(scratch) / "drawn"
             write_drawn_folder(source, args.train, args.valid)
         folder = small_folder(source, Path(scratch) / "data", args.train, args.valid)
-        known = [] if args.marks is None else json.loads(args.marks.read_text())["outcomes"]
-        outcomes = [Outcome(**one) for one in known if one["name"] == LOOP]
+        known = [] if args.known is None else json.loads(args.known.read_text())["outcomes"]
+        outcomes = [Outcome(**one) for one in known]
         for seed in range(args.first_seed, args.first_seed + args.seeds):
-            mark = next((one.best for one in outcomes if one.seed == seed), None)
+            mark = next((one.best for one in outcomes if one.seed == seed and one.name == LOOP), None)
             for name in args.only:
-                if name == LOOP and mark is not None:
+                if any(one.seed == seed and one.name == name for one in outcomes):
                     continue
                 outcomes.append(run(name, args, folder, seed, mark if name != LOOP else None))
-                print(json.dumps(asdict(outcomes[-1])), flush=True)
+                print(f"{name}, seed {seed}: {outcomes[-1].seconds:.0f} s, best {outcomes[-1].best:.3f}", flush=True)
                 mark = outcomes[-1].best if name == LOOP else mark
                 if args.out is not None:
                     settings: dict[str, Any] = {key: str(value) for key, value in vars(args).items()}

@@ -23,7 +23,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-sys.path[0] = str(Path(__file__).parents[1])  # or `search` would be this very file
+if sys.path[0] == str(Path(__file__).parent):  # or `search` would be this very file
+    sys.path[0] = str(Path(__file__).parents[1])
 
 import numpy as np
 import optuna

@@ -5,6 +5,7 @@
     python benchmarks/speed.py slots [--data FOLDER]              a whole search: its start, and what its slots do
     python benchmarks/speed.py memory [--data FOLDER]             what a second, fourth, eighth trial adds to a node
     python benchmarks/speed.py bound [--data FOLDER]              operations and bytes of a step, and the machine's peak
+    python benchmarks/speed.py profile [--data FOLDER]            which operations a step and an evaluation spend it on
     python benchmarks/speed.py all --short                        all of it, small, with a short race and replay
 
 The training step and the evaluation run on one thread, as a slot of one core does.
@@ -345,6 +346,47 @@ def bound(args: argparse.Namespace, folder: Path) -> list[Row]:
     return rows
 
 
+GROUPS = {
+    "convolutions, backward": ("aten::convolution_backward", "aten::_slow_conv2d_backward"),
+    "convolutions, forward": ("aten::mkldnn_convolution", "aten::_slow_conv2d_forward"),
+    "matrix products (RoI head)": ("aten::mm", "aten::addmm"),
+    "RoIAlign": ("aten::_embedding_bag", "aten::_embedding_bag_forward_only", "torchvision::roi_align",
+                 "torchvision::_roi_align_backward", "_WeightedRows", "_WeightedRowsBackward"),
+    "NMS": ("torchvision::nms",),
+    "copies and casts": ("aten::copy_",),
+    "batch norm": ("aten::native_batch_norm", "aten::native_batch_norm_backward"),
+    "optimiser": ("aten::_fused_adamw_", "Optimizer.step#AdamW.step"),
+}  # fmt: skip
+
+
+def profile(args: argparse.Namespace, folder: Path) -> list[Row]:
+    """Where a training step and an evaluation spend their time, by torch's profiler (self time of each operation)."""
+    from torch.profiler import ProfilerActivity
+    from torch.profiler import profile as profiled
+
+    data = open_data(DataSource(folder=str(folder)))
+    run = opened(TrainConfig.from_flat({**FIXED, "optim.epochs": 9}), data)
+    train_one_epoch(run, 1)
+    shares: dict[str, dict[str, float]] = {}
+    for what, call in (
+        ("step", lambda: train_one_epoch(run, 2)),
+        (
+            "evaluation",
+            lambda: detect_split(run.model, data.valid, 0.01, batch_size=32, device=run.device, dtype=run.dtype),
+        ),
+    ):
+        with profiled(activities=[ProfilerActivity.CPU]) as seen:
+            call()
+        times = {one.key: one.self_cpu_time_total for one in seen.key_averages()}
+        total = sum(times.values())
+        grouped = {name: sum(times.get(key, 0.0) for key in keys) / total for name, keys in GROUPS.items()}
+        shares[what] = grouped | {"everything else": 1 - sum(grouped.values())}
+    return [
+        {"figure": f"share of time, %: {name}", "digit-search": f"step {100 * share:.0f}, evaluation {100 * other:.0f}"}
+        for (name, share), other in zip(shares["step"].items(), shares["evaluation"].values(), strict=True)
+    ]
+
+
 def peak_of(dtype: torch.dtype) -> float:
     """Operations a second of a large matrix product on this thread."""
     a = torch.randn(1024, 1024).to(dtype)
@@ -374,7 +416,7 @@ def race(args: argparse.Namespace, folder: Path) -> list[Row]:
         command = [sys.executable, str(Path(__file__).with_name("race.py")), "--short", "-o", str(out)]
         subprocess.run([*command, "--data", str(folder)], check=True, stdout=subprocess.DEVNULL)
         outcomes = json.loads(out.read_text())["outcomes"]
-    each = {one["name"]: one["seconds"] / one["epochs"] for one in outcomes}
+    each = {one["name"]: one["seconds"] / len(one["trace"]) for one in outcomes}
     ours = each.pop("digit-search")
     return [
         {
@@ -412,6 +454,7 @@ PARTS = {
     "slots": slots,
     "memory": memory,
     "bound": bound,
+    "profile": profile,
     "race": race,
     "replay": replay,
 }

@@ -172,9 +172,9 @@ def load_training(folder: Path, model: nn.Module, optimizer: torch.optim.Optimiz
         if name not in parameters:
             raise WeightsError(f"{folder / TRAINING_FILE} does not fit its model: unknown parameter {name}")
         parameter = parameters[name]
-        if tensor.ndim:  # laid out in memory as its parameter, for the fused optimiser walks both side by side
-            tensor = torch.empty_like(parameter, dtype=tensor.dtype).copy_(tensor)
-        optimizer.state[parameter][slot] = tensor
+        # The fused optimisers want all on one device, and walk parameter and state side by side in memory.
+        moved = torch.empty_like(parameter, dtype=tensor.dtype).copy_(tensor) if tensor.ndim else tensor
+        optimizer.state[parameter][slot] = moved.to(parameter.device)
     return load_state(folder)
 
 

@@ -127,7 +127,8 @@ def build_parser() -> argparse.ArgumentParser:
     real.add_argument(
         "--screen",
         choices=("on", "off"),
-        help="leave settings untrained whose anchors miss the digits (default "
+        help="leave settings untrained whose anchors miss the digits, and let a sampler that has learned nothing yet "
+        "begin with anchors that cover them (default "
         f"{'on' if defaults.SCREEN else 'off'}; off in a comparison)",
     )
 

@@ -284,6 +284,8 @@ def _dry_run(settings: Any) -> int:
         found.check(settings.gpus_per_trial)
         found_slots = plan_slots([found.resources()], settings.cpus_per_trial, settings.gpus_per_trial, settings.slots)
         slots = found_slots.description
+        if settings.share_gpus and found_slots.gpus:
+            slots += "; how many trials share a GPU is measured at the start"
         speed = measure(
             plan.probe_config(),
             settings.data,

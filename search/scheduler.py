@@ -36,7 +36,7 @@ class Rule(Protocol):
 class Asha:
     """Asynchronous successive halving, the stopping kind.
 
-    At epochs 1, 3, 9, ... a trial goes on if its score is among the best third of those that came so far before it.
+    At epochs 2, 4, 8, ... a trial goes on if its score is among the better half of those that came so far before it.
 
     Source:
         Li et al. 2020, A System for Massively Parallel Hyperparameter Tuning; the rule of Ray's

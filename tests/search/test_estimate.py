@@ -66,7 +66,7 @@ def test_the_least_that_halving_takes_lies_between_one_epoch_and_all(epochs):
 
 
 def test_the_least_that_halving_takes_is_its_shares_added_up():
-    assert least_epochs(4) == pytest.approx(1 + 1 / 3 + 1 / 3 + 1 / 9)
+    assert least_epochs(4) == pytest.approx(1 + 1 + 1 / 2 + 1 / 2)
 
 
 def test_a_cost_grows_with_what_it_is_of():

@@ -10,6 +10,7 @@ from ray.tune.experiment import Trial
 from ray.tune.schedulers import AsyncHyperBandScheduler, MedianStoppingRule, TrialScheduler
 
 from results.record import EventWriter, RunRecord, read_record
+from search.defaults import GRACE_EPOCHS, REDUCTION_FACTOR
 from search.replay import replay
 from search.scheduler import Asha, Median, RuleScheduler, build_rule
 
@@ -87,7 +88,12 @@ def rays_asha(said):
     """Empty, whatever was said: Tuner.restore brings no scheduler state back."""
     return Rays(
         AsyncHyperBandScheduler(
-            time_attr="epoch", metric="val_map", mode="max", max_t=EPOCHS, grace_period=1, reduction_factor=3
+            time_attr="epoch",
+            metric="val_map",
+            mode="max",
+            max_t=EPOCHS,
+            grace_period=GRACE_EPOCHS,
+            reduction_factor=REDUCTION_FACTOR,
         )
     )
 
@@ -139,11 +145,11 @@ def test_rays_own_forgets_at_a_restart():
 def test_an_epoch_told_again_gets_the_decision_that_it_got(rule_class):
     rule = rule_class("val_map", EPOCHS)
     for number in range(4):
-        rule.decide(f"t{number}", 1, 0.5 + 0.1 * number)
-    cut = rule.decide("t9", 1, 0.1)
+        rule.decide(f"t{number}", GRACE_EPOCHS, 0.5 + 0.1 * number)
+    cut = rule.decide("t9", GRACE_EPOCHS, 0.1)
     assert cut is not None
-    assert rule.decide("t9", 1, 0.9) == cut
-    assert rule.decide("t3", 1, 0.0) is None
+    assert rule.decide("t9", GRACE_EPOCHS, 0.9) == cut
+    assert rule.decide("t3", GRACE_EPOCHS, 0.0) is None
 
 
 def trial_of(name, role="search"):
@@ -153,13 +159,30 @@ def trial_of(name, role="search"):
 def test_further_seeds_are_not_raced():
     scheduler = RuleScheduler(Asha("val_map", EPOCHS), "val_map")
     for name, score in (("t0", 0.9), ("t1", 0.8)):
-        scheduler.on_trial_result(None, trial_of(name), {"epoch": 1, "val_map": score})
-    bad = {"epoch": 1, "val_map": 0.0}
+        scheduler.on_trial_result(None, trial_of(name), {"epoch": GRACE_EPOCHS, "val_map": score})
+    bad = {"epoch": GRACE_EPOCHS, "val_map": 0.0}
     assert scheduler.on_trial_result(None, trial_of("t2", "replicate"), bad) == TrialScheduler.CONTINUE
     assert scheduler.on_trial_result(None, trial_of("t3"), bad) == TrialScheduler.STOP
-    assert "val_map 0.000 at epoch 1 lies under the cut" in scheduler.cuts["t3"]
-    unmeasured = {"epoch": 1, "val_map": None}
+    assert f"val_map 0.000 at epoch {GRACE_EPOCHS} lies under the cut" in scheduler.cuts["t3"]
+    unmeasured = {"epoch": GRACE_EPOCHS, "val_map": None}
     assert scheduler.on_trial_result(None, trial_of("t4"), unmeasured) == TrialScheduler.CONTINUE
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 10_000), st.integers(1, 4), st.integers(2, 4))
+def test_other_rungs_are_decided_as_by_ray_too(seed, grace, factor):
+    def ours(said):
+        return Asha("val_map", EPOCHS, grace=grace, factor=factor)
+
+    def rays(said):
+        return Rays(
+            AsyncHyperBandScheduler(
+                time_attr="epoch", metric="val_map", mode="max", max_t=EPOCHS, grace_period=grace,
+                reduction_factor=factor,
+            )
+        )  # fmt: skip
+
+    assert simulate(seed, ours) == simulate(seed, rays)
 
 
 @pytest.fixture

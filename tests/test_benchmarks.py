@@ -1,0 +1,115 @@
+"""What the benchmarks compute, not how fast anything is."""
+
+import importlib.util
+import itertools
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from search.scheduler import Asha, NoStopping
+
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+
+
+def script(name):
+    spec = importlib.util.spec_from_file_location(f"benchmark_{name}", BENCHMARKS / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def replays():
+    return script("search")
+
+
+def test_the_bank_holds_sixty_settings_trained_to_the_end(replays):
+    bank = replays.read_bank(replays.BANK)
+    assert bank.curves.shape[0] >= 60
+    assert not np.isnan(bank.curves).any()
+    assert {params["schedule"] for params in bank.params} == {"onecycle", "cosine", "step"}
+    assert len({tuple(params.items()) for params in bank.params}) == len(bank.params)
+
+
+def small_bank(replays):
+    """Setting i ends at i / 10; its curve rises evenly."""
+    curves = np.outer(np.arange(6) / 10, np.arange(1, 5) / 4)
+    return replays.Bank([{"lr": float(i)} for i in range(6)], curves, np.arange(6)[::-1].astype(float))
+
+
+def test_a_replay_without_stopping_sees_every_epoch_once_and_ends_at_the_best(replays):
+    bank = small_bank(replays)
+    seen = replays.replay(bank, replays.Picker(bank, 3), NoStopping("val_map", 4), 30)
+    assert len(seen) == 30
+    assert (np.diff(seen) >= 0).all()
+    assert seen[23] == seen[-1] == 0.5
+    assert seen[22] <= 0.5
+
+
+def test_one_seed_is_one_replay_and_another_is_another(replays):
+    bank = replays.read_bank(replays.BANK)
+
+    def run(seed):
+        return replays.replay(bank, replays.Picker(bank, seed), Asha("val_map", 8), 40).tolist()
+
+    assert run(1) == run(1)
+    assert run(1) != run(2)
+
+
+def test_a_screened_start_takes_the_best_covering_of_those_it_looks_at(replays):
+    bank = small_bank(replays)
+    picker = replays.Screened(bank, 0, most=6)
+    assert [picker.next() for _ in range(6)] == [0, 1, 2, 3, 4, 5]
+    assert picker.next() is None
+
+
+def test_a_paused_setting_goes_on_once_it_is_among_the_best_of_its_rung(replays):
+    rule = replays.Promoting(8, 2, 2)
+    assert rule.paused(7, 2, 0.3)
+    assert rule.promoted() is None
+    assert rule.paused(8, 2, 0.5)
+    assert rule.promoted() == (8, 2)
+    assert rule.promoted() is None
+
+
+def test_what_a_record_says_of_start_and_slots():
+    times = itertools.count()
+
+    def event(kind, at, **more):
+        return {"kind": kind, "time": f"2026-01-01T00:00:{at:06.3f}+00:00", "n": next(times), **more}
+
+    def report(name, at):
+        return event("report", at, trial_id=name, epoch_seconds=4.0, train_seconds=3.0, eval_seconds=0.8)
+
+    events = [event("run", 2)]
+    for name, begun in (("a", 4.0), ("b", 5.0)):
+        events.append(event("start", begun, trial_id=name))
+    events += [report("a", 10.0), report("b", 11.0), event("start", 10.5, trial_id="c"), report("c", 15.0)]
+    from datetime import datetime
+
+    launched = datetime.fromisoformat("2026-01-01T00:00:00+00:00").timestamp()
+    found = script("speed").of_events(events, launched)
+    assert found["start: command to first training step, s"] == pytest.approx(6.0)
+    assert found["a further trial in a warm slot: last report to next first step, s"] == pytest.approx(1.0)
+    # From 6 to 11 both slots are taken: a works 3.8 s of it, b 3.8 s, c none.
+    assert found["share of slot time in training and evaluation, %"] == pytest.approx(100 * 7.6 / 10)
+
+
+def test_the_race_counts_a_mark_not_reached_as_all_the_time_that_a_search_had():
+    race = script("race")
+
+    def outcome(name, seconds, *trace):
+        return race.Outcome(name, 0, 0.4, seconds, 3, [list(one) for one in trace])
+
+    text = race.table(
+        [
+            outcome(race.LOOP, 300.0, (200.0, 0.4), (300.0, 0.1)),
+            outcome("plain Optuna", 90.0, (45.0, 0.395), (90.0, 0.3)),
+            outcome(race.OURS, 40.0, (15.0, 0.39), (30.0, 0.41)),
+        ]
+    )
+    rows = {line.split("|")[1].strip(): [cell.strip() for cell in line.split("|")] for line in text.splitlines()[2:]}
+    assert rows[race.LOOP][2:4] == ["300 (300 to 300), 1 of 1 reached it", "10.0 (10.0 to 10.0)"]
+    assert rows["plain Optuna"][2:4] == ["90 (90 to 90), 0 of 1 reached it", "3.0 (3.0 to 3.0)"]
+    assert rows["plain Optuna"][4:6] == ["45 (45 to 45), 1 of 1 reached it", "3.0 (3.0 to 3.0)"]
