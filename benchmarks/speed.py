@@ -222,7 +222,7 @@ def of_events(events: list[dict[str, Any]], launched: float) -> dict[str, float]
     for name in order[:count]:
         free.append(last[name])
     for name in order[count:]:
-        before = max(when for when in free if when <= first_step[name])
+        before = min(free)
         free.remove(before)
         free.append(last[name])
         gaps.append(first_step[name] - before)

@@ -277,7 +277,7 @@ def open_run(
     chosen = choose_device(device)
     torch.manual_seed(derived_seed("weights", config.runtime.seed))
     model, loaded = build_model(config, num_classes=data.categories.num_classes)
-    model.to(chosen, memory_format=torch.channels_last).train()
+    model.to(chosen).train()
     state = TrainingState(epoch=0, step=0, best_epoch=0, best_value=None)
     stage = stage_of(config, 1 if resume_from is None else load_state(resume_from).epoch)
     optimizer = build_optimizer(model.parameters(), stage.config.optim)

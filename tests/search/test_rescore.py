@@ -101,15 +101,16 @@ def test_the_model_of_a_checkpoint_is_the_one_that_is_scored(tiny_folder, tmp_pa
     from digits_core.checkpoint import load_config, load_model
     from digits_core.evaluate import evaluate
     from digits_core.model import build_model
+    from digits_core.train import choose_dtype
 
     arguments = ["--space", "thresholds", "--from", DRAWN_WEIGHTS, "--data", tiny_folder, "--out", tmp_path]
     assert command(*arguments, "--name", "swept") == 0
     config = load_config(DRAWN_WEIGHTS)
     model, _ = build_model(config)
     load_model(DRAWN_WEIGHTS, model)
-    one = evaluate(
-        model, tiny_data.valid, config.detect, 0.01, batch_size=32, device=torch.device("cpu"), dtype=torch.float32
-    )
+    device = torch.device("cpu")
+    dtype = choose_dtype(config.runtime.precision, device)
+    one = evaluate(model, tiny_data.valid, config.detect, 0.01, batch_size=32, device=device, dtype=dtype)
     [row] = read_leaderboard(tmp_path / "swept").to_dict("records")
     assert row["val_map"] == pytest.approx(one.scores.map, abs=1e-9)
 
