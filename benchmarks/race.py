@@ -121,9 +121,10 @@ def run(name: str, args: argparse.Namespace, folder: Path, seed: int, mark: floa
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-    lines = sorted(lines_of(trace))
+    lines = sorted(line for line in lines_of(trace) if line[0] - started <= seconds)
     if not lines:
         sys.exit(f"{name}: trained nothing\n{(scratch / 'log').read_text()[-3000:]}")
+    shutil.rmtree(scratch)
     best = max(value for _, _, value in lines)
     return Outcome(
         name,

@@ -116,7 +116,7 @@ def simulate(folder: Path, *, trials: int, epochs: int, slots: int, images: int,
     events = EventWriter(folder, folder.name)
     events.write("run", metric="val_map", scheduler=scheduler, trials=trials, epochs=epochs, resumed=False)
     study = open_study(folder, settings, plan, drivers=1)
-    rules = RuleScheduler(build_rule(scheduler, "val_map", epochs, events.record), "val_map")
+    rules = RuleScheduler(build_rule(scheduler, epochs, events.record), "val_map")
     storage = Storage(folder)
     with (folder / "terminal.txt").open("w") as terminal:
         progress = Progress(
@@ -247,7 +247,7 @@ def measure(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
 
     def reopen() -> None:
         events = EventWriter(folder, folder.name)
-        build_rule(settings.scheduler, "val_map", args.epochs, events.record)
+        build_rule(settings.scheduler, args.epochs, events.record)
         open_study(folder, settings, plan, drivers=1)
         events.close()
 

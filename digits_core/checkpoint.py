@@ -172,6 +172,8 @@ def load_training(folder: Path, model: nn.Module, optimizer: torch.optim.Optimiz
         if name not in parameters:
             raise WeightsError(f"{folder / TRAINING_FILE} does not fit its model: unknown parameter {name}")
         parameter = parameters[name]
+        if tensor.ndim and tensor.shape != parameter.shape:
+            raise WeightsError(f"{folder / TRAINING_FILE} does not fit its model: {key} has another shape")
         # The fused optimisers want all on one device, and walk parameter and state side by side in memory.
         moved = torch.empty_like(parameter, dtype=tensor.dtype).copy_(tensor) if tensor.ndim else tensor
         optimizer.state[parameter][slot] = moved.to(parameter.device)

@@ -68,8 +68,7 @@ def build_model(config: TrainConfig, *, num_classes: int = NUM_CLASSES) -> tuple
     box_head, head_width = build_box_head(model, backbone.out_channels)
     predictor = FastRCNNPredictor(head_width, num_classes)
     anchors = _anchor_generator(model)  # the RPN head comes last, as in torchvision: so a seed gives the same weights
-    levels = [str(level) for level in range(model.roi_levels)]
-    pool = PyramidRoIAlign(levels, model.roi_output_size, model.roi_sampling_ratio)
+    pool = PyramidRoIAlign(model.roi_levels, model.roi_output_size, model.roi_sampling_ratio)
     detector = FasterRCNN(
         backbone,
         min_size=model.min_size,

@@ -1,10 +1,22 @@
 """torchvision's region proposal network with an NMS that looks at no more boxes than it must."""
 
+from typing import Any
+
 import torch
 import torchvision
 from torch import Tensor
+from torchvision.models.detection._utils import BoxCoder
 from torchvision.models.detection.rpn import RegionProposalNetwork
 from torchvision.ops import batched_nms
+
+
+class FloatBoxCoder(BoxCoder):
+    """Boxes in float32 from regressions in half precision, in which a coordinate above 128 px is a whole number."""
+
+    def decode(self, rel_codes: Tensor, boxes: list[Tensor]) -> Tensor:
+        """See torchvision's."""
+        decoded: Tensor = super().decode(rel_codes.float(), boxes)
+        return decoded
 
 
 class ProposalNetwork(RegionProposalNetwork):
@@ -14,6 +26,11 @@ class ProposalNetwork(RegionProposalNetwork):
     `rpn_post_nms_top_n` survivors are wanted, it runs over the best boxes first, and over all only where
     those gave too few. While it is exported, it is torchvision's own.
     """
+
+    def __init__(self, *given: Any) -> None:
+        """Torchvision's arguments."""
+        super().__init__(*given)
+        self.box_coder = FloatBoxCoder(weights=(1.0, 1.0, 1.0, 1.0))
 
     def filter_proposals(
         self,
@@ -38,7 +55,7 @@ class ProposalNetwork(RegionProposalNetwork):
                 proposals, objectness, image_shapes, num_anchors_per_level
             )
             return traced
-        scores = objectness.detach().reshape(len(proposals), -1)
+        scores = objectness.detach().float().reshape(len(proposals), -1)
         level = torch.repeat_interleave(torch.tensor(num_anchors_per_level, device=scores.device))
         best = self._get_top_n_idx(scores, num_anchors_per_level)
         scores = scores.gather(1, best)

@@ -13,13 +13,32 @@ import torchvision
 from torch import Tensor
 from torch.nn import functional
 from torchvision.ops import MultiScaleRoIAlign
+from torchvision.ops.poolers import initLevelMapper
 
 CANONICAL_SCALE, CANONICAL_LEVEL, EPSILON = 224, 4, 1e-6
 """A RoI of 224 px is read from level 4, one of half the size from the level below (Lin et al. 2017, equation 1)."""
 
+FIRST_LEVEL = 2
+"""Level 0 of every backbone here has a quarter of the image's sides, 2 ** -2, and each other half of the one before."""
+
+MOST_TAPS = 50_000_000
+"""Cells to be read for one batch, above which their list would take more memory than its speed is worth."""
+
 
 class PyramidRoIAlign(MultiScaleRoIAlign):
-    """torchvision's module with its numbers, to rounding; on a GPU and while it is exported, torchvision's own."""
+    """torchvision's module with its numbers, to rounding; on a GPU and while it is exported, torchvision's own.
+
+    Only the levels' scales are known from the start. torchvision guesses them from the first batch that it sees, by
+    its images before they are padded, and is wrong where that batch is of very low images.
+    """
+
+    def __init__(self, levels: int, output_size: int, sampling_ratio: int) -> None:
+        """Read the first `levels` of the pyramid."""
+        super().__init__([str(level) for level in range(levels)], output_size, sampling_ratio)
+        self.scales = [2.0 ** -(FIRST_LEVEL + level) for level in range(levels)]
+        self.map_levels = initLevelMapper(
+            FIRST_LEVEL, FIRST_LEVEL + levels - 1, CANONICAL_SCALE, CANONICAL_LEVEL, EPSILON
+        )
 
     def forward(self, x: dict[str, Tensor], boxes: list[Tensor], image_shapes: list[tuple[int, int]]) -> Tensor:
         """Pool the features of each box.
@@ -33,16 +52,18 @@ class PyramidRoIAlign(MultiScaleRoIAlign):
             Features [all boxes, channels, output height, output width].
         """
         features = [map_ for name, map_ in x.items() if name in self.featmap_names]
-        if features[0].device.type != "cpu" or torchvision._is_tracing() or self.sampling_ratio < 1:
+        bins, taps = self.output_size[0] * self.output_size[1], 4 * self.sampling_ratio**2
+        many = sum(map(len, boxes)) * bins * taps > MOST_TAPS
+        if features[0].device.type != "cpu" or torchvision._is_tracing() or many:
             pooled: Tensor = super().forward(x, boxes, image_shapes)
             return pooled
-        return pool(features, boxes, image_shapes, self.output_size, self.sampling_ratio)
+        return pool(features, boxes, self.scales, self.output_size, self.sampling_ratio)
 
 
 def pool(
     features: list[Tensor],
     boxes: list[Tensor],
-    image_shapes: list[tuple[int, int]],
+    scales: list[float],
     output_size: tuple[int, int],
     sampling_ratio: int,
 ) -> Tensor:
@@ -51,7 +72,7 @@ def pool(
     Args:
         features: the levels, each half as large as the one before.
         boxes: of each image.
-        image_shapes: of each image.
+        scales: of the levels: pixels of them for one of the resized image.
         output_size: height and width of what is pooled.
         sampling_ratio: samples per bin and axis.
 
@@ -61,8 +82,6 @@ def pool(
     channels = features[0].shape[1]
     rois = torch.cat(boxes)
     image = torch.repeat_interleave(torch.tensor([len(some) for some in boxes]))
-    tallest = max(height for height, _ in image_shapes)
-    scales = [2.0 ** round(math.log2(map_.shape[2] / tallest)) for map_ in features]
     level = _levels(rois, scales)
     shapes = torch.tensor([map_.shape[2:] for map_ in features])
     sizes = [map_.shape[0] * map_.shape[2] * map_.shape[3] for map_ in features]

@@ -119,8 +119,16 @@ NEEDED: dict[str, dict[str, Check]] = {
 }
 """What an event of a kind must bear."""
 
+
+def _halving(value: object) -> bool:
+    """A grace period and a reduction factor."""
+    if not isinstance(value, list) or len(value) != 2 or not all(map(_whole, value)):
+        return False
+    return bool(value[0] >= 1 and value[1] >= 2)
+
+
 ALLOWED: dict[str, dict[str, Check]] = {
-    "run": {"epochs": _whole, "scheduler": _text},
+    "run": {"epochs": _whole, "scheduler": _text, "asha": _halving},
     "trial": {
         "role": lambda value: value in get_args(Role),
         "coverage": _or_none(_coverage),

@@ -183,6 +183,8 @@ class RunRecord:
     num_events: int = 0
     comparison: bool = False
     """Every setting is trained alike, to its end and as often: no choice has looked at any seed."""
+    asha: tuple[int, int] = (1, 3)
+    """Its grace period and reduction factor, as the run began; those of records that do not name them."""
     num_drivers: int = 0
     """Starts of the search: one more with each resume."""
     arrivals: list[Arrival] = field(default_factory=list)
@@ -199,6 +201,8 @@ class RunRecord:
         if kind == "run":
             self.metric = event["metric"]
             self.comparison = bool(event.get("comparison"))
+            if not self.num_drivers and "asha" in event:
+                self.asha = (event["asha"][0], event["asha"][1])
             self.num_drivers += 1
             # A new driver: whatever was under way when the last one died is not any more.
             for trial in self.trials.values():

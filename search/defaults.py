@@ -48,6 +48,6 @@ def is_rung(epoch: int, grace: int = GRACE_EPOCHS, factor: int = REDUCTION_FACTO
     return rung == epoch
 
 
-def rungs(scheduler: str, epochs: int) -> list[int]:
+def rungs(scheduler: str, epochs: int, grace: int = GRACE_EPOCHS, factor: int = REDUCTION_FACTOR) -> list[int]:
     """The epochs after which the scheduler of that name may stop a trial, where those are few."""
-    return [epoch for epoch in range(1, epochs) if is_rung(epoch)] if scheduler == "asha" else []
+    return [epoch for epoch in range(1, epochs) if is_rung(epoch, grace, factor)] if scheduler == "asha" else []

@@ -1,6 +1,7 @@
 """run_search: one search from its settings to its run folder."""
 
 import contextlib
+import math
 import shutil
 import signal
 import threading
@@ -29,7 +30,7 @@ from search.cluster import (
     watched,
 )
 from search.copier import Copier
-from search.defaults import LOOPBACK
+from search.defaults import GRACE_EPOCHS, LOOPBACK, REDUCTION_FACTOR
 from search.further import FurtherTrials
 from search.gauges import Gauges
 from search.mlflow import MLflow, check_mlflow
@@ -148,9 +149,12 @@ def run_search(
         import ray.tune  # noqa: F401  # takes seconds, which the probe takes anyway
 
         machine = {} if probe is None else check_machine(settings, probe, data, console)
+        share = None
         if settings.share_gpus and machine.get("GPU"):
-            settings = replace(settings, gpus_per_trial=measured_share(plan, settings, data, machine, console))
+            share = measured_share(plan, settings, data, machine, console)
         events = open_folder(settings, plan, data, folder, lock=held, command=command)
+        if share is not None:  # of this machine: a resume on another one measures there
+            settings = replace(settings, gpus_per_trial=share)
     except BaseException:
         storage.leave()
         if held is not None:
@@ -185,6 +189,7 @@ def _run(
             epochs=plan.base.optim.epochs,
             resumed=resume,
             comparison=alike,
+            asha=[GRACE_EPOCHS, REDUCTION_FACTOR],
         )
         shorter = make_longer(storage, events, plan.base.optim.epochs)
         if shorter:
@@ -242,6 +247,8 @@ def measured_share(
         settings.data,
         data.fingerprint,
         cores=int(machine["CPU"] // machine["GPU"]) or 1,
+        cores_each=settings.cpus_per_trial,
+        most=None if settings.slots is None else math.ceil(settings.slots / machine["GPU"]),
         say=lambda text: console.print(text, markup=False),
     )
     return 1 / best_sharing(tried).trials

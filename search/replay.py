@@ -9,7 +9,7 @@ from digits_core.command import CommandParser, run_command
 from digits_core.errors import RunError, printable
 from results.record import EVENTS_FILE, RunRecord, read_events
 from results.store import find_run
-from search.scheduler import RULES, Rule
+from search.scheduler import RULES, Rule, fresh_rule
 
 _EPILOG = """
 examples:
@@ -51,7 +51,7 @@ def replay(folder: Path) -> Replay:
             name = event.get("scheduler", "none")
             if name not in RULES:
                 raise RunError(f"{folder / EVENTS_FILE}: event {event['n']} names the unknown scheduler {name}")
-            rule = rule or RULES[name](record.metric, 0)
+            rule = rule or fresh_rule(name, 0, record)
             rule.epochs = int(event.get("epochs", 0))
         if event["kind"] != "report" or rule is None or record.trials[event["trial_id"]].role != "search":
             continue

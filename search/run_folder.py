@@ -94,7 +94,7 @@ def open_folder(
             "base_config": plan.base.to_flat(),
             "space": describe_space(plan),
             "tables": describe_tables(plan),
-            "rungs": rungs(settings.scheduler, plan.base.optim.epochs),
+            "rungs": rungs(settings.scheduler, plan.base.optim.epochs, *events.record.asha),
         }
         if now != known:
             write_text(folder / RUN_FILE, json.dumps(now, indent=2) + "\n")

@@ -162,6 +162,8 @@ class SettingSearcher(Searcher):
         self._baselines = [DEFAULT_BASELINE, *space.baselines]  # those tried before are passed over
         self._grid = enumerate_settings(space) if sampler == "grid" else None
         self._startup = startup_trials(num_trials) if sampler in ("tpe", "gp") else 0
+        # Optuna's Gaussian process learns from whole trainings alone.
+        self._learned_from = (TrialState.COMPLETE,) if sampler == "gp" else (TrialState.COMPLETE, TrialState.PRUNED)
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """The next setting, FINISHED, or None to be asked again later."""
@@ -301,12 +303,13 @@ class SettingSearcher(Searcher):
 
     def _draw(self) -> optuna.Trial | None:
         if self._grid is None:
-            known = self._study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED))
+            known = self._study.get_trials(deepcopy=False, states=self._learned_from)
             if len(known) < self._startup and self._screen is not None and self._screen.active:
                 covering = best_covering(
                     self._space,
                     self._base,
                     self._screen,
+                    self._tried,
                     derived_seed("covering", self._base.runtime.seed, len(self._study.get_trials(deepcopy=False))),
                 )
                 if covering is not None:
@@ -341,10 +344,10 @@ class SettingSearcher(Searcher):
             self._study.tell(proposal.optuna_trial, value)
 
 
-def best_covering(space: Space, base: TrainConfig, screen: Screen, seed: int) -> dict[str, Any] | None:
-    """Of a few random settings of a space, what draws the one whose anchors cover the digits best.
+def best_covering(space: Space, base: TrainConfig, screen: Screen, tried: set[str], seed: int) -> dict[str, Any] | None:
+    """Of a few random settings of a space not tried yet, what draws the one whose anchors cover the digits best.
 
-    None where anchors do not vary.
+    None where anchors do not vary among them.
     """
     study = quiet_study(optuna.samplers.RandomSampler(seed=seed % 2**32))
     found: list[tuple[float, dict[str, Any]]] = []
@@ -354,7 +357,8 @@ def best_covering(space: Space, base: TrainConfig, screen: Screen, seed: int) ->
             config = TrainConfig.from_flat(space.draw(trial), base)
         except (optuna.TrialPruned, ConfigError):
             continue
-        found.append((screen.measure(config).mean_iou, trial.params))
+        if setting_digest(config) not in tried:
+            found.append((screen.measure(config).mean_iou, trial.params))
     if len({iou for iou, _ in found}) < 2:
         return None
     return max(found, key=lambda one: one[0])[1]

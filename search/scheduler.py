@@ -126,9 +126,17 @@ RULES: dict[str, type[Asha] | type[Median] | type[NoStopping]] = {"asha": Asha, 
 """By the names of `--scheduler`."""
 
 
-def build_rule(name: str, metric: str, epochs: int, record: RunRecord) -> Rule:
+def fresh_rule(name: str, epochs: int, record: RunRecord) -> Rule:
+    """The rule of `--scheduler NAME` as a run began with it."""
+    if name == "asha":
+        grace, factor = record.asha
+        return Asha(record.metric, epochs, grace=grace, factor=factor)
+    return RULES[name](record.metric, epochs)
+
+
+def build_rule(name: str, epochs: int, record: RunRecord) -> Rule:
     """The rule of `--scheduler NAME`, standing where the reports of a record have brought it."""
-    rule = RULES[name](metric, epochs)
+    rule = fresh_rule(name, epochs, record)
     for one in record.arrivals:
         if one.value is not None and record.trials[one.trial_id].role == "search":
             rule.decide(one.trial_id, one.epoch, one.value)

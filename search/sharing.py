@@ -62,6 +62,8 @@ def try_sharing(
     fingerprint: str,
     *,
     cores: int,
+    cores_each: float | None = None,
+    most: int | None = None,
     device: str = "auto",
     say: Callable[[str], None] = lambda text: None,
 ) -> list[Sharing]:
@@ -71,7 +73,9 @@ def try_sharing(
         config: a setting of the search.
         source: its data.
         fingerprint: of the data.
-        cores: of this machine, which the trials share.
+        cores: beside each GPU, which its trials share.
+        cores_each: of a trial; None divides them, up to eight.
+        most: trials that are to run on one, at most.
         device: `auto`, or `cpu`.
         say: told of each number.
 
@@ -79,10 +83,11 @@ def try_sharing(
         UsageError: not even one trial trains.
     """
     tried: list[Sharing] = []
-    trials = 1
-    while trials <= min(MOST, cores):
+    trials, limit = 1, max(1, min(MOST, int(cores // (cores_each or 1)), most or MOST))
+    while trials <= limit:
+        threads = max(1, int(cores_each or min(8, cores // trials)))
         try:
-            found, total = _side_by_side(config, source, fingerprint, trials, max(1, cores // trials), device)
+            found, total = _side_by_side(config, source, fingerprint, trials, threads, device)
         except UsageError:
             if not tried:
                 raise
@@ -142,6 +147,8 @@ def _side_by_side(
                 lines = errors.strip().splitlines() or [f"exit code {training.returncode}"]
                 raise UsageError(f"a few training steps of the first setting failed: {lines[-1]}")
             outputs.append(json.loads(out.splitlines()[-1]))
+    except BrokenPipeError:
+        raise UsageError("a few training steps of the first setting failed: their process was killed") from None
     finally:
         for training in trainings:
             if training.poll() is None:
@@ -159,12 +166,14 @@ def _train(asked: dict[str, Any]) -> None:
 
     from digits_core.batches import epoch_batches, load_batch
     from digits_core.cache import open_data
+    from digits_core.optim import set_lr
     from digits_core.train import open_run, train_step
 
     torch.set_num_threads(int(asked["threads"]))
     data = open_data(DataSource(**asked["data"]), fingerprint=asked["fingerprint"])
     config = TrainConfig.from_flat(asked["config"])
     run = open_run(config, data, device=asked["device"])
+    set_lr(run.optimizer, 0.0)  # a peak rate without its warm-up may diverge
     batches = epoch_batches(data.train, seed=0, epoch=1, batch_size=config.optim.batch_size, asked=0)
     step = images = 0
 

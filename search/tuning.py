@@ -91,7 +91,7 @@ def fit(
     def why() -> str | None:
         return "interrupted" if broken else ending()
 
-    rule = build_rule(settings.scheduler, settings.metric, plan.base.optim.epochs, events.record)
+    rule = build_rule(settings.scheduler, plan.base.optim.epochs, events.record)
     scheduler = RuleScheduler(rule, settings.metric)
     recorder = Recorder(
         folder,

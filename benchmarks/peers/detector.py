@@ -48,9 +48,9 @@ class Digits(Dataset[tuple[Tensor, dict[str, Tensor]]]):
         """An image, float32 [3, height, width], and its boxes and labels."""
         number = self.ids[index]
         image = functional.pil_to_tensor(Image.open(self.files[number]).convert("RGB")).float() / 255
-        boxes = torch.tensor([one["bbox"] for one in self.found[number]], dtype=torch.float32)
+        boxes = torch.tensor([one["bbox"] for one in self.found[number]], dtype=torch.float32).reshape(-1, 4)
         boxes[:, 2:] += boxes[:, :2]
-        labels = torch.tensor([one["category_id"] for one in self.found[number]])
+        labels = torch.tensor([one["category_id"] for one in self.found[number]], dtype=torch.int64)
         return image, {"boxes": boxes, "labels": labels}
 
 

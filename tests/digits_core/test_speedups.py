@@ -6,9 +6,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 from torchvision.models.detection.anchor_utils import AnchorGenerator
+from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
 from torchvision.ops import MultiScaleRoIAlign, nms
+from torchvision.ops.poolers import initLevelMapper
 
+from digits_core import roi_align
 from digits_core.checkpoint import TrainingState, load_training, save_model, save_training
 from digits_core.config import OptimConfig, TrainConfig
 from digits_core.optim import build_optimizer
@@ -37,7 +40,7 @@ def scenes(draw):
         str(level): torch.randn(images, CHANNELS, height // 2 ** (level + 2), width // 2 ** (level + 2))
         for level in range(levels)
     }
-    shapes = [(height, width)] + [(height - draw(st.integers(0, 12)), width) for _ in range(images - 1)]
+    shapes = [(height - draw(st.integers(0, 31)), width - draw(st.integers(0, 31))) for _ in range(images)]
     return features, [boxes_within(draw, height, width) for _ in range(images)], shapes
 
 
@@ -46,9 +49,13 @@ def scenes(draw):
 def test_roi_align_and_its_gradient_are_torchvisions(scene, size, ratio):
     features, boxes, shapes = scene
     results = []
-    for kind in (PyramidRoIAlign, MultiScaleRoIAlign):
+    levels = len(features)
+    plain = MultiScaleRoIAlign(list(features), size, ratio)
+    plain.scales = [1 / 4, 1 / 8, 1 / 16, 1 / 32][:levels]  # it would guess them from the unpadded images
+    plain.map_levels = initLevelMapper(2, 1 + levels)
+    for module in (PyramidRoIAlign(levels, size, ratio), plain):
         inputs = {name: one.clone().requires_grad_() for name, one in features.items()}
-        pooled = kind(list(features), size, ratio)(inputs, boxes, shapes)
+        pooled = module(inputs, boxes, shapes)
         torch.manual_seed(1)
         pooled.backward(torch.randn(pooled.shape))
         results.append((pooled.detach(), [one.grad for one in inputs.values()]))
@@ -61,9 +68,27 @@ def test_roi_align_and_its_gradient_are_torchvisions(scene, size, ratio):
 
 def test_roi_align_of_half_precision_keeps_it():
     features = {"0": torch.randn(1, CHANNELS, 8, 8, dtype=torch.bfloat16)}
-    pooled = PyramidRoIAlign(["0"], 2, 2)(features, [torch.tensor([[1.0, 2.0, 20.0, 30.0]])], [(32, 32)])
+    pooled = PyramidRoIAlign(1, 2, 2)(features, [torch.tensor([[1.0, 2.0, 20.0, 30.0]])], [(32, 32)])
     assert pooled.dtype == torch.bfloat16
     assert pooled.shape == (1, CHANNELS, 2, 2)
+
+
+def test_very_many_boxes_are_left_to_torchvision(monkeypatch):
+    features, boxes = {"0": torch.randn(1, CHANNELS, 8, 8)}, [torch.rand(9, 4).cumsum(1) * 8]
+    few = PyramidRoIAlign(1, 2, 2)(features, boxes, [(32, 32)])
+    monkeypatch.setattr(roi_align, "MOST_TAPS", 10)
+    monkeypatch.setattr(roi_align, "pool", None)
+    torch.testing.assert_close(PyramidRoIAlign(1, 2, 2)(features, boxes, [(32, 32)]), few)
+
+
+def test_in_half_precision_proposals_are_whole_numbers_no_more():
+    network, _ = networks(0.7, 30)
+    features = {"0": torch.randn(1, 4, 8, 32), "1": torch.randn(1, 4, 4, 16)}
+    images = ImageList(torch.zeros(1, 3, 64, 256), [(64, 256)])
+    with torch.autocast("cpu", torch.bfloat16):
+        [boxes], _ = network.eval()(images, features)
+    assert boxes.dtype == torch.float32
+    assert (boxes[boxes > 128] != boxes[boxes > 128].round()).any()
 
 
 def networks(nms_threshold, post):

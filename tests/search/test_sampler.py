@@ -329,6 +329,13 @@ def test_a_sampler_that_knows_nothing_yet_begins_with_anchors_that_cover_the_dig
     assert mean_coverage(sampler, active=True) > mean_coverage(sampler, active=False) + 0.05
 
 
+def test_many_slots_are_filled_before_the_first_report_where_there_are_few_settings():
+    screen = Screen(DIGITS, active=True)
+    searcher, _, _ = search(SPACES["image_size"], 16, sampler="tpe", screen=screen)
+    handed = [searcher.suggest(f"ray{number}") for number in range(16)]
+    assert all(isinstance(params, dict) for params in handed)
+
+
 def test_the_random_sampler_stays_random():
     screen = Screen(DIGITS, active=True)
     drawn = []

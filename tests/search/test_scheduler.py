@@ -1,5 +1,6 @@
 """Schedulers decide from recorded scores alone: against Ray's own, and across crashes."""
 
+import json
 import random
 from types import SimpleNamespace
 
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import AsyncHyperBandScheduler, MedianStoppingRule, TrialScheduler
 
+from digits_core.errors import RunError
 from results.record import EventWriter, RunRecord, read_record
 from search.defaults import GRACE_EPOCHS, REDUCTION_FACTOR
 from search.replay import replay
@@ -192,7 +194,7 @@ def recorded(tmp_path):
     events = EventWriter(tmp_path, "r")
     for driver in range(3):
         events.write("run", metric="val_map", scheduler="asha", epochs=EPOCHS, trials=8, resumed=driver > 0)
-        rule = build_rule("asha", "val_map", EPOCHS, events.record)
+        rule = build_rule("asha", EPOCHS, events.record)
         for number in range(4 * driver, 4 * driver + 4):
             name = f"t{number:04d}"
             facts = {"space": "s", "role": "search", "baseline": None, "config": {"optim.epochs": EPOCHS}, "seed": 0}
@@ -223,6 +225,31 @@ def test_a_replay_finds_every_recorded_decision_and_a_changed_one(recorded):
     lines[at] = lines[at].replace("asha:", "somebody:")
     path.write_text("\n".join(lines) + "\n")
     assert len(replay(recorded).differing) == 1
+
+
+def test_a_run_is_decided_as_it_began_whatever_the_defaults_are_now(tmp_path):
+    """Records that do not name them were decided at epochs 1, 3, 9 by thirds."""
+    for name, named, stopped_at in (("old", {}, 1), ("new", {"asha": [2, 2]}, 2), ("other", {"asha": [4, 3]}, 4)):
+        (tmp_path / name).mkdir()
+        events = EventWriter(tmp_path / name, name)
+        events.write("run", metric="val_map", scheduler="asha", epochs=EPOCHS, trials=2, resumed=False, **named)
+        events.write("run", metric="val_map", scheduler="asha", epochs=EPOCHS, trials=2, resumed=True, asha=[3, 5])
+        rule = build_rule("asha", EPOCHS, events.record)
+        events.close()
+        assert [rule.decide("t0", epoch, 0.9) for epoch in range(1, EPOCHS + 1)] == [None] * EPOCHS
+        decisions = [rule.decide("t1", epoch, 0.1) is not None for epoch in range(1, stopped_at + 1)]
+        assert decisions == [False] * (stopped_at - 1) + [True]
+
+
+@pytest.mark.parametrize("wrong", [[0, 2], [1, 1], [1], "1,3", [1.5, 2]])
+def test_a_record_with_impossible_rungs_is_damaged(tmp_path, wrong):
+    events = EventWriter(tmp_path, "r")
+    events.write("run", metric="val_map", scheduler="asha", epochs=EPOCHS, trials=2, resumed=False, asha=[1, 3])
+    events.close()
+    path = tmp_path / "events.jsonl"
+    path.write_text(path.read_text().replace("[1,3]", json.dumps(wrong)))
+    with pytest.raises(RunError, match="'asha' of a 'run' is wrong"):
+        read_record(tmp_path, "r")
 
 
 def test_arrivals_are_in_the_order_of_the_record(recorded):

@@ -37,8 +37,8 @@ def formula(monkeypatch, rates, *, each=1, total=0):
     return asked
 
 
-def measure(cores=16):
-    return [one.trials for one in try_sharing(TrainConfig(), DataSource(), "", cores=cores)]
+def measure(cores=16, **more):
+    return [one.trials for one in try_sharing(TrainConfig(), DataSource(), "", cores=cores, **more)]
 
 
 def test_it_ends_where_more_would_not_fit_or_not_help(monkeypatch):
@@ -46,11 +46,15 @@ def test_it_ends_where_more_would_not_fit_or_not_help(monkeypatch):
     assert measure() == [1, 2, 4]
     asked = formula(monkeypatch, {1: 100, 2: 190})
     assert measure() == [1, 2]
-    assert asked == [(1, 16), (2, 8), (4, 4)]
+    assert asked == [(1, 8), (2, 8), (4, 4)]
     formula(monkeypatch, {1: 100, 2: 190, 4: 300, 8: 500}, each=20, total=100)
     assert measure() == [1, 2, 4]  # 8 would need 160
     formula(monkeypatch, {1: 100, 2: 190, 4: 300, 8: 500})
     assert measure(cores=4) == [1, 2, 4]  # a trial needs a core
+    asked = formula(monkeypatch, {1: 100, 2: 190, 4: 300, 8: 500})
+    assert measure(cores_each=4) == [1, 2, 4]
+    assert asked == [(1, 4), (2, 4), (4, 4)]
+    assert measure(most=2) == [1, 2]
     formula(monkeypatch, {})
     with pytest.raises(UsageError, match="out of memory"):
         measure()
