@@ -14,6 +14,7 @@ import json
 import random
 import resource
 import shutil
+import sys
 import tempfile
 import time
 from collections import defaultdict
@@ -21,6 +22,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+
+if sys.path[0] == str(Path(__file__).parent):  # or `search` would be the script of that name beside this one
+    sys.path[0] = str(Path(__file__).parents[1])
 
 import numpy as np
 
