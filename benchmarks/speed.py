@@ -197,13 +197,13 @@ def slots(args: argparse.Namespace, folder: Path) -> list[Row]:
     sizes = ["--trials", str(args.trials), "--epochs", str(args.epochs), "--data", str(folder)]
     spent: dict[str, list[float]] = defaultdict(list)
     for _ in range(args.searches):
-        scratch = tempfile.mkdtemp()
-        command = [sys.executable, "-m", "search.run", "--space", "anchors", "--scheduler", "none", "--quiet"]
-        launched = time.time()
-        done = subprocess.run([*command, *sizes, "--out", scratch, "--name", "speed"], check=False)
-        if done.returncode:
-            sys.exit(f"the search ended with exit code {done.returncode}")
-        events = [json.loads(line) for line in (Path(scratch) / "speed" / "events.jsonl").read_text().splitlines()]
+        with tempfile.TemporaryDirectory() as scratch:
+            command = [sys.executable, "-m", "search.run", "--space", "anchors", "--scheduler", "none", "--quiet"]
+            launched = time.time()
+            done = subprocess.run([*command, *sizes, "--out", scratch, "--name", "speed"], check=False)
+            if done.returncode:
+                sys.exit(f"the search ended with exit code {done.returncode}")
+            events = [json.loads(line) for line in (Path(scratch) / "speed" / "events.jsonl").read_text().splitlines()]
         for name, value in of_events(events, launched).items():
             spent[name].append(value)
     return [{"figure": name, "digit-search": spread(values, 2)} for name, values in spent.items()]

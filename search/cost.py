@@ -2,15 +2,11 @@
 
 import dataclasses
 import json
-import subprocess
-import sys
-from typing import Any
 
 from digits_core.config import TrainConfig
-from digits_core.errors import UsageError
 from digits_core.source import DataSource
+from search.child import Child, read_asked
 from search.defaults import GRACE_EPOCHS, REDUCTION_FACTOR
-from search.probe import child_environment
 
 STEPS = 6
 """Optimiser steps of each of the two measured epochs; the first one warms up."""
@@ -70,45 +66,24 @@ def measure(config: TrainConfig, source: DataSource, fingerprint: str, *, thread
     Raises:
         UsageError: the training failed.
     """
-    asked = {
-        "config": config.to_flat(),
-        "data": dataclasses.asdict(source),
-        "fingerprint": fingerprint,
-        "threads": threads,
-        "device": device,
-    }
-    done = subprocess.run(
-        [sys.executable, "-m", "search.cost"],
-        input=json.dumps(asked),
-        capture_output=True,
-        text=True,
-        env=child_environment() | {"OMP_NUM_THREADS": str(threads)},
-        check=False,
-    )
-    if done.returncode:
-        lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
-        raise UsageError(f"a few training steps of the first setting failed: {lines[-1]}")
-    return Speed(**json.loads(done.stdout.splitlines()[-1]))
+    child = Child("search.cost", config, source, fingerprint, threads=threads, device=device)
+    return Speed(**child.result())
 
 
-def _measure(asked: dict[str, Any]) -> Speed:
+def _measure() -> Speed:
     import numpy as np
-    import torch
 
-    from digits_core.cache import open_data
     from digits_core.train import EpochReport, train
 
-    torch.set_num_threads(int(asked["threads"]))
-    data = open_data(DataSource(**asked["data"]), fingerprint=asked["fingerprint"])
+    config, data, device = read_asked()
     some = np.arange(min(VALID_IMAGES, len(data.valid)))
-    config = TrainConfig.from_flat(asked["config"])
     short = {"optim.epochs": 2, "data.images_per_epoch": STEPS * config.optim.batch_size, "optim.stages": None}
     reports: list[EpochReport] = []
     train(
-        TrainConfig.from_flat({**asked["config"], **short, "runtime.train_sample": 0}),
+        TrainConfig.from_flat({**short, "runtime.train_sample": 0}, config),
         dataclasses.replace(data, valid=data.valid.some(some, "valid")),
         reports.append,
-        device=asked["device"],
+        device=device,
     )
     last = reports[-1]
     return Speed(
@@ -166,4 +141,4 @@ def least_epochs(epochs: int) -> float:
 
 
 if __name__ == "__main__":
-    print(json.dumps(dataclasses.asdict(_measure(json.loads(sys.stdin.read())))))
+    print(json.dumps(dataclasses.asdict(_measure())))

@@ -303,23 +303,24 @@ class SettingSearcher(Searcher):
 
     def _draw(self) -> optuna.Trial | None:
         if self._grid is None:
-            known = self._study.get_trials(deepcopy=False, states=self._learned_from)
-            if len(known) < self._startup and self._screen is not None and self._screen.active:
-                covering = best_covering(
-                    self._space,
-                    self._base,
-                    self._screen,
-                    self._tried,
-                    derived_seed("covering", self._base.runtime.seed, len(self._study.get_trials(deepcopy=False))),
-                )
-                if covering is not None:
-                    self._study.enqueue_trial(covering)
-            return self._study.ask()
-        if not self._grid:
+            params = self._covering()
+        elif self._grid:
+            params, _ = self._grid.pop(0)
+        else:
             return None
-        params, _ = self._grid.pop(0)
-        self._study.enqueue_trial(params)
+        if params is not None:
+            self._study.enqueue_trial(params)
         return self._study.ask()
+
+    def _covering(self) -> dict[str, Any] | None:
+        """What a sampler begins with that has nothing to go by yet; None leaves it to the sampler."""
+        if not self._startup or self._screen is None or not self._screen.active:
+            return None
+        if len(self._study.get_trials(deepcopy=False, states=self._learned_from)) >= self._startup:
+            return None
+        number = len(self._study.get_trials(deepcopy=False))
+        seed = derived_seed("covering", self._base.runtime.seed, number)
+        return best_covering(self._space, self._base, self._screen, self._tried, seed)
 
     def _propose(
         self, overrides: Overrides, *, baseline: str | None = None, optuna_trial: optuna.Trial | None = None

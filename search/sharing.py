@@ -2,16 +2,14 @@
 
 import dataclasses
 import json
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from digits_core.config import TrainConfig
 from digits_core.errors import UsageError
 from digits_core.source import DataSource
-from search.probe import child_environment
+from search.child import Child, read_asked
 
 MOST = 8
 """Trials on one GPU that are tried."""
@@ -20,6 +18,9 @@ SECONDS = 4.0
 """That each number of trials is measured for, once all of them have warmed up."""
 
 WARM_STEPS = 6
+
+WARM = "warm"
+"""What a training says after them; then it waits for the others."""
 
 WORTH = 1.05
 """A larger number of trials must bring so many times the images."""
@@ -107,72 +108,35 @@ def _side_by_side(
     config: TrainConfig, source: DataSource, fingerprint: str, trials: int, threads: int, device: str
 ) -> tuple[Sharing, int]:
     """Some trials at once, and the device's whole memory."""
-    asked = {
-        "config": config.to_flat(),
-        "data": dataclasses.asdict(source),
-        "fingerprint": fingerprint,
-        "threads": threads,
-        "device": device,
-    }
-    trainings = [
-        subprocess.Popen(
-            [sys.executable, "-m", "search.sharing"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env=child_environment() | {"OMP_NUM_THREADS": str(threads)},
-        )
-        for _ in range(trials)
+    children = [
+        Child("search.sharing", config, source, fingerprint, threads=threads, device=device) for _ in range(trials)
     ]
     try:
-        for training in trainings:
-            assert training.stdin is not None
-            training.stdin.write(json.dumps(asked) + "\n")
-            training.stdin.flush()
-        for training in trainings:  # each says so once it is warm
-            assert training.stdout is not None
-            if training.stdout.readline().strip() != "warm":
-                _, errors = training.communicate()
-                lines = errors.strip().splitlines() or [f"exit code {training.returncode}"]
-                raise UsageError(f"a few training steps of the first setting failed: {lines[-1]}")
-        outputs = []
-        for training in trainings:
-            assert training.stdin is not None
-            training.stdin.write("go\n")
-            training.stdin.flush()
-        for training in trainings:
-            out, errors = training.communicate()
-            if training.returncode:
-                lines = errors.strip().splitlines() or [f"exit code {training.returncode}"]
-                raise UsageError(f"a few training steps of the first setting failed: {lines[-1]}")
-            outputs.append(json.loads(out.splitlines()[-1]))
-    except BrokenPipeError:
-        raise UsageError("a few training steps of the first setting failed: their process was killed") from None
+        for child in children:
+            if child.line() != WARM:
+                child.result()  # says why
+        for child in children:
+            child.tell("go")
+        outputs = [child.result() for child in children]
     finally:
-        for training in trainings:
-            if training.poll() is None:
-                training.kill()
-                training.wait()
+        for child in children:
+            child.kill()
     return (
         Sharing(trials, sum(one["images_per_second"] for one in outputs), max(one["used_bytes"] for one in outputs)),
         max(one["total_bytes"] for one in outputs),
     )
 
 
-def _train(asked: dict[str, Any]) -> None:
+def _train() -> None:
     """One of the trials: warm up, wait for the word, train for some seconds, tell."""
     import torch
 
     from digits_core.batches import epoch_batches, load_batch
-    from digits_core.cache import open_data
     from digits_core.optim import set_lr
     from digits_core.train import open_run, train_step
 
-    torch.set_num_threads(int(asked["threads"]))
-    data = open_data(DataSource(**asked["data"]), fingerprint=asked["fingerprint"])
-    config = TrainConfig.from_flat(asked["config"])
-    run = open_run(config, data, device=asked["device"])
+    config, data, device = read_asked()
+    run = open_run(config, data, device=device)
     set_lr(run.optimizer, 0.0)  # a peak rate without its warm-up may diverge
     batches = epoch_batches(data.train, seed=0, epoch=1, batch_size=config.optim.batch_size, asked=0)
     step = images = 0
@@ -190,7 +154,7 @@ def _train(asked: dict[str, Any]) -> None:
     for _ in range(WARM_STEPS):
         train_one()
     settled()
-    print("warm", flush=True)
+    print(WARM, flush=True)
     sys.stdin.readline()
     images, started = 0, time.perf_counter()
     while time.perf_counter() - started < SECONDS:
@@ -205,4 +169,4 @@ def _train(asked: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    _train(json.loads(sys.stdin.readline()))
+    _train()
