@@ -30,6 +30,9 @@ CONNECT_S, ANSWER_S = 5.0, 30.0
 PATIENCE_S = 20.0
 """A store that answers that it is out of order is asked again for so long, with growing pauses."""
 
+FIRST_PAUSE_S = 0.1
+"""The first of these pauses."""
+
 _SECRET = re.compile("key|token|secret|password|sig", re.IGNORECASE)
 
 STREAMS, CHUNK = 16, 2**20
@@ -206,7 +209,7 @@ def persistently(action: Callable[[], Result]) -> Result:
     Raises:
         OSError: it will not, or is refused for another reason.
     """
-    until, pause = time.monotonic() + PATIENCE_S, 0.1
+    until, pause = time.monotonic() + PATIENCE_S, FIRST_PAUSE_S
     while True:
         try:
             return action()

@@ -2,12 +2,43 @@
 
 import json
 import os
+import random
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+# Two test processes run beside each other on two cores: more threads in each only wait for one another.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# A busy machine may stop for seconds, so no example has a deadline. Continuous integration draws the same examples
+# every time; elsewhere the seed is printed.
+hypothesis.settings.register_profile("suite", deadline=None, derandomize=bool(os.environ.get("CI")))
+hypothesis.settings.load_profile("suite")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config):
+    """Draw hypothesis' seed here, so that it can be printed."""
+    if config.getoption("--hypothesis-seed", None) is None and not os.environ.get("CI"):
+        config.option.hypothesis_seed = random.SystemRandom().randrange(10**6)
+
+
+def pytest_report_header(config):
+    seed = config.getoption("--hypothesis-seed", None)
+    return None if seed is None else f"hypothesis: repeat these examples with --hypothesis-seed={seed}"
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Each failure in words at the end, whole: pytest's own summary cuts them at the width of the terminal."""
+    failed = [one for kind in ("failed", "error") for one in terminalreporter.stats.get(kind, [])]
+    if failed:
+        terminalreporter.section("why")
+    for one in failed:
+        crash = getattr(one.longrepr, "reprcrash", None)
+        terminalreporter.write_line(f"{one.nodeid}: {crash.message if crash is not None else one.longreprtext}")
 
 
 @pytest.fixture(scope="session", autouse=True)

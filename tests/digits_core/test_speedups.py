@@ -44,7 +44,7 @@ def scenes(draw):
     return features, [boxes_within(draw, height, width) for _ in range(images)], shapes
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(scenes(), st.integers(1, 7), st.integers(1, 3))
 def test_roi_align_and_its_gradient_are_torchvisions(scene, size, ratio):
     features, boxes, shapes = scene
@@ -97,7 +97,7 @@ def networks(nms_threshold, post):
     return [kind(generator, RPNHead(4, 1), *numbers) for kind in (ProposalNetwork, RegionProposalNetwork)]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(0, 10_000), st.sampled_from([0.3, 0.5, 0.7, 1.0]), st.integers(1, 30))
 def test_proposals_are_torchvisions(seed, threshold, post):
     torch.manual_seed(seed)
@@ -114,7 +114,7 @@ def test_proposals_are_torchvisions(seed, threshold, post):
     torch.testing.assert_close(ours[1], theirs[1])
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(0, 10_000), st.integers(1, 40))
 def test_the_first_survivors_are_the_head_of_all_survivors(seed, most):
     torch.manual_seed(seed)

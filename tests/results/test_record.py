@@ -55,7 +55,7 @@ def test_a_line_cut_short_by_a_crash_is_passed_over_and_cut_off(run_folder):
     assert read_record(run_folder, "demo").num_events == before + 1
 
 
-@settings(deadline=None, max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(cut=st.integers(0, 10_000))
 def test_any_beginning_of_the_record_is_a_record(run_folder, cut):
     path = run_folder / EVENTS_FILE

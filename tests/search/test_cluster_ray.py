@@ -6,7 +6,6 @@ import re
 import socket
 import subprocess
 import sys
-import time
 import urllib.error
 import urllib.request
 from contextlib import contextmanager, suppress
@@ -14,13 +13,14 @@ from pathlib import Path
 
 import psutil
 import pytest
+from processes import last_lines, wait_until
 from store_server import KEYS, store
 
 from results.leaderboard import read_leaderboard
 from results.record import read_record
 from search.replay import replay
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(600)]
 
 ROOT = Path(__file__).parents[2]
 RAY = str(Path(sys.executable).with_name("ray"))
@@ -30,7 +30,6 @@ TINY = ["--set", "model.min_size=32", "--set", "model.max_size=128"]
 
 LOOK = f"""
 import sys
-import time
 import ray
 from digits_core.errors import UserError
 from search.cluster import connected
@@ -104,17 +103,17 @@ def cluster(tmp_path_factory):
         "--head", "--node-ip-address=127.0.0.1", f"--port={nodes.port}", "--dashboard-host=127.0.0.1",
         f"--dashboard-port={nodes.dashboard}",
     )  # fmt: skip
-    deadline = time.monotonic() + 60
-    while True:
+
+    def answers():
         try:
             urllib.request.urlopen(f"http://127.0.0.1:{nodes.dashboard}/api/version", timeout=5)
-            break
         except urllib.error.HTTPError:  # it is there, and wants a token
-            break
+            return True
         except OSError:
-            assert head.poll() is None, head.communicate()
-            assert time.monotonic() < deadline
-            time.sleep(0.5)
+            return False
+        return True
+
+    wait_until(answers, "Ray's dashboard", head, seconds=120)
     yield nodes
     for one in reversed(nodes.nodes):
         if one.poll() is None:
@@ -154,20 +153,22 @@ def test_a_submitted_search_outlives_a_node_and_a_failing_store(cluster, tmp_pat
         submitted = cluster.job("submit", "--no-wait", "--submission-id", "far", "--", *search)
         assert submitted.returncode == 0, submitted.stdout + submitted.stderr
         events = out / "far" / "events.jsonl"
-        deadline = time.monotonic() + 200
 
         def text():
             return events.read_text() if events.exists() else ""
 
-        while len(set(re.findall(r'"kind":"checkpoint","trial_id":"(t\d+)"', text()))) < 2:
-            assert time.monotonic() < deadline, cluster.job("logs", "far").stdout
-            time.sleep(0.2)
+        def both_saved():
+            return len(set(re.findall(r'"kind":"checkpoint","trial_id":"(t\d+)"', text()))) >= 2 or ended()
+
+        def ended():
+            said = cluster.job("status", "far").stdout.lower()
+            return "succeeded" in said or "failed" in said
+
+        wait_until(both_saved, "a checkpoint of both trials")
         cluster.kill(second)
-        while "succeeded" not in (said := cluster.job("status", "far").stdout.lower()):
-            assert "failed" not in said, cluster.job("logs", "far").stdout
-            assert time.monotonic() < deadline + 150, cluster.job("logs", "far").stdout
-            time.sleep(1)
+        wait_until(ended, "the end of the job", seconds=400)
         logs = cluster.job("logs", "far").stdout
+        assert "succeeded" in cluster.job("status", "far").stdout.lower(), last_lines(logs)
         app.failing = app.slow_s = 0.0
         assert app.refused
 

@@ -106,7 +106,7 @@ def rays_median(said):
     return Rays(rule)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.integers(0, 10_000))
 def test_uninterrupted_it_decides_as_rays_own(seed):
     assert simulate(seed, rebuilt(Asha)) == simulate(seed, rays_asha)
@@ -125,7 +125,7 @@ def differing(said, make_rule):
     return found
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(0, 10_000), st.sampled_from([1, 50]), st.sampled_from([Asha, Median]))
 def test_killed_once_or_fifty_times_it_has_decided_as_if_never(seed, kills, rule_class):
     steps = set(random.Random(seed).choices(range(1, 150), k=kills))
@@ -170,7 +170,7 @@ def test_further_seeds_are_not_raced():
     assert scheduler.on_trial_result(None, trial_of("t4"), unmeasured) == TrialScheduler.CONTINUE
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.integers(0, 10_000), st.integers(1, 4), st.integers(2, 4))
 def test_other_rungs_are_decided_as_by_ray_too(seed, grace, factor):
     def ours(said):

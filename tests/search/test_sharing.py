@@ -60,6 +60,7 @@ def test_it_ends_where_more_would_not_fit_or_not_help(monkeypatch):
         measure()
 
 
+@pytest.mark.slow
 def test_real_trainings_share_this_machine(tiny_folder, own_cache, monkeypatch):
     source = DataSource(folder=str(tiny_folder))
     said = []

@@ -12,7 +12,7 @@ from store_server import KEYS, store
 from conftest import introduce, report
 from digits_core.cache import brought_here, open_data
 from digits_core.errors import RunError, UsageError
-from digits_core.remote import open_place
+from digits_core.remote import _file_system, open_place
 from digits_core.source import DataSource
 from results.lock import driver_at_work
 from results.record import EventWriter, read_record
@@ -31,11 +31,16 @@ def served():
 
 
 @pytest.fixture
-def flaky(served):
+def flaky(served, monkeypatch):
+    """The store with faults; those who ask again do not wait long."""
     app, _, _ = served
+    monkeypatch.setattr("digits_core.remote.FIRST_PAUSE_S", 0.01)
+    monkeypatch.setattr("digits_core.remote.ATTEMPTS", 1)  # pyarrow's own pauses are seconds
+    _file_system.cache_clear()
     app.failing = 0.25
     yield served
     app.failing = app.slow_s = 0.0
+    _file_system.cache_clear()
 
 
 def names(client, folder):
@@ -74,6 +79,7 @@ def test_a_run_folder_is_copied_followed_and_brought_back_through_faults(flaky, 
     assert names(client, "demo") == {"events.jsonl", "run.json"}
     storage.copy()
     storage.leave()
+    app.failing = 0.0
     sent = app.sent
     storage.copy()
     assert app.sent - sent == 1  # nothing has changed but the driver's sign of life
@@ -187,15 +193,14 @@ def test_a_bucket_that_is_not_there_is_one_sentence(served, tmp_path):
         Storage(tmp_path / "run", address.replace("digits", "nowhere")).try_out(resume=False)
 
 
-def test_data_is_fetched_once_and_again_when_it_changes(served, tiny_folder, tiny_data, own_cache):
-    app, address, client = served
+def test_data_is_fetched_once_and_again_when_it_changes(flaky, tiny_folder, tiny_data, own_cache):
+    app, address, client = flaky
     address = address.replace("/runs", "/data")
     for path in tiny_folder.rglob("*"):
         if path.is_file():
             client.upload_file(str(path), "digits", f"data/{path.relative_to(tiny_folder)}")
     client.put_object(Bucket="digits", Key="data/other/large.bin", Body=b"not of the data set")
     source = DataSource(folder=address)
-    app.failing = 0.2
     data = open_data(source)
     app.failing = 0.0
     assert data.fingerprint == tiny_data.fingerprint  # the same bytes are the same data, wherever they lie

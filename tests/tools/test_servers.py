@@ -9,6 +9,7 @@ import urllib.request
 from pathlib import Path
 
 import pytest
+from processes import wait_until
 from told import told_run
 
 from results.record import read_record
@@ -28,15 +29,14 @@ def answer(address):
         return reply.read()
 
 
-def wait_for(address, server, seconds=150):
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        assert server.poll() is None, "the server ended"
+def wait_for(address, server):
+    def reply():
         try:
             return answer(address)
         except OSError:
-            time.sleep(0.5)
-    raise AssertionError(f"{address} did not answer")
+            return None
+
+    return wait_until(reply, f"an answer of {address}", server)
 
 
 @pytest.fixture
