@@ -71,7 +71,7 @@ go on with  {python} -m results.leaderboard {quote(str(folder))}
         )
     if ending == "interrupted":
         loud.print(f"interrupted; go on with\n            {resume_command(settings)}", markup=False, soft_wrap=True)
-        return 130
+        return 0 if winner is not None else 1
     under_way = sum(trial.status == "interrupted" for trial in record.trials.values())
     if ending == "time budget":
         loud.print(

@@ -95,8 +95,13 @@ def prepare_environment(*, joins: bool) -> None:
 
 
 @contextlib.contextmanager
-def watched(say: Callable[[str], None]) -> Iterator[None]:
-    """End this process with a sentence when a process of its own Ray dies: Ray itself would end it without a word."""
+def watched(say: Callable[[str], None], code: Callable[[], int]) -> Iterator[None]:
+    """End this process with a sentence when a process of its own Ray dies: Ray itself would end it without a word.
+
+    Args:
+        say: told the sentence.
+        code: gives the exit code.
+    """
     import ray._private.worker
 
     node = ray._private.worker._global_node
@@ -108,7 +113,7 @@ def watched(say: Callable[[str], None]) -> Iterator[None]:
                 if kind in ("raylet", "gcs_server") and any(one.process.poll() is not None for one in processes):
                     if not ended.is_set():
                         say(f"Ray's {kind} on this machine was killed")
-                        os._exit(EXIT_WITHOUT_RAY)
+                        os._exit(code())
                     return
 
     thread = threading.Thread(target=watch, daemon=True)
@@ -143,10 +148,12 @@ def connected(
         check_address(address)
     quiet = {"logging_level": logging.ERROR, "log_to_driver": False}
     if address is None:
-        context = _start_ray(machine, host, port, quiet)
+        with _signals_kept():
+            context = _start_ray(machine, host, port, quiet)
     else:
         try:
-            context = ray.init(address=address, runtime_env={"env_vars": WORKER_ENVIRONMENT}, **quiet)
+            with _signals_kept():
+                context = ray.init(address=address, runtime_env={"env_vars": WORKER_ENVIRONMENT}, **quiet)
         except (ConnectionError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
             said = printable((str(error).strip().splitlines() or [type(error).__name__])[0])
             raise UsageError(
@@ -178,6 +185,20 @@ def check_dashboard(host: str) -> str | None:
         f"warning: the dashboard listens on {printable(host)}. Ray's job API runs code as you for whoever reaches it "
         "with the token, and what is sent there is not encrypted: open it to networks that you trust"
     )
+
+
+@contextlib.contextmanager
+def _signals_kept() -> Iterator[None]:
+    """Keep the handlers of signals: `ray.init` replaces that of SIGTERM, and its own ends the process at once."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _start_ray(machine: Mapping[str, float], host: str, port: int, quiet: dict[str, Any]) -> Any:

@@ -18,10 +18,12 @@ from digits_core.errors import UsageError, UserError, printable
 from digits_core.source import DRAWN
 from results.lock import lock_run
 from results.record import EventWriter, RunRecord
+from results.store import write_views
 from results.terminal import open_console
 from search.chatter import chatter_to
 from search.closing import print_end, resume_command, this_python
 from search.cluster import (
+    EXIT_WITHOUT_RAY,
     check_address,
     check_dashboard,
     connected,
@@ -47,16 +49,29 @@ from search.watchers import Watcher, Watchers
 LOG_FILE = "ray.log"
 
 
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""Ctrl-C; what Slurm, systemd, Docker and Kubernetes send first; a terminal that was closed."""
+
+
 class Ending:
-    """Why the run is ending before its last trial, if it is: Ctrl-C or the time budget."""
+    """Why the run ends before its last trial, if it does: a signal or the time budget.
+
+    Attributes:
+        signal: the number of the signal that asked for it; None without one.
+    """
 
     def __init__(self, time_budget_s: float | None) -> None:
         self._deadline = None if time_budget_s is None else time.monotonic() + time_budget_s
-        self._interrupted = threading.Event()
+        self.signal: int | None = None
+
+    @property
+    def exit_code(self) -> int | None:
+        """128 and the number of the signal, as shells do; None without one."""
+        return None if self.signal is None else 128 + self.signal
 
     def reason(self) -> str | None:
         """`interrupted`, `time budget` or None."""
-        if self._interrupted.is_set():
+        if self.signal is not None:
             return "interrupted"
         if self._deadline is not None and time.monotonic() >= self._deadline:
             return "time budget"
@@ -64,18 +79,22 @@ class Ending:
 
     @contextlib.contextmanager
     def on_signals(self, say: Callable[[str], None]) -> Iterator[None]:
-        """Take the first Ctrl-C (or SIGTERM) as a wish to end tidily, the second as it is."""
+        """End the run in order at the first of `SIGNALS`, and at once at the second.
+
+        A signal that is ignored stays ignored, as SIGHUP under nohup.
+        """
 
         def handle(number: int, frame: object) -> None:
-            if self._interrupted.is_set():
+            if self.signal is not None:
                 raise KeyboardInterrupt
-            self._interrupted.set()
-            say("ending tidily: running trials are set down where they are; again to end at once")
+            self.signal = number
+            say("ending: running trials stop after their last saved epoch; repeat the signal to end at once")
 
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+        heard = [number for number in SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
+        before = {number: signal.signal(number, handle) for number in heard}
         try:
             yield
         finally:
@@ -128,7 +147,7 @@ def run_search(
         quiet: say what went wrong, and at the end who won; nothing else.
 
     Returns:
-        0; 1 when no trial has a score; 130 when it was interrupted.
+        0; 1 when no trial has a score; 128 + N when signal N interrupted it (130 after Ctrl-C, 143 after SIGTERM).
 
     Raises:
         UserError: whatever a user can mend, before anything is written.
@@ -179,6 +198,7 @@ def _run(
     """A search in its folder, to the leaderboard; returns the exit code."""
     record, storage = events.record, copier.storage
     folder = storage.folder
+    ending = Ending(settings.time_budget_s)
     try:
         alike = settings.scheduler == "none" and settings.replicates > 1 and settings.replicate_top >= plan.trials
         events.write(
@@ -200,12 +220,12 @@ def _run(
                 soft_wrap=True,
             )
         with chatter_to(folder / LOG_FILE) as terminal:
-            ending = _tune(
-                settings, plan, data, copier, events, terminal, port=port, machine=machine, quiet=console.quiet
+            _tune(
+                settings, plan, data, copier, events, terminal, ending, port=port, machine=machine, quiet=console.quiet
             )
-    except KeyboardInterrupt:  # the second Ctrl-C: the record holds what it holds
+    except KeyboardInterrupt:  # the second signal: the record holds what it holds
         console.print(f"interrupted; go on with\n            {resume_command(settings)}", markup=False, soft_wrap=True)
-        return 130
+        return ending.exit_code or 128 + signal.SIGINT
     except StorageError as error:
         raise UsageError(f"--storage {settings.storage}: {error}; go on with {resume_command(settings)}") from None
     except UserError:
@@ -218,7 +238,8 @@ def _run(
         raise
     finally:
         events.close()
-    return print_end(settings, plan, folder, record, ending, console)
+    code = print_end(settings, plan, folder, record, ending.reason(), console)
+    return ending.exit_code or code
 
 
 def check_machine(settings: SearchSettings, probe: Probe, data: DigitData, console: Console) -> dict[str, float]:
@@ -284,14 +305,14 @@ def _tune(
     copier: Copier,
     events: EventWriter,
     terminal: Any,
+    ending: Ending,
     *,
     port: int,
     machine: dict[str, float],
     quiet: bool,
-) -> str | None:
-    """Hand the search to Ray Tune; returns why it ended early, if it did."""
+) -> None:
+    """Hand the search to Ray Tune."""
     console = open_console(terminal, quiet=quiet)
-    ending = Ending(settings.time_budget_s)
     storage = copier.storage
     folder = storage.folder
     cluster_of_run = connected(settings.address, port=port, machine=machine, host=settings.dashboard_host)
@@ -339,7 +360,14 @@ def _tune(
             progress.console.print(text, markup=False, soft_wrap=True)
 
         def last_words(text: str) -> None:
-            _say_last(terminal, f"{text}; go on with {resume_command(settings)}")
+            if ending.signal is None:
+                _say_last(terminal, f"{text}; go on with {resume_command(settings)}")
+                return
+            # systemd and Slurm send the signal to Ray's processes too, so Ray cannot end the trials in order.
+            progress.__exit__()
+            write_views(folder, events.record)
+            print_end(settings, plan, folder, events.record, ending.reason(), console)
+            terminal.flush()
 
         base = {**plan.base.to_flat(), **plan.space.fixed}
         followers: list[Watcher] = [Gauges(base), TensorBoard(folder, base, settings.metric)]
@@ -351,7 +379,7 @@ def _tune(
             progress.update(record, trial_id)
             watchers.update(record, trial_id)
 
-        with progress, watched(last_words), copier.telling(say):
+        with progress, watched(last_words, lambda: ending.exit_code or EXIT_WITHOUT_RAY), copier.telling(say):
             fit(
                 settings,
                 plan,
@@ -366,7 +394,6 @@ def _tune(
                 waits=lambda: copier.fault is not None,
             )
             watchers.close(events.record)
-        return ending.reason()
 
 
 def _say_last(terminal: Any, text: str) -> None:

@@ -1,6 +1,7 @@
 import signal
 import threading
 import time
+from types import SimpleNamespace
 
 import pytest
 
@@ -16,16 +17,48 @@ def test_a_run_ends_for_ctrl_c_or_its_time_budget_and_says_which():
     assert short.reason() is None
     time.sleep(0.06)
     assert short.reason() == "time budget"
-    ending = Ending(None)
-    said = []
-    before = signal.getsignal(signal.SIGINT)
+    assert short.exit_code is None
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+def test_a_signal_ends_the_run_in_order_and_the_second_at_once(number, code):
+    ending, said = Ending(None), []
+    before = signal.getsignal(number)
     with ending.on_signals(said.append):
-        signal.raise_signal(signal.SIGINT)
-        assert ending.reason() == "interrupted"
+        signal.raise_signal(number)
+        assert (ending.reason(), ending.exit_code) == ("interrupted", code)
         assert len(said) == 1
-        with pytest.raises(KeyboardInterrupt):  # the second time is meant
-            signal.raise_signal(signal.SIGINT)
-    assert signal.getsignal(signal.SIGINT) is before
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGTERM)
+    assert signal.getsignal(number) is before
+
+
+def test_a_closed_terminal_means_nothing_under_nohup():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        ending = Ending(None)
+        with ending.on_signals(print):
+            signal.raise_signal(signal.SIGHUP)
+        assert ending.reason() is None
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_handlers_of_signals_outlive_the_start_of_ray(monkeypatch):
+    import ray
+
+    from search.cluster import connected
+
+    def init(**flags):
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # as Ray does
+        return SimpleNamespace(dashboard_url="")
+
+    monkeypatch.setattr(ray, "init", init)
+    monkeypatch.setattr(ray, "nodes", list)
+    ending = Ending(None)
+    with ending.on_signals(str), connected(None, port=1, machine={"CPU": 1, "GPU": 0}):
+        signal.raise_signal(signal.SIGTERM)
+    assert ending.exit_code == 143
 
 
 def test_signals_are_left_alone_outside_the_main_thread():

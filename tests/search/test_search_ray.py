@@ -352,6 +352,29 @@ def test_ctrl_c_keeps_all_rows_and_resume_goes_on_where_it_stood(tmp_path, drawn
     assert (found.drivers, found.differing) == (2, [])
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("to_all", [False, True])
+def test_sigterm_does_what_ctrl_c_does(to_all, tmp_path, drawn):
+    """To the search alone, as Docker and Kubernetes send it, or to Ray's processes too, as systemd and Slurm do."""
+    process = started(
+        *("--space", "lr_schedules", "--data", str(drawn), "--out", str(tmp_path), "--name", "ended"),
+        *("--trials", "8", "--epochs", "30", "--scheduler", "none", *TINY),
+    )
+    events = tmp_path / "ended" / "events.jsonl"
+    wait_until(lambda: events.exists() and '"kind":"checkpoint"' in events.read_text(), "a checkpoint", process)
+    if to_all:
+        os.killpg(process.pid, signal.SIGTERM)
+    else:
+        process.send_signal(signal.SIGTERM)
+    code, out, _ = finish(process)
+    assert code == 143
+    assert re.search(r"1=? +t000\d", out)  # the leaderboard
+    assert f"--resume ended --out {tmp_path}" in out
+    record = read_record(tmp_path / "ended", "ended")
+    board = read_leaderboard(tmp_path / "ended")
+    assert set(board["trial_id"]) == set(record.trials)
+
+
 COMPARISON = """
 from dataclasses import replace
 from spaces.registry import Baseline, Row, Table, space
