@@ -1,7 +1,9 @@
 """Names of the files in a checkpoint folder, and how a file from a stranger is read."""
 
 import errno
+import hashlib
 import os
+import shutil
 import stat
 from pathlib import Path
 
@@ -38,6 +40,23 @@ def read_whole(path: Path, most: int) -> bytes:
         if found.st_size > most:
             raise OSError(errno.EFBIG, f"it holds more than {most / 2**20:.0f} MiB", str(path))
         return file.read(found.st_size)
+
+
+def file_digest(path: Path) -> str:
+    """Sixteen hexadecimal digits of a file's content (BLAKE2b)."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=8)).hexdigest()
+
+
+def copy_checked(source: Path, target: Path) -> None:
+    """Copy a file and compare size and digest of the copy.
+
+    Raises:
+        OSError: it cannot be copied, or the copy differs.
+    """
+    shutil.copyfile(source, target)
+    if target.stat().st_size != source.stat().st_size or file_digest(target) != file_digest(source):
+        raise OSError(errno.EIO, "the copy differs from its original", str(target))
 
 
 def is_inside(path: Path, folder: Path) -> bool:

@@ -21,7 +21,8 @@ from torchvision.models.detection import FasterRCNN
 from digits_core.augment import Augmentation, Processing
 from digits_core.batches import epoch_batches, load_batch, steps_per_epoch
 from digits_core.cache import DigitData, Split
-from digits_core.checkpoint import TrainingState, load_state, load_training, save_model, save_training
+from digits_core.checkpoint import load_training, save_model, save_training
+from digits_core.checkpoint_state import TrainingState, load_state
 from digits_core.config import Stage, TrainConfig
 from digits_core.detect import SCORE_FLOOR
 from digits_core.errors import DeviceError, DivergedError, printable

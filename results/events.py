@@ -110,7 +110,7 @@ NEEDED: dict[str, dict[str, Check]] = {
     },
     "start": {"trial_id": is_name},
     "report": {"trial_id": is_name, "epoch": lambda value: _whole(value) and 1 <= value <= MAX_EPOCH},
-    "checkpoint": {"trial_id": is_name, "path": _text},  # looked at where it is used
+    "checkpoint": {"trial_id": is_name, "path": _or_none(_text)},  # looked at where it is used
     "kept": {"trial_id": is_name},
     "fault": {"trial_id": is_name, "fault": _text, "reason": _text},
     "longer": {"trial_id": is_name, "config": _config, "config_hash": _text},

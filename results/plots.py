@@ -283,7 +283,7 @@ def predictions_figure(record: RunRecord, folder: Path, lead: TrialRecord) -> "F
     path = matches_path(folder, lead.trial_id, "val")
     if not path.is_file() or not (folder / SAMPLES_FILE).is_file():
         return None
-    samples, stored = read_samples(folder), read_matches(path)
+    samples, stored = read_samples(folder), read_matches(path, lead.best_epoch(record.metric))
     data = read_run_file(folder).get("data")
     named = data.get("categories") if isinstance(data, dict) else None
     names = [str(name) for name in named.values()] if isinstance(named, dict) and named else list(DIGITS.names)

@@ -207,7 +207,8 @@ class Published:
             scores, resampled = read_at(self.folder, trial.trial_id, trial.config, detect)
             return float(getattr(scores, name) or 0.0), resampled[name]
         best = trial.best(self.record.metric) or {}
-        return float(best[self.metric]), resampled_scores(self.folder, trial.trial_id, trial.config)[name]
+        resampled = resampled_scores(self.folder, trial.trial_id, trial.config, epoch=best.get("epoch"))
+        return float(best[self.metric]), resampled[name]
 
     def _differ(self, first: Reading, second: Reading, spread: tuple[float, int]) -> Difference | str:
         """The difference of two rows, or why there is none."""

@@ -77,10 +77,14 @@ class TrialRecord:
     device: str | None = None
     optima: dict[str, Any] = field(default_factory=dict)
     """The best thresholds of each task, of the best epoch's sweep."""
+    optima_after: dict[int, dict[str, Any]] = field(default_factory=dict)
+    """The same after each epoch that was better than those before."""
     claim: Event | None = None
     """Of a retraining: `epoch` of the model that its folder holds, and what that scores at the folder's thresholds."""
     confirm: dict[str, float | None] = field(default_factory=dict)
     """The best epoch's scores on the images set apart to confirm."""
+    confirm_after: dict[int, dict[str, float | None]] = field(default_factory=dict)
+    """The same after each epoch that was better than those before."""
     weights: dict[int, str] = field(default_factory=dict)
     """A digest of the model's weights after each epoch."""
     saved_epoch: int = 0
@@ -117,6 +121,23 @@ class TrialRecord:
     def trained_out(self) -> bool:
         """Whether its training came to its own end: all epochs, or early stopping."""
         return self.early_stopped or self.num_epochs >= int(self.config["optim.epochs"])
+
+    def forget_after(self, epoch: int) -> None:
+        """Drop later epochs: the trial lost their checkpoint and started again from an earlier one."""
+        if self.num_epochs <= epoch:
+            return
+        for known in (self.epochs, self.weights, self.optima_after, self.confirm_after):
+            for later in [one for one in known if one > epoch]:
+                del known[later]
+        self.optima = self.optima_after[max(self.optima_after)] if self.optima_after else {}
+        self.confirm = self.confirm_after[max(self.confirm_after)] if self.confirm_after else {}
+        if self.saved_epoch > epoch:
+            self.saved_epoch = 0
+
+    def best_epoch(self, metric: str) -> int | None:
+        """The number of that epoch; None before the first with a score."""
+        best = self.best(metric)
+        return None if best is None else int(best["epoch"])
 
     def best(self, metric: str) -> Event | None:
         """The epoch with the highest metric, of the latest stage begun; the earlier of equals. None without any."""
@@ -225,6 +246,7 @@ class RunRecord:
                 _leave_slot(trial, time)
                 trial.since = time
             case "report":
+                trial.forget_after(int(event["epoch"]))
                 trial.epochs[int(event["epoch"])] = {key: event.get(key) for key in EPOCH_NUMBERS} | {
                     "epoch": int(event["epoch"]),
                     "reported_at": time,
@@ -235,8 +257,10 @@ class RunRecord:
                 self.arrivals.append(Arrival(self.num_events, trial.trial_id, int(event["epoch"]), value, trial.cut))
                 trial.model = event.get("model") or trial.model
                 trial.device = event.get("device") or trial.device
-                trial.optima = event.get("optima") or trial.optima
-                trial.confirm = event.get("confirm") or trial.confirm
+                if event.get("optima"):
+                    trial.optima = trial.optima_after[int(event["epoch"])] = event["optima"]
+                if event.get("confirm"):
+                    trial.confirm = trial.confirm_after[int(event["epoch"])] = event["confirm"]
                 if event.get("weights"):
                     trial.weights[int(event["epoch"])] = event["weights"]
             case "checkpoint":

@@ -213,7 +213,8 @@ def _intervals(record: RunRecord, folder: Path, trial: TrialRecord, *, make: boo
     best = trial.best(record.metric) or {}
     for part, points in (("val", {name: best.get(f"val_{name}") for name in SCORE_NAMES}), ("confirm", trial.confirm)):
         try:
-            ends = score_intervals(folder, trial.trial_id, trial.config, part, points, make=make)
+            epoch = trial.best_epoch(record.metric)
+            ends = score_intervals(folder, trial.trial_id, trial.config, part, points, epoch=epoch, make=make)
         except RunError:
             continue
         for name, (low, high) in ends.items():

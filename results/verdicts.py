@@ -89,7 +89,8 @@ class Board:
     def resampled(self, trial: TrialRecord) -> NDArray[np.float64] | None:
         """The same under each resample of the images; None without match tables."""
         folder, name = self._place(trial)
-        return resampled_scores(folder, name, trial.config, self.part, make=self._make).get(self._score)
+        epoch = trial.best_epoch(self.record.metric)
+        return resampled_scores(folder, name, trial.config, self.part, epoch=epoch, make=self._make).get(self._score)
 
     def measured(self, trials: Sequence[TrialRecord]) -> list[TrialRecord]:
         """Those with a score and a match table."""

@@ -62,8 +62,8 @@ PLAIN = {
 DIVERGED = "diverged"
 """Key of a trial's last report, where a loss was not finite: the reason."""
 
-OUTER = ("disk_full", "storage")
-"""Faults of what a trial writes to."""
+OUTER = ("disk_full", "storage", "checkpoint")
+"""Faults of what a trial writes to, and of what was written."""
 
 
 class Fault(NamedTuple):

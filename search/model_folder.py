@@ -82,7 +82,7 @@ def measure(detector: "Detector", data: DigitData) -> Claim:
         for name, value in points.items()
         if value is not None and name in resampled
     }
-    return Claim(detect, scores, StoredMatches(valid.table.image_ids, truth, *tables), best, found.loss)
+    return Claim(detect, scores, StoredMatches(valid.table.image_ids, truth, tables[0], tables[1]), best, found.loss)
 
 
 def with_optima(detect: DetectConfig, best: dict[str, Any]) -> DetectConfig:

@@ -1,5 +1,6 @@
 """A retraining's place in its run: the model folder, and the row beside its trial."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -77,7 +78,7 @@ def keep_retraining(
     if claim is not None and claim.matches is not None:
         path = matches_path(folder, name, "val")
         path.parent.mkdir(exist_ok=True)
-        write_matches(path, claim.matches, config.detect)
+        write_matches(path, replace(claim.matches, epoch=best["epoch"]), config.detect)
     events = EventWriter(folder, folder.name)
     try:
         events.write(

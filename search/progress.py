@@ -188,7 +188,13 @@ class Progress:
         name = record.metric.removeprefix("val_")
         try:
             found = score_intervals(
-                self._folder, trial.trial_id, trial.config, "val", {name: best[record.metric]}, make=False
+                self._folder,
+                trial.trial_id,
+                trial.config,
+                "val",
+                {name: best[record.metric]},
+                epoch=best["epoch"],
+                make=False,
             )
         except RunError:
             return ""

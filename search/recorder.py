@@ -14,6 +14,7 @@ from typing import Any
 from ray.tune import Callback
 from ray.tune.experiment import Trial
 
+from digits_core.checkpoint_state import is_whole, load_state
 from digits_core.files import (
     BEST_FOLDER,
     CLASSES_FILE,
@@ -22,6 +23,8 @@ from digits_core.files import (
     MATCHES_FILE,
     MODEL_FILE,
     THRESHOLDS_FILE,
+    copy_checked,
+    file_digest,
 )
 from results.matches import drop_matches, matches_path, resampled_scores
 from results.record import FULL, EventWriter, RunRecord, TrialRecord
@@ -136,17 +139,18 @@ class Recorder(Callback):
         epoch, early = int(result["epoch"]), bool(result["early_stopped"])
         self._events.write("report", trial_id=_name(trial), epoch=epoch, early_stopped=early, **values)
         if SAVED in result:
-            self._saved(_name(trial), str(result[SAVED]))
+            self._saved(_name(trial), str(result[SAVED]), epoch)
         self._show(_name(trial))
 
     def on_checkpoint(self, iteration: int, trials: list[Trial], trial: Trial, checkpoint: Any, **info: Any) -> None:
-        """Ray has stored a checkpoint to go on from."""
-        self._saved(_name(trial), self._storage.relative(checkpoint.path))
+        """Ray has stored a checkpoint to go on from; only one that is whole takes the place of the one before."""
+        folder = Path(checkpoint.path)
+        if is_whole(folder):
+            self._saved(_name(trial), self._storage.relative(checkpoint.path), load_state(folder).epoch)
 
-    def _saved(self, name: str, path: str) -> None:
-        """A trial can go on from another place than before."""
+    def _saved(self, name: str, path: str, epoch: int) -> None:
+        """A trial can go on from another place than before, after an epoch."""
         before = self.record.trials[name].saved
-        epoch = self.record.trials[name].num_epochs  # each report bears its checkpoint
         self._events.write("checkpoint", trial_id=name, path=path, epoch=epoch)
         if before is not None and before != path:
             self._storage.drop(before)
@@ -234,7 +238,7 @@ class Recorder(Callback):
 
     def _end(self, name: str, status: str, reason: str | None) -> None:
         try:
-            self._keep_best(name)
+            damage = self._keep_best(name)
         except OSError as error:
             lacking = self._storage.apart and isinstance(error, FileNotFoundError)
             fault = "storage" if lacking or isinstance(error, StorageError) else "disk_full"
@@ -246,6 +250,9 @@ class Recorder(Callback):
                 self._events.write("fault", trial_id=name, fault=fault, reason=PLAIN[fault], epoch=known.num_epochs)
             self._unkept.append((name, status, reason))
             self._dirty = True  # so that it is tried again
+            return
+        if damage is not None:
+            self._train_again(name, damage)
             return
         self._events.write("end", trial_id=name, status=status, reason=reason)
         self._drop_losers(self._hold)
@@ -261,22 +268,49 @@ class Recorder(Callback):
         if trial.saved is not None:
             self._storage.drop(trial.saved)
 
-    def _keep_best(self, name: str) -> None:
-        """Take the best epoch's model and its threshold sweep out of Ray's last checkpoint."""
+    def check_saved(self, name: str) -> None:
+        """See that a trial of an earlier driver can go on from its last checkpoint; a power cut may have damaged it."""
+        saved = self.record.trials[name].saved
+        if saved is not None and not self._storage.apart and not self._storage.is_whole(saved):
+            self._train_again(name, "is damaged or missing")
+
+    def _train_again(self, name: str, damage: str) -> None:
+        """A trial whose last checkpoint is damaged goes on from the last whole one, or from the start."""
+        path, epoch = self._storage.last_whole(name)
+        self._events.write("checkpoint", trial_id=name, path=path, epoch=epoch)
+        after = f"trains again after epoch {epoch}" if epoch else "trains again from the start"
+        reason = f"its last checkpoint {damage}; it {after}"
+        self._events.write("fault", trial_id=name, fault="checkpoint", reason=reason, epoch=epoch)
+        self._show(name)
+
+    def _keep_best(self, name: str) -> str | None:
+        """Take the best epoch's model and its threshold sweep out of Ray's last checkpoint.
+
+        Returns:
+            What is wrong with the checkpoint; None where nothing is.
+        """
         saved = self.record.trials[name].saved
         if saved is None:
-            return
+            return None
+        if not self._storage.is_whole(saved):
+            return "is damaged or missing"
         with self._storage.here(f"{saved}/{BEST_FOLDER}") as best:
-            if best is not None:
-                self._take(name, best)
+            if best is None:
+                return None
+            return self._take(name, best)
 
-    def _take(self, name: str, best: Path) -> None:
+    def _take(self, name: str, best: Path) -> str | None:
+        """Copy the best epoch's files into their places; what is wrong with them, or None."""
+        trial = self.record.trials[name]
+        expected = trial.weights.get(trial.best_epoch(self.record.metric) or 0)
+        if expected is not None and file_digest(best / MODEL_FILE) != expected:
+            return "carries a model of another epoch than the best"
         target = self._folder / CHECKPOINTS / name
         half = target.with_name(f".{name}.half")
         shutil.rmtree(half, ignore_errors=True)
         half.mkdir(parents=True)
         for file in (MODEL_FILE, CONFIG_FILE, CLASSES_FILE):
-            shutil.copyfile(best / file, half / file)
+            copy_checked(best / file, half / file)
         shutil.rmtree(target, ignore_errors=True)
         half.rename(target)
         for file, place in (
@@ -287,11 +321,11 @@ class Recorder(Callback):
             if (best / file).is_file():
                 place.parent.mkdir(exist_ok=True)
                 with replacing(place) as half:
-                    shutil.copyfile(best / file, half)
-        config = self.record.trials[name].config
+                    copy_checked(best / file, half)
         for part in ("val", "confirm"):
-            self._bootstraps.submit(resampled_scores, self._folder, name, config, part)
+            self._bootstraps.submit(resampled_scores, self._folder, name, trial.config, part)
         self._events.write("kept", trial_id=name, path=f"{CHECKPOINTS}/{name}")
+        return None
 
     def _drop_losers(self, keep: int) -> None:
         """Delete the checkpoints of all but the first trainings of the best settings."""

@@ -103,8 +103,8 @@ def _sweep(settings: SearchSettings, plan: Plan, model: Source, data: Any, folde
     for path in (folder / THRESHOLDS, matches_path(folder, name, "val").parent):
         path.mkdir()
     write_description(folder, settings, plan, data, None)
-    write_sweep(swept, folder / THRESHOLDS / f"{name}.parquet")
-    write_evaluation(found, data.valid, config.detect, matches_path(folder, name, "val"))
+    write_sweep(swept, folder / THRESHOLDS / f"{name}.parquet", epoch=model.epoch)
+    write_evaluation(found, data.valid, config.detect, matches_path(folder, name, "val"), epoch=model.epoch)
     events = EventWriter(folder, settings.name)
     events.write("run", metric=settings.metric, trials=1, resumed=False)
     events.write(

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from digits_core.checkpoint_state import is_whole, load_state
 from digits_core.errors import RunError, UsageError, printable
 from digits_core.files import is_inside
 from digits_core.remote import (
@@ -93,6 +94,28 @@ class Storage:
     def saved(self, trial: TrialRecord) -> str | None:
         """The checkpoint that a trial goes on from, as far as can be told without asking a storage that is apart."""
         return trial.saved if trial.saved is not None and self.holds(trial.saved) else None
+
+    def is_whole(self, name: str) -> bool:
+        """Whether training can go on from a checkpoint in it.
+
+        A storage that is apart is asked only whether the folder is there: trials look whether every file arrived.
+
+        Raises:
+            StorageError: the storage does not answer.
+        """
+        return self._is_folder(name) if self.apart else self.holds(name) and is_whole(self.folder / name)
+
+    def last_whole(self, trial_id: str) -> tuple[str | None, int]:
+        """The checkpoint of a trial's latest epoch from which training can go on, and that epoch; None and 0 without.
+
+        Looked for in the run folder only: a storage that is apart holds no more than the latest of each trial.
+        """
+        found: dict[int, str] = {}
+        for folder in (self.folder / TUNE_FOLDER).glob(f"*/{trial_id}*/checkpoint_*"):
+            if folder.parent.name.partition("-")[0] == trial_id and is_whole(folder):
+                found[load_state(folder).epoch] = folder.relative_to(self.folder).as_posix()
+        latest = max(found, default=0)
+        return found.get(latest), latest
 
     def holds(self, name: str, *, ask: bool = False) -> bool:
         """Whether a folder in it is there.

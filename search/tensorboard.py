@@ -96,12 +96,12 @@ class TensorBoard:
             for summary in hparams({**varied, "status": trial.status}, {f"best/{self._metric}": 0.0}):
                 writer.file_writer.add_summary(summary)
             writer.add_scalar(f"best/{self._metric}", float(best[self._metric]), best["epoch"])
-            sheet = predictions_sheet(self._folder, trial)
+            sheet = predictions_sheet(self._folder, trial, best["epoch"])
             if sheet is not None:
                 writer.add_image("predictions", sheet, best["epoch"], dataformats="HWC")
 
 
-def predictions_sheet(folder: Path, trial: TrialRecord) -> NDArray[np.uint8] | None:
+def predictions_sheet(folder: Path, trial: TrialRecord, epoch: int | None = None) -> NDArray[np.uint8] | None:
     """The run's sample images with what is annotated (blue) and what a trial finds (orange).
 
     Returns:
@@ -110,7 +110,7 @@ def predictions_sheet(folder: Path, trial: TrialRecord) -> NDArray[np.uint8] | N
     from PIL import Image
 
     try:
-        stored = read_matches(matches_path(folder, trial.trial_id, "val"))
+        stored = read_matches(matches_path(folder, trial.trial_id, "val"), epoch)
         samples = read_samples(folder)
     except RunError:
         return None

@@ -41,7 +41,7 @@ def train_together(params: dict[str, Any]) -> None:
         RefusedError: data, weights or device cannot be used; the message says what to do.
     """
     from digits_core.cache import open_data
-    from digits_core.checkpoint import load_state
+    from digits_core.checkpoint_state import load_state
     from digits_core.parallel import World
     from digits_core.train import EpochReport, train
 

@@ -3,7 +3,6 @@
 # The driver imports this module to hand run_trial to Ray: torch and what needs it is imported by trials alone.
 import contextlib
 import dataclasses
-import hashlib
 import json
 import shutil
 import tempfile
@@ -17,7 +16,14 @@ from ray import tune
 from digits_core.cache import DigitData, open_data
 from digits_core.config import TaskConfig, TrainConfig
 from digits_core.errors import DivergedError, UserError
-from digits_core.files import BEST_FOLDER, CONFIRM_FILE, MATCHES_FILE, MODEL_FILE, THRESHOLDS_FILE
+from digits_core.files import (
+    BEST_FOLDER,
+    CONFIRM_FILE,
+    MATCHES_FILE,
+    MODEL_FILE,
+    THRESHOLDS_FILE,
+    file_digest,
+)
 from digits_core.remote import StoreError
 from digits_core.source import DataSource
 from search.faults import DIVERGED
@@ -49,7 +55,7 @@ def run_trial(params: dict[str, Any]) -> None:
         RefusedError: data, weights or device cannot be used; the message says what to do.
         StorageError: a store does not give the data or the checkpoint, for now.
     """
-    from digits_core.checkpoint import is_whole
+    from digits_core.checkpoint_state import is_whole
     from digits_core.detect import SCORE_FLOOR
     from digits_core.train import free_memory, train
 
@@ -119,7 +125,7 @@ def _report(
         values["model"] = json.dumps(report.model)
         values["device"] = report.device
     if report.checkpoint is not None:
-        values["weights"] = _digest(report.checkpoint / MODEL_FILE)
+        values["weights"] = file_digest(report.checkpoint / MODEL_FILE)
         if report.improved:
             started = time.perf_counter()
             values |= keep_evaluation(report, data, config, tasks, workdir / BEST_FOLDER)
@@ -163,11 +169,12 @@ def keep_evaluation(
     found = sweep(
         report.valid.found, data.valid.table, config.detect, [config.detect.task1, config.detect.task2, *tasks]
     )
-    write_sweep(found, folder / THRESHOLDS_FILE)
-    write_evaluation(report.valid, data.valid, config.detect, folder / MATCHES_FILE)
+    epoch = report.metrics.epoch
+    write_sweep(found, folder / THRESHOLDS_FILE, epoch=epoch)
+    write_evaluation(report.valid, data.valid, config.detect, folder / MATCHES_FILE, epoch=epoch)
     values = {"optima": json.dumps(optima(found))}
     if report.confirm is not None and data.confirm is not None:
-        write_evaluation(report.confirm, data.confirm, config.detect, folder / CONFIRM_FILE)
+        write_evaluation(report.confirm, data.confirm, config.detect, folder / CONFIRM_FILE, epoch=epoch)
         values["confirm"] = json.dumps(dataclasses.asdict(report.confirm.scores))
     return values
 
@@ -189,28 +196,22 @@ def optima(found: "Sweep") -> dict[str, float | bool]:
     return values
 
 
-def write_sweep(found: "Sweep", path: Path) -> None:
-    """Write a threshold sweep as Parquet."""
+def write_sweep(found: "Sweep", path: Path, *, epoch: int) -> None:
+    """Write the threshold sweep of an epoch as Parquet."""
     import pyarrow as pa
 
     from results.schema import THRESHOLDS
-    from results.tables import write_table
+    from results.tables import of_epoch, write_table
 
     columns = [getattr(found, name.removeprefix("val_")) for name in THRESHOLDS.names]
     arrays = [pa.array(values, field.type, from_pandas=True) for values, field in zip(columns, THRESHOLDS, strict=True)]
-    write_table(path, pa.table(arrays, schema=THRESHOLDS))
+    write_table(path, of_epoch(pa.table(arrays, schema=THRESHOLDS), epoch))
 
 
-def write_evaluation(one: "Evaluation", split: "Split", detect: "DetectConfig", path: Path) -> None:
-    """Write the match tables of an evaluation as Parquet."""
+def write_evaluation(one: "Evaluation", split: "Split", detect: "DetectConfig", path: Path, *, epoch: int) -> None:
+    """Write the match tables of an epoch's evaluation as Parquet."""
     from digits_core.metrics import Truth
     from results.matches import StoredMatches, write_matches
 
     truth = Truth.from_table(split.table, detect.reading)
-    write_matches(path, StoredMatches(split.table.image_ids, truth, one.task1, one.task2), detect)
-
-
-def _digest(path: Path) -> str:
-    """Sixteen hex digits of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=8)).hexdigest()
+    write_matches(path, StoredMatches(split.table.image_ids, truth, one.task1, one.task2, epoch), detect)

@@ -221,8 +221,8 @@ def start_again(storage: Storage, record: RunRecord, broken: Proposal) -> Propos
 def settle(record: RunRecord, study: optuna.Study, recorder: Recorder) -> None:
     """End what the driver before was killed over: trials with nothing left to train, and what Optuna has not heard."""
     for trial in list(record.trials.values()):
-        if trial.status not in ENDED and trial.role != "retrain" and not to_go_on(trial):
-            recorder.settle(trial.trial_id)
+        if trial.status not in ENDED and trial.role != "retrain":
+            recorder.settle(trial.trial_id) if not to_go_on(trial) else recorder.check_saved(trial.trial_id)
     close_strays(study, record)
 
 

@@ -25,7 +25,8 @@ from pathlib import Path
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 
-from digits_core.checkpoint import load_categories, load_config, load_state, load_tensors
+from digits_core.checkpoint import load_categories, load_config, load_tensors
+from digits_core.checkpoint_state import load_state
 from digits_core.coco import read_part
 from digits_core.config import TrainConfig, read_toml
 from digits_core.errors import UserError

@@ -12,7 +12,8 @@ from torchvision.ops import MultiScaleRoIAlign, nms
 from torchvision.ops.poolers import initLevelMapper
 
 from digits_core import roi_align
-from digits_core.checkpoint import TrainingState, load_training, save_model, save_training
+from digits_core.checkpoint import load_training, save_model, save_training
+from digits_core.checkpoint_state import TrainingState
 from digits_core.config import OptimConfig, TrainConfig
 from digits_core.optim import build_optimizer
 from digits_core.proposals import ProposalNetwork, first_survivors

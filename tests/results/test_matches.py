@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
@@ -14,6 +16,7 @@ from results.matches import (
     matches_path,
     read_matches,
     resampled_scores,
+    score_intervals,
     write_matches,
 )
 from results.schema import MATCHES
@@ -109,3 +112,21 @@ def test_scores_read_from_disk_are_those_of_the_training(tmp_path):
     one = read_matches(matches_path(run.done(), "t0000", "val"))
     after = score(one.task1, one.task2, one.truth, TrainConfig().detect)
     assert after == before
+
+
+def test_tables_of_another_epoch_than_the_best_are_refused(tmp_path):
+    detect = TrainConfig().detect
+    (tmp_path / "matches").mkdir()
+    path = matches_path(tmp_path, "t0000", "val")
+    config = TrainConfig().to_flat()
+    write_matches(path, replace(stored(detect), epoch=1), detect)
+    assert read_matches(path, 1).epoch == 1
+    assert score_intervals(tmp_path, "t0000", config, "val", {"map": 0.5}, epoch=1)
+    for read in (
+        lambda: read_matches(path, 3),
+        lambda: score_intervals(tmp_path, "t0000", config, "val", {"map": 0.5}, epoch=3),
+    ):
+        with pytest.raises(RunError, match="holds epoch 1, and the best epoch on record is 3"):
+            read()
+    write_matches(path, stored(detect), detect)  # as older versions wrote them, without saying
+    assert read_matches(path, 3).epoch is None

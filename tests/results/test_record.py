@@ -140,3 +140,21 @@ def test_the_best_epoch_of_a_staged_training_is_of_its_latest_stage(tmp_path):
         events.write("report", trial_id="t0000", **report(epoch, value))
         assert trial.best("val_map")["epoch"] == best
     events.close()
+
+
+def test_a_trial_that_starts_again_forgets_the_epochs_after_it(tmp_path):
+    events = EventWriter(tmp_path, "run")
+    events.write("run", metric="val_map", trials=1, resumed=False)
+    introduce(events, "t0000", **{"optim.epochs": 4})
+    for epoch, value in ((1, 0.1), (2, 0.2), (3, 0.3)):
+        optima = {"task1_map": value}
+        events.write("report", trial_id="t0000", **report(epoch, value), weights=f"w{epoch}", optima=optima)
+    events.write("checkpoint", trial_id="t0000", path="tune/c3", epoch=3)
+    events.write("report", trial_id="t0000", **report(2, 0.15), weights="again")
+    trial = events.record.trials["t0000"]
+    events.close()
+    assert sorted(trial.epochs) == [1, 2]
+    assert trial.best("val_map")["val_map"] == 0.15
+    assert trial.optima == {"task1_map": 0.2}  # of the last better epoch that is left
+    assert trial.weights == {1: "w1", 2: "again"}
+    assert trial.saved_epoch == 0
