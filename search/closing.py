@@ -9,6 +9,7 @@ from rich.console import Console
 
 from digits_core.config import TrainConfig
 from digits_core.data import LAYOUT
+from digits_core.errors import SpaceError
 from digits_core.source import DRAWN, DataSource
 from results.compare import confirmation_words, twin_words
 from results.guard import left_out_words
@@ -20,7 +21,7 @@ from results.tables import write_text
 from results.terminal import open_console
 from results.verdicts import confirmations, whole_board
 from results.winner import swept_thresholds, verdict_words, winner_words
-from search.settings import Plan, SearchSettings
+from search.settings import Plan, SearchSettings, count_settings
 
 
 def print_end(
@@ -86,8 +87,25 @@ go on with  {python} -m results.leaderboard {quote(str(folder))}
         loud.print(f"confirmed {confirmed} of the {settings.confirm} settings asked for: {why}")
     trained = sum(trial.role == "search" and trial.status != "screened" for trial in record.trials.values())
     if ending is None and trained < plan.trials:
-        loud.print(f"the space holds no more than {trained} different settings of the {plan.trials} asked for")
+        loud.print(fewer_words(plan, trained, sum(t.role == "search" for t in record.trials.values())))
     return 0 if winner is not None else 1
+
+
+def fewer_words(plan: Plan, trained: int, tried: int) -> str:
+    """Why fewer settings were trained than asked for.
+
+    Args:
+        plan: the search's.
+        trained: settings that were trained.
+        tried: the same with those screened out before training.
+    """
+    try:
+        used_up = count_settings(plan.space, plan.base) <= tried
+    except SpaceError:
+        used_up = False
+    if used_up:
+        return f"the space holds no more than {tried} different settings; {trained} of the {plan.trials} were trained"
+    return f"{trained} of {plan.trials} settings were trained: the sampler gave settings that had been tried before"
 
 
 def _next_search(settings: SearchSettings) -> str:

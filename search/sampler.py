@@ -14,7 +14,7 @@ from ray.tune.search import Searcher
 
 from digits_core.anchors import Coverage, setting_digest
 from digits_core.config import TrainConfig
-from digits_core.errors import ConfigError
+from digits_core.errors import ConfigError, SpaceError
 from digits_core.seeds import derived_seed
 from search.faults import DIVERGED
 from search.further import Waiting
@@ -25,10 +25,10 @@ TRIAL_ATTR = "trial_id"
 """Of Optuna's trials: the name that the run knows it by."""
 
 MAX_REPEATS = 50
-"""Settings in a row that were tried before: then the space counts as used up."""
+"""Settings in a row that were tried before: then the rest of a finite space is walked as a list."""
 
 MAX_SCREENED = 500
-"""Settings in a row that the screen may keep out, likewise."""
+"""Settings in a row that the screen may keep out before the search stops drawing."""
 
 
 CANDIDATES = 8
@@ -264,7 +264,12 @@ class SettingSearcher(Searcher):
         if self._used_up or self._num_tried >= self._num_trials:
             return None
         repeats = screened = 0
-        while repeats < MAX_REPEATS and screened < MAX_SCREENED:
+        while screened < MAX_SCREENED:
+            if repeats >= MAX_REPEATS:
+                try:
+                    self._grid, repeats = enumerate_settings(self._space), 0  # those tried before are passed over
+                except SpaceError:  # no list of them can be made
+                    break
             if self._baselines:
                 baseline = self._baselines.pop(0)
                 overrides = {**self._space.fixed, **baseline.overrides}

@@ -164,7 +164,7 @@ def make_plan(settings: SearchSettings) -> Plan:
     else:
         space = combine(trained)
         if settings.sampler == "grid":  # all of it, unless fewer are asked for
-            trials = trials or _count(space, base)
+            trials = trials or count_settings(space, base)
         plan = Plan(space, base, trials or TRIALS, sweep)
     if settings.confirm > plan.trials - 1:
         raise UsageError(
@@ -207,8 +207,12 @@ def manner(
     )
 
 
-def _count(space: Space, base: TrainConfig) -> int:
-    """Different settings of a finite space, the default and the baselines among them."""
+def count_settings(space: Space, base: TrainConfig) -> int:
+    """Different settings of a finite space, the default and the baselines among them.
+
+    Raises:
+        SpaceError: the space is not finite, or too large to be listed.
+    """
     settings: list[Mapping[str, Scalar]] = [{}, *(one.overrides for one in space.baselines)]
     settings = [{**space.fixed, **overrides} for overrides in settings]
     settings += [overrides for _, overrides in enumerate_settings(space)]

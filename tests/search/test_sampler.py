@@ -8,9 +8,11 @@ from ray.tune.search import Searcher
 from digits_core.anchors import setting_digest
 from digits_core.config import TrainConfig
 from oracle import table_of
+from search.closing import fewer_words
 from search.further import Waiting
 from search.sampler import MAX_REPEATS, MAX_SCREENED, Proposal, SettingSearcher, build_sampler
 from search.screen import Screen
+from search.settings import Plan
 from spaces.catalogue import SPACES
 from spaces.registry import Space, quiet_study
 
@@ -72,6 +74,35 @@ def test_no_setting_is_handed_out_twice_even_when_only_rounding_makes_it_the_sam
     digests = [setting_digest(TrainConfig.from_flat(params["config"])) for params in handed]
     assert len(set(digests)) == len(digests) < 30
     assert len(study.trials) >= MAX_REPEATS  # it tried, and then called the space used up
+
+
+@pytest.mark.parametrize("sampler", ["random", "tpe", pytest.param("gp", marks=pytest.mark.slow)])
+def test_a_finite_space_is_searched_to_its_last_setting(sampler):
+    space = Space(
+        name="thirty",
+        summary="",
+        suggest=lambda trial: {
+            "optim.batch_size": trial.suggest_categorical("batch", [2, 4, 6, 10, 12]),
+            "optim.weight_decay": trial.suggest_categorical("decay", [1e-5, 2e-5, 5e-5, 2e-4, 5e-4, 1e-3]),
+        },
+    )
+    searcher, _, _ = search(space, 40, sampler=sampler)
+    handed = run_through(searcher, lambda config: 0.5 + config["optim.weight_decay"])
+    found = {(params["config"]["optim.batch_size"], params["config"]["optim.weight_decay"]) for params in handed}
+    assert len(found) == len(handed) == 31  # with the default, which is no point of it
+
+
+def test_a_search_that_trained_less_than_asked_says_whether_the_space_is_used_up():
+    base = TrainConfig.from_flat({"optim.epochs": 4})
+    few = Space(
+        name="few", summary="", suggest=lambda trial: {"optim.batch_size": trial.suggest_categorical("b", [2, 4])}
+    )
+    rates = Space(name="rates", summary="", suggest=lambda trial: {"optim.lr": trial.suggest_float("lr", 1e-4, 1e-3)})
+    assert fewer_words(Plan(few, base, 9, []), 3, 3) == (
+        "the space holds no more than 3 different settings; 3 of the 9 were trained"
+    )
+    for space, tried in ((few, 2), (rates, 3)):
+        assert fewer_words(Plan(space, base, 9, []), tried, tried).startswith(f"{tried} of 9 settings were trained: ")
 
 
 def test_grid_walks_every_setting_once():
