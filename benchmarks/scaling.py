@@ -38,13 +38,15 @@ from results.leaderboard import read_leaderboard
 from results.matches import StoredMatches, write_matches
 from results.record import EventWriter, read_record
 from results.store import leaderboard_table, write_views
+from search.further import FurtherTrials
+from search.history import StudyView
 from search.progress import Progress
+from search.proposals import Proposer
 from search.recorder import Recorder
-from search.sampler import SettingSearcher
 from search.scheduler import RuleScheduler, build_rule
+from search.searcher import SettingSearcher
 from search.settings import SearchSettings, make_plan
 from search.storage import Storage
-from search.study import open_study
 
 EPOCH_SECONDS = 60.0
 
@@ -119,7 +121,6 @@ def simulate(folder: Path, *, trials: int, epochs: int, slots: int, images: int,
     (folder / "run.json").write_text(json.dumps({"name": folder.name, "settings": settings.to_json()}))
     events = EventWriter(folder, folder.name)
     events.write("run", metric="val_map", scheduler=scheduler, trials=trials, epochs=epochs, resumed=False)
-    study = open_study(folder, settings, plan, drivers=1)
     rules = RuleScheduler(build_rule(scheduler, epochs, events.record), "val_map")
     storage = Storage(folder)
     with (folder / "terminal.txt").open("w") as terminal:
@@ -135,12 +136,16 @@ def simulate(folder: Path, *, trials: int, epochs: int, slots: int, images: int,
 
         recorder = Recorder(
             folder, events, storage, space="lr_schedules", keep=5, hold=5, max_failures=3, cuts=rules.cuts,
-            ending=lambda: None, watcher=watch,
+            ending=lambda: None, watcher=watch, followers=(StudyView(folder, plan.space).follow,),
         )  # fmt: skip
         searcher = SettingSearcher(
-            plan.space, plan.base, study, metric="val_map", num_trials=trials, sampler=sampler, payload={},
-            on_propose=recorder.propose,
-        )  # fmt: skip
+            events.record,
+            Proposer(plan.space, plan.base, sampler=sampler, seed=0, num_trials=trials),
+            FurtherTrials(events.record, replicates=1, top=0, confirm=0),
+            metric="val_map",
+            write=recorder.add,
+            start=lambda trial: {"starts": 0, "resume_from": None},
+        )
         began = time.perf_counter()
         marks = run(searcher, rules, recorder, events, folder, example, costs, slots, epochs)
         recorder.finish()
@@ -252,7 +257,7 @@ def measure(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
     def reopen() -> None:
         events = EventWriter(folder, folder.name)
         build_rule(settings.scheduler, args.epochs, events.record)
-        open_study(folder, settings, plan, drivers=1)
+        StudyView(folder, plan.space).follow(events.record)
         events.close()
 
     return {

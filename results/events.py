@@ -106,7 +106,6 @@ NEEDED: dict[str, dict[str, Check]] = {
         "seed": _whole,
         "params": _object,
         "baseline": _or_none(_text),
-        "optuna_number": _or_none(_whole),
     },
     "start": {"trial_id": is_name},
     "report": {"trial_id": is_name, "epoch": lambda value: _whole(value) and 1 <= value <= MAX_EPOCH},

@@ -39,7 +39,6 @@ _TRIAL_KEYS = (
     "config_hash",
     "seed",
     "params",
-    "optuna_number",
     "coverage",
     "parent",
     "trained_on",
@@ -57,7 +56,6 @@ class TrialRecord:
     config_hash: str
     seed: int
     params: dict[str, Any]
-    optuna_number: int | None
     role: str = "search"
     parent: str | None = None
     """The trial that a retraining is of."""

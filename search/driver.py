@@ -210,6 +210,10 @@ def _run(
             resumed=resume,
             comparison=alike,
             asha=[GRACE_EPOCHS, REDUCTION_FACTOR],
+            space=settings.space,
+            sampler=settings.sampler,
+            seed=settings.seed,
+            screen=settings.screen,
         )
         shorter = make_longer(storage, events, plan.base.optim.epochs)
         if shorter:

@@ -93,7 +93,6 @@ def keep_retraining(
             config_hash=setting_digest(config),
             seed=config.runtime.seed,
             params={},
-            optuna_number=None,
         )
         for one in epochs:
             events.write(

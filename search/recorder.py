@@ -14,6 +14,7 @@ from typing import Any
 from ray.tune import Callback
 from ray.tune.experiment import Trial
 
+from digits_core.anchors import setting_digest
 from digits_core.checkpoint_state import is_whole, load_state
 from digits_core.files import (
     BEST_FOLDER,
@@ -32,7 +33,7 @@ from results.schema import ENDED, EPOCH_NUMBERS
 from results.store import CHECKPOINTS, LOGS_FOLDER, THRESHOLDS, write_views
 from results.tables import replacing
 from search.faults import DIVERGED, PLAIN, Fault, change_to_retry, classify, kernel_kills
-from search.sampler import Proposal
+from search.proposals import Proposed
 from search.storage import SAVED, Storage, StorageError
 
 VIEW_SECONDS, VIEW_SHARE = 3.0, 0.1
@@ -92,25 +93,22 @@ class Recorder(Callback):
         """All that is known of the run."""
         return self._events.record
 
-    def propose(self, proposal: Proposal) -> None:
-        """Write down a new trial before anything runs it."""
+    def add(self, name: str, role: str, found: Proposed) -> None:
+        """Write down a new trial before anything runs it, and its end where the screen keeps it from being trained."""
         self._events.write(
             "trial",
-            trial_id=proposal.trial_id,
+            trial_id=name,
             space=self._space,
-            role=proposal.role,
-            baseline=proposal.baseline,
-            config=proposal.config.to_flat(),
-            config_hash=proposal.digest,
-            seed=proposal.config.runtime.seed,
-            params=proposal.params,
-            optuna_number=proposal.optuna_number,
-            coverage=None if proposal.coverage is None else asdict(proposal.coverage),
+            role=role,
+            baseline=found.baseline,
+            config=found.config.to_flat(),
+            config_hash=setting_digest(found.config),
+            seed=found.config.runtime.seed,
+            params=found.params,
+            coverage=None if found.coverage is None else asdict(found.coverage),
         )
-
-    def screened(self, proposal: Proposal, reason: str) -> None:
-        """Write down that a setting is not worth a training."""
-        self._events.write("end", trial_id=proposal.trial_id, status="screened", reason=reason)
+        if found.screened is not None:
+            self._events.write("end", trial_id=name, status="screened", reason=found.screened)
         self._dirty = True
 
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:

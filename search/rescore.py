@@ -117,7 +117,6 @@ def _sweep(settings: SearchSettings, plan: Plan, model: Source, data: Any, folde
         config_hash=setting_digest(config),
         seed=config.runtime.seed,
         params={},
-        optuna_number=None,
     )
     events.write("start", trial_id=name)
     values = {f"val_{key}": value for key, value in dataclasses.asdict(found.scores).items()}

@@ -10,35 +10,31 @@ settings each on drawn and on real data, none of those was among the best third 
 
 
 class Screen:
-    """Measures how anchors cover the training boxes; remembers the best baseline.
+    """Measures how anchors cover the training boxes.
 
     Attributes:
-        active: whether it has a say in what is trained.
+        active: whether settings are screened; measured they are in any case.
     """
 
-    def __init__(self, table: Table, *, active: bool, best_baseline: float | None = None) -> None:
-        """Look at a training split.
-
-        Args:
-            table: its annotations.
-            active: whether settings are screened; measured they are in any case.
-            best_baseline: the best mean IoU of the baselines that an earlier driver looked at.
-        """
-        self._table, self.active, self._best_baseline = table, active, best_baseline
+    def __init__(self, table: Table, *, active: bool) -> None:
+        """Look at the annotations of a training split."""
+        self._table, self.active = table, active
 
     def measure(self, config: TrainConfig) -> Coverage:
         """How the anchors of one setting cover the training boxes."""
         return coverage(config.model, self._table)
 
-    def look(self, config: TrainConfig, *, baseline: bool) -> tuple[Coverage, str | None]:
-        """The coverage of one setting, and why it is not worth a training; None when it is, as baselines always are."""
+    def look(self, config: TrainConfig, best_baseline: float | None) -> tuple[Coverage, str | None]:
+        """The coverage of one setting, and why it is not worth a training; None when it is.
+
+        Args:
+            config: the setting.
+            best_baseline: the best mean IoU among the baselines; None screens nothing, as for a baseline itself.
+        """
         found = self.measure(config)
-        if baseline:
-            self._best_baseline = max(self._best_baseline or 0.0, found.mean_iou)
-            return found, None
-        if self.active and self._best_baseline is not None and found.mean_iou < self._best_baseline - MARGIN:
+        if self.active and best_baseline is not None and found.mean_iou < best_baseline - MARGIN:
             return found, (
                 f"screen: its anchors overlap the training digits by a mean IoU of {found.mean_iou:.2f}, the best "
-                f"baseline's by {self._best_baseline:.2f}"
+                f"baseline's by {best_baseline:.2f}"
             )
         return found, None

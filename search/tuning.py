@@ -5,29 +5,26 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import optuna
-from optuna.trial import TrialState
 from ray import tune
 from ray.tune.experiment import Trial
 from ray.tune.stopper import Stopper
 
-from digits_core.anchors import setting_digest
 from digits_core.cache import DigitData
-from digits_core.config import TrainConfig
 from results.record import EventWriter, RunRecord, TrialRecord
 from results.samples import MissesKeeper
 from results.schema import ENDED
 from search.further import FurtherTrials
+from search.history import StudyView
 from search.progress import setting_words
+from search.proposals import Proposer
 from search.recorder import Recorder
 from search.room import Room
-from search.sampler import Proposal, SettingSearcher
 from search.scheduler import RuleScheduler, build_rule
 from search.screen import Screen
+from search.searcher import SettingSearcher, to_go_on
 from search.settings import Plan, SearchSettings
 from search.slots import Slots
 from search.storage import TUNE_FOLDER, Storage
-from search.study import close_strays, open_study, open_trial, state_of
 from search.trainable import run_trial, start_name
 
 MOST_LETTERS = 100
@@ -85,7 +82,6 @@ def fit(
     Raises:
         SpaceError: a space drew a setting that cannot be.
     """
-    study = open_study(folder, settings, plan, drivers=events.record.num_drivers, make_room=events.release)
     broken, driver = False, f"{events.record.num_drivers:03d}"
 
     def why() -> str | None:
@@ -104,51 +100,44 @@ def fit(
         cuts=scheduler.cuts,
         ending=why,
         watcher=watcher,
-        followers=(MissesKeeper(folder, data.valid.table, data.valid.image).follow,),
+        followers=(
+            MissesKeeper(folder, data.valid.table, data.valid.image).follow,
+            StudyView(folder, plan.space).follow,
+        ),
     )
-    settle(events.record, study, recorder)
+    settle(events.record, recorder)
     storage.sweep({trial.saved for trial in events.record.trials.values() if trial.saved is not None})
     record = events.record
-    searched = [trial for trial in record.trials.values() if trial.role == "search"]
     further = FurtherTrials(
         record, replicates=settings.replicates, top=settings.replicate_top, confirm=settings.confirm
     )
     room = Room(folder, slots=slots.count, most=settings.disk_bytes, say=say, regained=events.reserve)
-    searcher = SettingSearcher(
+    proposer = Proposer(
         plan.space,
         plan.base,
-        study,
-        metric=settings.metric,
-        num_trials=plan.trials,
         sampler=settings.sampler,
-        payload={
-            "data": asdict(settings.data),
-            "fingerprint": data.fingerprint,
-            "metric": settings.metric,
-            "sweep": plan.sweep,
-            # A storage that is apart is written to by the trials themselves: Ray knows nothing of it.
-            "storage": storage.where(f"{TUNE_FOLDER}/{driver}") if storage.apart else None,
-            # Ray hides no GPU from trials that asked for none.
-            "device": "auto" if slots.gpus else "cpu",
-        },
-        on_propose=recorder.propose,
-        ending=why,
-        screen=Screen(
-            data.train.table,
-            active=settings.screen,
-            best_baseline=max(
-                (trial.coverage["mean_iou"] for trial in searched if trial.baseline and trial.coverage), default=None
-            ),
-        ),
-        on_screen=recorder.screened,
-        further=further.next,
-        held=lambda: room.held() or waits(),
-        again=lambda broken: start_again(storage, record, broken),
-        waiting=unfinished(storage, record, study),
-        tried=[digest for trial in searched for digest in (trial.config_hash, longer_digest(trial, plan))],
-        num_tried=sum(trial.status != "screened" for trial in searched),
-        num_trials_before=len(record.trials),
-        values=known_values(record),
+        seed=settings.seed,
+        num_trials=plan.trials,
+        screen=Screen(data.train.table, active=settings.screen),
+    )
+    payload = {
+        "data": asdict(settings.data),
+        "fingerprint": data.fingerprint,
+        "metric": settings.metric,
+        "sweep": plan.sweep,
+        # A storage that is apart is written to by the trials themselves: Ray knows nothing of it.
+        "storage": storage.where(f"{TUNE_FOLDER}/{driver}") if storage.apart else None,
+        # Ray hides no GPU from trials that asked for none.
+        "device": "auto" if slots.gpus else "cpu",
+    }
+    searcher = SettingSearcher(
+        record,
+        proposer,
+        further,
+        metric=settings.metric,
+        write=recorder.add,
+        start=lambda trial: {**payload, **start_of(storage, trial)},
+        held=lambda: ending() is not None or room.held() or waits(),
     )
     resources = {"cpu": slots.cpus, **({"gpu": slots.gpus} if slots.gpus else {})}
     tuner = tune.Tuner(
@@ -178,67 +167,20 @@ def fit(
         broken = True  # what was under way can go on with --resume
         raise
     finally:
-        try:
-            searcher.close()
-        finally:
-            recorder.finish()
+        recorder.finish()
 
 
-def unfinished(storage: Storage, record: RunRecord, study: optuna.Study) -> list[Proposal]:
-    """The trials of an earlier driver that have not ended, each to go on from its last checkpoint."""
-    return [
-        start_of(storage, trial, open_trial(study, trial.trial_id))
-        for trial in record.trials.values()
-        if to_go_on(trial)
-    ]
-
-
-def to_go_on(trial: TrialRecord) -> bool:
-    """Whether something is left to train of a trial that nothing runs now."""
-    return trial.status not in ENDED and not trial.done and trial.role != "retrain"
-
-
-def start_of(storage: Storage, trial: TrialRecord, optuna_trial: optuna.Trial | None) -> Proposal:
-    """A trial from its last checkpoint."""
+def start_of(storage: Storage, trial: TrialRecord) -> dict[str, Any]:
+    """Where a trial begins: its last checkpoint, and how often a fault broke it off."""
     saved = storage.saved(trial)
-    return Proposal(
-        trial.trial_id,
-        TrainConfig.from_flat(trial.config),
-        role=trial.role,
-        baseline=trial.baseline,
-        optuna_trial=optuna_trial,
-        resume_from=None if saved is None else storage.where(saved),
-        starts=len(trial.faults),
-    )
+    return {"resume_from": None if saved is None else storage.where(saved), "starts": len(trial.faults)}
 
 
-def start_again(storage: Storage, record: RunRecord, broken: Proposal) -> Proposal | TrialState:
-    """What to start in the place of a training that a fault broke off, or what Optuna is told of its end."""
-    trial = record.trials[broken.trial_id]
-    return start_of(storage, trial, broken.optuna_trial) if to_go_on(trial) else state_of(trial)
-
-
-def settle(record: RunRecord, study: optuna.Study, recorder: Recorder) -> None:
-    """End what the driver before was killed over: trials with nothing left to train, and what Optuna has not heard."""
+def settle(record: RunRecord, recorder: Recorder) -> None:
+    """End what the driver before was killed over: trials with nothing left to train."""
     for trial in list(record.trials.values()):
         if trial.status not in ENDED and trial.role != "retrain":
             recorder.settle(trial.trial_id) if not to_go_on(trial) else recorder.check_saved(trial.trial_id)
-    close_strays(study, record)
-
-
-def longer_digest(trial: TrialRecord, plan: Plan) -> str:
-    """The digest of a trial's setting trained for as many epochs as the plan says: it is not proposed again."""
-    return setting_digest(TrainConfig.from_flat({**trial.config, "optim.epochs": plan.base.optim.epochs}))
-
-
-def known_values(record: RunRecord) -> dict[str, float]:
-    """The best score of each setting tried before, by its digest."""
-    values = {}
-    for trial in record.trials.values():
-        best = trial.best(record.metric)
-        if best is not None and trial.role == "search":
-            values[trial.config_hash] = float(best[record.metric])
-    return values
 
 
 def _trial_words(plan: Plan) -> Callable[[Trial], str]:

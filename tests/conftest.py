@@ -186,7 +186,6 @@ def introduce(events, trial_id, **flat):
         config_hash=setting_digest(config),
         seed=config.runtime.seed,
         params={},
-        optuna_number=None,
     )
 
 

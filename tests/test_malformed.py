@@ -267,7 +267,7 @@ def introduced(**changes):
 
     facts = {
         "kind": "trial", "trial_id": "t9", "space": "s", "config": TrainConfig().to_flat(), "config_hash": "x",
-        "seed": 0, "params": {}, "optuna_number": None,
+        "seed": 0, "params": {},
     }  # fmt: skip
     return event(**(facts | changes))
 

@@ -79,7 +79,7 @@ class Searched:
         config = TrainConfig.from_flat({**knobs, "runtime.seed": seed})
         self.events.write(
             "trial", trial_id=name, space="s", role=role, baseline=baseline, config=config.to_flat(),
-            config_hash=setting_digest(config), seed=seed, params={}, optuna_number=None,
+            config_hash=setting_digest(config), seed=seed, params={},
         )  # fmt: skip
         self.events.write("start", trial_id=name)
         scores = self._write(name, "val", self.table, quality, config, seed)

@@ -147,7 +147,7 @@ def test_a_retraining_without_scores_stands_in_nobodys_way(tmp_path, capsys):
     config = TrainConfig()
     made.events.write(
         "trial", trial_id="t0000-r1", space="s", role="retrain", baseline=None, config=config.to_flat(), parent="t0000",
-        config_hash=setting_digest(config), seed=9, params={}, optuna_number=None, trained_on="train+valid",
+        config_hash=setting_digest(config), seed=9, params={}, trained_on="train+valid",
     )  # fmt: skip
     made.events.write("report", trial_id="t0000-r1", epoch=2, early_stopped=False, train_loss=0.5)
     made.events.write("claim", trial_id="t0000-r1", epoch=2)

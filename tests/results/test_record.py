@@ -97,9 +97,7 @@ def test_time_in_a_slot_excludes_the_time_between_drivers():
     def event(number, second, kind, **values):
         record.apply({"n": number, "time": f"2026-01-01T00:00:{second:02d}+00:00", "kind": kind, **values})
 
-    trial = dict(
-        trial_id="t", space="s", baseline=None, config={}, config_hash="h", seed=0, params={}, optuna_number=None
-    )
+    trial = dict(trial_id="t", space="s", baseline=None, config={}, config_hash="h", seed=0, params={})
     event(1, 0, "run", metric="val_map")
     event(2, 1, "trial", **trial)
     event(3, 2, "start", trial_id="t")

@@ -32,7 +32,6 @@ class Run:
             config_hash=setting_digest(config),
             seed=config.runtime.seed,
             params={},
-            optuna_number=None,
         )
         if value is not None:
             self._event("report", trial_id=name, **report(4, value))

@@ -17,10 +17,10 @@ from search.model_folder import card, with_optima
 from search.model_record import keep_retraining
 from search.recorder import Recorder
 from search.retrain import Plan, build_parser, choose_trial, crew, place_for, retrain_config
+from search.searcher import to_go_on
 from search.settings import SearchSettings
 from search.storage import Storage
 from search.together import MODEL_FOLDER
-from search.tuning import unfinished
 from searched import Searched
 
 
@@ -190,12 +190,12 @@ def test_a_search_that_goes_on_leaves_retrained_models_alone(searched_run, tiny_
     kept(searched_run, tiny_data, "t0000-r1", "train", epoch_numbers(0.1, 0.2))
     events = EventWriter(searched_run, "run")
     events.write("trial", trial_id="t0000-r9", role="retrain", parent="t0000", space="s", baseline=None, config={
-        "optim.epochs": 3}, config_hash="x", seed=1, params={}, optuna_number=None)  # fmt: skip
+        "optim.epochs": 3}, config_hash="x", seed=1, params={})  # fmt: skip
     recorder = Recorder(
         searched_run, events, Storage(searched_run), space="s", keep=1, hold=1, max_failures=0, cuts={},
         ending=lambda: None, watcher=lambda record, name: None,
     )  # fmt: skip
-    assert unfinished(Storage(searched_run), events.record, None) == []  # it is retrain's to go on with
+    assert not any(to_go_on(trial) for trial in events.record.trials.values())  # it is retrain's to go on with
     recorder.finish()
     events.close()
     assert (searched_run / "models" / "t0000-r1" / "model.safetensors").is_file()

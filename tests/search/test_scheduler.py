@@ -198,7 +198,7 @@ def recorded(tmp_path):
         for number in range(4 * driver, 4 * driver + 4):
             name = f"t{number:04d}"
             facts = {"space": "s", "role": "search", "baseline": None, "config": {"optim.epochs": EPOCHS}, "seed": 0}
-            events.write("trial", trial_id=name, config_hash=name, params={}, optuna_number=None, **facts)
+            events.write("trial", trial_id=name, config_hash=name, params={}, **facts)
         for name in list(events.record.trials):
             trial = events.record.trials[name]
             for epoch in range(trial.num_epochs + 1, min(trial.num_epochs + 4, EPOCHS) + 1):

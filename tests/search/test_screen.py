@@ -11,29 +11,24 @@ def config(sizes):
     return TrainConfig.from_flat({"model.anchor_sizes": sizes, "model.fresh_rpn": True})
 
 
+BAD = "200,250,300,350,400"
+
+
 def test_settings_far_under_the_best_baseline_are_screened_with_the_figures():
     screen = Screen(TABLE, active=True)
-    good, reason = screen.look(TrainConfig(), baseline=True)
+    good, reason = screen.look(TrainConfig(), None)
     assert reason is None
-    bad, reason = screen.look(config("200,250,300,350,400"), baseline=False)
+    bad, reason = screen.look(config(BAD), good.mean_iou)
     assert bad.mean_iou < good.mean_iou - MARGIN
     assert reason == (
         f"screen: its anchors overlap the training digits by a mean IoU of {bad.mean_iou:.2f}, the best baseline's by "
         f"{good.mean_iou:.2f}"
     )
-    assert screen.look(config("17,26,38,55,80"), baseline=False)[1] is None
+    assert screen.look(config("17,26,38,55,80"), good.mean_iou)[1] is None
 
 
-def test_a_resumed_search_knows_the_baselines_of_the_driver_before():
-    bad = config("200,250,300,350,400")
-    assert Screen(TABLE, active=True).look(bad, baseline=False)[1] is None
-    assert "the best baseline's by 0.80" in Screen(TABLE, active=True, best_baseline=0.8).look(bad, baseline=False)[1]
-
-
-@pytest.mark.parametrize(("active", "baseline"), [(False, False), (True, True)])
-def test_baselines_and_switched_off_screens_measure_only(active, baseline):
-    screen = Screen(TABLE, active=active)
-    screen.look(TrainConfig(), baseline=True)
-    found, reason = screen.look(config("200,250,300,350,400"), baseline=baseline)
+@pytest.mark.parametrize(("active", "best"), [(False, 0.8), (True, None)])
+def test_baselines_and_switched_off_screens_measure_only(active, best):
+    found, reason = Screen(TABLE, active=active).look(config(BAD), best)
     assert reason is None
     assert found.recall_50 == 0

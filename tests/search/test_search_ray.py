@@ -25,7 +25,7 @@ from results.record import read_record
 from results.schema import THRESHOLDS
 from search import run
 from search.closing import this_python
-from search.replay import replay
+from search.replay import replay, training_table
 from search.retrain import choose_trial
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
@@ -259,7 +259,7 @@ def test_optuna_knows_what_became_of_each_drawn_trial(whole):
     assert len(trials) == len(drawn) == 3
     states = {"finished": TrialState.COMPLETE, "stopped": TrialState.PRUNED}
     for trial in drawn:
-        mine = trials[trial.optuna_number]
+        [mine] = [one for one in trials if one.user_attrs["trial_id"] == trial.trial_id]
         assert mine.state == states[trial.status]
         assert mine.params == trial.params
         assert mine.intermediate_values == pytest.approx({n: epoch["val_map"] for n, epoch in trial.epochs.items()})
@@ -348,8 +348,8 @@ def test_ctrl_c_keeps_all_rows_and_resume_goes_on_where_it_stood(tmp_path, drawn
         for epoch, values in trial.epochs.items():
             assert after.trials[trial_id].epochs[epoch] == values
     assert json.loads((folder / "run.json").read_text())["settings"]["epochs"] == 5
-    found = replay(folder)
-    assert (found.drivers, found.differing) == (2, [])
+    found = replay(folder, training_table(folder))
+    assert (found.drivers, found.proposals, found.differing) == (2, 4, [])
 
 
 @pytest.mark.slow
