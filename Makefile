@@ -8,7 +8,7 @@ STAMP := $(VENV)/.installed
 ARGS ?= --space anchors
 
 .DEFAULT_GOAL := help
-.PHONY: help env search test test-more check docs bench chaos lock clean
+.PHONY: help env search test test-more browser check docs bench chaos lock clean
 
 help: ## Print what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
@@ -49,6 +49,9 @@ endif
 
 test-more: $(STAMP) ## Run the tests that take a browser, servers, a notebook and the documentation site
 	@$(BIN)/python -m pytest -p no:cacheprovider -m "browser or tools or site" tests/pages tests/tools tests/site
+
+browser: ## Install Chromium for the browser tests where there is none (by apt-get; with sudo if you are not root)
+	@$(PYTHON) tests/browser.py
 
 docs: $(STAMP) ## Build the documentation as a site in site/
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet --site-dir site
