@@ -43,12 +43,13 @@ ifeq ($(origin ARGS),command line)
 	@$(BIN)/python -m pytest $(ARGS)
 else
 	@$(BIN)/python -m pytest -p no:cacheprovider -m "ray and not slow" >$(RAY_TESTS) 2>&1 & ray=$$!; \
-	$(BIN)/python -m pytest -m "not ray and not slow and not gpu and not browser and not tools and not site"; plain=$$?; \
+	$(BIN)/python -m pytest -m "not ray and not slow and not gpu and not browser and not tools and not site and not package"; plain=$$?; \
 	wait $$ray; ray=$$?; cat $(RAY_TESTS); rm -f $(RAY_TESTS); test $$plain -eq 0 && test $$ray -eq 0
 endif
 
-test-more: $(STAMP) ## Run the tests that take a browser, servers, a notebook and the documentation site
-	@$(BIN)/python -m pytest -p no:cacheprovider -m "browser or tools or site" tests/pages tests/tools tests/site
+test-more: $(STAMP) ## Run the tests that take a browser, servers, a notebook, the documentation site and a wheel
+	@$(BIN)/python -m pytest -p no:cacheprovider -m "browser or tools or site or package" \
+		tests/pages tests/tools tests/site tests/test_package.py
 
 browser: ## Install Chromium for the browser tests where there is none (by apt-get; with sudo if you are not root)
 	@$(PYTHON) tests/browser.py

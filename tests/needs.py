@@ -10,6 +10,7 @@ PACKAGES = {
     "browser": ("playwright", "axe_playwright_python"),
     "tools": ("mlflow", "optuna_dashboard", "nbformat", "nbclient", "ipykernel"),
     "site": ("mkdocs", "material", "mkdocstrings"),
+    "package": ("build", "installer", "setuptools"),
 }
 """The Python packages that tests with a marker need beside the default suite's."""
 
