@@ -17,7 +17,8 @@ from results import read_leaderboard
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("digits_core", "results", "search", "spaces")
-COMMANDS = sorted(set(re.findall(r"^### python -m ([\w.]+)", (ROOT / "docs" / "reference.md").read_text(), re.MULTILINE)))
+REFERENCE = (ROOT / "docs" / "reference.md").read_text(encoding="utf-8")
+COMMANDS = sorted(set(re.findall(r"^### python -m ([\w.]+)", REFERENCE, re.MULTILINE)))
 
 pytestmark = [pytest.mark.package, pytest.mark.timeout(300)]
 
@@ -79,10 +80,8 @@ class Installed:
         self.environment, self.work = folder / "env", folder / "work"
         self.work.mkdir()
         subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(self.environment)], check=True)
-        subprocess.run(
-            [sys.executable, "-m", "installer", "--validate-record", "all", "--prefix", str(self.environment), str(wheel)],
-            check=True,
-        )  # fmt: skip
+        install = ["-m", "installer", "--validate-record", "all", "--prefix", str(self.environment), str(wheel)]
+        subprocess.run([sys.executable, *install], check=True)
         self.packages = Path(self.run("-c", "import sysconfig; print(sysconfig.get_path('purelib'))").strip())
         # The dependencies come from the environment of the tests. Python does not read the .pth files of a folder
         # that a .pth file names, so its editable install of the checkout stays out.
