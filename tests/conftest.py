@@ -8,6 +8,8 @@ from pathlib import Path
 import hypothesis
 import pytest
 
+pytest_plugins = ["needs"]
+
 os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 # Two test processes run beside each other on two cores: more threads in each only wait for one another.

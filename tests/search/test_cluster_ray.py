@@ -13,12 +13,12 @@ from pathlib import Path
 
 import psutil
 import pytest
-from processes import last_lines, wait_until
-from store_server import KEYS, store
 
+from processes import last_lines, wait_until
 from results.leaderboard import read_leaderboard
 from results.record import read_record
 from search.replay import replay
+from store_server import KEYS, store
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(600)]
 

@@ -17,9 +17,9 @@ import psutil
 import pyarrow.parquet as pq
 import pytest
 from optuna.trial import TrialState
-from processes import finish, wait_until
 
 from digits_core.config import TrainConfig, read_toml
+from processes import finish, wait_until
 from results.leaderboard import read_leaderboard
 from results.record import read_record
 from results.schema import THRESHOLDS

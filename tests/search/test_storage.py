@@ -7,7 +7,6 @@ import time
 from pathlib import Path
 
 import pytest
-from store_server import KEYS, store
 
 from conftest import introduce, report
 from digits_core.cache import brought_here, open_data
@@ -18,6 +17,7 @@ from results.lock import driver_at_work
 from results.record import EventWriter, read_record
 from search.copier import Copier
 from search.storage import Storage, StorageError, fetch_checkpoint, store_checkpoint
+from store_server import KEYS, store
 
 
 @pytest.fixture(scope="module")

@@ -8,9 +8,9 @@ import urllib.request
 from pathlib import Path
 
 import pytest
-from processes import wait_until
 from told import told_run
 
+from processes import wait_until
 from proposing import Told
 from results.record import read_record
 from search.history import STUDY_FILE, StudyView
