@@ -31,8 +31,8 @@ OUTSIDE = -1e6
 class PyramidRoIAlign(MultiScaleRoIAlign):
     """torchvision's module with its numbers, to rounding; on a GPU and while it is exported, torchvision's own.
 
-    A box with a coordinate that is not finite gives zeros. torchvision's CPU kernel gives zeros too, or reads outside
-    of its memory for some of them and may end the process.
+    A box without a finite place gives zeros. torchvision's CPU kernel gives zeros too, or reads outside of its memory
+    for some of them and may end the process.
 
     Only the levels' scales are known from the start. torchvision guesses them from the first batch that it sees, by
     its images before they are padded, and is wrong where that batch is of very low images.
@@ -64,9 +64,14 @@ class PyramidRoIAlign(MultiScaleRoIAlign):
         if ours and not many:
             return pool(features, boxes, self.scales, self.output_size, self.sampling_ratio)
         if ours:
-            boxes = [torch.where(some.isfinite().all(1, keepdim=True), some, OUTSIDE) for some in boxes]
+            boxes = [torch.where(_has_a_place(some)[:, None], some, OUTSIDE) for some in boxes]
         pooled: Tensor = super().forward(x, boxes, image_shapes)
         return pooled
+
+
+def _has_a_place(boxes: Tensor) -> Tensor:
+    """bool [num]: whether the sampling points of each box are finite; an end before the start counts as one beside it."""
+    return boxes[:, :2].isfinite().all(1) & (boxes[:, 2:] < math.inf).all(1)
 
 
 def pool(
