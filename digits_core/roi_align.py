@@ -70,7 +70,7 @@ class PyramidRoIAlign(MultiScaleRoIAlign):
 
 
 def _has_a_place(boxes: Tensor) -> Tensor:
-    """bool [num]: whether the sampling points of each box are finite; an end before the start counts as one beside it."""
+    """Whether the sampling points of each box are finite, as bool [num]; an end may be minus infinity."""
     return boxes[:, :2].isfinite().all(1) & (boxes[:, 2:] < math.inf).all(1)
 
 
