@@ -12,7 +12,7 @@ from digits_core.command import CommandParser, run_command
 from digits_core.errors import RunError, UserError, printable
 from results.events import Event
 from results.record import EVENTS_FILE, RunRecord, read_events
-from results.store import find_run, read_run_file
+from results.store import find_run, read_record_of, read_run_file
 from search.proposals import Proposer
 from search.run_folder import resumed_settings
 from search.scheduler import RULES, Rule, fresh_rule
@@ -118,12 +118,12 @@ def _propose_again(proposer: Proposer, record: RunRecord, event: Event, found: R
 
 def training_table(folder: Path) -> Table | str:
     """The annotations of a run's training split, or why they cannot be had."""
-    settings = resumed_settings(str(folder.parent), folder.name)
     try:
+        settings = resumed_settings(str(folder.parent), folder.name)
         data = open_data(settings.data)
+        known = (read_run_file(folder).get("data") or {}).get("fingerprint")
     except UserError as error:
         return str(error)
-    known = (read_run_file(folder).get("data") or {}).get("fingerprint")
     return data.train.table if data.fingerprint == known else f"the data at {settings.data.folder} has changed"
 
 
@@ -145,6 +145,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def show() -> int:
         folder = find_run(args.run).resolve()
+        read_record_of(folder)  # what is wrong with the record is said before the data is looked for
         table = training_table(folder)
         found = replay(folder, None if isinstance(table, str) else table)
         for line in found.differing:
