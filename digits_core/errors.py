@@ -3,6 +3,10 @@
 from collections.abc import Iterable
 from difflib import get_close_matches
 
+from digits_core.credentials import scrub
+
+MOST_LETTERS_OF_A_REASON = 300
+
 
 class UserError(Exception):
     """A mistake that the user can mend: the message is one sentence that says how."""
@@ -54,5 +58,11 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 
 
 def printable(text: str) -> str:
-    """`text` with control characters (terminal escapes among them) shown, not obeyed."""
-    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
+    """`text` in one line for people: control characters are shown, not obeyed; passwords in addresses are left out."""
+    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in scrub(text))
+
+
+def reason_of(error: BaseException) -> str:
+    """The first line of a library's error, printable; its name where it has no text."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return printable(lines[0])[:MOST_LETTERS_OF_A_REASON]

@@ -31,6 +31,8 @@ def read_whole(path: Path, most: int) -> bytes:
     Raises:
         OSError: it cannot be read, is no file, or is larger.
     """
+    if "\0" in str(path):
+        raise OSError(errno.EINVAL, "no file has such a name", str(path))
     with open(path, "rb", opener=_without_waiting) as file:  # Path.open takes no opener
         found = os.fstat(file.fileno())
         if not stat.S_ISREG(found.st_mode):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from digits_core.command import CommandParser, at_least, run_command
+from digits_core.command import CommandParser, at_least, run_command, say
 from digits_core.config import TrainConfig
 from digits_core.errors import RunError, UsageError, did_you_mean, printable
 from digits_core.labels import DIGITS
@@ -119,10 +119,10 @@ def _plot(args: argparse.Namespace) -> int:
     except OSError as error:
         raise UsageError(f"-o {printable(str(out))}: cannot be written: {error.strerror}") from None
     if "predictions" not in figures:
-        print(f"no predictions: {leads[0].trial_id} has no match table yet, or the run no {SAMPLES_FILE}")
+        say(f"no predictions: {leads[0].trial_id} has no match table yet, or the run no {SAMPLES_FILE}")
     for name in figures:
-        print(out / f"{name}.png")
-    print(f"wrote {len(figures)} figures, each as PNG and SVG")
+        say(str(out / f"{name}.png"))
+    say(f"wrote {len(figures)} figures, each as PNG and SVG")
     return 0
 
 

@@ -16,11 +16,11 @@ from rich.console import Console
 from digits_core.cache import DigitData, open_data
 from digits_core.errors import UsageError, UserError, printable
 from digits_core.source import DRAWN
+from digits_core.terminal import open_console
 from results.lock import lock_run
 from results.record import EventWriter, RunRecord
-from results.terminal import open_console
 from search.chatter import chatter_to
-from search.closing import print_end, resume_command, this_python
+from search.closing import print_end, resume_command, say_resume, this_python
 from search.cluster import (
     check_address,
     check_dashboard,
@@ -204,7 +204,7 @@ def _run(
                 settings, plan, data, copier, events, terminal, port=port, machine=machine, quiet=console.quiet
             )
     except KeyboardInterrupt:  # the second Ctrl-C: the record holds what it holds
-        console.print(f"interrupted; go on with\n            {resume_command(settings)}", markup=False, soft_wrap=True)
+        say_resume(console, "interrupted", settings)
         return 130
     except StorageError as error:
         raise UsageError(f"--storage {settings.storage}: {error}; go on with {resume_command(settings)}") from None

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from digits_core.command import CommandParser, run_command
-from digits_core.errors import RunError, printable
+from digits_core.command import CommandParser, run_command, say
+from digits_core.errors import RunError
 from results.record import EVENTS_FILE, RunRecord, read_events
 from results.store import find_run
 from search.scheduler import RULES, Rule, fresh_rule
@@ -88,8 +88,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     def show() -> int:
         found = replay(find_run(args.run))
         for line in found.differing:
-            print(printable(line))
-        print(
+            say(line)
+        say(
             f"{found.reports} reports in {found.drivers} start{'s' * (found.drivers != 1)} of the search: "
             f"{found.stops} trials stopped, {len(found.differing)} decisions differ"
         )

@@ -9,12 +9,12 @@ from digits_core.anchors import setting_digest
 from digits_core.checkpoint import load_categories, load_config, load_model
 from digits_core.config import TrainConfig
 from digits_core.errors import UsageError, WeightsError, printable
+from digits_core.terminal import open_console
 from results.matches import matches_path
 from results.record import EventWriter
 from results.samples import MissesKeeper
 from results.schema import EPOCH_NUMBERS
 from results.store import THRESHOLDS, write_views
-from results.terminal import open_console
 from search.closing import print_end
 from search.driver import prepare_data
 from search.model_source import Source, find_source
@@ -54,10 +54,10 @@ def rescore(settings: SearchSettings, source: str, *, own_data: bool, dry_run: b
     console = open_console()
     if folder.exists():
         raise UsageError(f"--name {settings.name}: {folder} exists; name another")
-    console.print(f"model: {model.words}", markup=False)
+    console.print(f"model: {model.words}")
     data = prepare_data(settings, console)
     if dry_run:
-        console.print(f"would sweep this model without any training, into {folder}", markup=False)
+        console.print(f"would sweep this model without any training, into {folder}")
         return 0
     return _sweep(settings, plan, model, data, folder, console)
 

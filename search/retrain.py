@@ -143,7 +143,7 @@ def changes(config: TrainConfig, trial: TrialRecord) -> list[str]:
 
 def _retrain(args: argparse.Namespace) -> int:
     from digits_core.cache import images_per_epoch
-    from results.terminal import open_console
+    from digits_core.terminal import open_console
     from search.cluster import prepare_environment
     from search.driver import prepare_data
     from search.probe import Probe
@@ -156,9 +156,9 @@ def _retrain(args: argparse.Namespace) -> int:
     config = retrain_config(trial, args, folder)
     settings = resumed_settings(str(folder.parent), folder.name)
     console = open_console()
-    console.print(f"retraining {trial.trial_id} of {folder}: {why}", markup=False, soft_wrap=True)
+    console.print(f"retraining {trial.trial_id} of {folder}: {why}", soft_wrap=True)
     for line in changes(config, trial):
-        console.print(f"  {line}", markup=False)
+        console.print(f"  {line}")
     probe = Probe(config)
     data = prepare_data(settings, console)
     known = (read_run_file(folder).get("data") or {}).get("fingerprint")
@@ -176,7 +176,7 @@ def _retrain(args: argparse.Namespace) -> int:
             "one for each process; train with fewer, or with larger steps by --set optim.batch_size"
         )
     if found.left_out is not None:
-        console.print(found.left_out, markup=False, soft_wrap=True)
+        console.print(found.left_out, soft_wrap=True)
     best = trial.best(record.metric)
     asked = config.optim.epochs != int(trial.config["optim.epochs"])
     until = int(best["epoch"]) if joined and not asked and args.epochs is None and best is not None else None
@@ -318,7 +318,7 @@ def finish(folder: Path, names: list[str], console: Any) -> int:
             if key in ("val_map", "val_number_accuracy")
         )
         words += ", at thresholds chosen on these images" if words else "trained on valid too, so it has no score"
-        console.print(f"{name}: {words}", markup=False, soft_wrap=True)
+        console.print(f"{name}: {words}", soft_wrap=True)
     model = folder / MODELS / names[0]
     console.print(f"go on with  {this_python()} -m digits_core.predict {model} IMAGES -o predictions", soft_wrap=True)
     return 0

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from digits_core.command import run_command
+from digits_core.command import run_command, say
 from digits_core.data import LAYOUT
 from digits_core.errors import UsageError
 from search import defaults
@@ -134,7 +134,7 @@ def _resume(args: argparse.Namespace, typed: list[str]) -> int:
     asked = None if args.storage is None else storage_address(args.storage)
     if asked is not None and not (Path(args.out) / args.resume).exists():
         Storage(Path(args.out) / args.resume, asked).fetch_run()
-        print(f"fetched {args.resume} from {asked} into {args.out}", file=sys.stderr)
+        say(f"fetched {args.resume} from {asked} into {args.out}", error=True)
     before = resumed_settings(args.out, args.resume)
     if asked is not None and asked != before.storage:
         raise UsageError(
@@ -232,10 +232,10 @@ def _list_spaces() -> int:
     from spaces.catalogue import SPACES
 
     for space in SPACES.values():
-        print(f"{space.name:15} {space.summary}" + (" (a comparison)" if space.comparison else ""))
-        print(f"{'':15}   varies {', '.join(sorted(space.fields()))}")
+        say(f"{space.name:15} {space.summary}" + (" (a comparison)" if space.comparison else ""))
+        say(f"{'':15}   varies {', '.join(sorted(space.fields()))}")
         if space.baselines:
-            print(f"{'':15}   baselines: default; {'; '.join(baseline.name for baseline in space.baselines)}")
+            say(f"{'':15}   baselines: default; {'; '.join(baseline.name for baseline in space.baselines)}")
     return 0
 
 
@@ -243,7 +243,8 @@ def _list_knobs() -> int:
     from digits_core.config import knobs
 
     for knob in knobs().values():
-        print(f"{knob.name}  (default {knob.default}; {knob.limits})\n    {knob.help}")
+        say(f"{knob.name}  (default {knob.default}; {knob.limits})")
+        say(f"    {knob.help}")
     return 0
 
 
@@ -253,8 +254,8 @@ def _dry_run(settings: Any) -> int:
     from digits_core.config import TrainConfig
     from digits_core.files import size_words
     from digits_core.sweep import NUM_SWEPT
+    from digits_core.terminal import open_console
     from results.record import RunRecord
-    from results.terminal import open_console
     from search.cost import cost_of, measure
     from search.driver import check_place, prepare_data
     from search.further import FurtherTrials
@@ -309,24 +310,25 @@ def _dry_run(settings: Any) -> int:
             f"would take: {took} of training once it has started, {size_words(cost.disk_bytes)} of disk, "
             f"{size_words(cost.memory_bytes)} of memory "
             f"({speed.train_per_second:.0f} training and {speed.eval_per_second:.0f} validation images a second and "
-            "slot, by a few steps of the default setting)\n"
+            "slot, by a few steps of the default setting)"
         )
     else:
         slots = f"those of the cluster at {settings.address}"
-        costs = "would take: not measured, for the cluster's nodes are not asked before the start\n"
-    console.print(
+        costs = "would take: not measured, for the cluster's nodes are not asked before the start"
+    stops = "none is stopped early" if settings.scheduler == "none" else f"{settings.scheduler} stops the weak"
+    for line in (
         f"would train: {plan.trials} setting{'s' * (plan.trials > 1)} of space {settings.space}, baselines first "
-        f"({'; '.join(names)})\n"
-        f"each at most {epochs} epochs of {images} images; "
-        + ("none is stopped early" if settings.scheduler == "none" else f"{settings.scheduler} stops the weak")
-        + f", sampler {settings.sampler}\n"
-        + (f"then at most {further} more trainings: further seeds of {which}\n" if further else "")
-        + f"at most {most} epochs and {most * images:,} images in all\nslots: {slots}\n{costs}"
-        f"swept on each trained model: {NUM_SWEPT + len(plan.sweep):,} threshold settings\n"
-        f"run folder: {settings.out}/{settings.name}"
-        + (f"\ncheckpoints, and a copy of the run folder: {storage.address}" if storage.apart else ""),
-        markup=False,
-    )
+        f"({'; '.join(names)})",
+        f"each at most {epochs} epochs of {images} images; {stops}, sampler {settings.sampler}",
+        *([f"then at most {further} more trainings: further seeds of {which}"] if further else []),
+        f"at most {most} epochs and {most * images:,} images in all",
+        f"slots: {slots}",
+        costs,
+        f"swept on each trained model: {NUM_SWEPT + len(plan.sweep):,} threshold settings",
+        f"run folder: {settings.out}/{settings.name}",
+        *([f"checkpoints, and a copy of the run folder: {storage.address}"] if storage.apart else []),
+    ):
+        console.print(line)
     return 0
 
 

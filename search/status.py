@@ -5,7 +5,6 @@ import time
 from datetime import UTC, datetime
 from pathlib import Path
 
-from digits_core.errors import printable
 from results.lock import writer_of
 from results.record import RunRecord, TrialRecord
 from results.schema import FAILED
@@ -43,19 +42,18 @@ def print_status(path: str) -> int:
     )
     writer = writer_of(folder)
     state = f"is written by {writer}" if writer else "is written by nobody now"
-    progress.console.print(f"{printable(str(folder))} {state}", markup=False, soft_wrap=True)
+    progress.console.print(f"{folder} {state}", soft_wrap=True)
     if running and writer:
         progress.console.print(progress.table(record))
     progress.console.print(progress.leaders(record))
     summary = progress.summary(record)
-    words = summary if writer else summary.partition("\n")[0]  # nothing is left of what nobody drives
-    progress.console.print(words, markup=False, soft_wrap=True)
+    for line in summary if writer else summary[:1]:  # nothing is left of what nobody drives
+        progress.console.print(line, soft_wrap=True)
     for trial in _troubled(record):
-        words = f"{trial.trial_id} {trial.status}: {trial.stop_reason}"
-        progress.console.print(printable(words), style="yellow", markup=False, soft_wrap=True)
+        progress.console.print(f"{trial.trial_id} {trial.status}: {trial.stop_reason}", style="yellow", soft_wrap=True)
     to_come = [trial for trial in record.trials.values() if trial.status in ("running", "interrupted")]
     if not writer and (to_come or len(record.trials) < plan.trials):
-        progress.console.print(f"go on with  {resume_command(settings)}", markup=False, soft_wrap=True)
+        progress.console.print(f"go on with  {resume_command(settings)}", soft_wrap=True)
     return 0
 
 

@@ -46,7 +46,7 @@ def run_trainer(
     }
     cores = max(1, int(machine["CPU"]) // plan.workers)
     with chatter_to(state / "ray.log") as terminal:
-        from results.terminal import open_console
+        from digits_core.terminal import open_console
 
         shown = Shown(open_console(terminal), state, total)
         ray_of_run = connected(None, port=free_port(None), machine=machine if plan.gpus else {**machine, "GPU": 0.0})

@@ -157,6 +157,24 @@ def test_make_without_the_venv_module_is_one_sentence(tmp_path):
     assert not (tmp_path / ".venv").exists()
 
 
+def test_only_one_function_and_one_console_print():
+    import ast
+
+    makers = {}
+    for package in ("digits_core", "results", "search", "spaces"):
+        for path in sorted((ROOT / package).rglob("*.py")):
+            for node in ast.walk(ast.parse(path.read_text())):
+                if (
+                    isinstance(node, ast.Call)
+                    and isinstance(node.func, ast.Name)
+                    and node.func.id in ("Console", "print")
+                ):
+                    makers.setdefault(f"{package}/{path.name}", set()).add(node.func.id)
+    # Lines of JSON for the process that started them are not for people.
+    children = {f"search/{name}.py": {"print"} for name in ("cost", "probe", "sharing")}
+    assert makers == {"digits_core/command.py": {"print"}, **children}
+
+
 def test_nothing_phones_home():
     from search.cluster import WORKER_ENVIRONMENT
 
