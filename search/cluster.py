@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from digits_core.errors import UsageError, printable
-from search.defaults import LOOPBACK
+from search.defaults import LOOPBACK, LOOPBACK_NAMES
 from search.slots import Resources
 
 DASHBOARD_PORT = 8265
@@ -166,7 +166,7 @@ def check_dashboard(host: str) -> str | None:
     Raises:
         UsageError: others could reach it without logging in.
     """
-    if host in (LOOPBACK, "localhost", "::1"):
+    if host in LOOPBACK_NAMES:
         return None
     if os.environ.get("RAY_AUTH_MODE", "token") != "token":
         raise UsageError(

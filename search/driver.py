@@ -37,6 +37,7 @@ from search.mlflow import MLflow, check_mlflow
 from search.nodes import check_nodes, paths_needed
 from search.probe import Probe
 from search.progress import Progress
+from search.remembered import choices_of, remember
 from search.run_folder import check_folder, make_longer, open_folder
 from search.settings import Plan, SearchSettings, make_plan
 from search.slots import plan_slots
@@ -136,6 +137,7 @@ def run_search(
     console = open_console(quiet=quiet)
     plan = make_plan(settings)
     place = check_place(settings, resume=resume)
+    remember(choices_of(settings))
     if place.warning is not None:
         console.print(place.warning, style="yellow", markup=False, soft_wrap=True)
     storage, folder = place.storage, place.storage.folder

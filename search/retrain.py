@@ -47,6 +47,12 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--epochs", type=at_least(1), metavar="N", help="epochs (default: the trial's)")
     parser.add_argument(
+        "--data",
+        metavar="FOLDER",
+        help="where the run's data lies now (default: as in the search; an address that you have not given on this "
+        "machine before must be given again)",
+    )
+    parser.add_argument(
         "--on",
         choices=("train", "train+valid"),
         default="train",
@@ -147,7 +153,9 @@ def _retrain(args: argparse.Namespace) -> int:
     from search.cluster import prepare_environment
     from search.driver import prepare_data
     from search.probe import Probe
+    from search.remembered import data_choices, refuse_unnamed, remember
     from search.run_folder import resumed_settings
+    from search.settings import data_source
 
     folder = find_run(args.run).resolve()
     record = read_record_of(folder)
@@ -155,6 +163,11 @@ def _retrain(args: argparse.Namespace) -> int:
     trial, why = choose_trial(record, folder, args.trial)
     config = retrain_config(trial, args, folder)
     settings = resumed_settings(str(folder.parent), folder.name)
+    if args.data is None:
+        refuse_unnamed(data_choices(settings.data), (), f"search.retrain {args.run}")
+    else:
+        settings = replace(settings, data=replace(settings.data, folder=data_source(args.data).folder))
+    remember(data_choices(settings.data))
     console = open_console()
     console.print(f"retraining {trial.trial_id} of {folder}: {why}", soft_wrap=True)
     for line in changes(config, trial):

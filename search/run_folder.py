@@ -6,15 +6,15 @@ import platform
 import shutil
 import subprocess
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 from digits_core.anchors import setting_digest
 from digits_core.cache import DigitData
 from digits_core.command import PACKAGES, version_of
 from digits_core.config import TrainConfig
-from digits_core.errors import RunError, UsageError
+from digits_core.errors import RunError, UsageError, UserError
 from digits_core.sweep import NUM_SWEPT
 from results.record import EventWriter
 from results.samples import write_boxes, write_samples
@@ -119,7 +119,7 @@ def write_description(
 
 
 def resumed_settings(out: str, name: str) -> SearchSettings:
-    """The settings that a run folder was started with.
+    """The settings that a run folder was started with; its space files are not among those that may be run.
 
     Raises:
         RunError: there is no such run, or its run.json is damaged.
@@ -129,10 +129,37 @@ def resumed_settings(out: str, name: str) -> SearchSettings:
         raise RunError(f"--resume {name}: there is no run {folder}")
     tree = read_run_file(folder)
     try:
-        settings = SearchSettings.from_json(tree["settings"])
+        return replace(SearchSettings.from_json(tree["settings"]), out=out, name=name)
+    except (KeyError, TypeError, UserError) as error:
+        raise RunError(f"{folder / RUN_FILE} is damaged or of another version: {error}") from None
+
+
+class Extent(NamedTuple):
+    """How far a run has been planned, as its run.json says.
+
+    Attributes:
+        trials: settings to train.
+        epochs: of a whole training.
+    """
+
+    trials: int
+    epochs: int
+
+
+def planned(folder: Path) -> Extent:
+    """How far a run has been planned; its spaces are not looked at, for a file among them would be run.
+
+    Raises:
+        RunError: its run.json is damaged.
+    """
+    tree = read_run_file(folder)
+    try:
+        extent = Extent(tree["space"]["trials"], tree["base_config"]["optim.epochs"])
     except (KeyError, TypeError) as error:
         raise RunError(f"{folder / RUN_FILE} is damaged or of another version: {error}") from None
-    return SearchSettings.from_json({**settings.to_json(), "out": out, "name": name})
+    if not all(type(one) is int and 1 <= one < 2**53 for one in extent):
+        raise RunError(f"{folder / RUN_FILE} is damaged: it plans {extent.trials!r} trials of {extent.epochs!r} epochs")
+    return extent
 
 
 def describe_run(settings: SearchSettings, plan: Plan, data: DigitData, command: list[str] | None) -> dict[str, Any]:
