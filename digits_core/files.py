@@ -1,5 +1,6 @@
 """Names of the files in a checkpoint folder, and how a file from a stranger is read."""
 
+import contextlib
 import errno
 import os
 import stat
@@ -48,6 +49,20 @@ def is_inside(path: Path, folder: Path) -> bool:
         return path.resolve().is_relative_to(folder.resolve())
     except (OSError, RuntimeError, ValueError):
         return False
+
+
+def link_out_of(folder: Path) -> Path | None:
+    """A link in a folder, at any depth, that leads out of it; None where there is none."""
+    waiting = [folder]
+    while waiting:
+        with contextlib.suppress(FileNotFoundError), os.scandir(waiting.pop()) as entries:
+            for entry in entries:
+                if entry.is_symlink():
+                    if not is_inside(Path(entry.path), folder):
+                        return Path(entry.path)
+                elif entry.is_dir(follow_symlinks=False):
+                    waiting.append(Path(entry.path))
+    return None
 
 
 def read_text(path: Path) -> str:

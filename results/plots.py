@@ -18,7 +18,7 @@ from results.leaderboard import SHOWN
 from results.matches import matches_path, read_matches
 from results.record import RunRecord, TrialRecord
 from results.samples import SAMPLES_FILE, SampleImage, read_samples
-from results.store import RUN_FILE, find_run, read_record_of, read_run_file, varying_knobs
+from results.store import RUN_FILE, find_run, read_record_of, read_run_file, refuse_links, varying_knobs
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -108,6 +108,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _plot(args: argparse.Namespace) -> int:
     folder = find_run(args.run)
+    if args.out is None:
+        refuse_links(folder)
     record = read_record_of(folder)
     leads = chosen_settings(record, args.trials, args.top)
     out = args.out or folder / PLOTS_FOLDER

@@ -13,7 +13,7 @@ from digits_core.config import TrainConfig, parse_assignment
 from digits_core.errors import RunError, UsageError, did_you_mean, printable
 from results.lock import lock_run
 from results.record import RunRecord, TrialRecord
-from results.store import MODELS, RETRAIN, find_run, read_record_of, read_run_file
+from results.store import MODELS, RETRAIN, find_run, read_record_of, read_run_file, refuse_links
 from results.tables import write_text
 
 RETRAIN_SEED = 200_000
@@ -158,6 +158,7 @@ def _retrain(args: argparse.Namespace) -> int:
     from search.settings import data_source
 
     folder = find_run(args.run).resolve()
+    refuse_links(folder)
     record = read_record_of(folder)
     lock_run(folder).close()  # a search that is under way would keep the result from its row, hours from now
     trial, why = choose_trial(record, folder, args.trial)

@@ -19,7 +19,7 @@ from digits_core.sweep import NUM_SWEPT
 from results.record import EventWriter
 from results.samples import write_boxes, write_samples
 from results.schema import ENDED
-from results.store import RUN_FILE, read_run_file
+from results.store import RUN_FILE, read_run_file, refuse_links
 from results.tables import write_text
 from search.defaults import rungs
 from search.settings import Plan, SearchSettings
@@ -37,6 +37,8 @@ def check_folder(folder: Path, *, resume: bool) -> None:
     """
     if resume and not (folder / RUN_FILE).is_file():
         raise RunError(f"--resume {folder.name}: there is no run {folder}")
+    if resume:
+        refuse_links(folder)
     if not resume and folder.exists():
         raise UsageError(
             f"--name {folder.name}: {folder} exists; go on with it by --resume {folder.name}, or name another"

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from digits_core.coco import is_plain_path
 from digits_core.errors import RunError, UsageError, printable
 from digits_core.files import is_inside
 from digits_core.remote import (
@@ -104,6 +105,8 @@ class Storage:
         Raises:
             StorageError: the storage does not answer.
         """
+        if not is_plain_path(name):  # a record may come from somebody else
+            return False
         if self.apart:
             return self._is_folder(name) if ask else True
         place = self.folder / name
@@ -116,12 +119,11 @@ class Storage:
         Raises:
             StorageError: the storage does not give it.
         """
-        if not self.apart:
-            place = self.folder / name
-            yield place if self.holds(name) else None
-            return
-        if not self._is_folder(name):
+        if not self.holds(name, ask=True):
             yield None
+            return
+        if not self.apart:
+            yield self.folder / name
             return
         with tempfile.TemporaryDirectory(prefix="digit-search-") as scratch:
             _fetch(self._fs, f"{self._root}/{name}", Path(scratch))
@@ -129,9 +131,11 @@ class Storage:
 
     def drop(self, name: str) -> None:
         """Delete a folder that no record names any more; in a storage that is apart, once its copy of it does not."""
+        if not self.holds(name):
+            return
         if self.apart:
             self._superseded.append(name)
-        elif self.holds(name):
+        else:
             shutil.rmtree(self.folder / name, ignore_errors=True)
 
     def sweep(self, named: set[str]) -> None:
