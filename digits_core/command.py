@@ -9,8 +9,7 @@ import sys
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-from digits_core.credentials import credentials_words, holds_credentials
-from digits_core.errors import UserError, printable
+from digits_core.errors import UserError, printable, refuse_credentials
 
 MOST_LETTERS = 500
 """Of a mistake that is quoted back."""
@@ -53,8 +52,11 @@ class CommandParser(argparse.ArgumentParser):
         flag = ""
         for one in sys.argv[1:] if args is None else args:
             name, equals, value = one.partition("=") if one.startswith("-") else (flag, "=", one)
-            if equals and holds_credentials(value):
-                self.error(credentials_words(name or "an argument"))
+            if equals:
+                try:
+                    refuse_credentials(name or "an argument", value)
+                except UserError as error:
+                    self.error(str(error))
             flag = "" if equals else name
         return super().parse_known_args(args, namespace)
 

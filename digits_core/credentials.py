@@ -14,6 +14,9 @@ _QUERY = re.compile(
 
 _PORT = re.compile(r"\d{0,5}[/?#].*")
 
+_BARE = re.compile(r"[^/\s]*@")
+"""The same of a place that is named without a scheme, as HOST:PORT."""
+
 _NAMED_BEFORE_AT = ("abfs", "abfss", "hdfs")
 """Schemes that have a plain name there: of a container or of a user, without a password."""
 
@@ -49,8 +52,10 @@ def holds_credentials(address: str) -> bool:
     return any(scrub(form) != form for form in (address, unquote(address)))
 
 
-def credentials_words(flag: str) -> str:
-    """What to do about an address with credentials, in a sentence that does not repeat it."""
+def fault_of(flag: str, address: str) -> str | None:
+    """What to do about credentials in the value of a flag, in a sentence that does not repeat it; None without any."""
+    if not holds_credentials(address) and not (flag in VARIABLES and _BARE.match(address)):
+        return None
     return (
         f"{flag}: the address holds credentials; leave them out and set {VARIABLES.get(flag, STORE_VARIABLES)} in the "
         f"environment{'' if flag in VARIABLES else ' of every node'}"

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from difflib import get_close_matches
 
-from digits_core.credentials import scrub
+from digits_core.credentials import fault_of, scrub
 
 MOST_LETTERS_OF_A_REASON = 300
 
@@ -55,6 +55,17 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     if near:
         return "; did you mean " + " or ".join(f"'{match}'" for match in near) + "?"
     return f"; known: {', '.join(names)}" if 0 < len(names) <= 12 else ""
+
+
+def refuse_credentials(flag: str, address: str) -> None:
+    """See that an address holds no credentials: it is shown, and stored in run folders.
+
+    Raises:
+        UsageError: it does; the message does not repeat it, and says where they belong.
+    """
+    fault = fault_of(flag, address)
+    if fault is not None:
+        raise UsageError(fault)
 
 
 def printable(text: str) -> str:

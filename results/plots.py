@@ -52,6 +52,7 @@ STYLE: Any = {
     "axes.grid": True,
     "grid.alpha": 0.25,
     "svg.fonttype": "none",
+    "text.parse_math": False,
     "svg.hashsalt": "digit-search",
     "figure.facecolor": "white",
 }
@@ -336,7 +337,6 @@ def _picture(
             fontsize=6,
             color="white",
             va="bottom",
-            parse_math=False,
             bbox={"facecolor": color, "edgecolor": "none", "pad": 0.8},
         )
     for (x_min, _, _, y_max), score in zip(boxes.tolist(), [] if scores is None else scores.tolist(), strict=False):
@@ -368,7 +368,7 @@ def _draw(
         markersize=3.5,
         linewidth=1.0 if faint else 1.6,
         alpha=0.45 if faint else 1.0,
-        label=None if faint else f"{line.label} ({len(line.trials)})",
+        label=None if faint else printable(f"{line.label} ({len(line.trials)})"),
     )
     if len(line.trials) > 1 and not faint:
         place.fill_between(at, np.nanmin(some, axis=0), np.nanmax(some, axis=0), color=color, alpha=0.15, linewidth=0)
@@ -384,7 +384,7 @@ def _finish(place: "Axes", label: str) -> None:
 
 def _legend(figure: "Figure", place: "Axes", title: str) -> None:
     handles, labels = place.get_legend_handles_labels()
-    figure.suptitle(title, x=0.01, ha="left", fontsize=10)
+    figure.suptitle(printable(title), x=0.01, ha="left", fontsize=10)
     figure.tight_layout()
     figure.legend(handles, labels, loc="upper left", bbox_to_anchor=(0.01, -0.04), ncols=2, frameon=False, fontsize=8)
     figure.text(0.015, -0.01, BAND_WORDS, fontsize=7, color="#444444", va="top")
@@ -395,7 +395,7 @@ def _measured(lines: Sequence[Line], column: str) -> bool:
 
 
 def _name(names: Sequence[str], label: Any) -> str:
-    name = names[int(label) - 1] if 0 < int(label) <= len(names) else str(int(label))
+    name = printable(names[int(label) - 1]) if 0 < int(label) <= len(names) else str(int(label))
     return name if len(name) <= MOST_LETTERS else name[: MOST_LETTERS - 1] + "…"
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from digits_core.errors import UsageError, printable
+from digits_core.errors import UsageError, printable, reason_of, refuse_credentials
 from search.defaults import LOOPBACK, LOOPBACK_NAMES
 from search.slots import Resources
 
@@ -148,10 +148,9 @@ def connected(
         try:
             context = ray.init(address=address, runtime_env={"env_vars": WORKER_ENVIRONMENT}, **quiet)
         except (ConnectionError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
-            said = printable((str(error).strip().splitlines() or [type(error).__name__])[0])
             raise UsageError(
-                f"--address {address}: no Ray cluster can be joined there ({said}); one with token login wants its "
-                "token in RAY_AUTH_TOKEN or ~/.ray/auth_token"
+                f"--address {address}: no Ray cluster can be joined there ({reason_of(error)}); one with token login "
+                "wants its token in RAY_AUTH_TOKEN or ~/.ray/auth_token"
             ) from None
     try:
         nodes = {node["NodeID"]: node["Resources"] for node in ray.nodes() if node["Alive"]}
@@ -207,9 +206,8 @@ def _start_ray(machine: Mapping[str, float], host: str, port: int, quiet: dict[s
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
             if attempt == STARTS:
-                reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
                 raise UsageError(
-                    f"Ray did not start on this machine ({printable(reason)}); where it is very busy, try again later"
+                    f"Ray did not start on this machine ({reason_of(error)}); where it is very busy, try again later"
                 ) from None
             time.sleep(random.uniform(0.5, 3.0))
             port = free_port(None, host=host, beyond=random.randrange(1, 50))
@@ -229,10 +227,11 @@ def check_address(address: str) -> None:
     """See that something listens at HOST:PORT: Ray itself would try for many minutes.
 
     Raises:
-        UsageError: nothing does, or the address has another form.
+        UsageError: nothing does, or the address has another form or holds credentials.
     """
     if address == "auto":
         return
+    refuse_credentials("--address", address)
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if not host or not port.isdigit() or not 0 < int(port) < 65536:
         raise UsageError(f"--address takes auto or HOST:PORT, got '{printable(address)}'")

@@ -14,6 +14,7 @@ from digits_core.anchors import setting_digest
 from digits_core.cache import DigitData
 from digits_core.command import PACKAGES, version_of
 from digits_core.config import TrainConfig
+from digits_core.credentials import scrub
 from digits_core.errors import RunError, UsageError, UserError
 from digits_core.sweep import NUM_SWEPT
 from results.record import EventWriter
@@ -168,7 +169,7 @@ def describe_run(settings: SearchSettings, plan: Plan, data: DigitData, command:
     """What run.json holds."""
     return {
         "name": settings.name,
-        "command": command,
+        "command": None if command is None else [scrub(word) for word in command],
         "settings": settings.to_json(),
         "base_config": plan.base.to_flat(),
         "tables": describe_tables(plan),

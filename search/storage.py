@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from digits_core.coco import is_plain_path
-from digits_core.errors import RunError, UsageError, printable
+from digits_core.errors import RunError, UsageError, printable, reason_of
 from digits_core.files import is_inside
 from digits_core.remote import (
     FAULTS,
@@ -23,7 +23,6 @@ from digits_core.remote import (
     list_files,
     open_place,
     persistently,
-    reason,
     send_folder,
     shows_whole_files,
 )
@@ -173,7 +172,7 @@ class Storage:
                 )
             self._write(DRIVER_FILE, self._sign())
         except FAULTS as error:
-            raise UsageError(f"{words}: cannot be used ({reason(error)})") from None
+            raise UsageError(f"{words}: cannot be used ({reason_of(error)})") from None
 
     def _compare(self, words: str) -> None:
         """See that the run folder is not behind its copy, and that nobody else drives the run."""
@@ -220,7 +219,7 @@ class Storage:
             fetch_files(self._fs, self._root, list_files(self._fs, tops), half)
             half.rename(self.folder)
         except FAULTS as error:
-            raise UsageError(f"--storage {printable(str(self.address))}: cannot be read ({reason(error)})") from None
+            raise UsageError(f"--storage {printable(str(self.address))}: cannot be read ({reason_of(error)})") from None
         finally:
             shutil.rmtree(half, ignore_errors=True)
 
@@ -263,7 +262,7 @@ class Storage:
                 superseded.pop()
         except FAULTS as error:
             self._superseded = superseded + self._superseded
-            raise error if isinstance(error, StorageError) else StorageError(reason(error)) from None
+            raise error if isinstance(error, StorageError) else StorageError(reason_of(error)) from None
 
     def leave(self) -> None:
         """The driver is done: another may come at once."""
@@ -290,7 +289,7 @@ class Storage:
         try:
             return bool(self._fs.get_file_info(f"{self._root}/{name}").type == FileType.Directory)
         except FAULTS as error:
-            raise StorageError(reason(error)) from None
+            raise StorageError(reason_of(error)) from None
 
     def _read(self, name: str) -> bytes | None:
         """A file's content; None where there is none."""
@@ -339,7 +338,7 @@ def store_checkpoint(where: dict[str, Any], checkpoint: Path) -> None:
         shutil.copytree(checkpoint, half)
         half.rename(path)
     except FAULTS as error:
-        raise StorageError(reason(error)) from None
+        raise StorageError(reason_of(error)) from None
 
 
 def fetch_checkpoint(where: dict[str, Any], target: Path) -> Path | None:
@@ -357,7 +356,7 @@ def fetch_checkpoint(where: dict[str, Any], target: Path) -> Path | None:
     try:
         there = filesystem.get_file_info(path).type == FileType.Directory
     except FAULTS as error:
-        raise StorageError(reason(error)) from None
+        raise StorageError(reason_of(error)) from None
     if there:
         _fetch(filesystem, path, target)
     return target if there else None
@@ -367,7 +366,7 @@ def _fetch(filesystem: Any, path: str, target: Path) -> None:
     try:
         fetch_files(filesystem, path, list_files(filesystem, [path]), target)
     except FAULTS as error:
-        raise StorageError(reason(error)) from None
+        raise StorageError(reason_of(error)) from None
 
 
 def _marks(folder: Path) -> Iterator[tuple[str, tuple[int, int]]]:

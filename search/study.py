@@ -14,7 +14,7 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
-from digits_core.errors import RunError, UserError, printable
+from digits_core.errors import RunError, UserError, reason_of
 from results.record import FULL, RunRecord, TrialRecord
 from results.schema import ENDED
 from search.sampler import TRIAL_ATTR, build_sampler
@@ -103,7 +103,7 @@ def open_study(
     except UserError:
         raise
     except Exception as error:  # Optuna takes each line for one of its own
-        raise RunError(f"{folder / STUDY_FILE} is damaged ({type(error).__name__}: {printable(str(error))})") from None
+        raise RunError(f"{folder / STUDY_FILE} is damaged ({type(error).__name__}: {reason_of(error)})") from None
 
 
 def _open(
