@@ -16,6 +16,7 @@ from typing import Any
 
 from digits_core.errors import UsageError, printable, reason_of, refuse_credentials
 from search.defaults import LOOPBACK, LOOPBACK_NAMES
+from search.login import make_token, token_file, token_warning
 from search.slots import Resources
 
 DASHBOARD_PORT = 8265
@@ -78,20 +79,24 @@ EXIT_WITHOUT_RAY = 1
 """Exit code of a search whose Ray was killed under it; --resume goes on."""
 
 
-def prepare_environment(*, joins: bool) -> None:
-    """Set what Ray reads from the environment; before its first import.
+def prepare_environment(*, joins: bool) -> str | None:
+    """Set what Ray reads from the environment, and its token; before its first import.
 
     Args:
         joins: the search joins a running cluster; then it logs in with the user's token where there is one,
             as Ray does by itself for its own clusters and for `auto` alone.
+
+    Returns:
+        What a person should know whose token others can read; None where nobody can.
     """
     for name, value in WORKER_ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     if not joins:  # no other machine is to join: everything listens on loopback, as Ray does on laptops of its own
         os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
-    token = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token")
-    if joins and ("RAY_AUTH_TOKEN" in os.environ or token.is_file()):
+        make_token()
+    if joins and ("RAY_AUTH_TOKEN" in os.environ or token_file().is_file()):
         os.environ.setdefault("RAY_AUTH_MODE", "token")
+    return token_warning()
 
 
 @contextlib.contextmanager

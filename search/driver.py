@@ -147,7 +147,9 @@ def run_search(
         probe = Probe(plan.probe_config()) if settings.address is None else None
         data = prepare_data(settings, console)
         data.check(plan.base)
-        prepare_environment(joins=settings.address is not None)
+        readable = prepare_environment(joins=settings.address is not None)
+        if readable is not None:
+            console.print(readable, style="yellow", soft_wrap=True)
         import ray.tune  # noqa: F401  # takes seconds, which the probe takes anyway
 
         machine = {} if probe is None else check_machine(settings, probe, data, console)

@@ -211,7 +211,9 @@ def _retrain(args: argparse.Namespace) -> int:
             "takes all of them",
             soft_wrap=True,
         )
-    prepare_environment(joins=False)
+    readable = prepare_environment(joins=False)
+    if readable is not None:
+        console.print(readable, style="yellow", soft_wrap=True)
     rows = []
     for step in range(args.replicates):
         seeded = TrainConfig.from_flat({"runtime.seed": (trial.seed + RETRAIN_SEED + step) % (2**31 - 1)}, config)

@@ -93,6 +93,7 @@ def open_folder(
             )
         events = EventWriter(folder, settings.name, lock)
         now = known | {
+            "command": _without_secrets(known.get("command")),  # of an earlier version, which did not look
             "settings": settings.to_json(),
             "base_config": plan.base.to_flat(),
             "space": describe_space(plan),
@@ -169,7 +170,7 @@ def describe_run(settings: SearchSettings, plan: Plan, data: DigitData, command:
     """What run.json holds."""
     return {
         "name": settings.name,
-        "command": None if command is None else [scrub(word) for word in command],
+        "command": _without_secrets(command),
         "settings": settings.to_json(),
         "base_config": plan.base.to_flat(),
         "tables": describe_tables(plan),
@@ -191,6 +192,10 @@ def describe_run(settings: SearchSettings, plan: Plan, data: DigitData, command:
         "machine": {"system": platform.platform(), "cores": os.cpu_count()},
         "started_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
+
+
+def _without_secrets(command: Any) -> list[str] | None:
+    return [scrub(str(word)) for word in command] if isinstance(command, list) else None
 
 
 def describe_space(plan: Plan) -> dict[str, Any]:
