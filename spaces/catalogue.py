@@ -99,7 +99,7 @@ def _load_file(path: Path, files: Mapping[str, str] | None) -> Space:
     module = importlib.util.module_from_spec(specification)
     sys.modules[specification.name] = module
     try:
-        exec(compile(content, str(path), "exec"), vars(module))
+        exec(compile(content, str(path), "exec", dont_inherit=True), vars(module))
     except Exception as error:
         raise SpaceError(f"--space {path}: {type(error).__name__}: {error}") from error
     found = [value for value in vars(module).values() if isinstance(value, Space)]
