@@ -1,4 +1,4 @@
-"""The consoles that commands print to: text is shown as it is, whoever wrote it."""
+"""The consoles that commands print to: text of any origin is shown as it is."""
 
 import sys
 from collections.abc import Iterable

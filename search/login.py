@@ -1,4 +1,4 @@
-"""The token by which Ray lets in: whoever has it runs code as its owner."""
+"""The token of Ray's login: a person who has it can run code as its owner."""
 
 import contextlib
 import os
@@ -26,7 +26,7 @@ def make_token() -> None:
     path = token_file()
     with contextlib.suppress(OSError):
         path.parent.mkdir(mode=0o700, exist_ok=True)
-        number, half = tempfile.mkstemp(dir=path.parent, prefix=".auth_token.")  # readable by its owner alone
+        number, half = tempfile.mkstemp(dir=path.parent, prefix=".auth_token.")  # only its owner can read it
         try:
             with os.fdopen(number, "w", encoding="ascii") as file:
                 file.write(secrets.token_hex(TOKEN_BYTES))

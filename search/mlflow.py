@@ -29,11 +29,11 @@ def check_mlflow(uri: str) -> None:
     Raises:
         UsageError: the package is missing, or the address is none or holds credentials.
     """
+    refuse_credentials("--mlflow", uri)
     try:
         import mlflow  # noqa: F401
     except ImportError:
         raise UsageError("--mlflow needs the package mlflow: pip install 'digit-search[mlflow]'") from None
-    refuse_credentials("--mlflow", uri)
     if not uri.startswith(("http://", "https://", "file:", "sqlite:")):
         raise UsageError(
             f"--mlflow {printable(uri)}: an address is http://HOST:PORT, or file:/FOLDER or sqlite:///FILE where no "

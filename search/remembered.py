@@ -93,7 +93,7 @@ def remember(choices: Iterable[Choice]) -> None:
             path = _path(one)
             for folder in (path.parent.parent, path.parent):
                 folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            number, half = tempfile.mkstemp(dir=path.parent, suffix=".half")  # readable by its owner alone
+            number, half = tempfile.mkstemp(dir=path.parent, suffix=".half")  # only its owner can read it
             try:
                 with os.fdopen(number, "wb") as file:
                     file.write(_content(one))

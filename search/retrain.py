@@ -49,7 +49,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--data",
         metavar="FOLDER",
-        help="where the run's data lies now (default: as in the search; an address that you have not given on this "
+        help="where the run's data is now (default: as in the search; an address that you have not given on this "
         "machine before must be given again)",
     )
     parser.add_argument(

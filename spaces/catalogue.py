@@ -88,7 +88,7 @@ def _read_file(path: Path) -> bytes:
 def _load_file(path: Path, files: Mapping[str, str] | None) -> Space:
     """Run a user's file and take the one Space in it. The file is code: it can do all that its user can.
 
-    What was read is what is run: no loader reads it again, or takes compiled code that lies beside it.
+    What was read is what is run: no loader reads the file again, or uses compiled code beside it.
     """
     content = _read_file(path)
     if files is not None and files.get(str(path.absolute())) != hashlib.sha256(content).hexdigest():

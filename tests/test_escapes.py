@@ -168,7 +168,7 @@ READERS = {
 
 
 def told(capfd, main, *arguments):
-    """Run a command; its exit code and all that it printed, on whatever way."""
+    """Run a command; its exit code and all that it printed, libraries included."""
     capfd.readouterr()
     try:
         code = main([str(one) for one in arguments])

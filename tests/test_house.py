@@ -157,6 +157,17 @@ def test_make_without_the_venv_module_is_one_sentence(tmp_path):
     assert not (tmp_path / ".venv").exists()
 
 
+def test_the_table_of_what_a_stranger_could_ask_for_names_every_setting():
+    import dataclasses
+
+    from search.settings import SearchSettings
+
+    page = (ROOT / "docs" / "recovery.md").read_text()
+    table = page[page.index("| in `settings` of run.json") : page.index("| elsewhere in a run folder")]
+    named = set(re.findall(r"`(\w+)[`.]", "".join(line.split("|")[1] for line in table.splitlines() if "|" in line)))
+    assert {one.name for one in dataclasses.fields(SearchSettings)} <= named
+
+
 def test_only_one_function_and_one_console_print():
     import ast
 

@@ -1,4 +1,4 @@
-"""Ray's token, which lets whoever has it run code: private from its first moment on."""
+"""Ray's token lets a person who has it run code: the file is private from its first moment on."""
 
 import os
 import stat
