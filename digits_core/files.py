@@ -1,5 +1,6 @@
 """Names of the files in a checkpoint folder, and how a file from a stranger is read."""
 
+import contextlib
 import errno
 import hashlib
 import os
@@ -33,6 +34,8 @@ def read_whole(path: Path, most: int) -> bytes:
     Raises:
         OSError: it cannot be read, is no file, or is larger.
     """
+    if "\0" in str(path):
+        raise OSError(errno.EINVAL, "no file has such a name", str(path))
     with open(path, "rb", opener=_without_waiting) as file:  # Path.open takes no opener
         found = os.fstat(file.fileno())
         if not stat.S_ISREG(found.st_mode):
@@ -65,6 +68,20 @@ def is_inside(path: Path, folder: Path) -> bool:
         return path.resolve().is_relative_to(folder.resolve())
     except (OSError, RuntimeError, ValueError):
         return False
+
+
+def link_out_of(folder: Path) -> Path | None:
+    """A link in a folder, at any depth, that leads out of it; None where there is none."""
+    waiting = [folder]
+    while waiting:
+        with contextlib.suppress(FileNotFoundError), os.scandir(waiting.pop()) as entries:
+            for entry in entries:
+                if entry.is_symlink():
+                    if not is_inside(Path(entry.path), folder):
+                        return Path(entry.path)
+                elif entry.is_dir(follow_symlinks=False):
+                    waiting.append(Path(entry.path))
+    return None
 
 
 def read_text(path: Path) -> str:

@@ -24,9 +24,15 @@ FIRST_LEVEL = 2
 MOST_TAPS = 50_000_000
 """Cells to be read for one batch, above which their list would take more memory than its speed is worth."""
 
+OUTSIDE = -1e6
+"""A coordinate far outside of every image, where nothing is read."""
+
 
 class PyramidRoIAlign(MultiScaleRoIAlign):
     """torchvision's module with its numbers, to rounding; on a GPU and while it is exported, torchvision's own.
+
+    A box without a finite place gives zeros. torchvision's CPU kernel gives zeros too, or reads outside of its memory
+    for some of them and may end the process.
 
     Only the levels' scales are known from the start. torchvision guesses them from the first batch that it sees, by
     its images before they are padded, and is wrong where that batch is of very low images.
@@ -54,10 +60,18 @@ class PyramidRoIAlign(MultiScaleRoIAlign):
         features = [map_ for name, map_ in x.items() if name in self.featmap_names]
         bins, taps = self.output_size[0] * self.output_size[1], 4 * self.sampling_ratio**2
         many = sum(map(len, boxes)) * bins * taps > MOST_TAPS
-        if features[0].device.type != "cpu" or torchvision._is_tracing() or many:
-            pooled: Tensor = super().forward(x, boxes, image_shapes)
-            return pooled
-        return pool(features, boxes, self.scales, self.output_size, self.sampling_ratio)
+        ours = features[0].device.type == "cpu" and not torchvision._is_tracing()
+        if ours and not many:
+            return pool(features, boxes, self.scales, self.output_size, self.sampling_ratio)
+        if ours:
+            boxes = [torch.where(_has_a_place(some)[:, None], some, OUTSIDE) for some in boxes]
+        pooled: Tensor = super().forward(x, boxes, image_shapes)
+        return pooled
+
+
+def _has_a_place(boxes: Tensor) -> Tensor:
+    """Whether the sampling points of each box are finite, as bool [num]; an end may be minus infinity."""
+    return boxes[:, :2].isfinite().all(1) & (boxes[:, 2:] < math.inf).all(1)
 
 
 def pool(
@@ -83,11 +97,12 @@ def pool(
     rois = torch.cat(boxes)
     image = torch.repeat_interleave(torch.tensor([len(some) for some in boxes]))
     level = _levels(rois, scales)
-    shapes = torch.tensor([map_.shape[2:] for map_ in features])
+    # One more level, which has no scale: boxes that belong to no level read nothing.
+    shapes = torch.tensor([map_.shape[2:] for map_ in [*features, features[0]]])
     sizes = [map_.shape[0] * map_.shape[2] * map_.shape[3] for map_ in features]
-    begins = torch.tensor([0, *sizes[:-1]]).cumsum(0)
+    begins = torch.tensor([*(sum(sizes[:index]) for index in range(len(sizes))), 0])
     height, width = shapes[level].unbind(1)
-    scaled = rois * torch.tensor(scales)[level, None]
+    scaled = rois * torch.tensor([*scales, math.nan])[level, None]
     left, top, right, bottom = scaled.unbind(1)
     y, y_weight = _taps(top, bottom, height, output_size[0], sampling_ratio)
     x, x_weight = _taps(left, right, width, output_size[1], sampling_ratio)
@@ -103,11 +118,16 @@ def pool(
 
 
 def _levels(rois: Tensor, scales: list[float]) -> Tensor:
-    """int64 [num]: the index of the level that each RoI is read from."""
+    """int64 [num]: the index of the level that each RoI is read from.
+
+    With several levels, one whose area is negative or no number belongs to none: its index is that after the last.
+    """
+    if len(scales) == 1:
+        return torch.zeros(len(rois), dtype=torch.int64)
     first, last = (round(-math.log2(scale)) for scale in (scales[0], scales[-1]))
     side = ((rois[:, 2] - rois[:, 0]) * (rois[:, 3] - rois[:, 1])).sqrt()
     level = torch.floor(CANONICAL_LEVEL + torch.log2(side / CANONICAL_SCALE) + EPSILON)
-    return level.clamp(first, last).long() - first
+    return level.clamp(first, last).nan_to_num(last + 1).long() - first
 
 
 def _taps(start: Tensor, end: Tensor, limit: Tensor, bins: int, ratio: int) -> tuple[Tensor, Tensor]:
@@ -119,8 +139,9 @@ def _taps(start: Tensor, end: Tensor, limit: Tensor, bins: int, ratio: int) -> t
     point = torch.arange(bins)[:, None] + (torch.arange(ratio) + 0.5) / ratio
     at = start[:, None, None] + point * (length / bins)[:, None, None]
     limit = limit[:, None, None]
-    share = ((at >= -1) & (at <= limit)).float() / ratio
-    at = at.clamp(min=0)
+    inside = (at >= -1) & (at <= limit)
+    share = inside.float() / ratio
+    at = torch.where(inside, at, 0).clamp(min=0)  # a place outside may be no number, or too large for one
     low = torch.minimum(at.long(), limit - 1)
     high = torch.minimum(low + 1, limit - 1)
     upper = (at - low) * (high > low)

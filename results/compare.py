@@ -63,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _compare(args: argparse.Namespace) -> int:
-    from results.terminal import open_console
+    from digits_core.terminal import open_console
 
     if args.trials and args.by:
         raise UsageError("--trials and --by are two ways to compare; give one of them")
@@ -96,7 +96,7 @@ def _compare(args: argparse.Namespace) -> int:
     if any(one.level == "models" and one.told_apart for one in verdicts):
         lines.append("where a model is better, nothing is said of its setting: that takes fresh seeds (--replicates)")
     for line in [*lines, *verdict_lines(verdicts)]:
-        console.print(line, markup=False, soft_wrap=True)
+        console.print(line, soft_wrap=True)
     return 0
 
 
@@ -119,18 +119,18 @@ def print_published(published: Published, console: Any) -> None:
         knobs = ", ".join(f"{knob} {theirs} (here {ours})" for knob, (ours, theirs) in published.measured_with.items())
         lines.append(f"the report measured with {knobs}: verdicts say what is real here")
     for line in lines:
-        console.print(line, markup=False, soft_wrap=True)
+        console.print(line, soft_wrap=True)
     answers = published.answers()
     for answer in answers:
-        console.print(f"\n{answer.title} ({answer.reading})", style="bold", markup=False)
+        console.print()
+        console.print(f"{answer.title} ({answer.reading})", style="bold")
         for name, (ours, theirs) in answer.other_question.items():
             console.print(
                 f"{name} is {ours} here and was {theirs} there: a question of its own, no verdict on the report",
-                markup=False,
                 soft_wrap=True,
             )
         if answer.note:
-            console.print(answer.note, markup=False)
+            console.print(answer.note)
         names = [name for name in FIGURES if any(name in row.published for row, _ in answer.rows)]
         table = Table(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False)
         table.add_column("row")
@@ -144,18 +144,19 @@ def print_published(published: Published, console: Any) -> None:
             table.add_row(row.label, *figures, str(len(row.trials)), ours, ends)
         console.print(table)
         for pair in answer.pairs:
-            console.print(f"  {pair.first} against {pair.second}: {pair.words}", markup=False, soft_wrap=True)
-    console.print("\nin short", style="bold")
+            console.print(f"  {pair.first} against {pair.second}: {pair.words}", soft_wrap=True)
+    console.print()
+    console.print("in short", style="bold")
     for title in dict.fromkeys(answer.title for answer in answers):
         for answer in (one for one in answers if one.title == title):
             asked = "; a question of its own" if answer.other_question else ""
             verdicts = ", ".join(f"{pair.first} / {pair.second}: {pair.verdict}" for pair in answer.pairs)
-            console.print(f"  {title} ({answer.reading}{asked}): {verdicts}", markup=False, soft_wrap=True)
+            console.print(f"  {title} ({answer.reading}{asked}): {verdicts}", soft_wrap=True)
     counted = "every whole training counts" if published.first_counts else "fresh seeds alone count"
+    console.print()
     console.print(
-        "\nreal: told apart at 95 %, all pairs of one reading considered. noise: not told apart, and what was printed "
+        "real: told apart at 95 %, all pairs of one reading considered. noise: not told apart, and what was printed "
         f"is no more than seeds do. {counted} ({record.run}).",
-        markup=False,
         soft_wrap=True,
     )
 

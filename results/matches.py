@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from digits_core.bootstrap import bootstrap_scores, resample_weights
 from digits_core.config import DetectConfig, TaskConfig, TrainConfig
-from digits_core.errors import RunError, printable
+from digits_core.errors import RunError, reason_of
 from digits_core.metrics import SCORE_NAMES, MatchTable, Scores, Truth, rank_within, score
 from digits_core.transcribe import numbers_of
 from results.schema import BOOTSTRAP, MATCHES
@@ -117,7 +117,7 @@ def count_images(path: Path) -> int:
     try:
         return int(pq.read_metadata(path).num_rows)
     except (pa.ArrowException, OSError) as error:
-        raise RunError(f"{path} is damaged or no Parquet file ({printable(str(error))})") from None
+        raise RunError(f"{path} is damaged or no Parquet file ({reason_of(error)})") from None
 
 
 def matches_path(folder: Path, trial_id: str, part: str) -> Path:

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from digits_core.errors import RunError, printable
+from digits_core.errors import RunError, printable, reason_of
 from results.schema import EPOCHS, LEADERBOARD, SCHEMA_VERSION
 
 
@@ -90,8 +90,7 @@ def read_arrow(path: Path, way_out: str) -> pa.Table:
     except FileNotFoundError:
         raise RunError(f"{path}: no such file") from None
     except (pa.ArrowException, OSError, ValueError, OverflowError, MemoryError) as error:
-        reason = printable(str(error))
-        raise RunError(f"{path} is damaged or no Parquet file ({reason}); {way_out}") from None
+        raise RunError(f"{path} is damaged or no Parquet file ({reason_of(error)}); {way_out}") from None
     version = (table.schema.metadata or {}).get(b"schema_version", b"none").decode(errors="replace")
     if version != SCHEMA_VERSION:
         raise RunError(

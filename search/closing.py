@@ -11,6 +11,7 @@ from digits_core.config import TrainConfig
 from digits_core.data import LAYOUT
 from digits_core.errors import SpaceError
 from digits_core.source import DRAWN, DataSource
+from digits_core.terminal import open_console
 from results.compare import confirmation_words, twin_words
 from results.guard import left_out_words
 from results.leaderboard import print_board
@@ -18,7 +19,6 @@ from results.record import RunRecord
 from results.schema import FAILED
 from results.store import BEST_FILE, leaderboard_table
 from results.tables import write_text
-from results.terminal import open_console
 from results.verdicts import confirmations, whole_board
 from results.winner import swept_thresholds, verdict_words, winner_words
 from search.settings import Plan, SearchSettings, count_settings
@@ -33,7 +33,7 @@ def print_end(
     board = leaderboard_table(record, folder).to_pandas()
     print_board(board, settings.metric, console)
     for line in [*confirmation_words(record, folder), *twin_words(record), *left_out_words(record)]:
-        console.print(line, markup=False, soft_wrap=True)
+        console.print(line, soft_wrap=True)
     winner = record.winner()
     if winner is None:
         if not record.trials:
@@ -52,34 +52,31 @@ def print_end(
             *winner_words(record, plan.probe_config(), row),
             *verdict_words(record, whole_board(record, folder, record.metric)),
         ]:
-            console.print(line, markup=False, soft_wrap=True)
+            console.print(line, soft_wrap=True)
         if console.quiet:
             leads = winner_words(record, plan.probe_config(), row)[1]
-            loud.print(f"{leads}; run folder {folder}", markup=False, soft_wrap=True)
+            loud.print(f"{leads}; run folder {folder}", soft_wrap=True)
         files = f"leaderboard.parquet, epochs.parquet, {BEST_FILE} (the winner's settings), events.jsonl"
-        console.print(
-            f"""
-run folder  {folder}
-            {files}, thresholds/, matches/
-go on with  {python} -m results.leaderboard {quote(str(folder))}
-            {python} -m results.compare {quote(str(folder))}{" --by table" if plan.space.tables else ""}
-            {python} -m results.report {quote(str(folder))} --open
-            {python} -m search.retrain {quote(str(folder))} --replicates 3
-            {python} -m results.export {quote(str(folder))} --format csv -o leaderboard.csv
-            {python} -m search.run {_next_search(settings)} --config {quote(str(folder / BEST_FILE))}""",
-            markup=False,
-            soft_wrap=True,
-        )
+        named = quote(str(folder))
+        for line in (
+            "",
+            f"run folder  {folder}",
+            f"            {files}, thresholds/, matches/",
+            f"go on with  {python} -m results.leaderboard {named}",
+            f"            {python} -m results.compare {named}{' --by table' if plan.space.tables else ''}",
+            f"            {python} -m results.report {named} --open",
+            f"            {python} -m search.retrain {named} --replicates 3",
+            f"            {python} -m results.export {named} --format csv -o leaderboard.csv",
+            f"            {python} -m search.run {_next_search(settings)} --config {quote(str(folder / BEST_FILE))}",
+        ):
+            console.print(line, soft_wrap=True)
     if ending == "interrupted":
-        loud.print(f"interrupted; go on with\n            {resume_command(settings)}", markup=False, soft_wrap=True)
+        say_resume(loud, "interrupted", settings)
         return 0 if winner is not None else 1
     under_way = sum(trial.status == "interrupted" for trial in record.trials.values())
     if ending == "time budget":
-        loud.print(
-            f"the time budget was used up with {under_way} trainings under way; go on with\n"
-            f"            {resume_command(settings)} --time-budget ...",
-            markup=False,
-            soft_wrap=True,
+        say_resume(
+            loud, f"the time budget was used up with {under_way} trainings under way", settings, "--time-budget ..."
         )
     confirmed = len(confirmations(record, folder))
     if confirmed < settings.confirm:
@@ -120,6 +117,12 @@ def _next_search(settings: SearchSettings) -> str:
         if value != getattr(DataSource(), name):
             flags.append(f"--{name.replace('_', '-')} {quote(str(value))}")
     return " ".join([*flags, *(["--skip-bad"] if settings.data.skip_bad else [])])
+
+
+def say_resume(console: Console, why: str, settings: SearchSettings, *more: str) -> None:
+    """Say why a search ended early and, in a line of its own to copy, what goes on with it."""
+    console.print(f"{why}; go on with", soft_wrap=True)
+    console.print(" ".join([f"            {resume_command(settings)}", *more]), soft_wrap=True)
 
 
 def resume_command(settings: SearchSettings) -> str:

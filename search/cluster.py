@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from digits_core.errors import UsageError, printable
-from search.defaults import LOOPBACK
+from digits_core.errors import UsageError, printable, reason_of, refuse_credentials
+from search.defaults import LOOPBACK, LOOPBACK_NAMES
+from search.login import make_token, token_file, token_warning
 from search.slots import Resources
 
 DASHBOARD_PORT = 8265
@@ -78,20 +79,24 @@ EXIT_WITHOUT_RAY = 1
 """Exit code of a search whose Ray was killed under it; --resume goes on."""
 
 
-def prepare_environment(*, joins: bool) -> None:
-    """Set what Ray reads from the environment; before its first import.
+def prepare_environment(*, joins: bool) -> str | None:
+    """Set what Ray reads from the environment, and its token; before its first import.
 
     Args:
         joins: the search joins a running cluster; then it logs in with the user's token where there is one,
             as Ray does by itself for its own clusters and for `auto` alone.
+
+    Returns:
+        What a person should know whose token others can read; None where nobody can.
     """
     for name, value in WORKER_ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     if not joins:  # no other machine is to join: everything listens on loopback, as Ray does on laptops of its own
         os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
-    token = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token")
-    if joins and ("RAY_AUTH_TOKEN" in os.environ or token.is_file()):
+        make_token()
+    if joins and ("RAY_AUTH_TOKEN" in os.environ or token_file().is_file()):
         os.environ.setdefault("RAY_AUTH_MODE", "token")
+    return token_warning()
 
 
 @contextlib.contextmanager
@@ -155,10 +160,9 @@ def connected(
             with _signals_kept():
                 context = ray.init(address=address, runtime_env={"env_vars": WORKER_ENVIRONMENT}, **quiet)
         except (ConnectionError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
-            said = printable((str(error).strip().splitlines() or [type(error).__name__])[0])
             raise UsageError(
-                f"--address {address}: no Ray cluster can be joined there ({said}); one with token login wants its "
-                "token in RAY_AUTH_TOKEN or ~/.ray/auth_token"
+                f"--address {address}: no Ray cluster can be joined there ({reason_of(error)}); one with token login "
+                "wants its token in RAY_AUTH_TOKEN or ~/.ray/auth_token"
             ) from None
     try:
         nodes = {node["NodeID"]: node["Resources"] for node in ray.nodes() if node["Alive"]}
@@ -173,7 +177,7 @@ def check_dashboard(host: str) -> str | None:
     Raises:
         UsageError: others could reach it without logging in.
     """
-    if host in (LOOPBACK, "localhost", "::1"):
+    if host in LOOPBACK_NAMES:
         return None
     if os.environ.get("RAY_AUTH_MODE", "token") != "token":
         raise UsageError(
@@ -228,9 +232,8 @@ def _start_ray(machine: Mapping[str, float], host: str, port: int, quiet: dict[s
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
             if attempt == STARTS:
-                reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
                 raise UsageError(
-                    f"Ray did not start on this machine ({printable(reason)}); where it is very busy, try again later"
+                    f"Ray did not start on this machine ({reason_of(error)}); where it is very busy, try again later"
                 ) from None
             time.sleep(random.uniform(0.5, 3.0))
             port = free_port(None, host=host, beyond=random.randrange(1, 50))
@@ -250,10 +253,11 @@ def check_address(address: str) -> None:
     """See that something listens at HOST:PORT: Ray itself would try for many minutes.
 
     Raises:
-        UsageError: nothing does, or the address has another form.
+        UsageError: nothing does, or the address has another form or holds credentials.
     """
     if address == "auto":
         return
+    refuse_credentials("--address", address)
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if not host or not port.isdigit() or not 0 < int(port) < 65536:
         raise UsageError(f"--address takes auto or HOST:PORT, got '{printable(address)}'")

@@ -16,12 +16,12 @@ from rich.console import Console
 from digits_core.cache import DigitData, open_data
 from digits_core.errors import UsageError, UserError, printable
 from digits_core.source import DRAWN
+from digits_core.terminal import open_console
 from results.lock import lock_run
 from results.record import EventWriter, RunRecord
 from results.store import write_views
-from results.terminal import open_console
 from search.chatter import chatter_to
-from search.closing import print_end, resume_command, this_python
+from search.closing import print_end, resume_command, say_resume, this_python
 from search.cluster import (
     EXIT_WITHOUT_RAY,
     check_address,
@@ -39,6 +39,7 @@ from search.mlflow import MLflow, check_mlflow
 from search.nodes import check_nodes, paths_needed
 from search.probe import Probe
 from search.progress import Progress
+from search.remembered import choices_of, remember
 from search.run_folder import check_folder, make_longer, open_folder
 from search.settings import Plan, SearchSettings, make_plan
 from search.slots import plan_slots
@@ -155,6 +156,7 @@ def run_search(
     console = open_console(quiet=quiet)
     plan = make_plan(settings)
     place = check_place(settings, resume=resume)
+    remember(choices_of(settings))
     if place.warning is not None:
         console.print(place.warning, style="yellow", markup=False, soft_wrap=True)
     storage, folder = place.storage, place.storage.folder
@@ -164,7 +166,9 @@ def run_search(
         probe = Probe(plan.probe_config()) if settings.address is None else None
         data = prepare_data(settings, console)
         data.check(plan.base)
-        prepare_environment(joins=settings.address is not None)
+        readable = prepare_environment(joins=settings.address is not None)
+        if readable is not None:
+            console.print(readable, style="yellow", soft_wrap=True)
         import ray.tune  # noqa: F401  # takes seconds, which the probe takes anyway
 
         machine = {} if probe is None else check_machine(settings, probe, data, console)
@@ -228,7 +232,7 @@ def _run(
                 settings, plan, data, copier, events, terminal, ending, port=port, machine=machine, quiet=console.quiet
             )
     except KeyboardInterrupt:  # the second signal: the record holds what it holds
-        console.print(f"interrupted; go on with\n            {resume_command(settings)}", markup=False, soft_wrap=True)
+        say_resume(console, "interrupted", settings)
         return ending.exit_code or 128 + signal.SIGINT
     except StorageError as error:
         raise UsageError(f"--storage {settings.storage}: {error}; go on with {resume_command(settings)}") from None

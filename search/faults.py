@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from digits_core.config import TrainConfig
+from digits_core.credentials import scrub
 from results.record import TrialRecord
 
 MAX_REASON = 500
@@ -88,7 +89,7 @@ def classify(text: str) -> Fault:
 
     Ray's copy of the exception itself is a pickle, which this house does not open.
     """
-    lines = [line.strip() for line in text.splitlines() if line.strip() and not line.startswith("Failure #")]
+    lines = [line.strip() for line in scrub(text).splitlines() if line.strip() and not line.startswith("Failure #")]
     named = [(match, at) for at, line in enumerate(lines) if (match := _ERROR_LINE.match(line))]
     name, message = named[-1][0].groups() if named else ("", lines[0] if lines else "unknown error")
     kind = _KINDS.get(name)

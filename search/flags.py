@@ -140,8 +140,9 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="NAME",
         help="go on with a run, however it ended; --trials, --epochs, --space, --time-budget, --replicates, "
         "--replicate-top, --keep, --disk and --max-failures may then ask for more than before, --address, --slots, "
-        "--cpus-per-trial, --gpus-per-trial, --mlflow, --dashboard-host and --dashboard-port for another place, and "
-        "--storage fetches a run that is not here",
+        "--cpus-per-trial, --gpus-per-trial, --mlflow, --dashboard-host and --dashboard-port for another place, --data "
+        "where the same data is now, and --storage fetches a run that is not here; of a space file and of places "
+        "beyond this machine it takes those that you have named here before, or name again",
     )
     where.add_argument("--keep", type=at_least(1), metavar="N", help="checkpoints of the best N stay (default 5)")
     where.add_argument(

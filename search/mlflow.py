@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from digits_core.errors import UsageError, printable
+from digits_core.errors import UsageError, printable, reason_of, refuse_credentials
 from digits_core.knob import Flat
 from results.record import RunRecord, TrialRecord
 from results.schema import ENDED, EPOCH_NUMBERS, FAILED
@@ -27,8 +27,9 @@ def check_mlflow(uri: str) -> None:
     """See that MLflow can be spoken to at all; its server is not asked.
 
     Raises:
-        UsageError: the package is missing, or the address is none.
+        UsageError: the package is missing, or the address is none or holds credentials.
     """
+    refuse_credentials("--mlflow", uri)
     try:
         import mlflow  # noqa: F401
     except ImportError:
@@ -115,9 +116,9 @@ class MLflow:
                         time.sleep(PAUSE_SECONDS)
                         continue
                     self._broken = True
-                    reason = printable(str(error)).splitlines()[0][:200]
                     self._say(
-                        f"MLflow at {printable(self._uri)} is left out from here on ({reason}); the search goes on"
+                        f"MLflow at {printable(self._uri)} is left out from here on ({reason_of(error)}); "
+                        "the search goes on"
                     )
 
     def _send(self, facts: tuple[Any, ...], described: tuple[dict[str, str], dict[str, str]] | None) -> None:

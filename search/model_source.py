@@ -3,7 +3,7 @@
 import dataclasses
 from pathlib import Path
 
-from digits_core.errors import RunError, UsageError, printable
+from digits_core.errors import DataError, RunError, UsageError, printable
 from digits_core.files import CONFIG_FILE, MODEL_FILE
 from digits_core.knob import Flat
 from digits_core.source import DataSource
@@ -77,7 +77,7 @@ def _data_of(folder: Path) -> DataSource:
     """
     try:
         return DataSource(**read_run_file(folder)["settings"]["data"])
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, DataError) as error:
         raise RunError(f"{folder / RUN_FILE} is damaged or of another version: {error}") from None
 
 

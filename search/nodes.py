@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from digits_core.errors import UsageError
+from digits_core.errors import UsageError, reason_of
 from digits_core.remote import is_address
 from digits_core.source import DRAWN
 from search.settings import Plan, SearchSettings
@@ -64,8 +64,9 @@ def check_nodes(nodes: Mapping[str, Resources], paths: Mapping[str, str], finger
     try:
         answers = ray.get(looks, timeout=LOOK_SECONDS)
     except ray.exceptions.RayError as error:
-        line = str(error).strip().splitlines()[0]
-        raise UsageError(f"--address: a node does not answer, or lacks digit-search itself ({line})") from None
+        raise UsageError(
+            f"--address: a node does not answer, or lacks digit-search itself ({reason_of(error)})"
+        ) from None
     for address, lacking in answers:
         for path in lacking:
             what = paths.get(path, "put --data on a folder that every node sees, or give it as s3://bucket/folder")

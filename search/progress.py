@@ -17,12 +17,12 @@ from rich.text import Text
 from digits_core.errors import RunError, printable
 from digits_core.files import size_words
 from digits_core.knob import Flat
+from digits_core.terminal import open_console
 from results.leaderboard import SHOWN
 from results.matches import score_intervals
 from results.record import RunRecord, TrialRecord
 from results.schema import ENDED, FAILED
 from results.store import LOGS_FOLDER
-from results.terminal import open_console
 from search.estimate import seconds_left
 
 LEADERS = 5
@@ -58,6 +58,11 @@ def spark(values: list[float | None], low: float, high: float) -> str:
         " " if value is None else BARS[round(min(max((value - low) / span, 0.0), 1.0) * (len(BARS) - 1))]
         for value in values[-12:]
     )
+
+
+def _cut_to_fit(words: str) -> Text:
+    """A cell that is cut where its column ends, and never takes a second line."""
+    return Text(printable(words), overflow="ellipsis", no_wrap=True)
 
 
 class Progress:
@@ -150,7 +155,7 @@ class Progress:
                 self._print(self._line(record, trial))
 
     def _print(self, words: str, style: str | None = None) -> None:
-        self.console.print(printable(words), style=style, markup=False, soft_wrap=True)
+        self.console.print(words, style=style, soft_wrap=True)
 
     def _log(self, trial_id: str) -> str:
         """Where more stands of what went wrong."""
@@ -202,7 +207,7 @@ class Progress:
 
     def view(self, record: RunRecord) -> Group:
         """All that a terminal shows."""
-        return Group(self.table(record), self.leaders(record), Text(self.summary(record)))
+        return Group(self.table(record), self.leaders(record), *self.summary(record))
 
     def table(self, record: RunRecord) -> Table:
         """The slots and what they do."""
@@ -220,7 +225,7 @@ class Progress:
             ]
             speed = f"{last['images_per_second']:.0f}" if last.get("images_per_second") else "-"
             curve = [one.get(record.metric) for _, one in sorted(trial.epochs.items())]
-            words = Text(setting_words(trial.config, self._base), overflow="ellipsis", no_wrap=True)
+            words = _cut_to_fit(setting_words(trial.config, self._base))
             row = (trial.trial_id, self._does(trial), *scores, spark(curve, low, high), speed)
             table.add_row(str(number), *row, words)
         for number in range(len(running) + 1, min(self._slots, MOST_SLOTS) + 1):
@@ -254,11 +259,11 @@ class Progress:
             table.add_row(
                 trial.trial_id,
                 f"{record.standing(trial) or 0:.2f}",
-                Text(self._interval(record, trial)),
+                self._interval(record, trial),
                 f"{trial.num_epochs}/{self._epochs}",
                 spark(curve, low, high),
                 trial.status,
-                Text(printable(setting_words(trial.config, self._base) + name), overflow="ellipsis", no_wrap=True),
+                _cut_to_fit(setting_words(trial.config, self._base) + name),
             )
         return table
 
@@ -272,7 +277,7 @@ class Progress:
         ]
         return min(scores, default=0.0), max(scores, default=1.0)
 
-    def summary(self, record: RunRecord) -> str:
+    def summary(self, record: RunRecord) -> list[str]:
         """How far the search is, in two lines."""
         trials = [trial for trial in record.trials.values() if trial.status != "screened"]
         states = [trial.status for trial in trials]
@@ -287,7 +292,7 @@ class Progress:
         speeds = [trial.epochs[trial.num_epochs]["images_per_second"] for trial in running if trial.num_epochs]
         parts = [f"{sum(speed or 0 for speed in speeds):.0f} images/s"] if any(speeds) else []
         parts.append(f"{clock(time.monotonic() - self._started)} gone, {self._left(record)} left")
-        return f"{first}\n{'   '.join([*parts, *self._machine()])}"
+        return [first, "   ".join([*parts, *self._machine()])]
 
     def _left(self, record: RunRecord) -> str:
         found = seconds_left(record, trials=self._trials, slots=self._slots)

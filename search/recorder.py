@@ -16,6 +16,7 @@ from ray.tune.experiment import Trial
 
 from digits_core.anchors import setting_digest
 from digits_core.checkpoint_state import is_whole, load_state
+from digits_core.credentials import scrub
 from digits_core.files import (
     BEST_FOLDER,
     CLASSES_FILE,
@@ -179,7 +180,7 @@ class Recorder(Callback):
         with contextlib.suppress(OSError):  # a full disk: the reason stands in the record all the same
             (self._folder / LOGS_FOLDER).mkdir(exist_ok=True)
             with (self._folder / LOGS_FOLDER / f"{name}.txt").open("a", encoding="utf-8") as log:
-                log.write(f"start {start} of {name}:\n{text.rstrip()}\n\n")
+                log.write(f"start {start} of {name}:\n{scrub(text).rstrip()}\n\n")
 
     def _broken_off(self, name: str, fault: Fault) -> None:
         """A trial is started again, or has come to its end."""

@@ -8,16 +8,18 @@ from pathlib import Path
 from digits_core.anchors import setting_digest
 from digits_core.cache import open_data
 from digits_core.coco import Table
-from digits_core.command import CommandParser, run_command
-from digits_core.errors import RunError, UserError, printable
+from digits_core.command import CommandParser, run_command, say
+from digits_core.errors import RunError, UserError
 from results.events import Event
 from results.record import EVENTS_FILE, RunRecord, read_events
-from results.store import find_run, read_run_file
+from results.store import find_run, read_record_of, read_run_file
 from search.proposals import Proposer
+from search.remembered import Choice, choices_of, is_remembered
 from search.run_folder import resumed_settings
 from search.scheduler import RULES, Rule, fresh_rule
 from search.screen import Screen
-from search.settings import make_plan
+from search.settings import SearchSettings, make_plan
+from spaces.catalogue import space_files
 
 _EPILOG = """
 examples:
@@ -89,11 +91,16 @@ def replay(folder: Path, table: Table | None = None) -> Replay:
 
 
 def proposer_of(folder: Path, event: Event, table: Table) -> Proposer | None:
-    """What proposed the settings of a run from its `run` event on; None where the event does not say enough."""
+    """What proposed the settings of a run from its `run` event on.
+
+    None where the event does not say enough, or names a space file that the user has not named on this machine.
+    """
     if not {"space", "sampler", "seed", "screen"} <= event.keys():
         return None  # of an older version
-    before = resumed_settings(str(folder.parent), folder.name)
-    plan = make_plan(replace(before, space=event["space"], trials=event["trials"], epochs=event["epochs"]))
+    settings = _of_space(resumed_settings(str(folder.parent), folder.name), str(event["space"]))
+    if not all(is_remembered(one) for one in _choices(settings)):
+        return None
+    plan = make_plan(replace(settings, trials=event["trials"], epochs=event["epochs"]))
     return Proposer(
         plan.space,
         plan.base,
@@ -102,6 +109,15 @@ def proposer_of(folder: Path, event: Event, table: Table) -> Proposer | None:
         num_trials=event["trials"],
         screen=Screen(table, active=event["screen"]),
     )
+
+
+def _of_space(settings: SearchSettings, space: str) -> SearchSettings:
+    return replace(settings, space=space, space_files=space_files(space))
+
+
+def _choices(settings: SearchSettings) -> list[Choice]:
+    """What of a run only the user may choose, as far as proposing needs it: code that is run, data that is fetched."""
+    return [one for one in choices_of(settings) if one.flag in ("--space", "--data")]
 
 
 def _propose_again(proposer: Proposer, record: RunRecord, event: Event, found: Replay) -> None:
@@ -118,12 +134,14 @@ def _propose_again(proposer: Proposer, record: RunRecord, event: Event, found: R
 
 def training_table(folder: Path) -> Table | str:
     """The annotations of a run's training split, or why they cannot be had."""
-    settings = resumed_settings(str(folder.parent), folder.name)
     try:
+        settings = resumed_settings(str(folder.parent), folder.name)
+        if not all(is_remembered(one) for one in _choices(_of_space(settings, settings.space))):
+            return "its space or its data was not named on this machine before"
         data = open_data(settings.data)
+        known = (read_run_file(folder).get("data") or {}).get("fingerprint")
     except UserError as error:
         return str(error)
-    known = (read_run_file(folder).get("data") or {}).get("fingerprint")
     return data.train.table if data.fingerprint == known else f"the data at {settings.data.folder} has changed"
 
 
@@ -145,13 +163,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def show() -> int:
         folder = find_run(args.run).resolve()
+        read_record_of(folder)  # what is wrong with the record is said before the data is looked for
         table = training_table(folder)
         found = replay(folder, None if isinstance(table, str) else table)
         for line in found.differing:
-            print(printable(line))
+            say(line)
         if isinstance(table, str):
-            print(printable(f"settings not proposed again: {table}"))
-        print(
+            say(f"settings not proposed again: {table}")
+        say(
             f"{found.proposals} settings and {found.reports} reports in {found.drivers} "
             f"start{'s' * (found.drivers != 1)} of the search: {found.stops} trials stopped, {len(found.differing)} "
             "of these differ"

@@ -9,15 +9,16 @@ from digits_core.anchors import setting_digest
 from digits_core.checkpoint import load_categories, load_config, load_model
 from digits_core.config import TrainConfig
 from digits_core.errors import UsageError, WeightsError, printable
+from digits_core.terminal import open_console
 from results.matches import matches_path
 from results.record import EventWriter
 from results.samples import MissesKeeper
 from results.schema import EPOCH_NUMBERS
 from results.store import THRESHOLDS, write_views
-from results.terminal import open_console
 from search.closing import print_end
 from search.driver import prepare_data
 from search.model_source import Source, find_source
+from search.remembered import choices_of, data_choices, refuse_unnamed, remember
 from search.run_folder import write_description
 from search.settings import Plan, SearchSettings, make_plan
 
@@ -36,7 +37,7 @@ def rescore(settings: SearchSettings, source: str, *, own_data: bool, dry_run: b
     """
     from spaces.catalogue import get_spaces
 
-    for one in get_spaces(settings.space):
+    for one in get_spaces(settings.space, settings.space_files):
         if not one.after_training:
             raise UsageError(
                 f"--from {printable(source)}: space '{one.name}' needs trainings of its own; name thresholds"
@@ -46,6 +47,7 @@ def rescore(settings: SearchSettings, source: str, *, own_data: bool, dry_run: b
         raise UsageError(f"--set {trained[0]}: the model of --from is trained already; only detect.* can be set")
     model = find_source(source, Path(settings.out), "--from")
     if model.data is not None and not own_data:
+        refuse_unnamed(data_choices(model.data), (), f"--from {source}")
         settings = dataclasses.replace(settings, data=model.data)  # what was set apart to confirm stays apart
     plan = make_plan(settings)
     config = TrainConfig.from_flat(settings.config | settings.fixed, load_config(model.folder))
@@ -54,10 +56,12 @@ def rescore(settings: SearchSettings, source: str, *, own_data: bool, dry_run: b
     console = open_console()
     if folder.exists():
         raise UsageError(f"--name {settings.name}: {folder} exists; name another")
-    console.print(f"model: {model.words}", markup=False)
+    console.print(f"model: {model.words}")
+    if not dry_run:
+        remember(choices_of(settings))
     data = prepare_data(settings, console)
     if dry_run:
-        console.print(f"would sweep this model without any training, into {folder}", markup=False)
+        console.print(f"would sweep this model without any training, into {folder}")
         return 0
     return _sweep(settings, plan, model, data, folder, console)
 

@@ -13,7 +13,7 @@ from digits_core.config import TrainConfig, parse_assignment
 from digits_core.errors import RunError, UsageError, did_you_mean, printable
 from results.lock import lock_run
 from results.record import RunRecord, TrialRecord
-from results.store import MODELS, RETRAIN, find_run, read_record_of, read_run_file
+from results.store import MODELS, RETRAIN, find_run, read_record_of, read_run_file, refuse_links
 from results.tables import write_text
 
 RETRAIN_SEED = 200_000
@@ -46,6 +46,12 @@ def build_parser() -> argparse.ArgumentParser:
         help="which trial: by default the best by the run's metric, or by its confirmation where there was one",
     )
     parser.add_argument("--epochs", type=at_least(1), metavar="N", help="epochs (default: the trial's)")
+    parser.add_argument(
+        "--data",
+        metavar="FOLDER",
+        help="where the run's data is now (default: as in the search; an address that you have not given on this "
+        "machine before must be given again)",
+    )
     parser.add_argument(
         "--on",
         choices=("train", "train+valid"),
@@ -143,22 +149,30 @@ def changes(config: TrainConfig, trial: TrialRecord) -> list[str]:
 
 def _retrain(args: argparse.Namespace) -> int:
     from digits_core.cache import images_per_epoch
-    from results.terminal import open_console
+    from digits_core.terminal import open_console
     from search.cluster import prepare_environment
     from search.driver import prepare_data
     from search.probe import Probe
+    from search.remembered import data_choices, refuse_unnamed, remember
     from search.run_folder import resumed_settings
+    from search.settings import data_source
 
     folder = find_run(args.run).resolve()
+    refuse_links(folder)
     record = read_record_of(folder)
     lock_run(folder).close()  # a search that is under way would keep the result from its row, hours from now
     trial, why = choose_trial(record, folder, args.trial)
     config = retrain_config(trial, args, folder)
     settings = resumed_settings(str(folder.parent), folder.name)
+    if args.data is None:
+        refuse_unnamed(data_choices(settings.data), (), f"search.retrain {args.run}")
+    else:
+        settings = replace(settings, data=replace(settings.data, folder=data_source(args.data).folder))
+    remember(data_choices(settings.data))
     console = open_console()
-    console.print(f"retraining {trial.trial_id} of {folder}: {why}", markup=False, soft_wrap=True)
+    console.print(f"retraining {trial.trial_id} of {folder}: {why}", soft_wrap=True)
     for line in changes(config, trial):
-        console.print(f"  {line}", markup=False)
+        console.print(f"  {line}")
     probe = Probe(config)
     data = prepare_data(settings, console)
     known = (read_run_file(folder).get("data") or {}).get("fingerprint")
@@ -176,7 +190,7 @@ def _retrain(args: argparse.Namespace) -> int:
             "one for each process; train with fewer, or with larger steps by --set optim.batch_size"
         )
     if found.left_out is not None:
-        console.print(found.left_out, markup=False, soft_wrap=True)
+        console.print(found.left_out, soft_wrap=True)
     best = trial.best(record.metric)
     asked = config.optim.epochs != int(trial.config["optim.epochs"])
     until = int(best["epoch"]) if joined and not asked and args.epochs is None and best is not None else None
@@ -197,7 +211,9 @@ def _retrain(args: argparse.Namespace) -> int:
             "takes all of them",
             soft_wrap=True,
         )
-    prepare_environment(joins=False)
+    readable = prepare_environment(joins=False)
+    if readable is not None:
+        console.print(readable, style="yellow", soft_wrap=True)
     rows = []
     for step in range(args.replicates):
         seeded = TrainConfig.from_flat({"runtime.seed": (trial.seed + RETRAIN_SEED + step) % (2**31 - 1)}, config)
@@ -318,7 +334,7 @@ def finish(folder: Path, names: list[str], console: Any) -> int:
             if key in ("val_map", "val_number_accuracy")
         )
         words += ", at thresholds chosen on these images" if words else "trained on valid too, so it has no score"
-        console.print(f"{name}: {words}", markup=False, soft_wrap=True)
+        console.print(f"{name}: {words}", soft_wrap=True)
     model = folder / MODELS / names[0]
     console.print(f"go on with  {this_python()} -m digits_core.predict {model} IMAGES -o predictions", soft_wrap=True)
     return 0

@@ -6,20 +6,21 @@ import platform
 import shutil
 import subprocess
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 from digits_core.anchors import setting_digest
 from digits_core.cache import DigitData
 from digits_core.command import PACKAGES, version_of
 from digits_core.config import TrainConfig
-from digits_core.errors import RunError, UsageError
+from digits_core.credentials import scrub
+from digits_core.errors import RunError, UsageError, UserError
 from digits_core.sweep import NUM_SWEPT
 from results.record import EventWriter
 from results.samples import write_boxes, write_samples
 from results.schema import ENDED
-from results.store import RUN_FILE, read_run_file
+from results.store import RUN_FILE, read_run_file, refuse_links
 from results.tables import write_text
 from search.defaults import rungs
 from search.settings import Plan, SearchSettings
@@ -37,6 +38,8 @@ def check_folder(folder: Path, *, resume: bool) -> None:
     """
     if resume and not (folder / RUN_FILE).is_file():
         raise RunError(f"--resume {folder.name}: there is no run {folder}")
+    if resume:
+        refuse_links(folder)
     if not resume and folder.exists():
         raise UsageError(
             f"--name {folder.name}: {folder} exists; go on with it by --resume {folder.name}, or name another"
@@ -90,6 +93,7 @@ def open_folder(
             )
         events = EventWriter(folder, settings.name, lock)
         now = known | {
+            "command": _without_secrets(known.get("command")),  # of an earlier version, which did not look
             "settings": settings.to_json(),
             "base_config": plan.base.to_flat(),
             "space": describe_space(plan),
@@ -119,7 +123,7 @@ def write_description(
 
 
 def resumed_settings(out: str, name: str) -> SearchSettings:
-    """The settings that a run folder was started with.
+    """The settings that a run folder was started with; its space files are not among those that may be run.
 
     Raises:
         RunError: there is no such run, or its run.json is damaged.
@@ -129,17 +133,44 @@ def resumed_settings(out: str, name: str) -> SearchSettings:
         raise RunError(f"--resume {name}: there is no run {folder}")
     tree = read_run_file(folder)
     try:
-        settings = SearchSettings.from_json(tree["settings"])
+        return replace(SearchSettings.from_json(tree["settings"]), out=out, name=name)
+    except (KeyError, TypeError, UserError) as error:
+        raise RunError(f"{folder / RUN_FILE} is damaged or of another version: {error}") from None
+
+
+class Extent(NamedTuple):
+    """How far a run has been planned, as its run.json says.
+
+    Attributes:
+        trials: settings to train.
+        epochs: of a whole training.
+    """
+
+    trials: int
+    epochs: int
+
+
+def planned(folder: Path) -> Extent:
+    """How far a run has been planned; its spaces are not looked at, for a file among them would be run.
+
+    Raises:
+        RunError: its run.json is damaged.
+    """
+    tree = read_run_file(folder)
+    try:
+        extent = Extent(tree["space"]["trials"], tree["base_config"]["optim.epochs"])
     except (KeyError, TypeError) as error:
         raise RunError(f"{folder / RUN_FILE} is damaged or of another version: {error}") from None
-    return SearchSettings.from_json({**settings.to_json(), "out": out, "name": name})
+    if not all(type(one) is int and 1 <= one < 2**53 for one in extent):
+        raise RunError(f"{folder / RUN_FILE} is damaged: it plans {extent.trials!r} trials of {extent.epochs!r} epochs")
+    return extent
 
 
 def describe_run(settings: SearchSettings, plan: Plan, data: DigitData, command: list[str] | None) -> dict[str, Any]:
     """What run.json holds."""
     return {
         "name": settings.name,
-        "command": command,
+        "command": _without_secrets(command),
         "settings": settings.to_json(),
         "base_config": plan.base.to_flat(),
         "tables": describe_tables(plan),
@@ -161,6 +192,10 @@ def describe_run(settings: SearchSettings, plan: Plan, data: DigitData, command:
         "machine": {"system": platform.platform(), "cores": os.cpu_count()},
         "started_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
+
+
+def _without_secrets(command: Any) -> list[str] | None:
+    return [scrub(str(word)) for word in command] if isinstance(command, list) else None
 
 
 def describe_space(plan: Plan) -> dict[str, Any]:

@@ -10,12 +10,24 @@ from typing import Any, NamedTuple
 from digits_core.anchors import setting_digest
 from digits_core.config import TrainConfig, knob_named, parse_assignment, read_toml
 from digits_core.errors import UsageError, printable
+from digits_core.fields import wrong_field
 from digits_core.knob import Flat, Scalar
 from digits_core.remote import SCHEMES, is_address, open_place
 from digits_core.source import DRAWN, DataSource
 from digits_core.stages import parse_stages
 from results.events import is_name
-from search.defaults import COMPARISON_REPLICATES, KEEP, LOOPBACK, MAX_FAILURES, REPLICATE_TOP, SCREEN, TRIALS
+from search.defaults import (
+    COMPARISON_REPLICATES,
+    KEEP,
+    LOOPBACK,
+    MAX_FAILURES,
+    METRICS,
+    REPLICATE_TOP,
+    SAMPLERS,
+    SCHEDULERS,
+    SCREEN,
+    TRIALS,
+)
 from spaces.catalogue import SPACES, get_spaces
 from spaces.registry import Overrides, Space, check_space, combine, enumerate_settings
 
@@ -29,6 +41,8 @@ class SearchSettings:
 
     Attributes:
         space: names with commas, as typed.
+        space_files: the files among them that the user has named, as `spaces.catalogue.space_files` gives them; no
+            other is run.
         trials: settings to train, baselines included; None takes the default.
         epochs, images_per_epoch: None leaves the config's own.
         time_budget_s: seconds after which the search ends; None never.
@@ -50,6 +64,7 @@ class SearchSettings:
     """
 
     space: str
+    space_files: dict[str, str] = field(default_factory=dict)
     data: DataSource = field(default_factory=DataSource)
     out: str = "runs"
     name: str = ""
@@ -81,14 +96,27 @@ class SearchSettings:
     fixed: Flat = field(default_factory=dict)
     config: Flat = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        """See that every value is of its type, and among the choices of its flag.
+
+        Raises:
+            UsageError: one is not.
+        """
+        wrong = wrong_field(self)
+        for name, known in (("sampler", SAMPLERS), ("scheduler", SCHEDULERS), ("metric", METRICS)):
+            if wrong is None and getattr(self, name) not in known:
+                wrong = name
+        if wrong is not None:
+            raise UsageError(f"settings: '{wrong}' cannot be {getattr(self, wrong)!r}")
+
     def to_json(self) -> dict[str, Any]:
         """Plain values for run.json."""
         return asdict(self)
 
     @classmethod
     def from_json(cls, tree: dict[str, Any]) -> "SearchSettings":
-        """What `to_json` wrote."""
-        return cls(**{**tree, "data": DataSource(**tree["data"])})
+        """What `to_json` wrote, but for `space_files`: a file may have been written by anybody, so none may be run."""
+        return cls(**{**tree, "data": DataSource(**tree["data"]), "space_files": {}})
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +146,7 @@ def make_plan(settings: SearchSettings) -> Plan:
     Raises:
         UserError: an unknown or clashing space, knob or value.
     """
-    named = get_spaces(settings.space)
+    named = get_spaces(settings.space, settings.space_files)
     if settings.init_from is not None:
         named = [one.without("model.weights") for one in named]
     whole = combine(named)  # refuses clashes among all of them

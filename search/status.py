@@ -5,57 +5,56 @@ import time
 from datetime import UTC, datetime
 from pathlib import Path
 
-from digits_core.errors import printable
 from results.lock import writer_of
+from results.opened import open_run
 from results.record import RunRecord, TrialRecord
 from results.schema import FAILED
-from results.store import find_run, read_record_of
+from results.store import find_run
 from search.closing import resume_command
 from search.further import FurtherTrials
 from search.progress import Progress
-from search.run_folder import resumed_settings
-from search.settings import make_plan
+from search.run_folder import planned, resumed_settings
 
 
 def print_status(path: str) -> int:
-    """Print what runs, what was reached, and how to go on; returns 0.
+    """Print what runs, what was reached, and how to go on; returns 0. The run's spaces are not looked at.
 
     Raises:
         RunError: there is no such run, or its files are damaged.
     """
     folder = find_run(Path(path))
-    record = read_record_of(folder)
+    run = open_run(folder)
+    record = run.record
     settings = resumed_settings(str(folder.parent), folder.name)
-    plan = make_plan(settings)
+    trials, epochs = planned(folder)
     further = FurtherTrials(
         record, replicates=settings.replicates, top=settings.replicate_top, confirm=settings.confirm
-    ).most(plan.trials)
+    ).most(trials)
     running = [trial for trial in record.trials.values() if trial.status == "running" and trial.since is not None]
     progress = Progress(
         sys.stdout,
-        {**plan.base.to_flat(), **plan.space.fixed},
-        trials=plan.trials,
+        run.base.to_flat(),
+        trials=trials,
         further=further,
-        epochs=plan.base.optim.epochs,
+        epochs=epochs,
         slots=max(len(running), 1),
         started=time.monotonic() - _age(record),
         folder=folder,
     )
     writer = writer_of(folder)
     state = f"is written by {writer}" if writer else "is written by nobody now"
-    progress.console.print(f"{printable(str(folder))} {state}", markup=False, soft_wrap=True)
+    progress.console.print(f"{folder} {state}", soft_wrap=True)
     if running and writer:
         progress.console.print(progress.table(record))
     progress.console.print(progress.leaders(record))
     summary = progress.summary(record)
-    words = summary if writer else summary.partition("\n")[0]  # nothing is left of what nobody drives
-    progress.console.print(words, markup=False, soft_wrap=True)
+    for line in summary if writer else summary[:1]:  # nothing is left of what nobody drives
+        progress.console.print(line, soft_wrap=True)
     for trial in _troubled(record):
-        words = f"{trial.trial_id} {trial.status}: {trial.stop_reason}"
-        progress.console.print(printable(words), style="yellow", markup=False, soft_wrap=True)
+        progress.console.print(f"{trial.trial_id} {trial.status}: {trial.stop_reason}", style="yellow", soft_wrap=True)
     to_come = [trial for trial in record.trials.values() if trial.status in ("running", "interrupted")]
-    if not writer and (to_come or len(record.trials) < plan.trials):
-        progress.console.print(f"go on with  {resume_command(settings)}", markup=False, soft_wrap=True)
+    if not writer and (to_come or len(record.trials) < trials):
+        progress.console.print(f"go on with  {resume_command(settings)}", soft_wrap=True)
     return 0
 
 

@@ -14,7 +14,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from digits_core.checkpoint_state import is_whole, load_state
-from digits_core.errors import RunError, UsageError, printable
+from digits_core.coco import is_plain_path
+from digits_core.errors import RunError, UsageError, printable, reason_of
 from digits_core.files import is_inside
 from digits_core.remote import (
     FAULTS,
@@ -23,7 +24,6 @@ from digits_core.remote import (
     list_files,
     open_place,
     persistently,
-    reason,
     send_folder,
     shows_whole_files,
 )
@@ -127,6 +127,8 @@ class Storage:
         Raises:
             StorageError: the storage does not answer.
         """
+        if not is_plain_path(name):  # a record may come from somebody else
+            return False
         if self.apart:
             return self._is_folder(name) if ask else True
         place = self.folder / name
@@ -139,12 +141,11 @@ class Storage:
         Raises:
             StorageError: the storage does not give it.
         """
-        if not self.apart:
-            place = self.folder / name
-            yield place if self.holds(name) else None
-            return
-        if not self._is_folder(name):
+        if not self.holds(name, ask=True):
             yield None
+            return
+        if not self.apart:
+            yield self.folder / name
             return
         with tempfile.TemporaryDirectory(prefix="digit-search-") as scratch:
             _fetch(self._fs, f"{self._root}/{name}", Path(scratch))
@@ -152,9 +153,11 @@ class Storage:
 
     def drop(self, name: str) -> None:
         """Delete a folder that no record names any more; in a storage that is apart, once its copy of it does not."""
+        if not self.holds(name):
+            return
         if self.apart:
             self._superseded.append(name)
-        elif self.holds(name):
+        else:
             shutil.rmtree(self.folder / name, ignore_errors=True)
 
     def sweep(self, named: set[str]) -> None:
@@ -192,7 +195,7 @@ class Storage:
                 )
             self._write(DRIVER_FILE, self._sign())
         except FAULTS as error:
-            raise UsageError(f"{words}: cannot be used ({reason(error)})") from None
+            raise UsageError(f"{words}: cannot be used ({reason_of(error)})") from None
 
     def _compare(self, words: str) -> None:
         """See that the run folder is not behind its copy, and that nobody else drives the run."""
@@ -239,7 +242,7 @@ class Storage:
             fetch_files(self._fs, self._root, list_files(self._fs, tops), half)
             half.rename(self.folder)
         except FAULTS as error:
-            raise UsageError(f"--storage {printable(str(self.address))}: cannot be read ({reason(error)})") from None
+            raise UsageError(f"--storage {printable(str(self.address))}: cannot be read ({reason_of(error)})") from None
         finally:
             shutil.rmtree(half, ignore_errors=True)
 
@@ -282,7 +285,7 @@ class Storage:
                 superseded.pop()
         except FAULTS as error:
             self._superseded = superseded + self._superseded
-            raise error if isinstance(error, StorageError) else StorageError(reason(error)) from None
+            raise error if isinstance(error, StorageError) else StorageError(reason_of(error)) from None
 
     def leave(self) -> None:
         """The driver is done: another may come at once."""
@@ -309,7 +312,7 @@ class Storage:
         try:
             return bool(self._fs.get_file_info(f"{self._root}/{name}").type == FileType.Directory)
         except FAULTS as error:
-            raise StorageError(reason(error)) from None
+            raise StorageError(reason_of(error)) from None
 
     def _read(self, name: str) -> bytes | None:
         """A file's content; None where there is none."""
@@ -358,7 +361,7 @@ def store_checkpoint(where: dict[str, Any], checkpoint: Path) -> None:
         shutil.copytree(checkpoint, half)
         half.rename(path)
     except FAULTS as error:
-        raise StorageError(reason(error)) from None
+        raise StorageError(reason_of(error)) from None
 
 
 def fetch_checkpoint(where: dict[str, Any], target: Path) -> Path | None:
@@ -376,7 +379,7 @@ def fetch_checkpoint(where: dict[str, Any], target: Path) -> Path | None:
     try:
         there = filesystem.get_file_info(path).type == FileType.Directory
     except FAULTS as error:
-        raise StorageError(reason(error)) from None
+        raise StorageError(reason_of(error)) from None
     if there:
         _fetch(filesystem, path, target)
     return target if there else None
@@ -386,7 +389,7 @@ def _fetch(filesystem: Any, path: str, target: Path) -> None:
     try:
         fetch_files(filesystem, path, list_files(filesystem, [path]), target)
     except FAULTS as error:
-        raise StorageError(reason(error)) from None
+        raise StorageError(reason_of(error)) from None
 
 
 def _marks(folder: Path) -> Iterator[tuple[str, tuple[int, int]]]:

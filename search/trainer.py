@@ -1,6 +1,7 @@
 """Ray Train's trainer around one retraining, and what the person at the terminal sees of it."""
 
 import contextlib
+import json
 import signal
 import threading
 import time
@@ -10,10 +11,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from digits_core.config import TrainConfig
-from digits_core.errors import RunError
+from digits_core.errors import RunError, reason_of
+from digits_core.files import read_text
+from results.events import is_name
 
 if TYPE_CHECKING:
     from search.retrain import Plan
+
+FOLDER, SNAPSHOT_FILE = "tune", "checkpoint_manager_snapshot.json"
+"""Ray Train's own folder, and its note there of the checkpoints that it has."""
 
 
 def run_trainer(
@@ -24,6 +30,7 @@ def run_trainer(
     Raises:
         RunError: the training failed; says why.
     """
+    refuse_strange_checkpoints(state / FOLDER)
     import ray
     from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
@@ -46,7 +53,7 @@ def run_trainer(
     }
     cores = max(1, int(machine["CPU"]) // plan.workers)
     with chatter_to(state / "ray.log") as terminal:
-        from results.terminal import open_console
+        from digits_core.terminal import open_console
 
         shown = Shown(open_console(terminal), state, total)
         ray_of_run = connected(None, port=free_port(None), machine=machine if plan.gpus else {**machine, "GPU": 0.0})
@@ -61,7 +68,7 @@ def run_trainer(
                 ),
                 torch_config=TorchConfig(backend="nccl" if plan.gpus else "gloo"),
                 run_config=RunConfig(
-                    name="tune",
+                    name=FOLDER,
                     storage_path=str(state.resolve()),
                     failure_config=FailureConfig(max_failures=2),
                     checkpoint_config=CheckpointConfig(num_to_keep=1),
@@ -78,6 +85,30 @@ def run_trainer(
     assert result.checkpoint is not None  # the last epoch's
     keep_model(Path(result.checkpoint.path), state)
     return epochs
+
+
+def refuse_strange_checkpoints(folder: Path) -> None:
+    """See that the checkpoints that Ray Train goes on from lie in its folder: it deletes all but the latest.
+
+    Raises:
+        RunError: its note of them is damaged, or names others.
+    """
+    path = folder / SNAPSHOT_FILE
+    if not path.is_file():
+        return
+    try:
+        tree = json.loads(read_text(path))
+    except (OSError, ValueError, RecursionError) as error:
+        raise RunError(f"{path} is damaged: {reason_of(error)}") from None
+    waiting = [tree]
+    while waiting:
+        one = waiting.pop()
+        if isinstance(one, dict):
+            if not is_name(one.get("checkpoint_dir_name", "none")):
+                raise RunError(f"{path} is damaged: it names a checkpoint outside of its folder")
+            waiting += one.values()
+        elif isinstance(one, list):
+            waiting += one
 
 
 @contextlib.contextmanager

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from digits_core.errors import printable
+from digits_core.errors import reason_of
 from results.record import RunRecord
 
 
@@ -39,5 +39,5 @@ class Watchers:
             tell(watcher)
         except Exception as error:  # whatever a tool of somebody else does, the search goes on
             self._watchers.remove(watcher)
-            reason = printable(f"{type(error).__name__}: {error}")
+            reason = f"{type(error).__name__}: {reason_of(error)}"
             self._say(f"{type(watcher).__name__} is left out from here on ({reason}); the search goes on")

@@ -55,6 +55,18 @@ def own_cache(tmp_path_factory):
         os.environ["DIGIT_SEARCH_CACHE"] = before
 
 
+@pytest.fixture(scope="session", autouse=True)
+def own_state(tmp_path_factory):
+    """A state folder of the test session's own: what its searches name is not remembered in the user's home."""
+    before = os.environ.get("XDG_STATE_HOME")
+    os.environ["XDG_STATE_HOME"] = str(tmp_path_factory.mktemp("state"))
+    yield Path(os.environ["XDG_STATE_HOME"])
+    if before is None:
+        del os.environ["XDG_STATE_HOME"]
+    else:
+        os.environ["XDG_STATE_HOME"] = before
+
+
 @pytest.fixture(scope="session")
 def tiny_folder(tmp_path_factory):
     """A COCO folder of 8 + 4 drawn images; train's first image has no digits."""

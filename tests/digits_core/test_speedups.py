@@ -1,8 +1,10 @@
 """What stands in for torchvision's own parts gives their numbers."""
 
+import math
+
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import nn
 from torchvision.models.detection.anchor_utils import AnchorGenerator
@@ -65,6 +67,77 @@ def test_roi_align_and_its_gradient_are_torchvisions(scene, size, ratio):
     for mine, other in zip(our_gradients, their_gradients, strict=True):
         expected = torch.zeros_like(mine) if other is None else other  # they leave a level alone that no box reads
         torch.testing.assert_close(mine, expected, atol=2e-3, rtol=1e-3)
+
+
+NOT_FINITE = (math.nan, math.inf, -math.inf)
+HUGE_LOW, HUGE_HIGH = (-1e9, -1e30, -3e38), (2.7182e9, 3.3e29, 2.9e38)
+"""No sampling point of a box between two of them is inside a map, however it is rounded."""
+
+
+@st.composite
+def any_boxes(draw):
+    """Boxes as a model that diverges makes them: outside, of no or negative size, huge, without finite coordinates."""
+    usual = st.floats(-300, 600, width=32)
+    lows = st.one_of(usual, st.sampled_from(HUGE_LOW), st.sampled_from(NOT_FINITE))
+    highs = st.one_of(usual, st.sampled_from(HUGE_HIGH), st.sampled_from(NOT_FINITE))
+    boxes = []
+    for _ in range(draw(st.integers(1, 6))):
+        box = [draw(lows), draw(lows), draw(highs), draw(highs)]
+        if draw(st.booleans()):
+            box[2] = box[0]
+        boxes.append([box[2], box[1], box[0], box[3]] if draw(st.booleans()) else box)
+    return torch.tensor(boxes)
+
+
+def near_a_border(box, scale, shape, bins, ratio):
+    """Whether rounding decides if a sampling point counts as inside of a map."""
+    point = (torch.arange(bins * ratio, dtype=torch.float64) + 0.5) / ratio
+    box = box.double() * scale
+    for start, end, limit in ((box[1], box[3], shape[0]), (box[0], box[2], shape[1])):
+        at = start + point * (end - start).clamp(min=1) / bins
+        if bool(((at + 1).abs() < 1e-3).any() | ((at - limit).abs() < 1e-3).any()):
+            return True
+    return False
+
+
+@settings(max_examples=80, deadline=None)
+@given(scenes(), st.data(), st.integers(1, 7), st.integers(1, 3))
+def test_roi_align_of_any_boxes_is_torchvisions_or_zero_where_that_reads_outside_its_memory(scene, data, size, ratio):
+    features, given_boxes, shapes = scene
+    levels = len(features)
+    boxes = [data.draw(any_boxes()) for _ in given_boxes]
+    plain = MultiScaleRoIAlign(list(features), size, ratio)
+    plain.scales = [1 / 4, 1 / 8, 1 / 16, 1 / 32][:levels]
+    plain.map_levels = initLevelMapper(2, 1 + levels)
+    # torchvision's kernel takes a place that is no number for a place in memory, and may end the process.
+    sound = [some[:, :2].isfinite().all(1) & (some[:, 2:] < math.inf).all(1) for some in boxes]
+    for some, finite in zip(boxes, sound, strict=True):
+        level = plain.map_levels([some]) if levels > 1 else torch.zeros(len(some), dtype=torch.int64)
+        for box, mine in zip(some[finite], level[finite].tolist(), strict=True):
+            if 0 <= mine < levels:
+                assume(not near_a_border(box, plain.scales[mine], features[str(mine)].shape[2:], size, ratio))
+    inputs = {name: one.clone().requires_grad_() for name, one in features.items()}
+    ours = PyramidRoIAlign(levels, size, ratio)(inputs, boxes, shapes)
+    assert (ours[~torch.cat(sound)] == 0).all()
+    torch.manual_seed(1)
+    weights = torch.randn(ours.shape)
+    ours.backward(weights)
+    others = {name: one.clone().requires_grad_() for name, one in features.items()}
+    theirs = plain(others, [some[finite] for some, finite in zip(boxes, sound, strict=True)], shapes)
+    torch.testing.assert_close(ours[torch.cat(sound)].detach(), theirs.detach(), atol=2e-3, rtol=1e-3)
+    theirs.backward(weights[torch.cat(sound)])
+    for mine, other in zip(inputs.values(), others.values(), strict=True):
+        expected = torch.zeros_like(mine) if other.grad is None else other.grad
+        torch.testing.assert_close(mine.grad, expected, atol=5e-3, rtol=1e-3)
+
+
+def test_very_many_boxes_without_a_finite_place_are_zero_too(monkeypatch):
+    features = {"0": torch.randn(1, CHANNELS, 8, 8)}
+    boxes = [torch.tensor([[1, 2, 20, 30], [1, 2, 1, -math.inf], [math.nan, 2, 20, 30], [1, 2, math.inf, 30]])]
+    few = PyramidRoIAlign(1, 2, 2)(features, boxes, [(32, 32)])
+    monkeypatch.setattr(roi_align, "MOST_TAPS", 10)
+    torch.testing.assert_close(PyramidRoIAlign(1, 2, 2)(features, boxes, [(32, 32)]), few)
+    assert (few[2:] == 0).all()
 
 
 def test_roi_align_of_half_precision_keeps_it():

@@ -156,3 +156,16 @@ def test_mistakes_are_one_sentence(run, tmp_path, capsys):
     empty = Searched(tmp_path / "empty")
     with pytest.raises(RunError, match="no epoch to draw yet"):
         chosen_settings(read_record_of(empty.done()), None, 6)
+
+
+@pytest.mark.parametrize("name", ["a\x1b[31m\u202e\nb", r"a $\bad{$ b"])
+def test_a_name_is_drawn_as_it_is_and_the_picture_can_be_opened(name, tmp_path):
+    import xml.etree.ElementTree as ET
+
+    run = Searched(tmp_path / "run")
+    run.trial("t0000", 0.8, baseline=name)
+    run.trial("t0001", 0.7, **{"optim.lr": 2e-3})
+    assert plots.main([str(run.done())]) == 0
+    for path in (tmp_path / "run" / "plots").glob("*.svg"):
+        words = "".join(ET.parse(path).getroot().itertext())
+        assert name.encode("unicode_escape").decode() in words or name in words

@@ -155,5 +155,5 @@ def test_progress_is_plain_lines_in_a_file_and_a_table_on_a_terminal(run_folder,
     assert next(iter(table.columns[2].cells)).startswith("epoch 2/3, ")
     assert progress.leaders(record).row_count == 3
     assert "t0004" in terminal.text
-    assert "4 of 5 trials ended (1 stopped, 2 failed)" in progress.summary(record)
-    assert "best 0.42 (t0000)" in progress.summary(record)
+    assert "4 of 5 trials ended (1 stopped, 2 failed)" in progress.summary(record)[0]
+    assert "best 0.42 (t0000)" in progress.summary(record)[0]

@@ -7,6 +7,7 @@ from digits_core.errors import SpaceError, UsageError
 from search.cluster import check_dashboard, free_port
 from search.settings import SearchSettings, data_source, make_plan, manner, parse_duration, run_name, storage_address
 from search.slots import plan_slots
+from spaces.catalogue import space_files
 
 
 def test_a_plan_resolves_space_config_and_flags():
@@ -41,6 +42,11 @@ def test_thresholds_beside_another_space_are_swept_on_each_of_its_models():
     assert plan.sweep == []  # every trained model is swept over its grid
 
 
+def of_file(path, **more):
+    """The settings of a search of a space of one's own."""
+    return SearchSettings(space=str(path), space_files=space_files(str(path)), **more)
+
+
 def test_settings_of_ones_own_that_act_after_training_are_swept_beside_the_grid(tmp_path):
     (tmp_path / "top.py").write_text(
         "from spaces.registry import space\n"
@@ -48,7 +54,7 @@ def test_settings_of_ones_own_that_act_after_training_are_swept_beside_the_grid(
         "def top(trial):\n"
         "    return {'detect.task1.max_detections': trial.suggest_categorical('k', [5, 10, 300])}\n"
     )
-    plan = make_plan(SearchSettings(space=str(tmp_path / "top.py")))
+    plan = make_plan(of_file(tmp_path / "top.py"))
     assert plan.trials == 1
     assert sorted(one["detect.task1.max_detections"] for one in plan.sweep) == [5, 10, 300]
 
@@ -65,8 +71,8 @@ def test_a_grid_is_walked_whole_unless_fewer_are_asked_for(tmp_path):
         "def grid(trial):\n"
         "    return {'optim.step_epochs': trial.suggest_int('n', 1, 30)}\n"
     )
-    assert make_plan(SearchSettings(space=str(tmp_path / "grid.py"), sampler="grid")).trials == 30
-    assert make_plan(SearchSettings(space=str(tmp_path / "grid.py"), sampler="grid", trials=4)).trials == 4
+    assert make_plan(of_file(tmp_path / "grid.py", sampler="grid")).trials == 30
+    assert make_plan(of_file(tmp_path / "grid.py", sampler="grid", trials=4)).trials == 4
 
 
 def test_a_knob_both_fixed_and_varied_is_refused():
@@ -83,7 +89,7 @@ def test_a_setting_that_cannot_be_is_found_before_anything_starts(tmp_path):
         "    return {'optim.warmup_epochs': trial.suggest_float('w', 3.0, 4.0)}\n"
     )
     with pytest.raises(SpaceError, match=r"space 'late' draws a setting that cannot be: optim\.warmup_epochs"):
-        make_plan(SearchSettings(space=str(tmp_path / "late.py"), epochs=2))
+        make_plan(of_file(tmp_path / "late.py", epochs=2))
 
 
 def test_settings_survive_run_json():

@@ -164,7 +164,7 @@ def test_credentials_travel_neither_in_pickles_nor_in_addresses(served):
         "s3://digits/runs?access_key=me&secret_key=pass",
         "s3://digits/runs?Secret=pass",
     ):
-        with pytest.raises(UsageError, match="bears credentials") as caught:
+        with pytest.raises(UsageError, match="holds credentials") as caught:
             open_place(bad, "--storage")
         assert "pass" not in str(caught.value)
 
