@@ -445,7 +445,9 @@ class EventWriter:
         (self._folder / RESERVE_FILE).unlink(missing_ok=True)
 
     def close(self) -> None:
-        """Close the file and let others write."""
+        """Close the file and let others write; a second time nothing happens."""
+        if self._file.closed:
+            return
         self._file.close()
         self.release()
         unlock_run(self._lock)

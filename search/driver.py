@@ -35,6 +35,7 @@ from search.copier import Copier
 from search.defaults import GRACE_EPOCHS, LOOPBACK, REDUCTION_FACTOR
 from search.further import FurtherTrials
 from search.gauges import Gauges
+from search.login import token_file
 from search.mlflow import MLflow, check_mlflow
 from search.nodes import check_nodes, paths_needed
 from search.probe import Probe
@@ -337,10 +338,12 @@ def _tune(
         if cluster.dashboard and settings.address is None:
             ray = Path(this_python()).with_name("ray")
             only = " (this machine only)" if settings.dashboard_host == LOOPBACK else ""
-            console.print(
-                f"dashboard: http://{cluster.dashboard}{only}; `{ray} get-auth-token` prints the token it asks for",
-                soft_wrap=True,
+            where = (
+                f"`{ray} get-auth-token` prints the token it asks for"
+                if token_file().is_file()
+                else "its token is in RAY_AUTH_TOKEN, for the home folder cannot be written"
             )
+            console.print(f"dashboard: http://{cluster.dashboard}{only}; {where}", soft_wrap=True)
         elif cluster.dashboard:
             console.print(f"dashboard: http://{cluster.dashboard}")
         console.print(f"run folder: {folder} (Ray's own messages in {LOG_FILE})", soft_wrap=True)

@@ -156,3 +156,10 @@ def test_a_trial_that_starts_again_forgets_the_epochs_after_it(tmp_path):
     assert trial.optima == {"task1_map": 0.2}  # of the last better epoch that is left
     assert trial.weights == {1: "w1", 2: "again"}
     assert trial.saved_epoch == 0
+
+
+def test_a_record_may_be_closed_twice(tmp_path):
+    events = EventWriter(tmp_path, "run")
+    events.close()
+    events.close()
+    EventWriter(tmp_path, "run").close()  # the lock was given back

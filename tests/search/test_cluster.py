@@ -89,3 +89,9 @@ def test_no_token_is_made_where_none_is_needed(home, monkeypatch):
     monkeypatch.setenv("RAY_AUTH_TOKEN", "mine")
     assert prepare_environment(joins=False) is None
     assert not (home / ".ray").exists()
+
+
+def test_where_the_home_cannot_be_written_the_token_is_in_the_environment(home):
+    (home / ".ray").write_text("a file where the folder would be")
+    prepare_environment(joins=False)
+    assert len(os.environ["RAY_AUTH_TOKEN"]) == 64
