@@ -14,7 +14,7 @@ from results.pictures.style import COLORS, FAINT, SCALE, finish, plain
 from results.record import TrialRecord
 from results.samples import BOXES_FILE, read_boxes
 from results.store import THRESHOLDS
-from results.tables import read_table
+from results.tables import WITHOUT, read_table
 
 MOST_BOXES = 1500
 """Boxes drawn as points."""
@@ -58,7 +58,7 @@ def plot_thresholds(run: str | Path | OpenedRun, *, task: int = 1, trial: str | 
     if not path.is_file():
         return None
     column, label, name = TASKS[task]
-    swept = read_table(path)
+    swept = read_table(path, WITHOUT)
     if column not in swept or swept[column].isna().all():
         return None
     common = swept["max_detections"].mode().iloc[0]
