@@ -39,6 +39,27 @@ def anchors_of(model: ModelConfig) -> NDArray[np.float32]:
     return realised_anchors(sizes, parse_numbers(model.aspect_ratios, "model.aspect_ratios"))
 
 
+def mean_the_same(trained: ModelConfig, model: ModelConfig) -> bool:
+    """Whether an RPN head that was trained with one config's anchors fits those of another config.
+
+    It does where the anchors are the same in pixels of the resized image, or the same relative to that image, to the
+    pixel; in both cases with the same ratios in the same order.
+    """
+    if anchors_of(trained).tolist() == anchors_of(model).tolist():
+        return True
+    sizes, ratios = ([parse_numbers(getattr(one, name), name) for one in (trained, model)] for name in _SHAPES)
+    scale = _input_side(model) / _input_side(trained)
+    return ratios[0] == ratios[1] and all(abs(was * scale - now) < 1 for was, now in zip(*sizes, strict=True))
+
+
+_SHAPES = ("anchor_sizes", "aspect_ratios")
+
+
+def _input_side(model: ModelConfig) -> float:
+    """The shortest side of an image after the resize; of a square, that of an image twice as wide with its pixels."""
+    return model.min_size if model.fixed_size is None else model.fixed_size / 2**0.5
+
+
 def canonical_setting(config: TrainConfig) -> Flat:
     """The flat config with its anchors as realised: equal for settings that give the same model."""
     flat = config.to_flat()

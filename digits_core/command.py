@@ -107,11 +107,24 @@ def say(line: str = "", *, error: bool = False) -> None:
     print(printable(line), file=sys.stderr if error else sys.stdout, flush=True)
 
 
+def refusal(error: OSError) -> str | None:
+    """What the system refuses to a user, in a sentence; None of an error that a user cannot mend."""
+    place = error.filename2 or error.filename or "a file"
+    match error.errno:
+        case errno.EACCES | errno.EPERM:
+            return f"no permission for {place}: see whether you may read, write or execute it"
+        case errno.ENOSPC | errno.EDQUOT | errno.EROFS:
+            return f"cannot write {place}: {error.strerror}"
+        case errno.EISDIR | errno.ENOTDIR:
+            return f"{place}: {error.strerror}"
+    return None
+
+
 def run_command(program: str, body: Callable[[], int]) -> int:
     """Run a command's body and turn what a user can cause into one sentence and an exit code.
 
     Returns:
-        What `body` returns; 2 after a UserError, a full disk or a missing permission; 130 after Ctrl-C.
+        What `body` returns; 2 after a UserError, or where the system refuses a file; 130 after Ctrl-C.
     """
     try:
         return body()
@@ -126,9 +139,9 @@ def run_command(program: str, body: Callable[[], int]) -> int:
         sys.stderr.close()
         return 0
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS):
+        refused = refusal(error)
+        if refused is None:
             raise
-        place = f" {error.filename}" if error.filename else ""
-        sentence = f"cannot write{place}: {error.strerror}"
+        sentence = refused
     say(f"{program}: {sentence}", error=True)
     return 2

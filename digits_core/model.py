@@ -1,16 +1,18 @@
 """build_model(config): a torchvision Faster R-CNN whose every setting comes from TrainConfig."""
 
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 from torchvision.models.detection import FasterRCNN
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor
 
-from digits_core.anchors import anchors_of
+from digits_core.anchors import mean_the_same
 from digits_core.backbones import COCO_WEIGHTS, build_backbone, build_box_head, build_rpn_head, download
 from digits_core.checkpoint import load_config, load_tensors
 from digits_core.config import NUM_LEVELS, ModelConfig, TrainConfig
@@ -62,6 +64,41 @@ def build_model(config: TrainConfig, *, num_classes: int = NUM_CLASSES) -> tuple
         ConfigError: the drawn weights are asked to keep an RPN head that other anchors trained.
         WeightsError: weights are missing, damaged, fit nothing or cannot be downloaded.
     """
+    detector = _build(config, num_classes)
+    detector.to(memory_format=torch.channels_last)  # convolutions are faster so, and round alike wherever it is used
+    return detector, _load_initial(detector, config.model)
+
+
+def check_model(config: TrainConfig, *, num_classes: int = NUM_CLASSES) -> Loaded:
+    """See that a detector can be built, without memory for it; its initial weights are read, and fit.
+
+    Returns:
+        What `build_model` would load.
+
+    Raises:
+        UserError: as `build_model`.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*copying from a non-meta parameter")
+        with _NoValues(), torch.device("meta"):
+            detector = _build(config, num_classes)
+        return _load_initial(detector, config.model)
+
+
+class _NoValues(TorchFunctionMode):
+    """Draws no random values for tensors that hold none: torch would load half of its compiler to draw them."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """The tensor that was to be filled, or what the function gives."""
+        known = kwargs or {}
+        if getattr(func, "__name__", "") in ("normal_", "uniform_"):
+            return args[0] if args else known["tensor"]
+        return func(*args, **known)
+
+
+def _build(config: TrainConfig, num_classes: int) -> FasterRCNN:
     model = config.model
     task1 = config.detect.task1
     backbone = build_backbone(model)
@@ -98,8 +135,7 @@ def build_model(config: TrainConfig, *, num_classes: int = NUM_CLASSES) -> tuple
         {"training": model.rpn_post_nms_top_n_train, "testing": model.rpn_post_nms_top_n_test},
         model.rpn_nms,
     )
-    detector.to(memory_format=torch.channels_last)  # convolutions are faster so, and round alike wherever it is used
-    return detector, _load_initial(detector, model)
+    return detector
 
 
 def read_back(model: FasterRCNN) -> dict[str, Any]:
@@ -158,12 +194,14 @@ def _load_initial(detector: FasterRCNN, model: ModelConfig) -> Loaded:
 
 
 def _refuse_other_anchors(model: ModelConfig) -> None:
-    """The drawn RPN head means something with its own anchors alone."""
+    """The drawn RPN head has a meaning only with its own anchors."""
     trained = load_config(DRAWN_WEIGHTS).model
-    if not model.fresh_rpn and anchors_of(trained).tolist() != anchors_of(model).tolist():
+    if not model.fresh_rpn and not mean_the_same(trained, model):
         raise ConfigError(
             f"model.weights=drawn was trained with anchors {trained.anchor_sizes} and ratios "
-            f"{trained.aspect_ratios}; for others set model.fresh_rpn=true"
+            f"{trained.aspect_ratios} at model.min_size={trained.min_size}, and this model has anchors "
+            f"{model.anchor_sizes} and ratios {model.aspect_ratios}; keep those, scale the sizes along with the image, "
+            "or for others set model.fresh_rpn=true"
         )
 
 

@@ -12,7 +12,7 @@ from digits_core.errors import RunError
 from results.compare import confirmation_words, twin_words
 from results.schema import LEADERBOARD
 from results.store import LEADERBOARD_FILE, find_runs, read_record_of, rebuild
-from results.tables import read_table
+from results.tables import read_table, rebuild_words
 
 SHOWN = {"val_map": "mAP", "val_map_50": "mAP@.5", "val_digit_accuracy": "digits", "val_number_accuracy": "numbers"}
 """Scores on the printed board, and their short names."""
@@ -32,7 +32,7 @@ def read_leaderboard(folder: Path) -> pd.DataFrame:
         rebuild(folder)
     board = read_table(path)
     if not set(LEADERBOARD.names) <= set(board.columns):
-        raise RunError(f"{path} is no leaderboard; rebuild it with python -m results.leaderboard RUN --rebuild")
+        raise RunError(f"{path} is no leaderboard; {rebuild_words(folder)}")
     return board
 
 

@@ -23,7 +23,7 @@ from digits_core.metrics import SCORE_NAMES, MatchTable, Scores, Truth, rank_wit
 from digits_core.transcribe import numbers_of
 from results.schema import BOOTSTRAP, MATCHES
 from results.statistics import interval
-from results.tables import check_epoch, epoch_of, of_epoch, read_arrow, write_table
+from results.tables import WITHOUT, check_epoch, epoch_of, of_epoch, read_arrow, write_table
 
 MATCHES_FOLDER, BOOTSTRAP_FOLDER = "matches", "bootstrap"
 
@@ -90,7 +90,7 @@ def read_matches(path: Path, epoch: int | None = None) -> StoredMatches:
     table = _read(path)
     check_epoch(path, epoch_of(table), epoch)
     if table.schema.names != MATCHES.names or table.schema.types != MATCHES.types:
-        raise RunError(f"{path} is no match table")
+        raise RunError(f"{path} is no match table; {WITHOUT}")
     image_ids = table.column("image_id").to_numpy()
     truth_image, labels = _flat(table, "truth", np.int64)
     tasks = []
@@ -100,7 +100,7 @@ def read_matches(path: Path, epoch: int | None = None) -> StoredMatches:
         corners, sides = _flat(table, f"{name}_boxes", np.float32)
         whose = [(np.repeat(image, 4), corners), *((image, other) for other, _ in columns.values())]
         if not all(np.array_equal(one, other) for one, other in whose):
-            raise RunError(f"{path} is damaged: its lists of {name} are not of one length")
+            raise RunError(f"{path} is damaged: its lists of {name} are not of one length; {WITHOUT}")
         values, boxes = {column: found for column, (_, found) in columns.items()}, sides.reshape(-1, 4)
         tasks.append(MatchTable(image=image, rank=rank_within(image), labels=first, boxes=boxes, **values))
     numbers = table.column("number").null_count < max(len(image_ids), 1)
@@ -117,7 +117,7 @@ def count_images(path: Path) -> int:
     try:
         return int(pq.read_metadata(path).num_rows)
     except (pa.ArrowException, OSError) as error:
-        raise RunError(f"{path} is damaged or no Parquet file ({reason_of(error)})") from None
+        raise RunError(f"{path} is damaged or no Parquet file ({reason_of(error)}); {WITHOUT}") from None
 
 
 def matches_path(folder: Path, trial_id: str, part: str) -> Path:
@@ -258,7 +258,7 @@ def _read_bootstrap(path: Path, mark: str) -> dict[str, NDArray[np.float64]]:
 
 
 def _read(path: Path) -> pa.Table:
-    return read_arrow(path, "search again, or compare with the version that wrote it")
+    return read_arrow(path, WITHOUT)
 
 
 def _lists(ends: NDArray[np.int64], values: NDArray[Any], column: str) -> pa.Array:

@@ -16,7 +16,7 @@ from digits_core.metrics import wrong_labels
 from results.matches import StoredMatches, matches_path, read_matches
 from results.record import RunRecord
 from results.schema import BOXES, SAMPLES
-from results.tables import read_arrow, write_table
+from results.tables import WITHOUT, read_arrow, write_table
 
 SAMPLES_FILE = "samples.parquet"
 
@@ -35,8 +35,6 @@ _OF = b"of"
 
 MAX_SIDE_PX = 384
 """Larger images are made smaller: they are for looking at."""
-
-WAY_OUT = "search again, or read with the version that wrote it"
 
 Pixels = NDArray[np.uint8]
 
@@ -182,9 +180,9 @@ def read_boxes(folder: Path) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
     Raises:
         RunError: the folder holds none, or the file is damaged or of another version.
     """
-    table = read_arrow(folder / BOXES_FILE, WAY_OUT)
+    table = read_arrow(folder / BOXES_FILE, WITHOUT)
     if table.schema.names != BOXES.names:
-        raise RunError(f"{folder / BOXES_FILE} holds no sizes of boxes; {WAY_OUT}")
+        raise RunError(f"{folder / BOXES_FILE} holds no sizes of boxes; {WITHOUT}")
     columns = [table.column(name).to_numpy() for name in BOXES.names]
     return np.stack(columns[:2], axis=1), np.stack(columns[2:], axis=1)
 
@@ -192,9 +190,9 @@ def read_boxes(folder: Path) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
 def _read_images(path: Path) -> tuple[list[SampleImage], str]:
     from PIL import Image
 
-    table = read_arrow(path, WAY_OUT)
+    table = read_arrow(path, WITHOUT)
     if table.schema.names != SAMPLES.names:
-        raise RunError(f"{path} holds no images to look at; {WAY_OUT}")
+        raise RunError(f"{path} holds no images to look at; {WITHOUT}")
     images = [
         SampleImage(
             row["image_id"],

@@ -4,6 +4,7 @@ import contextlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from shlex import quote
 
 import pandas as pd
 import pyarrow as pa
@@ -39,15 +40,28 @@ def write_table(path: Path, table: pa.Table) -> None:
         pq.write_table(table, half)
 
 
-def read_table(path: Path) -> pd.DataFrame:
-    """Read a view of ours with Arrow's own types: null stays apart from NaN, integers stay integers.
+WITHOUT = "delete it to go on without, or read it with the version that wrote it"
+"""The way out where a file of measurements is damaged, or of another version."""
+
+
+def read_table(path: Path, way_out: str | None = None) -> pd.DataFrame:
+    """Read a table of ours with Arrow's own types: null stays apart from NaN, integers stay integers.
+
+    Args:
+        path: the file.
+        way_out: as in `read_arrow`; None is that of a view of the events.
 
     Raises:
         RunError: no such file, no Parquet, or another schema version.
     """
-    table = read_arrow(path, "rebuild it with python -m results.leaderboard RUN --rebuild")
+    table = read_arrow(path, way_out or rebuild_words(path.parent))
     frame: pd.DataFrame = table.to_pandas(types_mapper=pd.ArrowDtype)
     return frame
+
+
+def rebuild_words(folder: Path) -> str:
+    """How the views of a run folder are made anew."""
+    return f"rebuild it with python -m results.leaderboard {quote(str(folder))} --rebuild"
 
 
 _KNOWN = {field.name: field.type for schema in (LEADERBOARD, EPOCHS) for field in schema}
@@ -76,7 +90,7 @@ def read_arrow(path: Path, way_out: str) -> pa.Table:
 
     Args:
         path: the file.
-        way_out: what to do about one of another schema version.
+        way_out: what to do about one that is damaged, or of another schema version.
 
     Raises:
         RunError: no such file, no Parquet, or another schema version.
@@ -89,6 +103,8 @@ def read_arrow(path: Path, way_out: str) -> pa.Table:
             _check_columns(table)
     except FileNotFoundError:
         raise RunError(f"{path}: no such file") from None
+    except PermissionError as error:
+        raise RunError(f"{path} cannot be read: {error.strerror}") from None
     except (pa.ArrowException, OSError, ValueError, OverflowError, MemoryError) as error:
         raise RunError(f"{path} is damaged or no Parquet file ({reason_of(error)}); {way_out}") from None
     version = (table.schema.metadata or {}).get(b"schema_version", b"none").decode(errors="replace")

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from rich.console import Console
 
 from digits_core.cache import DigitData, open_data
-from digits_core.errors import UsageError, UserError, printable
+from digits_core.errors import DataError, UsageError, UserError, printable
 from digits_core.source import DRAWN
 from digits_core.terminal import open_console
 from results.lock import lock_run
@@ -47,6 +47,7 @@ from search.slots import plan_slots
 from search.storage import Storage, StorageError
 from search.tensorboard import TensorBoard
 from search.watchers import Watcher, Watchers
+from spaces.registry import DEFAULT_BASELINE
 
 LOG_FILE = "ray.log"
 
@@ -164,15 +165,15 @@ def run_search(
     held = lock_run(folder) if resume else None
     try:
         storage.try_out(resume=resume)
-        probe = Probe(plan.probe_config()) if settings.address is None else None
+        probe = Probe(plan.first_settings())
         data = prepare_data(settings, console)
-        data.check(plan.base)
+        check_data(plan, data)
         readable = prepare_environment(joins=settings.address is not None)
         if readable is not None:
             console.print(readable, style="yellow", soft_wrap=True)
         import ray.tune  # noqa: F401  # takes seconds, which the probe takes anyway
 
-        machine = {} if probe is None else check_machine(settings, probe, data, console)
+        machine = check_machine(settings, probe, data, console)
         share = None
         if settings.share_gpus and machine.get("GPU"):
             share = measured_share(plan, settings, data, machine, console)
@@ -251,13 +252,33 @@ def _run(
     return ending.exit_code or code
 
 
+def check_data(plan: Plan, data: DigitData) -> None:
+    """See that the settings that are tried first can train on the data.
+
+    Raises:
+        DataError: one cannot; names its baseline.
+    """
+    for name, config in plan.first_settings().items():
+        try:
+            data.check(config)
+        except DataError as error:
+            if name == DEFAULT_BASELINE.name:
+                raise
+            raise DataError(f"baseline '{name}': {error}") from None
+
+
 def check_machine(settings: SearchSettings, probe: Probe, data: DigitData, console: Console) -> dict[str, float]:
     """See that this machine can run the search; returns the cores and GPUs it may use.
 
+    Of a cluster's nodes nothing is known yet: there only what can work nowhere is refused, and nothing is returned.
+
     Raises:
-        UserError: torch is broken, or the slots asked for are not there.
+        UserError: torch is broken, a model cannot be built, or the slots asked for are not there.
     """
     found = probe.findings(data.categories.num_classes)
+    if settings.address is not None:
+        found.check_models()
+        return {}
     found.check(settings.gpus_per_trial)
     if found.left_out is not None:
         console.print(found.left_out, markup=False, soft_wrap=True)

@@ -7,11 +7,12 @@ import json
 import os
 import subprocess
 import sys
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from digits_core.config import TrainConfig
-from digits_core.errors import DeviceError, UsageError, UserError, WeightsError
+from digits_core.config import ModelConfig, TrainConfig
+from digits_core.errors import ConfigError, DeviceError, UsageError, UserError, WeightsError
 from digits_core.labels import NUM_CLASSES
 
 
@@ -24,15 +25,18 @@ class Findings:
         num_gpus: GPUs that the driver names, whether torch can use them or not.
         torch_fault: why torch cannot be used at all, in a sentence; None when it can.
         gpu_fault: why torch cannot use the GPUs; None when it can, or there are none.
-        model_fault: why the model of the search's base config cannot be built; None when it can.
-        left_out: what its initial weights hold and it has no place for, in words; None where all was taken.
+        model_fault: why the model of a setting cannot be built; None when all can.
+        weights_fault: why the initial weights of a setting cannot be had here; None when all can.
+        left_out: what the initial weights of the first setting hold and it has no place for, in words; None where all
+            was taken.
     """
 
     num_cores: int
     num_gpus: int
     torch_fault: str | None
     gpu_fault: str | None
-    model_fault: str | None
+    model_fault: str | None = None
+    weights_fault: str | None = None
     left_out: str | None = None
 
     def resources(self) -> dict[str, float]:
@@ -45,18 +49,34 @@ class Findings:
         Raises:
             UsageError: torch and torchvision do not belong together, or one is missing.
             DeviceError: GPUs are there and wanted, but torch cannot use them.
-            WeightsError: the base config's initial weights cannot be loaded.
+            ConfigError: a model cannot be built.
+            WeightsError: initial weights cannot be loaded.
         """
         if self.torch_fault is not None:
             raise UsageError(self.torch_fault)
         if self.gpu_fault is not None and gpus_per_trial != 0:
             raise DeviceError(self.gpu_fault)
+        self.check_models()
+        if self.weights_fault is not None:
+            raise WeightsError(self.weights_fault)
+
+    def check_models(self) -> None:
+        """Refuse what can work nowhere.
+
+        Raises:
+            ConfigError: a model cannot be built.
+        """
         if self.model_fault is not None:
-            raise WeightsError(self.model_fault)
+            raise ConfigError(self.model_fault)
 
 
-def look(config: TrainConfig, num_classes: int = NUM_CLASSES) -> Findings:
-    """Import torch and torchvision in this process, try them, and build the model of a config."""
+def look(settings: Mapping[str, TrainConfig], num_classes: int = NUM_CLASSES) -> Findings:
+    """Import torch and torchvision in this process, try them, and see that the model of every setting can be built.
+
+    Args:
+        settings: by the names of their baselines; the first is the one that all trials start from.
+        num_classes: of the models, the background among them.
+    """
     cores = usable_cores()
     try:
         import torch
@@ -65,13 +85,13 @@ def look(config: TrainConfig, num_classes: int = NUM_CLASSES) -> Findings:
         torchvision.ops.nms(torch.zeros(1, 4), torch.zeros(1), 0.5)
     except ImportError as error:
         fault = f"torch or torchvision cannot be imported ({error}); install both as the README says"
-        return Findings(cores, 0, fault, None, None)
+        return Findings(cores, 0, fault, None)
     except (RuntimeError, NotImplementedError) as error:
         fault = (
             f"torch and torchvision do not fit each other ({str(error).splitlines()[0]}); install both from the "
             "package registry: a CPU-only torch beside the registry's torchvision does not work"
         )
-        return Findings(cores, 0, fault, None, None)
+        return Findings(cores, 0, fault, None)
     num_gpus = torch.cuda.device_count()
     gpu_fault = None
     if num_gpus:
@@ -83,13 +103,28 @@ def look(config: TrainConfig, num_classes: int = NUM_CLASSES) -> Findings:
                 f"{str(error).splitlines()[0]}; update the driver, install a torch built for it, or take the CPU "
                 "(--gpus-per-trial 0, for a retraining --gpus 0)"
             )
-    from digits_core.model import build_model
+    return replace(_look_at_models(settings, num_classes), num_cores=cores, num_gpus=num_gpus, gpu_fault=gpu_fault)
 
-    try:  # initial weights that cannot be had would fail in every trial: better once, before the first
-        _, loaded = build_model(config, num_classes=num_classes)
-    except UserError as error:
-        return Findings(cores, num_gpus, None, gpu_fault, str(error))
-    return Findings(cores, num_gpus, None, gpu_fault, None, loaded.words)
+
+def _look_at_models(settings: Mapping[str, TrainConfig], num_classes: int) -> Findings:
+    """What would fail in every trial of a setting: better once, before the first."""
+    from digits_core.model import check_model
+
+    left_out = weights_fault = None
+    checked: set[ModelConfig] = set()
+    for name, config in settings.items():
+        if config.model in checked:
+            continue
+        words = f"baseline '{name}' cannot be built: " if checked else ""
+        try:
+            loaded = check_model(config, num_classes=num_classes)
+            left_out = left_out if checked else loaded.words
+        except WeightsError as error:
+            weights_fault = weights_fault or f"{words}{error}"
+        except UserError as error:
+            return Findings(0, 0, None, None, model_fault=f"{words}{error}")
+        checked.add(config.model)
+    return Findings(0, 0, None, None, weights_fault=weights_fault, left_out=left_out)
 
 
 def usable_cores() -> int:
@@ -112,8 +147,8 @@ def child_environment() -> dict[str, str]:
 class Probe:
     """A look that is under way in another process."""
 
-    def __init__(self, config: TrainConfig) -> None:
-        """Start looking, at the machine and at the model of a config."""
+    def __init__(self, settings: Mapping[str, TrainConfig]) -> None:
+        """Start looking, at the machine and at the models of settings by the names of their baselines."""
         self._process = subprocess.Popen(
             [sys.executable, "-m", "search.probe"],
             stdin=subprocess.PIPE,
@@ -122,15 +157,15 @@ class Probe:
             text=True,
             env=child_environment(),
         )
-        self._config = config.to_json()
+        self._settings = {name: config.to_flat() for name, config in settings.items()}
 
     def findings(self, num_classes: int = NUM_CLASSES) -> Findings:
-        """Wait for what was found, with a model of so many classes.
+        """Wait for what was found, with models of so many classes.
 
         Raises:
             UsageError: the process died, as it does when a library of torch cannot be loaded.
         """
-        out, errors = self._process.communicate(f"{num_classes}\n{self._config}")
+        out, errors = self._process.communicate(json.dumps([num_classes, self._settings]))
         if self._process.returncode:
             lines = errors.strip().splitlines() or [f"exit code {self._process.returncode}"]
             raise UsageError(f"torch cannot be used here: {lines[-1]}")
@@ -138,5 +173,5 @@ class Probe:
 
 
 if __name__ == "__main__":
-    classes = int(sys.stdin.readline())
-    print(json.dumps(asdict(look(TrainConfig.from_json(sys.stdin.read()), classes))))
+    classes, told = json.load(sys.stdin)
+    print(json.dumps(asdict(look({name: TrainConfig.from_flat(flat) for name, flat in told.items()}, classes))))

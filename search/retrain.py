@@ -173,7 +173,7 @@ def _retrain(args: argparse.Namespace) -> int:
     console.print(f"retraining {trial.trial_id} of {folder}: {why}", soft_wrap=True)
     for line in changes(config, trial):
         console.print(f"  {line}")
-    probe = Probe(config)
+    probe = Probe({trial.trial_id: config})
     data = prepare_data(settings, console)
     known = (read_run_file(folder).get("data") or {}).get("fingerprint")
     if data.fingerprint != known:

@@ -265,39 +265,32 @@ def _list_knobs() -> int:
 
 
 def _dry_run(settings: Any) -> int:
-    from digits_core.anchors import setting_digest
     from digits_core.cache import images_per_epoch
-    from digits_core.config import TrainConfig
     from digits_core.files import size_words
     from digits_core.sweep import NUM_SWEPT
     from digits_core.terminal import open_console
     from results.record import RunRecord
     from search.cost import cost_of, measure
-    from search.driver import check_place, prepare_data
+    from search.driver import check_data, check_place, prepare_data
     from search.further import FurtherTrials
     from search.probe import Probe
     from search.settings import make_plan
     from search.slots import plan_slots
-    from spaces.registry import DEFAULT_BASELINE
 
     plan = make_plan(settings)
     console = open_console()
     storage = check_place(settings, resume=False).storage
     data = prepare_data(settings, console)
+    check_data(plan, data)
     epochs = plan.base.optim.epochs
     images = images_per_epoch(len(data.train), plan.base.data.images_per_epoch)
     further = FurtherTrials(
         RunRecord(settings.name), replicates=settings.replicates, top=settings.replicate_top, confirm=settings.confirm
     ).most(plan.trials)
     most = (plan.trials + further) * epochs
-    tried: dict[str, str] = {}
-    for baseline in (DEFAULT_BASELINE, *plan.space.baselines):
-        config = TrainConfig.from_flat({**plan.space.fixed, **baseline.overrides}, plan.base)
-        tried.setdefault(setting_digest(config), baseline.name)
-    names = list(tried.values())[: plan.trials]
     which = "every setting" if settings.replicate_top >= plan.trials else "the best settings"
+    found = Probe(plan.first_settings()).findings(data.categories.num_classes)
     if settings.address is None:
-        found = Probe(plan.probe_config()).findings(data.categories.num_classes)
         found.check(settings.gpus_per_trial)
         found_slots = plan_slots([found.resources()], settings.cpus_per_trial, settings.gpus_per_trial, settings.slots)
         slots = found_slots.description
@@ -329,12 +322,13 @@ def _dry_run(settings: Any) -> int:
             "slot, by a few steps of the default setting)"
         )
     else:
+        found.check_models()
         slots = f"those of the cluster at {settings.address}"
         costs = "would take: not measured, for the cluster's nodes are not asked before the start"
     stops = "none is stopped early" if settings.scheduler == "none" else f"{settings.scheduler} stops the weak"
     for line in (
         f"would train: {plan.trials} setting{'s' * (plan.trials > 1)} of space {settings.space}, baselines first "
-        f"({'; '.join(names)})",
+        f"({'; '.join(plan.first_settings())})",
         f"each at most {epochs} epochs of {images} images; {stops}, sampler {settings.sampler}",
         *([f"then at most {further} more trainings: further seeds of {which}"] if further else []),
         f"at most {most} epochs and {most * images:,} images in all",

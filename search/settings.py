@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from digits_core.anchors import setting_digest
 from digits_core.config import TrainConfig, knob_named, parse_assignment, read_toml
-from digits_core.errors import UsageError, printable
+from digits_core.errors import ConfigError, SpaceError, UsageError, printable
 from digits_core.fields import wrong_field
 from digits_core.knob import Flat, Scalar
 from digits_core.remote import SCHEMES, is_address, open_place
@@ -29,7 +29,7 @@ from search.defaults import (
     TRIALS,
 )
 from spaces.catalogue import SPACES, get_spaces
-from spaces.registry import Overrides, Space, check_space, combine, enumerate_settings
+from spaces.registry import DEFAULT_BASELINE, Overrides, Space, check_space, combine, enumerate_settings
 
 _DURATION = re.compile(r"(?:(\d{1,9})h)?(?:(\d{1,9})m)?(?:(\d{1,9})s?)?")
 _SIZE = re.compile(r"(\d{1,6}(?:\.\d{1,3})?)([KMGT]?)B?", re.IGNORECASE)
@@ -139,6 +139,25 @@ class Plan:
         """The setting that every trial starts from: the base with what the space fixes."""
         return TrainConfig.from_flat(self.space.fixed, self.base)
 
+    def first_settings(self) -> dict[str, TrainConfig]:
+        """The settings that are tried first, each once, by the names of their baselines.
+
+        Raises:
+            SpaceError: one cannot be with the settings around it; names it.
+        """
+        found: dict[str, TrainConfig] = {}
+        seen = set()
+        for baseline in (DEFAULT_BASELINE, *self.space.baselines):
+            try:
+                config = TrainConfig.from_flat({**self.space.fixed, **baseline.overrides}, self.base)
+            except ConfigError as error:
+                raise SpaceError(f"space '{self.space.name}': baseline '{baseline.name}' cannot be: {error}") from None
+            if setting_digest(config) not in seen and len(found) < self.trials:
+                name = baseline.name if baseline.name not in found else f"{baseline.name} ({len(found)})"
+                found[name] = config
+            seen.add(setting_digest(config))
+        return found
+
 
 def make_plan(settings: SearchSettings) -> Plan:
     """Resolve and check what is asked.
@@ -166,9 +185,9 @@ def make_plan(settings: SearchSettings) -> Plan:
         if value is not None:
             flat[knob] = value
     base = TrainConfig.from_flat(flat)
+    named = [one.with_fixed(settings.fixed) for one in named]
     for one in named:
         check_space(one, base)
-    named = [one.with_fixed(settings.fixed) for one in named]
     parsed = [] if base.optim.stages is None else parse_stages(base.optim.stages, knob_named)
     for one in named:
         undone = [name for name in sorted(one.fields()) if parsed and all(name in flat for _, flat in parsed)]
@@ -199,6 +218,7 @@ def make_plan(settings: SearchSettings) -> Plan:
             f"--confirm {settings.confirm}: the board will hold {plan.trials - 1} settings beside the default; confirm "
             "at most so many, or raise --trials"
         )
+    plan.first_settings()
     return plan
 
 

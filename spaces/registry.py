@@ -354,9 +354,9 @@ def check_space(one: Space, base: TrainConfig, draws: int = 16) -> None:
     Raises:
         SpaceError: a setting is no valid config; names the space.
     """
-    settings = [overrides for _, overrides in probe(one, draws)]
-    settings += [{**one.fixed, **baseline.overrides} for baseline in one.baselines]
-    for overrides in settings:
+    settings = [(" draws a setting that", overrides) for _, overrides in probe(one, draws)]
+    settings += [(f": baseline '{known.name}'", {**one.fixed, **known.overrides}) for known in one.baselines]
+    for what, overrides in settings:
         runtime = [name for name in overrides if name.startswith("runtime.")]
         if runtime:
             raise SpaceError(
@@ -365,4 +365,4 @@ def check_space(one: Space, base: TrainConfig, draws: int = 16) -> None:
         try:
             TrainConfig.from_flat(overrides, base)
         except ConfigError as error:
-            raise SpaceError(f"space '{one.name}' draws a setting that cannot be: {error}") from None
+            raise SpaceError(f"space '{one.name}'{what} cannot be: {error}") from None

@@ -15,7 +15,7 @@ from results.pictures.style import COLORS, FAINT, SCALE, finish, plain
 from results.record import TrialRecord
 from results.samples import BOXES_FILE, read_boxes
 from results.store import THRESHOLDS
-from results.tables import check_epoch, epoch_of, read_arrow
+from results.tables import WITHOUT, check_epoch, epoch_of, read_arrow
 
 MOST_BOXES = 1500
 """Boxes drawn as points."""
@@ -59,7 +59,7 @@ def plot_thresholds(run: str | Path | OpenedRun, *, task: int = 1, trial: str | 
     if not path.is_file():
         return None
     column, label, name = TASKS[task]
-    table = read_arrow(path, "go on with the run (python -m search.run --resume)")
+    table = read_arrow(path, WITHOUT)
     check_epoch(path, epoch_of(table), chosen.best_epoch(opened.record.metric))
     swept = table.to_pandas(types_mapper=pd.ArrowDtype)
     if column not in swept or swept[column].isna().all():

@@ -12,7 +12,7 @@ from digits_core.backbones import COCO_WEIGHTS
 from digits_core.checkpoint import load_tensors, save_model
 from digits_core.config import BACKBONES, TrainConfig
 from digits_core.errors import ConfigError, WeightsError
-from digits_core.model import DRAWN_WEIGHTS, build_model, read_back
+from digits_core.model import DRAWN_WEIGHTS, build_model, check_model, read_back
 
 RESNET = {
     "model.backbone": "resnet50",
@@ -223,6 +223,45 @@ def test_fresh_rpn_leaves_the_drawn_rpn_head_out():
 def test_a_pretrained_rpn_head_is_not_put_under_other_anchors():
     with pytest.raises(ConfigError, match=r"set model\.fresh_rpn=true"):
         build_model(TrainConfig.from_flat({"model.anchor_sizes": "8,16,32,64,128"}))
+
+
+@pytest.mark.parametrize(
+    ("knobs", "kept"),
+    [
+        ({"model.min_size": 96, "model.max_size": 336}, True),  # the same pixels of a larger image
+        ({"model.min_size": 96, "model.max_size": 336, "model.anchor_sizes": "27,39,57,82.5,120"}, True),
+        ({"model.min_size": 48, "model.max_size": 168, "model.anchor_sizes": "14,20,28,41,60"}, True),
+        ({"model.min_size": 48, "model.fixed_size": 68, "model.anchor_sizes": "14,20,28,41,60"}, True),
+        ({"model.min_size": 96, "model.anchor_sizes": "27,39,57,82,124"}, False),
+        ({"model.anchor_sizes": "27,39,57,82,120"}, False),
+        ({"model.min_size": 96, "model.anchor_sizes": "27,39,57,82,120", "model.aspect_ratios": "1.4,2"}, False),
+        ({"model.min_size": 96, "model.anchor_sizes": "27,39,57,82,120", "model.aspect_ratios": "2.8,2,1.4"}, False),
+        ({"model.fixed_size": 136, "model.anchor_sizes": "18,26,38,55,81.5"}, False),
+    ],
+)
+def test_the_drawn_rpn_head_is_kept_where_anchors_are_the_same_in_pixels_or_relative_to_the_image(knobs, kept):
+    config = TrainConfig.from_flat(knobs)
+    if not kept:
+        with pytest.raises(ConfigError, match=r"for others set model\.fresh_rpn=true"):
+            build_model(config)
+        return
+    model, loaded = build_model(config)
+    assert loaded.left_out == ()
+    assert torch.equal(
+        model.rpn.head.cls_logits.weight, load_tensors(DRAWN_WEIGHTS)["rpn.head.cls_logits.weight"].float()
+    )
+
+
+@pytest.mark.parametrize("knobs", [{}, RESNET, {"model.fresh_rpn": True}, {"model.aspect_ratios": "1,2"}])
+def test_a_model_that_is_only_checked_finds_what_building_it_finds(knobs):
+    config = TrainConfig.from_flat(knobs)
+    results = []
+    for build_it in (lambda: build_model(config)[1], lambda: check_model(config)):
+        try:
+            results.append(build_it())
+        except ConfigError as error:
+            results.append(str(error))
+    assert results[0] == results[1]
 
 
 def test_weights_from_a_folder_load_what_fits_and_name_the_rest(tmp_path):

@@ -1,6 +1,8 @@
+import errno
 import json
 import math
 import threading
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -8,10 +10,13 @@ import pytest
 
 from digits_core.errors import RunError
 from results.leaderboard import read_leaderboard
+from results.matches import count_images, matches_path, read_matches
+from results.pictures.detection import plot_thresholds
 from results.schema import ENDED, EPOCHS, LEADERBOARD, SCHEMA_VERSION, STATUSES
 from results.store import (
     EPOCHS_FILE,
     LEADERBOARD_FILE,
+    THRESHOLDS,
     find_runs,
     leaderboard_table,
     read_record_of,
@@ -93,8 +98,36 @@ def test_another_schema_version_is_refused_with_the_way_out(run_folder):
 @pytest.mark.parametrize("content", [b"", b"PAR1", b"PAR1" + b"\x00" * 50 + b"PAR1", b"text"])
 def test_a_damaged_table_is_one_sentence(run_folder, content):
     (run_folder / LEADERBOARD_FILE).write_bytes(content)
-    with pytest.raises(RunError, match="damaged or no Parquet file"):
+    with pytest.raises(RunError, match="damaged or no Parquet file") as caught:
         read_leaderboard(run_folder)
+    assert str(caught.value).endswith(f"; rebuild it with python -m results.leaderboard {run_folder} --rebuild")
+
+
+@pytest.mark.parametrize("content", [b"", b"PAR1", b"text"])
+def test_a_damaged_table_that_events_do_not_hold_names_another_way_out(run_folder, content):
+    path = matches_path(run_folder, "t0000", "val")
+    path.parent.mkdir()
+    path.write_bytes(content)
+    for reader in (read_matches, count_images):
+        with pytest.raises(RunError, match=r"t0000\.parquet is damaged .*; delete it to go on without"):
+            reader(path)
+    path = run_folder / THRESHOLDS / "t0000.parquet"
+    path.parent.mkdir()
+    path.write_bytes(content)
+    with pytest.raises(RunError, match=r"t0000\.parquet is damaged .*; delete it to go on without"):
+        plot_thresholds(run_folder, trial="t0000")
+
+
+def test_a_table_that_may_not_be_read_is_not_called_damaged(run_folder, monkeypatch):
+    rebuild(run_folder)
+
+    def refuse(self, *more, **settings):
+        raise PermissionError(errno.EACCES, "Permission denied", str(self))
+
+    with monkeypatch.context() as refused:
+        refused.setattr(Path, "open", refuse)
+        with pytest.raises(RunError, match=r"leaderboard\.parquet cannot be read: Permission denied$"):
+            read_table(run_folder / LEADERBOARD_FILE)
 
 
 def test_a_run_without_a_view_yet_is_read_from_its_events(run_folder):

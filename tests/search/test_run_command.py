@@ -126,7 +126,7 @@ def test_a_gpu_where_there_is_none(capsys, tmp_path, monkeypatch):
 
 
 def test_the_probe_finds_this_machine():
-    found = Probe(TrainConfig()).findings()
+    found = Probe({"default": TrainConfig()}).findings()
     assert found.num_cores >= 1
     assert found.torch_fault is None
     found.check(0)
@@ -140,7 +140,7 @@ def test_a_driver_too_old_for_torch(capsys, tmp_path, monkeypatch):
 
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     monkeypatch.setattr(torch.cuda, "init", refuse)
-    found = look(TrainConfig())
+    found = look({"default": TrainConfig()})
     found.check(0)  # without GPUs the search can go on
     monkeypatch.chdir(tmp_path)
     findings(monkeypatch, num_gpus=1, gpu_fault=found.gpu_fault)
@@ -160,7 +160,7 @@ def test_torch_and_torchvision_that_do_not_fit(capsys, tmp_path, monkeypatch):
 
     with monkeypatch.context() as broken:
         broken.setattr(torchvision.ops, "nms", refuse)
-        found = look(TrainConfig())
+        found = look({"default": TrainConfig()})
     monkeypatch.chdir(tmp_path)
     findings(monkeypatch, torch_fault=found.torch_fault)
     assert run("--space", "anchors") == 2
@@ -181,14 +181,67 @@ def test_torch_and_torchvision_that_do_not_fit(capsys, tmp_path, monkeypatch):
 def test_initial_weights_that_cannot_be_had_stop_the_search_before_it_starts(knob, said, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     name, value = parse_assignment(knob)
-    found = look(TrainConfig.from_flat({name: value}))
-    findings(monkeypatch, model_fault=found.model_fault)
+    found = look({"default": TrainConfig.from_flat({name: value})})
+    findings(monkeypatch, model_fault=found.model_fault, weights_fault=found.weights_fault)
     if said is None:
         assert found.model_fault is None
+        assert found.weights_fault is None
         return
     assert run("--space", "lr_schedules", "--set", knob) == 2
     error = capsys.readouterr().err
     assert said in error
+    assert error.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+MOVED = (
+    "from spaces.registry import Baseline, space\n"
+    "@space('moved', summary='', baselines=(Baseline(name='small', overrides={{'model.{knob}': '{value}'}}),))\n"
+    "def moved(trial):\n"
+    "    return {{'optim.lr': trial.suggest_float('lr', 1e-4, 1e-3)}}\n"
+)
+"""A space whose baseline changes one knob of the model."""
+
+
+@pytest.mark.parametrize("more", [(), ("--dry-run",)])
+@pytest.mark.parametrize(
+    ("knob", "value", "said"),
+    [
+        ("anchor_sizes", "4,8,12,24,48", "model.weights=drawn was trained with anchors 18,26,38,55,80"),
+        ("weights", "/nowhere", "/nowhere/model.safetensors: no such file"),
+    ],
+)
+def test_a_baseline_that_cannot_be_built_stops_the_search_before_it_starts(
+    knob, value, said, more, capsys, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    Path("moved.py").write_text(MOVED.format(knob=knob, value=value))
+    assert run("--space", "moved.py", *more) == 2
+    error = capsys.readouterr().err
+    assert f"search.run: baseline 'small' cannot be built: {said}" in error
+    assert error.count("\n") == 1
+    assert list(tmp_path.iterdir()) == [tmp_path / "moved.py"]
+
+
+def test_a_baseline_that_will_not_be_tried_is_not_built(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("moved.py").write_text(MOVED.format(knob="anchor_sizes", value="4,8,12,24,48"))
+    for trials, fault in ((1, False), (2, True)):
+        plan = make_plan(SearchSettings(space="moved.py", trials=trials))
+        found = look(plan.first_settings())
+        assert (found.model_fault is not None) == fault
+
+
+@pytest.mark.parametrize("more", [(), ("--dry-run",)])
+def test_a_baseline_that_cannot_train_on_the_data_stops_the_search_before_it_starts(
+    more, capsys, tmp_path, monkeypatch, thin_folder
+):
+    monkeypatch.chdir(tmp_path)
+    findings(monkeypatch)
+    assert run("--space", "augmentation", "--data", str(thin_folder), *more) == 2
+    error = capsys.readouterr().err
+    assert "baseline" in error
+    assert "needs at least 2 px on each side" in error
     assert error.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
 

@@ -92,6 +92,44 @@ def test_a_setting_that_cannot_be_is_found_before_anything_starts(tmp_path):
         make_plan(of_file(tmp_path / "late.py", epochs=2))
 
 
+LATE = (
+    "from spaces.registry import Baseline, space\n"
+    "BASELINES = (Baseline(name='slow start', overrides={'optim.warmup_epochs': 3.0}),)\n"
+    "@space('late', summary='', baselines=BASELINES, fixed={'optim.max_grad_norm': 1.0})\n"
+    "def late(trial):\n"
+    "    return {'optim.warmup_epochs': trial.suggest_float('w', 0.0, 1.0)}\n"
+)
+
+
+def test_a_baseline_that_cannot_be_is_named_before_anything_starts(tmp_path):
+    (tmp_path / "late.py").write_text(LATE)
+    with pytest.raises(SpaceError, match=r"space 'late': baseline 'slow start' cannot be: optim\.warmup_epochs"):
+        make_plan(SearchSettings(space=str(tmp_path / "late.py"), epochs=2))
+
+
+def test_a_baseline_is_looked_at_as_it_will_be_tried(tmp_path):
+    (tmp_path / "late.py").write_text(LATE)
+    late = str(tmp_path / "late.py")
+    plan = make_plan(SearchSettings(space=f"{late},anchors", epochs=9))
+    first = plan.first_settings()
+    assert list(first) == ["default", "slow start", "report B small", "report B normal"]
+    assert all(config.model.fresh_rpn and config.optim.max_grad_norm == 1.0 for config in first.values())
+    assert first["report B small"].optim.warmup_epochs == 0.0
+    assert list(make_plan(SearchSettings(space="anchors", trials=2)).first_settings()) == ["default", "report B small"]
+
+
+def test_baselines_of_one_name_are_all_among_the_first_settings(tmp_path):
+    (tmp_path / "twice.py").write_text(
+        LATE.replace("),)", "), Baseline(name='default', overrides={'optim.warmup_epochs': 1.0}))")
+    )
+    first = make_plan(SearchSettings(space=str(tmp_path / "twice.py"), epochs=9)).first_settings()
+    assert [(name, config.optim.warmup_epochs) for name, config in first.items()] == [
+        ("default", TrainConfig().optim.warmup_epochs),
+        ("slow start", 3.0),
+        ("default (2)", 1.0),
+    ]
+
+
 def test_settings_survive_run_json():
     settings = SearchSettings(space="anchors", trials=3, time_budget_s=5.0, fixed={"optim.lr": 1e-3})
     assert SearchSettings.from_json(settings.to_json()) == settings

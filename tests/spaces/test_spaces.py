@@ -6,7 +6,7 @@ import torch
 
 from digits_core.config import TrainConfig
 from digits_core.errors import SpaceError
-from digits_core.model import build_model
+from digits_core.model import build_model, check_model
 from digits_core.sweep import NMS_VALUES, SCORE_VALUES
 from spaces.catalogue import SPACES, get_spaces
 from spaces.registry import (
@@ -83,6 +83,15 @@ def test_schedules_holds_the_reports_rates():
 def test_spaces_that_vary_anchors_start_the_rpn_head_anew_baselines_included(name):
     assert SPACES[name].fixed == {"model.fresh_rpn": True}
     assert all(overrides["model.fresh_rpn"] for overrides in draws(SPACES[name], 5))
+
+
+def test_image_size_starts_the_rpn_head_anew_unless_asked_to_keep_it_which_fits_every_setting():
+    one = SPACES["image_size"]
+    for _, overrides in enumerate_settings(one):
+        assert TrainConfig.from_flat({**one.preset, **overrides}).model.fresh_rpn
+        kept = TrainConfig.from_flat({**one.preset, "model.fresh_rpn": False, **overrides})
+        assert not kept.model.fresh_rpn
+        assert check_model(kept).left_out == ()
 
 
 def test_thresholds_alone_acts_after_training():
