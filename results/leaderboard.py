@@ -11,6 +11,7 @@ import pandas as pd
 from digits_core.command import CommandParser, at_least, run_command
 from digits_core.errors import RunError, printable
 from results.compare import confirmation_words, twin_words
+from results.lengths import length_words
 from results.schema import LEADERBOARD
 from results.store import LEADERBOARD_FILE, find_runs, read_record_of, rebuild
 from results.tables import read_table
@@ -188,7 +189,7 @@ def _print_run(folder: Path, args: argparse.Namespace, console: Any) -> None:
     board, record = read_leaderboard(folder), read_record_of(folder)
     console.print(f"{folder}", markup=False)
     print_board(board, record.metric, console, top=args.top, whole=args.all)
-    for line in [*confirmation_words(record, folder), *twin_words(record)]:
+    for line in [*length_words(record), *confirmation_words(record, folder), *twin_words(record)]:
         console.print(line, markup=False, soft_wrap=True)
 
 

@@ -145,7 +145,7 @@ def fit(
         held=lambda: room.held() or waits(),
         again=lambda broken: start_again(storage, record, broken),
         waiting=unfinished(storage, record, study),
-        tried=[digest for trial in searched for digest in (trial.config_hash, longer_digest(trial, plan))],
+        tried=tried_settings(record, plan),
         num_tried=sum(trial.status != "screened" for trial in searched),
         num_trials_before=len(record.trials),
         values=known_values(record),
@@ -226,9 +226,12 @@ def settle(record: RunRecord, study: optuna.Study, recorder: Recorder) -> None:
     close_strays(study, record)
 
 
-def longer_digest(trial: TrialRecord, plan: Plan) -> str:
-    """The digest of a trial's setting trained for as many epochs as the plan says: it is not proposed again."""
-    return setting_digest(TrainConfig.from_flat({**trial.config, "optim.epochs": plan.base.optim.epochs}))
+def tried_settings(record: RunRecord, plan: Plan) -> list[str]:
+    """The digests of settings that are not proposed again; those of a shorter plan also with the epochs of this one."""
+    searched = [trial for trial in record.trials.values() if trial.role == "search"]
+    short, now = record.short(), {"optim.epochs": plan.base.optim.epochs}
+    longer = [TrainConfig.from_flat({**trial.config, **now}) for trial in searched if trial.trial_id in short]
+    return [*(trial.config_hash for trial in searched), *map(setting_digest, longer)]
 
 
 def known_values(record: RunRecord) -> dict[str, float]:
