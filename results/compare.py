@@ -10,7 +10,8 @@ from typing import Any
 from digits_core.command import CommandParser, run_command
 from digits_core.errors import RunError, UsageError, did_you_mean, printable
 from digits_core.metrics import SCORE_NAMES
-from results.guard import differing_knobs, find_twins
+from results.guard import best_weights, differing_knobs, find_twins
+from results.lengths import LENGTH_KNOBS, length_words
 from results.matches import MATCHES_FOLDER, matches_path, read_matches
 from results.published import Published, luck_of
 from results.record import RunRecord, TrialRecord
@@ -87,9 +88,10 @@ def _compare(args: argparse.Namespace) -> int:
         return 0
     elif args.by:
         verdicts = _groups(board, args.by)
+        lines += length_words(record)
     else:
         verdicts = whole_board(record, folder, board.metric)
-        lines += [*confirmation_words(record, folder), *twin_words(record)]
+        lines += [*length_words(record), *confirmation_words(record, folder), *twin_words(record)]
     if not verdicts and not args.by:
         lines.append("nothing to compare: fewer than two settings have a score")
     console = open_console()
@@ -207,10 +209,11 @@ def confirmation_words(record: RunRecord, folder: Path) -> list[str]:
         seen = (
             "whose first training was cut short" if claimed is None else f"the scores that chose it said {claimed:+.3f}"
         )
-        said = f"  {one.trial.trial_id} against the default: {seen}"
+        said = f"  {one.trial.trial_id} against the default: "
         if difference is None:
-            lines.append(f"{said}; {one.verdict.words}")
+            lines.append(f"{said}{one.verdict.words}")
             continue
+        said += seen
         reach = f"{difference.estimate:+.3f} [{difference.low:.3f}, {difference.high:.3f}]"
         verdict = "the two cannot be told apart" + ("" if claimed is None or claimed <= 0 else ", so not confirmed")
         if one.verdict.told_apart:
@@ -308,13 +311,20 @@ def _groups(board: Board, field: str) -> list[Verdict]:
     """All pairs of values of one knob, each with the settings that have it."""
     record = board.record
     leads = [lead for lead in record.settings() if lead.status == "finished" and board.measured([lead])]
+    if field not in LENGTH_KNOBS:
+        leads = [lead for lead in leads if lead.trial_id not in record.short()]
     known = [*varying_knobs(list(record.trials.values())), "baseline", "space"]
     if field not in known:
         raise UsageError(f"--by {printable(field)}: no such field varies in this run{did_you_mean(field, known)}")
     groups: dict[str, list[TrialRecord]] = {}
+    models: set[tuple[Any, ...]] = set()
     for lead in leads:
         value = lead.config.get(field) if "." in field else getattr(lead, field)
-        groups.setdefault(f"{field}={value}", []).append(lead)
+        weights = best_weights(lead, record.metric)
+        model = value, weights, board.setting_value(lead)
+        if weights is None or model not in models:  # settings that are one model count once
+            groups.setdefault(f"{field}={value}", []).append(lead)
+        models.add(model)
     if len(groups) < 2:
         raise UsageError(
             f"--by {field}: all settings that trained to their end share one value of it; nothing to compare"

@@ -10,6 +10,7 @@ import pandas as pd
 from digits_core.command import CommandParser, at_least, run_command, say
 from digits_core.errors import RunError
 from results.compare import confirmation_words, twin_words
+from results.lengths import length_words
 from results.schema import LEADERBOARD
 from results.store import LEADERBOARD_FILE, find_runs, read_record_of, rebuild
 from results.tables import read_table, rebuild_words
@@ -186,7 +187,7 @@ def _print_run(folder: Path, args: argparse.Namespace, console: Any) -> None:
     board, record = read_leaderboard(folder), read_record_of(folder)
     console.print(str(folder))
     print_board(board, record.metric, console, top=args.top, whole=args.all)
-    for line in [*confirmation_words(record, folder), *twin_words(record)]:
+    for line in [*length_words(record), *confirmation_words(record, folder), *twin_words(record)]:
         console.print(line, soft_wrap=True)
 
 

@@ -13,13 +13,23 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from digits_core.bootstrap import bootstrap_scores, resample_weights
 from digits_core.config import DetectConfig, TaskConfig, TrainConfig
 from digits_core.errors import RunError, reason_of
-from digits_core.metrics import SCORE_NAMES, MatchTable, Scores, Truth, rank_within, score
+from digits_core.metrics import (
+    SCORE_NAMES,
+    SHARES_OF_IMAGES,
+    MatchTable,
+    Scores,
+    Truth,
+    images_behind,
+    rank_within,
+    score,
+)
 from digits_core.transcribe import numbers_of
 from results.schema import BOOTSTRAP, MATCHES
 from results.statistics import interval
@@ -118,6 +128,15 @@ def count_images(path: Path) -> int:
         return int(pq.read_metadata(path).num_rows)
     except (pa.ArrowException, OSError) as error:
         raise RunError(f"{path} is damaged or no Parquet file ({reason_of(error)}); {WITHOUT}") from None
+
+
+def sample_size(path: Path, name: str) -> int:
+    """The images of a match table that bear on a score.
+
+    Raises:
+        RunError: the file is damaged.
+    """
+    return images_behind(name, *_counts(path))
 
 
 def matches_path(folder: Path, trial_id: str, part: str) -> Path:
@@ -237,10 +256,56 @@ def score_intervals(
     epoch: int | None = None,
     make: bool = True,
 ) -> dict[str, tuple[float, float]]:
-    """The 95 % interval of each score that has one; `points` are the scores themselves, the rest as above."""
+    """The 95 % interval of each score that has one; `points` are the scores themselves, the rest as above.
+
+    Raises:
+        RunError: the match tables are damaged, of another schema version or of another epoch.
+    """
     found = resampled_scores(folder, trial_id, config, part, epoch=epoch, make=make)
-    scored = [(name, point) for name, point in points.items() if point is not None and name in found]
-    return {name: interval(point, found[name]) for name, point in scored}
+    return intervals_of(points, found, *_counts(matches_path(folder, trial_id, part))) if found else {}
+
+
+def intervals_of(
+    points: Mapping[str, float | None],
+    resampled: Mapping[str, NDArray[np.float64]],
+    num_images: int,
+    with_digits: int,
+) -> dict[str, tuple[float, float]]:
+    """The 95 % interval of each score over images.
+
+    Args:
+        points: scores by name; None where there is none.
+        resampled: float64 [resamples] of each, by name.
+        num_images: of the split.
+        with_digits: how many of them have digits.
+    """
+    return {
+        name: interval(
+            point, resampled[name], images_behind(name, num_images, with_digits), share=name in SHARES_OF_IMAGES
+        )
+        for name, point in points.items()
+        if point is not None and name in resampled
+    }
+
+
+def _counts(path: Path) -> tuple[int, int]:
+    """The images of a match table, and how many of them have digits.
+
+    Raises:
+        RunError: the file is damaged.
+    """
+    try:
+        return _read_counts(path, path.stat().st_size)
+    except (pa.ArrowException, OSError, KeyError) as error:
+        raise RunError(f"{path} is damaged or no Parquet file ({reason_of(error)}); {WITHOUT}") from None
+
+
+@lru_cache(maxsize=4096)
+def _read_counts(path: Path, _size: int) -> tuple[int, int]:
+    """The same; an error is not remembered."""
+    with path.open("rb") as file:
+        digits = pc.list_value_length(pq.ParquetFile(file).read(columns=["truth"]).column("truth"))
+    return len(digits), int(pc.sum(pc.greater(digits, 0)).as_py() or 0)
 
 
 @lru_cache(maxsize=4096)

@@ -19,6 +19,7 @@ from digits_core.config import knob_named
 from digits_core.errors import RunError
 from digits_core.stages import parse_stages, spans
 from results.events import Event, check_event
+from results.lengths import run_of, varied_lengths
 from results.lock import lock_run, unlock_run
 from results.schema import ENDED, EPOCH_NUMBERS, FAILED
 
@@ -71,6 +72,8 @@ class TrialRecord:
     """What broke it off before it was started again: `fault`, `reason` and `epoch` of each."""
     epochs: dict[int, Event] = field(default_factory=dict)
     early_stopped: bool = False
+    planned_epochs: int | None = None
+    """Epochs that the run was to train for when the trial was made, or made longer; None in records without them."""
     model: dict[str, Any] | None = None
     device: str | None = None
     optima: dict[str, Any] = field(default_factory=dict)
@@ -206,6 +209,8 @@ class RunRecord:
     """Its grace period and reduction factor, as the run began; those of records that do not name them."""
     num_drivers: int = 0
     """Starts of the search: one more with each resume."""
+    planned_epochs: int | None = None
+    """Epochs that its latest start was to train for; None in records without them."""
     arrivals: list[Arrival] = field(default_factory=list)
     """Every report, in the order of arrival."""
 
@@ -223,12 +228,14 @@ class RunRecord:
             if not self.num_drivers and "asha" in event:
                 self.asha = (event["asha"][0], event["asha"][1])
             self.num_drivers += 1
+            self.planned_epochs = event.get("epochs", self.planned_epochs)
             # A new driver: whatever was under way when the last one died is not any more.
             for trial in self.trials.values():
                 _leave_slot(trial, None)
             return
         if kind == "trial":
-            self.trials[event["trial_id"]] = TrialRecord(**{key: event[key] for key in _TRIAL_KEYS if key in event})
+            known = {key: event[key] for key in _TRIAL_KEYS if key in event}
+            self.trials[event["trial_id"]] = TrialRecord(**known, planned_epochs=self.planned_epochs)
             return
         if "trial_id" not in event:
             return
@@ -274,6 +281,7 @@ class RunRecord:
                 _leave_slot(trial, time)
             case "longer":  # the run trains for more epochs than it did
                 trial.config, trial.config_hash = event["config"], event["config_hash"]
+                trial.planned_epochs = self.planned_epochs
                 trial.status, trial.stop_reason, trial.finished_at = "interrupted", None, None
             case "end":
                 trial.status, trial.stop_reason = event["status"], event.get("reason")
@@ -306,20 +314,41 @@ class RunRecord:
         values = [self.value(one) or 0.0 for one in seeds if one.role != "confirm"]
         return sum(values) / len(values) if values else None
 
+    def epochs_now(self) -> int:
+        """Epochs that the run trains for now; those of its longest training where the record does not name them."""
+        asked = (int(one.config["optim.epochs"]) for one in self.trials.values() if one.role == "search")
+        return max(asked, default=0) if self.planned_epochs is None else self.planned_epochs
+
+    def short(self) -> set[str]:
+        """Trials of an earlier plan, which had fewer epochs than the run trains for now.
+
+        A trial whose number of epochs was set by its space is none of them.
+        """
+        now = self.epochs_now()
+        fewer = [trial for trial in self.trials.values() if int(trial.config["optim.epochs"]) < now]
+        varied = varied_lengths(self.trials.values())["optim.epochs"] if fewer else set()
+        return {
+            trial.trial_id
+            for trial in fewer
+            if trial.planned_epochs in (None, trial.config["optim.epochs"])
+            and (run_of(trial), trial.space) not in varied
+        }
+
     def settings(self) -> list[TrialRecord]:
         """The first training of every setting, best first.
 
-        Replicated settings come first, by the mean of their replicates; the rest by their one training. Of
-        equals the cheaper leads, then the earlier. Those that failed come after all others, without a score last.
+        Those that trained for fewer epochs than the run does now come after the others. Replicated settings come
+        first, by the mean of their replicates; the rest by their one training. Of equals the cheaper leads, then the
+        earlier. Those that failed come after all others, without a score last.
         """
-        seeds = self.fresh_seeds()
+        seeds, short = self.fresh_seeds(), self.short()
 
-        def key(trial: TrialRecord) -> tuple[bool, bool, float, float, str]:
+        def key(trial: TrialRecord) -> tuple[bool, bool, bool, bool, float, float, str]:
             best = trial.best(self.metric)
             mean = self._replicate_mean(seeds.get(trial.config_hash, []))
             score = mean if mean is not None else None if best is None else float(best[self.metric])
-            worth = -score if score is not None else 1.0
-            return trial.status in FAILED, mean is None, worth, trial.train_seconds, trial.trial_id
+            rank = score is None, trial.trial_id in short, mean is None
+            return trial.status in FAILED, *rank, -(score or 0.0), trial.train_seconds, trial.trial_id
 
         return sorted((trial for trial in self.trials.values() if trial.role == "search"), key=key)
 
@@ -336,6 +365,9 @@ class RunRecord:
         for trial in self.settings():
             for one in [trial, *seeds.pop(trial.config_hash, [])]:
                 found += [one, *retrained.pop(one.trial_id, [])]
+        # Seeds of a setting that was made longer, which they were not.
+        for one in (one for some in seeds.values() for one in some):
+            found += [one, *retrained.pop(one.trial_id, [])]
         return found
 
     def winner(self) -> TrialRecord | None:

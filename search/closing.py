@@ -15,6 +15,7 @@ from digits_core.terminal import open_console
 from results.compare import confirmation_words, twin_words
 from results.guard import left_out_words
 from results.leaderboard import print_board
+from results.lengths import length_words
 from results.record import RunRecord
 from results.schema import FAILED
 from results.store import BEST_FILE, leaderboard_table
@@ -32,7 +33,8 @@ def print_end(
     loud = open_console() if console.quiet else console
     board = leaderboard_table(record, folder).to_pandas()
     print_board(board, settings.metric, console)
-    for line in [*confirmation_words(record, folder), *twin_words(record), *left_out_words(record)]:
+    notes = [*length_words(record), *confirmation_words(record, folder), *twin_words(record), *left_out_words(record)]
+    for line in notes:
         console.print(line, soft_wrap=True)
     winner = record.winner()
     if winner is None:

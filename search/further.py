@@ -60,10 +60,12 @@ class FurtherTrials:
         return [lead for lead in whole if lead not in default][: self._confirm] + default
 
     def _survivors(self) -> list[TrialRecord]:
-        """Settings whose first training came to its end, best first by that one alone."""
+        """Settings whose first training came to its end, best first by that one alone, shorter trainings last."""
+        short = self._record.short()
         leads = [lead for lead in self._record.trials.values() if lead.role == "search" and lead.status == "finished"]
         scored = [(value, lead) for lead in leads if (value := self._record.value(lead)) is not None]
-        return [lead for value, lead in sorted(scored, key=lambda pair: (-pair[0], pair[1].trial_id))]
+        ranked = sorted(scored, key=lambda pair: (pair[1].trial_id in short, -pair[0], pair[1].trial_id))
+        return [lead for _, lead in ranked]
 
     def _due(self, leads: list[TrialRecord], role: str, steps: range) -> tuple[TrainConfig, str] | None:
         """The first seed that one of the settings lacks, seed after seed."""

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 from digits_core.cache import DigitData
 from digits_core.config import DetectConfig, TaskConfig, TrainConfig
 from digits_core.files import CLASSES_FILE, CONFIG_FILE, MODEL_FILE
-from results.matches import RESAMPLES, StoredMatches
-from results.statistics import interval
+from results.matches import RESAMPLES, StoredMatches, intervals_of
 
 if TYPE_CHECKING:
     from digits_core.inference import Detector
@@ -77,11 +76,8 @@ def measure(detector: "Detector", data: DigitData) -> Claim:
     resampled = bootstrap_scores(
         tables[0], tables[1], truth, detect, resample_weights(len(valid.table.image_ids), RESAMPLES)
     )
-    scores = {
-        name: (value, *interval(value, resampled[name]))
-        for name, value in points.items()
-        if value is not None and name in resampled
-    }
+    ends = intervals_of(points, resampled, truth.num_images, int((truth.digits > 0).sum()))
+    scores = {name: (points[name], *found) for name, found in ends.items()}
     return Claim(detect, scores, StoredMatches(valid.table.image_ids, truth, tables[0], tables[1]), best, found.loss)
 
 

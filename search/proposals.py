@@ -99,7 +99,7 @@ class Proposer:
         # Optuna's Gaussian process learns from whole trainings only.
         self._learned_from = (TrialState.COMPLETE,) if sampler == "gp" else (TrialState.COMPLETE, TrialState.PRUNED)
         self._list = enumerate_settings(space) if sampler == "grid" else None
-        self._digests: dict[str, set[str]] = {}
+        self._digests: dict[str, str] = {}
         self._used_up_at: int | None = None
 
     def next(self, record: RunRecord) -> Proposed | None:
@@ -115,22 +115,22 @@ class Proposer:
         in_a_row = len(searched) - 1 - (trained[-1] if trained else -1)
         found = None
         if len(trained) < self._num_trials and in_a_row < MAX_SCREENED:
-            tried = {digest for trial in searched for digest in self._digests_of(trial)}
+            short = record.short()
+            tried = {digest for trial in searched for digest in self._digests_of(trial, trial.trial_id in short)}
             found = self._baseline(tried) or self._drawn(record, tried)
         if found is None:
             self._used_up_at = len(searched)
             return None
         return self._looked_at(found, searched)
 
-    def _digests_of(self, trial: TrialRecord) -> set[str]:
-        """A trial's setting, and the same trained for as many epochs as now: neither is proposed again."""
+    def _digests_of(self, trial: TrialRecord, short: bool) -> set[str]:
+        """A trial's setting; where it was trained for fewer epochs than the run now asks for, also that many."""
+        if not short:
+            return {trial.config_hash}
         if trial.trial_id not in self._digests:
-            found = {trial.config_hash}
-            if trial.config["optim.epochs"] != self._base.optim.epochs:
-                longer = {**trial.config, "optim.epochs": self._base.optim.epochs}
-                found.add(setting_digest(TrainConfig.from_flat(longer)))
-            self._digests[trial.trial_id] = found
-        return self._digests[trial.trial_id] | {trial.config_hash}
+            longer = {**trial.config, "optim.epochs": self._base.optim.epochs}
+            self._digests[trial.trial_id] = setting_digest(TrainConfig.from_flat(longer))
+        return {trial.config_hash, self._digests[trial.trial_id]}
 
     def _looked_at(self, found: Proposed, searched: list[TrialRecord]) -> Proposed:
         """The same with its coverage, and whether it is worth a training."""

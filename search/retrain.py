@@ -131,7 +131,8 @@ def choose_trial(record: RunRecord, folder: Path, name: str) -> tuple[TrialRecor
             points = [board.point(one) or 0.0 for one in board.fresh(lead)]
             return sum(points) / len(points)
 
-        best = max(confirmed, key=mean)
+        short = record.short()
+        best = max(confirmed, key=lambda lead: (lead.trial_id not in short, mean(lead)))
         return best, f"best of the {len(confirmed)} confirmed settings, {mean(best):.3f} on images set apart"
     value = record.standing(winner)
     return winner, f"best by {record.metric}" + ("" if value is None else f", {value:.3f}")

@@ -210,8 +210,9 @@ def make_longer(storage: Storage, events: EventWriter, epochs: int) -> list[str]
         Those that stay as they are, for want of one.
     """
     lacking = []
+    short = events.record.short()
     for trial in list(events.record.trials.values()):
-        shorter = int(trial.config["optim.epochs"]) < epochs and trial.role in ("search", "replicate")
+        shorter = trial.trial_id in short and trial.role in ("search", "replicate")
         if not shorter or trial.status == "screened" or trial.early_stopped:
             continue
         if trial.status in ENDED and not (trial.status == "finished" and trial.trained_out):

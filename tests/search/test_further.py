@@ -129,3 +129,14 @@ def test_nothing_follows_when_nothing_survived(status):
     run = Run()
     run.trial(0.5 if status == "stopped" else None, lr=1e-3, status=status)
     assert FurtherTrials(run.record, replicates=3, top=3, confirm=2).next() is None
+
+
+def test_a_shorter_training_gets_no_further_seeds_before_those_of_the_plan():
+    run = Run()
+    run._event("run", metric="val_map", epochs=4)
+    run.trial(0.9, lr=1e-3)
+    run._event("run", metric="val_map", epochs=6)
+    run.trial(0.5, config=TrainConfig.from_flat({"optim.lr": 2e-3, "optim.epochs": 6}))
+    further = FurtherTrials(run.record, replicates=2, top=1, confirm=1)
+    assert run.walk(further)[0] == ("replicate", 2e-3, 1)
+    assert [lead.trial_id for lead in further.to_confirm()] == ["t0001"]

@@ -104,13 +104,17 @@ LATE = (
 def test_a_baseline_that_cannot_be_is_named_before_anything_starts(tmp_path):
     (tmp_path / "late.py").write_text(LATE)
     with pytest.raises(SpaceError, match=r"space 'late': baseline 'slow start' cannot be: optim\.warmup_epochs"):
-        make_plan(SearchSettings(space=str(tmp_path / "late.py"), epochs=2))
+        make_plan(
+            SearchSettings(
+                space=str(tmp_path / "late.py"), epochs=2, space_files=space_files(str(tmp_path / "late.py"))
+            )
+        )
 
 
 def test_a_baseline_is_looked_at_as_it_will_be_tried(tmp_path):
     (tmp_path / "late.py").write_text(LATE)
     late = str(tmp_path / "late.py")
-    plan = make_plan(SearchSettings(space=f"{late},anchors", epochs=9))
+    plan = make_plan(SearchSettings(space=f"{late},anchors", epochs=9, space_files=space_files(str(late))))
     first = plan.first_settings()
     assert list(first) == ["default", "slow start", "report B small", "report B normal"]
     assert all(config.model.fresh_rpn and config.optim.max_grad_norm == 1.0 for config in first.values())
@@ -122,7 +126,9 @@ def test_baselines_of_one_name_are_all_among_the_first_settings(tmp_path):
     (tmp_path / "twice.py").write_text(
         LATE.replace("),)", "), Baseline(name='default', overrides={'optim.warmup_epochs': 1.0}))")
     )
-    first = make_plan(SearchSettings(space=str(tmp_path / "twice.py"), epochs=9)).first_settings()
+    first = make_plan(
+        SearchSettings(space=str(tmp_path / "twice.py"), epochs=9, space_files=space_files(str(tmp_path / "twice.py")))
+    ).first_settings()
     assert [(name, config.optim.warmup_epochs) for name, config in first.items()] == [
         ("default", TrainConfig().optim.warmup_epochs),
         ("slow start", 3.0),
