@@ -38,15 +38,16 @@ from results.leaderboard import read_leaderboard
 from results.matches import StoredMatches, write_matches
 from results.record import EventWriter, read_record
 from results.store import leaderboard_table, write_views
-from search.further import FurtherTrials
-from search.history import StudyView
-from search.progress import Progress
-from search.proposals import Proposer
-from search.recorder import Recorder
-from search.scheduler import RuleScheduler, build_rule
-from search.searcher import SettingSearcher
-from search.settings import SearchSettings, make_plan
-from search.storage import Storage
+from search.cli.settings import SearchSettings, make_plan
+from search.monitor.progress import Progress
+from search.policy.further import FurtherTrials
+from search.policy.history import StudyView
+from search.policy.proposals import Proposer
+from search.policy.stopping import build_rule
+from search.storage.places import Storage
+from search.tune.recorder import Recorder
+from search.tune.scheduler import RuleScheduler
+from search.tune.searcher import SettingSearcher
 
 EPOCH_SECONDS = 60.0
 
@@ -287,14 +288,14 @@ def formula_trial(params: dict[str, Any]) -> None:
 
 def through_ray(folder: Path, trials: int, epochs: int, slots: int) -> dict[str, Any]:
     """Seconds from the first report to the last, over the reports: Ray's loop is the only one at work."""
-    import search.tuning
+    import search.tune.tuning
     from digits_core.cache import open_data
     from digits_core.source import DataSource
-    from search.cluster import connected, free_port, prepare_environment
-    from search.slots import plan_slots
+    from search.tune.cluster import connected, free_port, prepare_environment
+    from search.tune.slots import plan_slots
 
     prepare_environment(joins=False)
-    search.tuning.run_trial = formula_trial
+    search.tune.tuning.run_trial = formula_trial
     settings = SearchSettings(
         space="lr_schedules", name=folder.name, out=str(folder.parent), trials=trials, epochs=epochs, scheduler="none"
     )
@@ -310,7 +311,7 @@ def through_ray(folder: Path, trials: int, epochs: int, slots: int) -> dict[str,
             marks.append({"trials": len(record.trials), "memory_bytes": memory()})
 
     with connected(None, port=free_port(None), machine={"CPU": slots, "GPU": 0}) as cluster:
-        search.tuning.fit(
+        search.tune.tuning.fit(
             settings, plan, open_data(DataSource()), folder, events, plan_slots(list(cluster.nodes.values())),
             watch, lambda: None, say=print, storage=Storage(folder), waits=lambda: False,
         )  # fmt: skip

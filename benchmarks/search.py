@@ -33,9 +33,9 @@ from numpy.typing import NDArray
 from optuna.trial import TrialState
 from scipy.stats import spearmanr
 
-from search.proposals import build_sampler, startup_trials
-from search.scheduler import Asha, Median, NoStopping, Rule
-from search.settings import SearchSettings, make_plan
+from search.cli.settings import SearchSettings, make_plan
+from search.policy.proposals import build_sampler, startup_trials
+from search.policy.stopping import Asha, Median, NoStopping, Rule
 
 BANK = Path(__file__).with_name("bank.parquet")
 SPACE = "anchors,lr_schedules"

@@ -1,28 +1,37 @@
 """run_search: one search from its settings to its run folder."""
 
-import contextlib
 import math
 import shutil
 import signal
-import threading
-import time
-from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from rich.console import Console
 
-from digits_core.cache import DigitData, open_data
-from digits_core.errors import DataError, UsageError, UserError, printable
-from digits_core.source import DRAWN
+from digits_core.cache import DigitData
+from digits_core.errors import DataError, UsageError, UserError
 from digits_core.terminal import open_console
 from results.lock import lock_run
 from results.record import EventWriter, RunRecord
 from results.store import write_views
-from search.chatter import chatter_to
-from search.closing import print_end, resume_command, say_resume, this_python
-from search.cluster import (
+from search.cli.prepare import prepare_data
+from search.cli.remembered import choices_of, remember
+from search.cli.run_folder import check_folder, make_longer, open_folder
+from search.cli.settings import Plan, SearchSettings, make_plan
+from search.defaults import GRACE_EPOCHS, LOOPBACK, REDUCTION_FACTOR
+from search.machine.probe import Probe
+from search.monitor.chatter import chatter_to
+from search.monitor.closing import print_end, resume_command, say_resume, this_python
+from search.monitor.gauges import Gauges
+from search.monitor.mlflow import MLflow, check_mlflow
+from search.monitor.progress import Progress
+from search.monitor.tensorboard import TensorBoard
+from search.monitor.watchers import Watcher, Watchers
+from search.policy.further import FurtherTrials
+from search.storage.copier import Copier
+from search.storage.places import Storage, StorageError
+from search.tune.cluster import (
     EXIT_WITHOUT_RAY,
     check_address,
     check_dashboard,
@@ -31,78 +40,13 @@ from search.cluster import (
     prepare_environment,
     watched,
 )
-from search.copier import Copier
-from search.defaults import GRACE_EPOCHS, LOOPBACK, REDUCTION_FACTOR
-from search.further import FurtherTrials
-from search.gauges import Gauges
-from search.login import token_file
-from search.mlflow import MLflow, check_mlflow
-from search.nodes import check_nodes, paths_needed
-from search.probe import Probe
-from search.progress import Progress
-from search.remembered import choices_of, remember
-from search.run_folder import check_folder, make_longer, open_folder
-from search.settings import Plan, SearchSettings, make_plan
-from search.slots import plan_slots
-from search.storage import Storage, StorageError
-from search.tensorboard import TensorBoard
-from search.watchers import Watcher, Watchers
+from search.tune.ending import Ending
+from search.tune.login import token_file
+from search.tune.nodes import check_nodes, paths_needed
+from search.tune.slots import plan_slots
 from spaces.registry import DEFAULT_BASELINE
 
 LOG_FILE = "ray.log"
-
-
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-"""Ctrl-C; what Slurm, systemd, Docker and Kubernetes send first; a terminal that was closed."""
-
-
-class Ending:
-    """Why the run ends before its last trial, if it does: a signal or the time budget.
-
-    Attributes:
-        signal: the number of the signal that asked for it; None without one.
-    """
-
-    def __init__(self, time_budget_s: float | None) -> None:
-        self._deadline = None if time_budget_s is None else time.monotonic() + time_budget_s
-        self.signal: int | None = None
-
-    @property
-    def exit_code(self) -> int | None:
-        """128 and the number of the signal, as shells do; None without one."""
-        return None if self.signal is None else 128 + self.signal
-
-    def reason(self) -> str | None:
-        """`interrupted`, `time budget` or None."""
-        if self.signal is not None:
-            return "interrupted"
-        if self._deadline is not None and time.monotonic() >= self._deadline:
-            return "time budget"
-        return None
-
-    @contextlib.contextmanager
-    def on_signals(self, say: Callable[[str], None]) -> Iterator[None]:
-        """End the run in order at the first of `SIGNALS`, and at once at the second.
-
-        A signal that is ignored stays ignored, as SIGHUP under nohup.
-        """
-
-        def handle(number: int, frame: object) -> None:
-            if self.signal is not None:
-                raise KeyboardInterrupt
-            self.signal = number
-            say("ending: running trials stop after their last saved epoch; repeat the signal to end at once")
-
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        heard = [number for number in SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
-        before = {number: signal.signal(number, handle) for number in heard}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
 
 
 class Place(NamedTuple):
@@ -291,7 +235,7 @@ def measured_share(
     plan: Plan, settings: SearchSettings, data: DigitData, machine: dict[str, float], console: Console
 ) -> float:
     """The share of a GPU that a trial gets, from letting more and more of them train on one."""
-    from search.sharing import best_sharing, try_sharing
+    from search.machine.sharing import best_sharing, try_sharing
 
     tried = try_sharing(
         plan.probe_config(),
@@ -303,29 +247,6 @@ def measured_share(
         say=lambda text: console.print(text, markup=False),
     )
     return 1 / best_sharing(tried).trials
-
-
-def prepare_data(settings: SearchSettings, console: Console) -> DigitData:
-    """Open the data, saying so where it takes a while."""
-    what = "the built-in drawn house numbers" if settings.data.folder == DRAWN else settings.data.folder
-    started = time.monotonic()
-    data = open_data(settings.data)
-    took = time.monotonic() - started
-    sizes = f"{len(data.train)} training and {len(data.valid)} validation images"
-    if data.confirm is not None:
-        sizes += f", {len(data.confirm)} more set apart to confirm"
-    console.print(f"data: {what}, {sizes}" + (f" (decoded in {took:.0f} s)" if took > 1 else ""))
-    if not data.categories.are_digits:
-        console.print(f"data: {printable(data.categories.words)}: no digits, so no number is read", markup=False)
-        if settings.metric == "val_number_accuracy":
-            raise UsageError(
-                "--metric val_number_accuracy: the categories of this data are no digits, so there are no numbers; "
-                "take val_map"
-            )
-    left_out = [f"{count} {name.replace('_', ' ')}" for name, count in data.notes.items() if count]
-    if left_out:
-        console.print(f"data: {', '.join(left_out)}")
-    return data
 
 
 def _tune(
@@ -370,7 +291,7 @@ def _tune(
         console.print(f"run folder: {folder} (Ray's own messages in {LOG_FILE})", soft_wrap=True)
         if storage.apart:
             console.print(f"checkpoints, and a copy of the run folder: {storage.address}", markup=False, soft_wrap=True)
-        from search.tuning import fit
+        from search.tune.tuning import fit
 
         progress = Progress(
             terminal,

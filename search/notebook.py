@@ -9,9 +9,9 @@ from digits_core.command import say
 from digits_core.errors import UserError
 from digits_core.knob import Scalar
 from results.opened import OpenedRun, open_run
-from search.flags import build_parser
-from search.probe import child_environment
-from search.settings import run_name
+from search.cli.flags import build_parser
+from search.cli.settings import run_name
+from search.machine.probe import child_environment
 
 Flag = Scalar | Mapping[str, Scalar]
 

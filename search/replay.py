@@ -13,12 +13,12 @@ from digits_core.errors import RunError, UserError
 from results.events import Event
 from results.record import EVENTS_FILE, RunRecord, read_events
 from results.store import find_run, read_record_of, read_run_file
-from search.proposals import Proposer
-from search.remembered import Choice, choices_of, is_remembered
-from search.run_folder import resumed_settings
-from search.scheduler import RULES, Rule, fresh_rule
-from search.screen import Screen
-from search.settings import SearchSettings, make_plan
+from search.cli.remembered import Choice, choices_of, is_remembered
+from search.cli.run_folder import resumed_settings
+from search.cli.settings import SearchSettings, make_plan
+from search.policy.proposals import Proposer
+from search.policy.screen import Screen
+from search.policy.stopping import RULES, Rule, fresh_rule
 from spaces.catalogue import space_files
 
 _EPILOG = """

@@ -4,7 +4,7 @@ import argparse
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from results.lock import lock_run
 from results.record import RunRecord, TrialRecord
 from results.store import MODELS, RETRAIN, find_run, read_record_of, read_run_file, refuse_links
 from results.tables import write_text
+from search.models.plan import Plan
 
 RETRAIN_SEED = 200_000
 """Added to the search's seed for retrainings; they follow on it."""
@@ -80,27 +81,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     return run_command("search.retrain", lambda: _retrain(args))
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """One retraining.
-
-    Attributes:
-        parent: the trial.
-        config: what is trained.
-        trained_on: `train` or `train+valid`.
-        until: the epoch to end after, the schedule unshortened; None trains all.
-        workers: processes that train together.
-        gpus: whether each has a GPU.
-    """
-
-    parent: str
-    config: dict[str, Any]
-    trained_on: str
-    until: int | None
-    workers: int
-    gpus: bool
-
-
 def choose_trial(record: RunRecord, folder: Path, name: str) -> tuple[TrialRecord, str]:
     """The trial to retrain, and why it.
 
@@ -151,12 +131,12 @@ def changes(config: TrainConfig, trial: TrialRecord) -> list[str]:
 def _retrain(args: argparse.Namespace) -> int:
     from digits_core.cache import images_per_epoch
     from digits_core.terminal import open_console
-    from search.cluster import prepare_environment
-    from search.driver import prepare_data
-    from search.probe import Probe
-    from search.remembered import data_choices, refuse_unnamed, remember
-    from search.run_folder import resumed_settings
-    from search.settings import data_source
+    from search.cli.prepare import prepare_data
+    from search.cli.remembered import data_choices, refuse_unnamed, remember
+    from search.cli.run_folder import resumed_settings
+    from search.cli.settings import data_source
+    from search.machine.probe import Probe
+    from search.tune.cluster import prepare_environment
 
     folder = find_run(args.run).resolve()
     refuse_links(folder)
@@ -230,8 +210,8 @@ def retrain_config(trial: TrialRecord, args: argparse.Namespace, folder: Path) -
         UserError: a knob that is chosen elsewhere, or a value that it does not take.
     """
     from results.winner import swept_thresholds
-    from search.model_folder import in_order
-    from search.model_source import initial_weights
+    from search.models.folder import in_order
+    from search.models.source import initial_weights
 
     changed = dict(parse_assignment(text) for text in args.set)
     for name in changed:
@@ -285,9 +265,9 @@ def train_one(
     Raises:
         RunError: another process trains it, or the training failed.
     """
-    from search.model_record import keep_retraining
-    from search.together import MODEL_FOLDER, read_epochs
-    from search.trainer import run_trainer
+    from search.models.record import keep_retraining
+    from search.models.together import MODEL_FOLDER, read_epochs
+    from search.models.trainer import run_trainer
 
     name = place_for(folder, record, plan)
     state = folder / RETRAIN / name
@@ -323,8 +303,8 @@ def place_for(folder: Path, record: RunRecord, plan: Plan) -> str:
 
 def finish(folder: Path, names: list[str], console: Any) -> int:
     """Say what came of the retrainings."""
-    from search.closing import this_python
-    from search.model_folder import METRICS_FILE
+    from search.models.folder import METRICS_FILE
+    from search.monitor.closing import this_python
 
     for name in names:
         metrics = json.loads((folder / MODELS / name / METRICS_FILE).read_text(encoding="utf-8"))

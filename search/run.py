@@ -12,10 +12,10 @@ from digits_core.command import run_command, say
 from digits_core.data import LAYOUT
 from digits_core.errors import UsageError
 from search import defaults
-from search.flags import AUTO, build_parser
+from search.cli.flags import AUTO, build_parser
 
 if TYPE_CHECKING:
-    from search.settings import SearchSettings
+    from search.cli.settings import SearchSettings
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -32,7 +32,7 @@ def _handle(args: argparse.Namespace, typed: list[str]) -> int:
     if args.list_knobs:
         return _list_knobs()
     if args.status is not None:
-        from search.status import print_status
+        from search.monitor.status import print_status
 
         _refuse_others(args, {"status"}, "--status only looks, so this flag has no meaning")
         return print_status(args.status)
@@ -40,7 +40,7 @@ def _handle(args: argparse.Namespace, typed: list[str]) -> int:
         return _resume(args, typed)
     if args.space is None:
         raise UsageError("--space is missing; --list-spaces prints what there is")
-    from search.settings import (
+    from search.cli.settings import (
         SearchSettings,
         data_source,
         make_plan,
@@ -70,7 +70,7 @@ def _handle(args: argparse.Namespace, typed: list[str]) -> int:
     fixed, config = read_knobs(args.set, args.config)
     init_from = None
     if args.init_from is not None:
-        from search.model_source import initial_weights
+        from search.models.source import initial_weights
 
         init_from = initial_weights(args.init_from, args.out, fixed)
     settings = SearchSettings(
@@ -115,7 +115,7 @@ def _handle(args: argparse.Namespace, typed: list[str]) -> int:
     if how.replicate_all and args.replicate_top is None:
         settings = replace(settings, replicate_top=make_plan(settings).trials)
     if args.source is not None:
-        from search.rescore import rescore
+        from search.models.rescore import rescore
 
         return rescore(settings, args.source, own_data=args.data is not None, dry_run=args.dry_run)
     if args.dry_run:
@@ -128,11 +128,11 @@ def _handle(args: argparse.Namespace, typed: list[str]) -> int:
 def _resume(args: argparse.Namespace, typed: list[str]) -> int:
     only = f"a resumed run keeps its settings; with --resume only {', '.join(_flag(one) for one in CHANGEABLE)} go"
     _refuse_others(args, {"resume", "quiet", *CHANGEABLE}, only)
+    from search.cli.remembered import choices_of, refuse_unnamed
+    from search.cli.run_folder import planned, resumed_settings
+    from search.cli.settings import make_plan, storage_address
     from search.driver import run_search
-    from search.remembered import choices_of, refuse_unnamed
-    from search.run_folder import planned, resumed_settings
-    from search.settings import make_plan, storage_address
-    from search.storage import Storage
+    from search.storage.places import Storage
     from spaces.catalogue import space_files
 
     asked = None if args.storage is None else storage_address(args.storage)
@@ -194,7 +194,7 @@ def changed_settings(
     Raises:
         UsageError: fewer epochs than before.
     """
-    from search.settings import data_source, parse_duration, parse_size
+    from search.cli.settings import data_source, parse_duration, parse_size
 
     now = before
     if args.space is not None:
@@ -270,12 +270,13 @@ def _dry_run(settings: Any) -> int:
     from digits_core.sweep import NUM_SWEPT
     from digits_core.terminal import open_console
     from results.record import RunRecord
-    from search.cost import cost_of, measure
-    from search.driver import check_data, check_place, prepare_data
-    from search.further import FurtherTrials
-    from search.probe import Probe
-    from search.settings import make_plan
-    from search.slots import plan_slots
+    from search.cli.prepare import prepare_data
+    from search.cli.settings import make_plan
+    from search.driver import check_data, check_place
+    from search.machine.cost import cost_of, measure
+    from search.machine.probe import Probe
+    from search.policy.further import FurtherTrials
+    from search.tune.slots import plan_slots
 
     plan = make_plan(settings)
     console = open_console()

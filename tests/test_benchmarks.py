@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from search.scheduler import Asha, NoStopping
+from search.policy.stopping import Asha, NoStopping
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 

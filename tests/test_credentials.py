@@ -11,12 +11,12 @@ from digits_core.remote import open_place
 from digits_core.source import DataSource
 from results import leaderboard
 from search import retrain, run
-from search.cluster import check_address
-from search.faults import classify
-from search.mlflow import MLflow, check_mlflow
-from search.run_folder import describe_run
-from search.settings import SearchSettings, make_plan, storage_address
-from search.watchers import Watchers
+from search.cli.run_folder import describe_run
+from search.cli.settings import SearchSettings, make_plan, storage_address
+from search.monitor.mlflow import MLflow, check_mlflow
+from search.monitor.watchers import Watchers
+from search.policy.faults import classify
+from search.tune.cluster import check_address
 
 SECRET = "pa55word"
 
@@ -125,7 +125,7 @@ def test_a_tool_that_fails_is_named_without_passwords():
 
 def test_mlflow_that_fails_is_named_without_passwords(monkeypatch):
     said = []
-    monkeypatch.setattr("search.mlflow.PAUSE_SECONDS", 0.0)
+    monkeypatch.setattr("search.monitor.mlflow.PAUSE_SECONDS", 0.0)
 
     class Loud(MLflow):
         def _open(self):

@@ -10,9 +10,9 @@ import pytest
 import ray.autoscaler
 import yaml
 
-from search.flags import build_parser
+from search.cli.flags import build_parser
+from search.cli.settings import data_source, storage_address
 from search.run import plain_trials
-from search.settings import data_source, storage_address
 
 ROOT = Path(__file__).parents[1]
 DEPLOY = ROOT / "deploy"

@@ -15,7 +15,7 @@ from digits_core.model import DRAWN_WEIGHTS
 from results import compare, export, leaderboard, plots, report, runs
 from results.samples import write_boxes, write_samples
 from search import driver, replay, retrain, run
-from search.settings import SearchSettings
+from search.cli.settings import SearchSettings
 from searched import Searched
 
 NASTY = "\x1b]0;title\x07\x1b[31m\x9b31m\u202e\u2066\r\nforged line\x7f[bold]:smile:"

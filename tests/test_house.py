@@ -160,7 +160,7 @@ def test_make_without_the_venv_module_is_one_sentence(tmp_path):
 def test_the_table_of_what_a_stranger_could_ask_for_names_every_setting():
     import dataclasses
 
-    from search.settings import SearchSettings
+    from search.cli.settings import SearchSettings
 
     page = (ROOT / "docs" / "recovery.md").read_text()
     table = page[page.index("| in `settings` of run.json") : page.index("| elsewhere in a run folder")]
@@ -187,7 +187,7 @@ def test_only_one_function_and_one_console_print():
 
 
 def test_nothing_phones_home():
-    from search.cluster import WORKER_ENVIRONMENT
+    from search.tune.cluster import WORKER_ENVIRONMENT
 
     assert WORKER_ENVIRONMENT["RAY_USAGE_STATS_ENABLED"] == "0"
     assert WORKER_ENVIRONMENT["NO_ALBUMENTATIONS_UPDATE"] == "1"

@@ -21,7 +21,7 @@ from digits_core.model import DRAWN_WEIGHTS
 from results import compare, export, leaderboard, plots
 from results.record import EventWriter
 from search import replay, retrain, run
-from search.storage import Storage
+from search.storage.places import Storage
 from searched import Searched
 
 DEEP = "[" * 100_000

@@ -10,8 +10,8 @@ from results import plots, runs
 from results.record import EventWriter, TrialRecord
 from results.store import read_record_of
 from search import retrain, run
-from search.storage import Storage
-from search.trainer import run_trainer
+from search.models.trainer import run_trainer
+from search.storage.places import Storage
 from searched import Searched
 
 

@@ -41,9 +41,9 @@ from results.record import EVENTS_FILE, read_record
 from results.store import leaderboard_table, read_run_file
 from results.tables import read_arrow
 from results.verdicts import Board
+from search.cli.run_folder import resumed_settings
+from search.cli.settings import SearchSettings, make_plan
 from search.replay import replay
-from search.run_folder import resumed_settings
-from search.settings import SearchSettings, make_plan
 from searched import Searched
 
 MOST_SECONDS, MOST_BYTES = 10, 2**30

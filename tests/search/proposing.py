@@ -8,9 +8,9 @@ from conftest import report
 from digits_core.anchors import setting_digest
 from digits_core.config import TrainConfig
 from results.record import RunRecord
-from search.further import FurtherTrials
-from search.proposals import Proposer
-from search.searcher import SettingSearcher
+from search.policy.further import FurtherTrials
+from search.policy.proposals import Proposer
+from search.tune.searcher import SettingSearcher
 
 EPOCHS = 4
 TIME = "2026-01-31T12:00:00+00:00"

@@ -6,9 +6,9 @@ from types import SimpleNamespace
 import pytest
 
 from results.record import read_record
-from search.chatter import chatter_to
-from search.driver import Ending
-from search.progress import Progress, clock, setting_words
+from search.monitor.chatter import chatter_to
+from search.monitor.progress import Progress, clock, setting_words
+from search.tune.ending import Ending
 
 
 def test_a_run_ends_for_ctrl_c_or_its_time_budget_and_says_which():
@@ -47,7 +47,7 @@ def test_a_closed_terminal_means_nothing_under_nohup():
 def test_handlers_of_signals_outlive_the_start_of_ray(monkeypatch):
     import ray
 
-    from search.cluster import connected
+    from search.tune.cluster import connected
 
     def init(**flags):
         signal.signal(signal.SIGTERM, signal.SIG_DFL)  # as Ray does

@@ -13,14 +13,15 @@ from results.record import EventWriter
 from results.schema import EPOCH_NUMBERS
 from results.store import leaderboard_table, read_record_of
 from search import retrain
-from search.model_folder import card, with_optima
-from search.model_record import keep_retraining
-from search.recorder import Recorder
-from search.retrain import Plan, build_parser, choose_trial, crew, place_for, retrain_config
-from search.searcher import to_go_on
-from search.settings import SearchSettings
-from search.storage import Storage
-from search.together import MODEL_FOLDER
+from search.cli.settings import SearchSettings
+from search.models.folder import card, with_optima
+from search.models.plan import Plan
+from search.models.record import keep_retraining
+from search.models.together import MODEL_FOLDER
+from search.retrain import build_parser, choose_trial, crew, place_for, retrain_config
+from search.storage.places import Storage
+from search.tune.recorder import Recorder
+from search.tune.searcher import to_go_on
 from searched import Searched
 
 

@@ -12,10 +12,10 @@ from PIL import Image
 from digits_core.cache import open_data
 from digits_core.config import TrainConfig, parse_assignment
 from search import driver
-from search.probe import Findings, Probe, look
+from search.cli.run_folder import describe_run
+from search.cli.settings import SearchSettings, data_source, make_plan
+from search.machine.probe import Findings, Probe, look
 from search.run import build_parser, main
-from search.run_folder import describe_run
-from search.settings import SearchSettings, data_source, make_plan
 from spaces.catalogue import space_files
 
 

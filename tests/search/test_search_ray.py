@@ -24,7 +24,7 @@ from results.leaderboard import read_leaderboard
 from results.record import read_record
 from results.schema import THRESHOLDS
 from search import run
-from search.closing import this_python
+from search.monitor.closing import this_python
 from search.replay import replay, training_table
 from search.retrain import choose_trial
 

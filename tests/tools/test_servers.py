@@ -13,8 +13,8 @@ from told import told_run
 from processes import wait_until
 from proposing import Told
 from results.record import read_record
-from search.history import STUDY_FILE, StudyView
-from search.mlflow import MLflow
+from search.monitor.mlflow import MLflow
+from search.policy.history import STUDY_FILE, StudyView
 from spaces.catalogue import SPACES
 
 pytestmark = [pytest.mark.tools, pytest.mark.timeout(300)]
