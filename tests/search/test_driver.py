@@ -5,7 +5,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from results.record import read_record
+from conftest import introduce, report
+from results.record import EventWriter, read_record
 from search.monitor.chatter import chatter_to
 from search.monitor.progress import Progress, clock, setting_words
 from search.tune.ending import Ending
@@ -157,3 +158,15 @@ def test_progress_is_plain_lines_in_a_file_and_a_table_on_a_terminal(run_folder,
     assert "t0004" in terminal.text
     assert "4 of 5 trials ended (1 stopped, 2 failed)" in progress.summary(record)[0]
     assert "best 0.42 (t0000)" in progress.summary(record)[0]
+
+
+def test_the_best_of_the_live_view_is_trained_as_long_as_the_run_now_trains(tmp_path):
+    events = EventWriter(tmp_path, "r")
+    for epochs, value in ((3, 0.9), (6, 0.5)):
+        events.write("run", metric="val_map", epochs=epochs)
+        introduce(events, f"t{epochs}", **{"optim.epochs": epochs})
+        events.write("report", trial_id=f"t{epochs}", **report(epochs, value))
+        events.write("end", trial_id=f"t{epochs}", status="finished", reason=None)
+    events.close()
+    with (tmp_path / "out").open("w") as out, Progress(out, {}, trials=2, epochs=6, slots=1) as progress:
+        assert "best 0.50 (t6)" in progress.summary(events.record)[0]

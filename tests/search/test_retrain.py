@@ -51,6 +51,18 @@ def test_best_is_by_the_confirmation_where_there_was_one(tmp_path):
     assert why.startswith("best of the 2 confirmed settings")
 
 
+def test_a_confirmed_setting_of_a_shorter_plan_is_not_best(tmp_path):
+    run = Searched(tmp_path / "run", epochs=3)
+    for name, epochs, confirmed in (("t0000", 3, 0.9), ("t0001", 6, 0.4)):
+        run.start(epochs)
+        knobs = {"optim.lr": 1e-3 * epochs, "optim.epochs": epochs}
+        run.trial(name, 0.8, epochs=epochs, **knobs)
+        for seed in (101, 102):
+            run.trial(f"{name}c{seed}", 0.8, epochs=epochs, seed=seed, role="confirm", confirm=confirmed, **knobs)
+    record = read_record_of(run.done())
+    assert choose_trial(record, tmp_path / "run", "best")[0].trial_id == "t0001"
+
+
 def test_the_config_is_the_trials_at_its_swept_thresholds_with_the_flags(tmp_path):
     run = Searched(tmp_path / "run")
     run.trial("t0000", 0.9, **{"optim.lr": 1e-3})
