@@ -34,6 +34,26 @@ def write_text(path: Path, text: str) -> None:
         os.fsync(out.fileno())
 
 
+def free_name(path: Path) -> Path:
+    """The first of NAME.damaged-1, NAME.damaged-2 and so on, beside a file, that is not there yet."""
+    number = 1
+    while (found := path.with_name(f"{path.name}.damaged-{number}")).exists():
+        number += 1
+    return found
+
+
+def keep_aside(path: Path) -> Path:
+    """Copy a damaged file to a name of its own beside it, on disk before the call returns; nothing is overwritten."""
+    content = path.read_bytes()
+    while True:
+        kept = free_name(path)
+        with contextlib.suppress(FileExistsError), kept.open("xb") as out:
+            out.write(content)
+            out.flush()
+            os.fsync(out.fileno())
+            return kept
+
+
 def write_table(path: Path, table: pa.Table) -> None:
     """Write a Parquet file that a reader never sees half of."""
     with replacing(path) as half:

@@ -37,7 +37,7 @@ from search.mlflow import MLflow, check_mlflow
 from search.nodes import check_nodes, paths_needed
 from search.probe import Probe
 from search.progress import Progress
-from search.run_folder import check_folder, make_longer, open_folder
+from search.run_folder import check_folder, is_comparison, make_longer, open_folder
 from search.settings import Plan, SearchSettings, make_plan
 from search.slots import plan_slots
 from search.storage import Storage, StorageError
@@ -181,7 +181,6 @@ def _run(
     record, storage = events.record, copier.storage
     folder = storage.folder
     try:
-        alike = settings.scheduler == "none" and settings.replicates > 1 and settings.replicate_top >= plan.trials
         events.write(
             "run",
             metric=settings.metric,
@@ -189,7 +188,7 @@ def _run(
             trials=plan.trials,
             epochs=plan.base.optim.epochs,
             resumed=resume,
-            comparison=alike,
+            comparison=is_comparison(settings, plan),
             asha=[GRACE_EPOCHS, REDUCTION_FACTOR],
         )
         shorter = make_longer(storage, events, plan.base.optim.epochs)

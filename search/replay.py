@@ -44,8 +44,7 @@ def replay(folder: Path) -> Replay:
     """
     record, found = RunRecord(folder.name), Replay()
     rule: Rule | None = None
-    for event in read_events(folder):
-        record.apply(event)
+    for event in read_events(folder, record):
         if event["kind"] == "run":
             found.drivers += 1
             name = event.get("scheduler", "none")

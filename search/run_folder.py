@@ -21,7 +21,7 @@ from results.samples import write_boxes, write_samples
 from results.schema import ENDED
 from results.store import RUN_FILE, read_run_file
 from results.tables import write_text
-from search.defaults import rungs
+from search.defaults import GRACE_EPOCHS, REDUCTION_FACTOR, rungs
 from search.settings import Plan, SearchSettings
 from search.storage import Storage
 
@@ -94,6 +94,8 @@ def open_folder(
             "base_config": plan.base.to_flat(),
             "space": describe_space(plan),
             "tables": describe_tables(plan),
+            "comparison": is_comparison(settings, plan),
+            "asha": list(events.record.asha),
             "rungs": rungs(settings.scheduler, plan.base.optim.epochs, *events.record.asha),
         }
         if now != known:
@@ -146,6 +148,8 @@ def describe_run(settings: SearchSettings, plan: Plan, data: DigitData, command:
         "tables_measured_with": dict(plan.space.measured_with),
         "space": describe_space(plan),
         "seed": settings.seed,
+        "comparison": is_comparison(settings, plan),
+        "asha": [GRACE_EPOCHS, REDUCTION_FACTOR],
         "rungs": rungs(settings.scheduler, plan.base.optim.epochs),
         "data": {
             "fingerprint": data.fingerprint,
@@ -161,6 +165,11 @@ def describe_run(settings: SearchSettings, plan: Plan, data: DigitData, command:
         "machine": {"system": platform.platform(), "cores": os.cpu_count()},
         "started_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
+
+
+def is_comparison(settings: SearchSettings, plan: Plan) -> bool:
+    """Whether every setting is trained alike, to its end and as often."""
+    return settings.scheduler == "none" and settings.replicates > 1 and settings.replicate_top >= plan.trials
 
 
 def describe_space(plan: Plan) -> dict[str, Any]:

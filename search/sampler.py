@@ -4,6 +4,7 @@ Ray's own OptunaSearch tells Optuna that a trial stopped by the scheduler is COM
 twice that are the same once anchors are rounded, and knows no baselines; so this one stands in its place.
 """
 
+import re
 import warnings
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -16,6 +17,7 @@ from digits_core.anchors import Coverage, setting_digest
 from digits_core.config import TrainConfig
 from digits_core.errors import ConfigError
 from digits_core.seeds import derived_seed
+from results.record import RunRecord
 from search.faults import DIVERGED
 from search.further import Waiting
 from search.screen import Screen
@@ -23,6 +25,9 @@ from spaces.registry import DEFAULT_BASELINE, Overrides, Space, enumerate_settin
 
 TRIAL_ATTR = "trial_id"
 """Of Optuna's trials: the name that the run knows it by."""
+
+_NUMBERED = re.compile(r"t\d{4,9}")
+"""The id of a trial of the search."""
 
 MAX_REPEATS = 50
 """Settings in a row that were tried before: then the space counts as used up."""
@@ -120,7 +125,7 @@ class SettingSearcher(Searcher):
         waiting: list[Proposal] | None = None,
         tried: Iterable[str] = (),
         num_tried: int = 0,
-        num_trials_before: int = 0,
+        first_number: int = 0,
         values: dict[str, float] | None = None,
     ) -> None:
         """Prepare a search.
@@ -143,7 +148,7 @@ class SettingSearcher(Searcher):
             waiting: trials of an earlier driver to run first.
             tried: digests of the settings tried before.
             num_tried: how many of those were trained.
-            num_trials_before: trials of any role so far.
+            first_number: of the next trial.
             values: digest to best score of those that have one.
         """
         super().__init__(metric=metric, mode="max")
@@ -154,7 +159,7 @@ class SettingSearcher(Searcher):
         self._broken: list[Proposal] = []
         self._screen, self._on_screen, self._further = screen, on_screen, further
         self._tried = set(tried)
-        self._num_tried, self._count = num_tried, num_trials_before
+        self._num_tried, self._count = num_tried, first_number
         self._used_up = False
         self._num_trials = num_trials
         self._running: dict[str, Proposal] = {}
@@ -368,6 +373,12 @@ def best_covering(space: Space, base: TrainConfig, screen: Screen, tried: set[st
 def trial_name(number: int) -> str:
     """The id of trial `number`, from 0."""
     return f"t{number:04d}"
+
+
+def next_number(record: RunRecord) -> int:
+    """The number of the next trial: its id is that of no trial on record, and of none that a repair dropped."""
+    names = [*record.trials, *record.lost_trials]
+    return max([len(record.trials), *(int(name[1:]) + 1 for name in names if _NUMBERED.fullmatch(name))])
 
 
 def _steps(trial: optuna.Trial) -> set[int]:

@@ -21,7 +21,7 @@ from search.further import FurtherTrials
 from search.progress import setting_words
 from search.recorder import Recorder
 from search.room import Room
-from search.sampler import Proposal, SettingSearcher
+from search.sampler import Proposal, SettingSearcher, next_number
 from search.scheduler import RuleScheduler, build_rule
 from search.screen import Screen
 from search.settings import Plan, SearchSettings
@@ -147,7 +147,7 @@ def fit(
         waiting=unfinished(storage, record, study),
         tried=[digest for trial in searched for digest in (trial.config_hash, longer_digest(trial, plan))],
         num_tried=sum(trial.status != "screened" for trial in searched),
-        num_trials_before=len(record.trials),
+        first_number=next_number(record),
         values=known_values(record),
     )
     resources = {"cpu": slots.cpus, **({"gpu": slots.gpus} if slots.gpus else {})}

@@ -148,7 +148,7 @@ def test_settings_of_an_earlier_driver_are_known():
     searcher, _, proposals = search(SPACES["anchors"], 5)
     run_through(searcher)
     tried = [proposal.digest for proposal in proposals]
-    again, _, later = search(SPACES["anchors"], 7, tried=tried, num_tried=5, num_trials_before=5)
+    again, _, later = search(SPACES["anchors"], 7, tried=tried, num_tried=5, first_number=5)
     handed = run_through(again)
     assert [params["trial_id"] for params in handed] == ["t0005", "t0006"]
     assert all(proposal.baseline is None for proposal in later)
@@ -158,7 +158,7 @@ def test_baselines_that_an_interruption_left_out_come_first_on_resume():
     searcher, _, proposals = search(SPACES["anchors"], 5)
     searcher.suggest("ray0")
     tried = [proposal.digest for proposal in proposals]
-    again, _, later = search(SPACES["anchors"], 5, tried=tried, num_tried=1, num_trials_before=1)
+    again, _, later = search(SPACES["anchors"], 5, tried=tried, num_tried=1, first_number=1)
     run_through(again)
     assert [proposal.baseline for proposal in later] == ["report B small", "report B normal", None, None]
 
