@@ -120,6 +120,7 @@ NEEDED: dict[str, dict[str, Check]] = {
     "claim": {"trial_id": is_name, "epoch": _whole},
     "end": {"trial_id": is_name, "status": lambda value: value in STATUSES},
     "repaired": {
+        "num_lost": _whole,
         "lost": lambda value: isinstance(value, list) and all(map(_object, value)),
         "trials": lambda value: isinstance(value, list) and all(map(is_name, value)),
         "drivers": lambda value: _whole(value) and value <= MAX_LOST_DRIVERS,

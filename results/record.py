@@ -191,8 +191,8 @@ class RunRecord:
     """Starts of the search: one more with each resume."""
     arrivals: list[Arrival] = field(default_factory=list)
     """Every report, in the order of arrival."""
-    lost: list[Event] = field(default_factory=list)
-    """What repairs of a damaged record said is lost, each as far as it could be told."""
+    num_lost: int = 0
+    """Events that repairs of a damaged record dropped, or found missing."""
     lost_trials: set[str] = field(default_factory=set)
     """Trials that repairs dropped whole: their names are not given again."""
 
@@ -207,7 +207,7 @@ class RunRecord:
         self.num_events = int(event["n"])
         kind, time = event["kind"], datetime.fromisoformat(event["time"])
         if kind == "repaired":
-            self.lost += event["lost"]
+            self.num_lost += event["num_lost"]
             self.lost_trials |= set(event["trials"])
             self.num_drivers += event["drivers"]
         if kind == "run":

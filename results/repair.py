@@ -12,7 +12,7 @@ from digits_core.command import CommandParser, run_command
 from digits_core.errors import ConfigError, RunError, printable
 from results.lock import lock_run, unlock_run
 from results.record import EVENTS_FILE
-from results.salvage import Piece, Salvage, salvage
+from results.salvage import STRAY, Piece, Salvage, salvage
 from results.schema import ENDED
 from results.store import BEST_FILE, find_run, read_run_file, rebuild
 from results.tables import free_name, keep_aside, write_text
@@ -73,27 +73,38 @@ def lost_lines(found: Salvage) -> list[str]:
             where = f"line {piece.line}, bytes {piece.start} to {piece.end - 1}"
             lines.append(f"{where}: {piece.words} ({piece.fault})")
     for trial_id, pieces in with_trial.items():
-        numbers = [str(piece.line) for piece in pieces]
-        lines.append(
-            f"line{'s' * (len(pieces) > 1)} {', '.join(numbers)}: the {len(pieces)} other events of trial {trial_id}, "
-            "whose setting is lost"
-        )
+        what = f"{len(pieces)} other events" if len(pieces) > 1 else "another event"
+        lines.append(f"{_ranges([piece.line for piece in pieces])}: {what} of trial {trial_id}, whose setting is lost")
     if found.missing:
-        lines.append(f"{found.missing} events are not in the file at all, by the numbers of those around them")
+        what = f"{found.missing} events are" if found.missing > 1 else "one event is"
+        lines.append(f"{what} not in the file at all, by the numbers of those around")
     if found.renumbered and not lines:
         lines.append("nothing; but events do not bear the numbers of their places, and are numbered anew")
     return lines
+
+
+def _ranges(numbers: list[int]) -> str:
+    """`line 3`, or `lines 3 to 5, 8`."""
+    parts: list[list[int]] = []
+    for number in numbers:
+        if parts and number == parts[-1][-1] + 1:
+            parts[-1].append(number)
+        else:
+            parts.append([number])
+    words = ", ".join(f"{part[0]} to {part[-1]}" if len(part) > 1 else str(part[0]) for part in parts)
+    return f"line{'s' * (len(numbers) > 1)} {words}"
 
 
 def affected_lines(found: Salvage) -> list[str]:
     """What the run lacks without what is dropped."""
     lines = []
     if found.first is not None:
-        metric = found.first["metric"]
         lines.append(
-            f"the first start of the search is written anew, as {metric} raised, from what else is known of it"
+            f"the first start of the search, which raises {found.first['metric']}, is written anew from later ones and "
+            "run.json"
         )
-    lines += [f"trial {trial_id} is gone, and a resume may try its setting again" for trial_id in found.gone]
+    for trial_id in found.gone:
+        lines.append(f"trial {trial_id} is gone, though its files stay; a resume may try its setting again")
     for trial_id, trial in sorted(found.record.trials.items()):
         mine = [piece for piece in found.lost if piece.seems.get("trial_id") == trial_id]
         kinds = {piece.kind for piece in mine}
@@ -113,8 +124,14 @@ def affected_lines(found: Salvage) -> list[str]:
                 piece.words for piece in mine if piece.kind in ("start", "fault", "longer", "claim", None)
             )
             lines.append(f"trial {trial_id} lacks {named}")
+    nameless = [piece for piece in found.lost if "trial_id" not in piece.seems and piece.kind not in (STRAY, "run")]
+    open_ones = [trial_id for trial_id, trial in sorted(found.record.trials.items()) if trial.status not in ENDED]
+    if (found.missing or nameless) and open_ones:
+        lines.append(f"these trials count as not ended, and a resume goes on with them: {', '.join(open_ones)}")
     if any(piece.kind == "report" for piece in found.lost) or found.missing:
-        lines.append("early stopping does not know the scores that are lost, so python -m search.replay may differ")
+        lines.append(
+            "early stopping does not know the scores that are lost: python -m search.replay may find differences"
+        )
     return lines
 
 
@@ -161,20 +178,20 @@ def _report(folder: Path, found: Salvage, *, write: bool) -> int:
     if found.sound:
         say(f"{path} is not damaged: {len(found.events)} events of {len(found.record.trials)} trials")
         return 0
+    kept = write_repaired(folder, found) if write else None
     say(f"{path} is damaged; {len(found.events)} events of {len(found.record.trials)} trials can be kept")
-    say("to be dropped:" if not write else "dropped:")
+    say("to be dropped:" if kept is None else "dropped:")
     for line in lost_lines(found):
         say(f"  {line}")
     say("affected:")
     for line in affected_lines(found) or ["nothing that a reader of the run would miss"]:
         say(f"  {line}")
-    if not write:
+    if kept is None:
         say(
             f"nothing was changed; python -m results.repair {quote(str(folder))} --write keeps the old file as "
             f"{free_name(path).name} and writes the rest"
         )
         return 1
-    kept = write_repaired(folder, found)
     say(f"wrote {path} and its views; the record as it was is {kept}")
     return 0
 

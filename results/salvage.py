@@ -212,7 +212,7 @@ def _pieces(content: bytes) -> Iterator[Piece]:
 def _decoded(line: bytes) -> tuple[Event | None, str]:
     """The event that bytes are, or why they are none."""
     try:
-        return check_event(json.loads(line)), ""
+        return check_event(json.loads(line.decode("utf-8"))), ""
     except UnicodeDecodeError as error:
         return None, f"its byte {error.start + 1} is no UTF-8"
     except json.JSONDecodeError as error:

@@ -34,12 +34,17 @@ def write_text(path: Path, text: str) -> None:
         os.fsync(out.fileno())
 
 
-def free_name(path: Path) -> Path:
-    """The first of NAME.damaged-1, NAME.damaged-2 and so on, beside a file, that is not there yet."""
+def damaged_copies(path: Path) -> Iterator[Path]:
+    """What is kept beside a file of its damaged versions: NAME.damaged-1, NAME.damaged-2 and so on."""
     number = 1
     while (found := path.with_name(f"{path.name}.damaged-{number}")).exists():
+        yield found
         number += 1
-    return found
+
+
+def free_name(path: Path) -> Path:
+    """The name of the next damaged version of a file."""
+    return path.with_name(f"{path.name}.damaged-{len(list(damaged_copies(path))) + 1}")
 
 
 def keep_aside(path: Path) -> Path:

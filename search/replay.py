@@ -28,12 +28,14 @@ class Replay:
         stops: of them, those after which it stopped the trial.
         drivers: starts of the search.
         differing: decisions that the record has otherwise, in words.
+        lost: events that a repair of the record dropped.
     """
 
     reports: int = 0
     stops: int = 0
     drivers: int = 0
     differing: list[str] = field(default_factory=list)
+    lost: int = 0
 
 
 def replay(folder: Path) -> Replay:
@@ -65,6 +67,7 @@ def replay(folder: Path) -> Replay:
                 f"report {one.number}, {one.trial_id} at epoch {one.epoch}: recorded {one.cut or 'goes on'}; "
                 f"replayed {cut or 'goes on'}"
             )
+    found.lost = record.num_lost
     return found
 
 
@@ -92,6 +95,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             f"{found.reports} reports in {found.drivers} start{'s' * (found.drivers != 1)} of the search: "
             f"{found.stops} trials stopped, {len(found.differing)} decisions differ"
         )
+        if found.lost:
+            print(
+                f"{found.lost} events were lost to damage, and the record was repaired: scores among them are not told"
+            )
         return 1 if found.differing else 0
 
     return run_command("search.replay", show)

@@ -199,9 +199,10 @@ def test_a_look_names_what_is_lost_and_changes_nothing(folder, capsys):
     assert "the report of trial t0001, epoch 2 (its byte 21 is no UTF-8)" in out
     assert f"line {introduced}, bytes " in out
     assert "the setting of trial t0003 (no JSON from its byte " in out
-    assert "the 9 other events of trial t0003, whose setting is lost" in out
+    first, last = introduced + 1, introduced + 9
+    assert f"lines {first} to {last}: 9 other events of trial t0003, whose setting is lost" in out
     assert "trial t0001 lacks the scores of epoch 2" in out
-    assert "trial t0003 is gone, and a resume may try its setting again" in out
+    assert "trial t0003 is gone, though its files stay; a resume may try its setting again" in out
     assert f"nothing was changed; python -m results.repair {folder} --write keeps the old file as " in out
     assert "events.jsonl.damaged-1 and writes the rest" in out
 
@@ -218,13 +219,14 @@ def test_a_repair_keeps_the_old_file_and_the_views_and_the_next_writer_follow_it
         assert f"the record as it was is {folder}/{EVENTS_FILE}.damaged-{time}" in out
         record = read_record(folder, "demo")
         assert sorted(record.trials["t0005"].epochs) == [1, 2, 3][time:]
-        assert [lost["kind"] for lost in record.lost] == ["report"] * time
+        assert record.num_lost == time
         row = read_table(folder / LEADERBOARD_FILE).set_index("trial_id").loc["t0005"]
         assert row["epochs"] == 3
         assert (folder / BEST_FILE).read_text() != "of before"
     assert run(capsys, folder)[0] == 0
     assert leaderboard.main([str(folder)]) == 0
-    assert replay.main([str(folder)]) in (0, 1)  # a fresh scheduler lacks the scores, too
+    replay.main([str(folder)])
+    assert "2 events were lost to damage, and the record was repaired" in capsys.readouterr().out
     events = EventWriter(folder, "demo")
     before = events.record.num_events
     events.write("run", metric=METRIC, trials=6, resumed=True)
@@ -259,7 +261,7 @@ def test_a_lost_first_start_is_written_anew_as_the_run_began(folder, capsys):
     hurt(folder, 1, bad_byte)
     code, out = run(capsys, folder, "--write")
     assert code == 0
-    assert f"the first start of the search is written anew, as {METRIC} raised" in out
+    assert f"the first start of the search, which raises {METRIC}, is written anew" in out
     record = read_record(folder, "demo")
     assert (record.metric, record.asha, record.num_drivers) == (METRIC, (2, 2), 2)
     assert all(arrival.value is not None for arrival in record.arrivals)
@@ -308,14 +310,25 @@ def test_a_record_of_which_nothing_is_whole_becomes_one_that_says_so(folder, cap
     assert leaderboard.main([str(folder)]) == 0
 
 
+def test_lines_of_which_nothing_can_be_told_leave_a_list_of_the_trials_that_count_as_not_ended(folder, capsys):
+    hurt(folder, number_of(folder, "end", "t0002"), lambda line: bytes(len(line)))
+    _, out = run(capsys, folder)
+    assert "bytes that are no event (no JSON from its byte 1 on)" in out
+    assert "one event is not in the file at all, by the numbers of those around" in out
+    assert "these trials count as not ended, and a resume goes on with them: t0000, t0002, t0004" in out
+
+
 def test_a_repair_of_no_run_is_one_sentence(tmp_path, capsys):
     assert repair.main([str(tmp_path)]) == 2
     assert "holds no run" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("field", [{"drivers": 10**6}, {"trials": ["../x"]}, {"lost": 3}, {"lost": [3]}])
+@pytest.mark.parametrize(
+    "field", [{"drivers": 10**6}, {"trials": ["../x"]}, {"lost": 3}, {"lost": [3]}, {"num_lost": -1}]
+)
 def test_a_repair_that_a_stranger_invented_is_damage(folder, field):
-    event = {"n": 66, "time": "2026-01-01T00:00:00+00:00", "kind": "repaired", "lost": [], "trials": [], "drivers": 0}
+    event = {"n": 66, "time": "2026-01-01T00:00:00+00:00", "kind": "repaired"}
+    event |= {"num_lost": 0, "lost": [], "trials": [], "drivers": 0}
     with (folder / EVENTS_FILE).open("a") as file:
         file.write(json.dumps(event | field) + "\n")
     with pytest.raises(RunError, match="of a 'repaired' is missing or wrong"):
