@@ -7,7 +7,7 @@ from pathlib import Path
 
 from digits_core import data, predict, pretrain, to_onnx
 from digits_core.config import knobs
-from results import compare, export, leaderboard, plots, report, runs
+from results import compare, export, leaderboard, plots, repair, report, runs
 from results.schema import BOOTSTRAP, BOXES, EPOCHS, LEADERBOARD, MATCHES, SAMPLES, THRESHOLDS
 from search import replay, retrain, run
 from spaces.catalogue import SPACES
@@ -35,6 +35,7 @@ def reference() -> str:
         export,
         plots,
         runs,
+        repair,
         predict,
         to_onnx,
         data,

@@ -17,6 +17,9 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 MAX_EPOCH = 1_000_000
 
+MAX_LOST_DRIVERS = 1000
+"""Starts of the search that one repair counts as lost."""
+
 Check = Callable[[Any], bool]
 
 
@@ -110,13 +113,19 @@ NEEDED: dict[str, dict[str, Check]] = {
     "start": {"trial_id": is_name},
     "report": {"trial_id": is_name, "epoch": lambda value: _whole(value) and 1 <= value <= MAX_EPOCH},
     "checkpoint": {"trial_id": is_name, "path": _or_none(_text)},  # looked at where it is used
-    "kept": {"trial_id": is_name},
+    "kept": {"trial_id": is_name, "path": _or_none(is_inside)},
     "fault": {"trial_id": is_name, "fault": _text, "reason": _text},
     "longer": {"trial_id": is_name, "config": _config, "config_hash": _text},
     "claim": {"trial_id": is_name, "epoch": _whole},
     "end": {"trial_id": is_name, "status": lambda value: value in STATUSES},
+    "repaired": {
+        "num_lost": _whole,
+        "lost": lambda value: isinstance(value, list) and all(map(_object, value)),
+        "trials": lambda value: isinstance(value, list) and all(map(is_name, value)),
+        "drivers": lambda value: _whole(value) and value <= MAX_LOST_DRIVERS,
+    },
 }
-"""What an event of a kind must bear."""
+"""The kinds of events, and what each must have."""
 
 
 def _halving(value: object) -> bool:
@@ -144,7 +153,6 @@ ALLOWED: dict[str, dict[str, Check]] = {
         "cut": _or_none(_text),
     },
     "checkpoint": {"epoch": _whole},
-    "kept": {"path": _or_none(is_inside)},
     "fault": {"change": _flat, "epoch": _whole},
     "claim": _EPOCH,
     "end": {"reason": _or_none(_text)},
@@ -162,6 +170,8 @@ def check_event(event: object) -> Event:
         raise ValueError("an event bears n, time and kind")
     if not _whole(event["n"]) or not _text(event["kind"]) or not _text(event["time"]):
         raise ValueError("n must be a whole number, time and kind text")
+    if event["kind"] not in NEEDED:
+        raise ValueError(f"'{event['kind'][:40]}' is no kind of event")
     if datetime.fromisoformat(event["time"]).tzinfo is None:
         raise ValueError("time must say its time zone")
     if "trial_id" in event and not is_name(event["trial_id"]):

@@ -12,7 +12,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import lru_cache
+from itertools import chain
 from pathlib import Path
+from shlex import quote
 from typing import Any, BinaryIO
 
 from digits_core.config import knob_named
@@ -213,15 +215,25 @@ class RunRecord:
     """Epochs that its latest start was to train for; None in records without them."""
     arrivals: list[Arrival] = field(default_factory=list)
     """Every report, in the order of arrival."""
+    num_lost: int = 0
+    """Events that repairs of a damaged record dropped, or found missing."""
+    lost_trials: set[str] = field(default_factory=set)
+    """Trials that repairs dropped whole: their names are not given again."""
 
     def apply(self, event: Event) -> None:
         """Take in one event.
 
         Raises:
-            RunError: it names a trial that no event has introduced, or lacks what its kind bears.
+            ValueError: it does not follow the event before, introduces a trial twice, or names a trial that no event
+                has introduced. Nothing is taken in then.
         """
+        self.check_place(event)
         self.num_events = int(event["n"])
         kind, time = event["kind"], datetime.fromisoformat(event["time"])
+        if kind == "repaired":
+            self.num_lost += event["num_lost"]
+            self.lost_trials |= set(event["trials"])
+            self.num_drivers += event["drivers"]
         if kind == "run":
             self.metric = event["metric"]
             self.comparison = bool(event.get("comparison"))
@@ -229,7 +241,8 @@ class RunRecord:
                 self.asha = (event["asha"][0], event["asha"][1])
             self.num_drivers += 1
             self.planned_epochs = event.get("epochs", self.planned_epochs)
-            # A new driver: whatever was under way when the last one died is not any more.
+        if kind in ("run", "repaired"):
+            # A new driver, or none: whatever was under way when the last one died is not any more.
             for trial in self.trials.values():
                 _leave_slot(trial, None)
             return
@@ -239,10 +252,7 @@ class RunRecord:
             return
         if "trial_id" not in event:
             return
-        try:
-            trial = self.trials[event["trial_id"]]
-        except KeyError:
-            raise RunError(f"{EVENTS_FILE}: event {event['n']} names an unknown trial, {event['trial_id']}") from None
+        trial = self.trials[event["trial_id"]]
         trial.known.clear()
         match kind:
             case "start":
@@ -287,6 +297,21 @@ class RunRecord:
                 trial.status, trial.stop_reason = event["status"], event.get("reason")
                 trial.finished_at = time if trial.status in ENDED else None
                 _leave_slot(trial, time)
+
+    def check_place(self, event: Event) -> None:
+        """See that an event can come next.
+
+        Raises:
+            ValueError: as `apply`.
+        """
+        if event["n"] != self.num_events + 1:
+            raise ValueError(f"event {event['n']} follows event {self.num_events}")
+        if "trial_id" not in event:
+            return
+        if event["kind"] == "trial" and event["trial_id"] in self.trials:
+            raise ValueError(f"event {event['n']} introduces trial {event['trial_id']} again")
+        if event["kind"] != "trial" and event["trial_id"] not in self.trials:
+            raise ValueError(f"event {event['n']} names an unknown trial, {event['trial_id']}")
 
     def value(self, trial: TrialRecord) -> float | None:
         """The run's metric at a trial's best epoch; None without one, or when it failed."""
@@ -353,7 +378,10 @@ class RunRecord:
         return sorted((trial for trial in self.trials.values() if trial.role == "search"), key=key)
 
     def ranked(self) -> list[TrialRecord]:
-        """All trials: each setting's first training, best setting first; under it its further seeds and retrainings."""
+        """All trials: each setting's first training, best setting first; under it its further seeds and retrainings.
+
+        Last come those whose setting or trial is not there.
+        """
         seeds: dict[str, list[TrialRecord]] = {}
         retrained: dict[str, list[TrialRecord]] = {}
         for _, trial in sorted(self.trials.items()):
@@ -365,10 +393,10 @@ class RunRecord:
         for trial in self.settings():
             for one in [trial, *seeds.pop(trial.config_hash, [])]:
                 found += [one, *retrained.pop(one.trial_id, [])]
-        # Seeds of a setting that was made longer, which they were not.
-        for one in (one for some in seeds.values() for one in some):
+        # Those of a setting that is not there: it was made longer, or a repair dropped its first training.
+        for one in chain.from_iterable(seeds.values()):
             found += [one, *retrained.pop(one.trial_id, [])]
-        return found
+        return [*found, *chain.from_iterable(retrained.values())]
 
     def winner(self) -> TrialRecord | None:
         """The first training of the best setting; None when no trial that did not fail has a score."""
@@ -414,8 +442,7 @@ class EventWriter:
             path = folder / EVENTS_FILE
             self._whole = 0
             if path.exists():
-                for event, end in _read(path):
-                    self.record.apply(event)
+                for _, end in _read(path, self.record):
                     self._whole = end
             self._file: BinaryIO = path.open("ab")
             self._file.truncate(self._whole)
@@ -428,6 +455,7 @@ class EventWriter:
         """Append one event and take it in. Values must be JSON; NaN is refused.
 
         Raises:
+            ValueError: it could not be read again.
             RunError: the disk is full, to the last of what was set aside for the record.
         """
         event: Event = {
@@ -437,6 +465,7 @@ class EventWriter:
             **values,
         }
         check_event(event)  # what could not be read again is never written
+        self.record.check_place(event)
         line = (json.dumps(event, allow_nan=False, separators=(",", ":")) + "\n").encode()
         try:
             self._append(line)
@@ -492,13 +521,19 @@ def read_record(folder: Path, run: str) -> RunRecord:
         RunError: there is no record, or a line before the last is broken.
     """
     record = RunRecord(run)
-    for event in read_events(folder):
-        record.apply(event)
+    for _ in read_events(folder, record):
+        pass
     return record
 
 
-def read_events(folder: Path) -> Iterator[Event]:
-    """The events of a run folder, in order; a last line that a crash cut short is passed over.
+def read_events(folder: Path, record: RunRecord) -> Iterator[Event]:
+    """The events of a run folder, in order, each after the record has taken it in.
+
+    A last line that a crash cut short is passed over.
+
+    Args:
+        folder: the run's.
+        record: an empty one.
 
     Raises:
         RunError: there is no record, or a line before the last is broken.
@@ -506,12 +541,12 @@ def read_events(folder: Path) -> Iterator[Event]:
     path = folder / EVENTS_FILE
     if not path.is_file():
         raise RunError(f"{folder} is no run folder: it holds no {EVENTS_FILE}")
-    for event, _ in _read(path):
+    for event, _ in _read(path, record):
         yield event
 
 
-def _read(path: Path) -> Iterator[tuple[Event, int]]:
-    """Each whole event and the offset after it."""
+def _read(path: Path, record: RunRecord) -> Iterator[tuple[Event, int]]:
+    """Each whole event, taken in, and the offset after it."""
     offset = 0
     with path.open("rb") as lines:
         for number, line in enumerate(lines, start=1):
@@ -520,6 +555,10 @@ def _read(path: Path) -> Iterator[tuple[Event, int]]:
             offset += len(line)
             try:
                 event = check_event(json.loads(line))
+                record.apply(event)
             except (ValueError, RecursionError) as error:
-                raise RunError(f"{path} line {number} is damaged: {error}") from None
+                raise RunError(
+                    f"{path} line {number} is damaged ({error}); python -m results.repair {quote(str(path.parent))} "
+                    "says what can be saved"
+                ) from None
             yield event, offset

@@ -34,6 +34,31 @@ def write_text(path: Path, text: str) -> None:
         os.fsync(out.fileno())
 
 
+def damaged_copies(path: Path) -> Iterator[Path]:
+    """What is kept beside a file of its damaged versions: NAME.damaged-1, NAME.damaged-2 and so on."""
+    number = 1
+    while (found := path.with_name(f"{path.name}.damaged-{number}")).exists():
+        yield found
+        number += 1
+
+
+def free_name(path: Path) -> Path:
+    """The name of the next damaged version of a file."""
+    return path.with_name(f"{path.name}.damaged-{len(list(damaged_copies(path))) + 1}")
+
+
+def keep_aside(path: Path) -> Path:
+    """Copy a damaged file to a name of its own beside it, on disk before the call returns; nothing is overwritten."""
+    content = path.read_bytes()
+    while True:
+        kept = free_name(path)
+        with contextlib.suppress(FileExistsError), kept.open("xb") as out:
+            out.write(content)
+            out.flush()
+            os.fsync(out.fileno())
+            return kept
+
+
 def write_table(path: Path, table: pa.Table) -> None:
     """Write a Parquet file that a reader never sees half of."""
     with replacing(path) as half:

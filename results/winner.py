@@ -1,11 +1,14 @@
 """The winner of a run in words: how it differs from the default, at which thresholds, and whether that is real."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from digits_core.config import TrainConfig
 from results.leaderboard import SHOWN, score_cells
 from results.record import RunRecord
+from results.store import BEST_FILE
+from results.tables import write_text
 from results.verdicts import Verdict
 
 
@@ -65,6 +68,16 @@ def verdict_words(record: RunRecord, verdicts: Sequence[Verdict]) -> list[str]:
         few = "too few fresh seeds" if repeated else "one training"
         lines.append(f"        {few} each: verdicts hold for these models; --replicates 3 tells settings apart")
     return lines
+
+
+def write_best(folder: Path, record: RunRecord) -> None:
+    """Write the settings of a record's winner, at the thresholds that its sweep found best."""
+    winner = record.winner()
+    assert winner is not None
+    best = TrainConfig.from_flat(winner.config)
+    if winner.optima:
+        best = TrainConfig.from_flat(swept_thresholds(winner.optima), best)
+    write_text(folder / BEST_FILE, best.to_toml())
 
 
 def swept_thresholds(optima: dict[str, Any]) -> dict[str, object]:

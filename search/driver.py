@@ -17,7 +17,7 @@ from results.record import EventWriter, RunRecord
 from results.store import write_views
 from search.cli.prepare import prepare_data
 from search.cli.remembered import choices_of, remember
-from search.cli.run_folder import check_folder, make_longer, open_folder
+from search.cli.run_folder import check_folder, is_comparison, make_longer, open_folder
 from search.cli.settings import Plan, SearchSettings, make_plan
 from search.defaults import GRACE_EPOCHS, LOOPBACK, REDUCTION_FACTOR
 from search.machine.probe import Probe
@@ -150,7 +150,6 @@ def _run(
     folder = storage.folder
     ending = Ending(settings.time_budget_s)
     try:
-        alike = settings.scheduler == "none" and settings.replicates > 1 and settings.replicate_top >= plan.trials
         events.write(
             "run",
             metric=settings.metric,
@@ -158,7 +157,7 @@ def _run(
             trials=plan.trials,
             epochs=plan.base.optim.epochs,
             resumed=resume,
-            comparison=alike,
+            comparison=is_comparison(settings, plan),
             asha=[GRACE_EPOCHS, REDUCTION_FACTOR],
             space=settings.space,
             sampler=settings.sampler,

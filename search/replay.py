@@ -39,6 +39,7 @@ class Replay:
         proposals: settings that were proposed again.
         drivers: starts of the search.
         differing: decisions and settings that the record has otherwise, in words.
+        lost: events that a repair of the record dropped.
     """
 
     reports: int = 0
@@ -46,6 +47,7 @@ class Replay:
     proposals: int = 0
     drivers: int = 0
     differing: list[str] = field(default_factory=list)
+    lost: int = 0
 
 
 def replay(folder: Path, table: Table | None = None) -> Replay:
@@ -61,7 +63,8 @@ def replay(folder: Path, table: Table | None = None) -> Replay:
     record, found = RunRecord(folder.name), Replay()
     rule: Rule | None = None
     proposer: Proposer | None = None
-    for event in read_events(folder):
+    read = RunRecord(folder.name)  # one event ahead of `record`
+    for event in read_events(folder, read):
         if event["kind"] == "run" and table is not None:
             proposer = proposer_of(folder, event, table)
         if event["kind"] == "trial" and event.get("role", "search") == "search" and proposer is not None:
@@ -87,6 +90,7 @@ def replay(folder: Path, table: Table | None = None) -> Replay:
                 f"report {one.number}, {one.trial_id} at epoch {one.epoch}: recorded {one.cut or 'goes on'}; "
                 f"replayed {cut or 'goes on'}"
             )
+    found.lost = record.num_lost
     return found
 
 
@@ -175,6 +179,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             f"start{'s' * (found.drivers != 1)} of the search: {found.stops} trials stopped, {len(found.differing)} "
             "of these differ"
         )
+        if found.lost:
+            say(f"{found.lost} events were lost to damage, and the record was repaired: scores among them are not told")
         return 1 if found.differing else 0
 
     return run_command("search.replay", show)

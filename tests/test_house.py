@@ -9,7 +9,7 @@ import pytest
 
 from digits_core import data, predict, pretrain, to_onnx
 from digits_core.config import knobs
-from results import compare, export, leaderboard, plots, report, runs
+from results import compare, export, leaderboard, plots, repair, report, runs
 from results.leaderboard import SHOWN
 from results.schema import EPOCHS, LEADERBOARD
 from search import replay, retrain, run
@@ -24,6 +24,7 @@ COMMANDS = {
     "results.plots": plots,
     "results.report": report,
     "results.runs": runs,
+    "results.repair": repair,
     "digits_core.data": data,
     "digits_core.pretrain": pretrain,
     "digits_core.predict": predict,

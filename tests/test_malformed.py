@@ -297,6 +297,8 @@ EVENTS = {
     "a score beyond number": event(kind="report", trial_id="t0000", epoch=1, val_map=BIG),
     "optima of words": event(kind="report", trial_id="t0000", epoch=1, optima={"task1_nms": "x"}),
     "a checkpoint that is a list": event(kind="checkpoint", trial_id="t0000", path=["home"]),
+    "kept nowhere": event(kind="kept", trial_id="t0000"),
+    "a kind of its own": event(kind="rumour", trial_id="t0000"),
     "kept up and out": event(kind="kept", trial_id="t0000", path="checkpoints/../../../etc"),
     "an end of its own": event(kind="end", trial_id="t0000", status="glorious"),
     "a fault of lists": event(kind="fault", trial_id="t0000", fault=[], reason="x"),
@@ -316,11 +318,14 @@ READERS = {
 @pytest.mark.parametrize("name", EVENTS)
 def test_records(name, searched, capsys):
     content = EVENTS[name]
+    number = (searched / "events.jsonl").read_bytes().count(b"\n") + 1
     with (searched / "events.jsonl").open("ab") as file:
-        file.write(content if isinstance(content, bytes) else content.encode())
+        file.write(content if isinstance(content, bytes) else content.replace('"n": 99', f'"n": {number}').encode())
     (searched / "leaderboard.parquet").unlink(missing_ok=True)
     reader = list(READERS)[list(EVENTS).index(name) % len(READERS)]
-    mistake(capsys, *READERS[reader](searched), said="events.jsonl")
+    error = mistake(capsys, *READERS[reader](searched), said="events.jsonl")
+    assert f"python -m results.repair {searched}" in error
+    assert "follows event" not in error
 
 
 def table(path, **columns):

@@ -23,7 +23,7 @@ from results.schema import ENDED
 from results.store import RUN_FILE, read_run_file, refuse_links
 from results.tables import write_text
 from search.cli.settings import Plan, SearchSettings
-from search.defaults import rungs
+from search.defaults import GRACE_EPOCHS, REDUCTION_FACTOR, rungs
 from search.storage.places import Storage
 
 MIN_FREE_BYTES = 2**30
@@ -98,6 +98,8 @@ def open_folder(
             "base_config": plan.base.to_flat(),
             "space": describe_space(plan),
             "tables": describe_tables(plan),
+            "comparison": is_comparison(settings, plan),
+            "asha": list(events.record.asha),
             "rungs": rungs(settings.scheduler, plan.base.optim.epochs, *events.record.asha),
         }
         if now != known:
@@ -177,6 +179,8 @@ def describe_run(settings: SearchSettings, plan: Plan, data: DigitData, command:
         "tables_measured_with": dict(plan.space.measured_with),
         "space": describe_space(plan),
         "seed": settings.seed,
+        "comparison": is_comparison(settings, plan),
+        "asha": [GRACE_EPOCHS, REDUCTION_FACTOR],
         "rungs": rungs(settings.scheduler, plan.base.optim.epochs),
         "data": {
             "fingerprint": data.fingerprint,
@@ -196,6 +200,11 @@ def describe_run(settings: SearchSettings, plan: Plan, data: DigitData, command:
 
 def _without_secrets(command: Any) -> list[str] | None:
     return [scrub(str(word)) for word in command] if isinstance(command, list) else None
+
+
+def is_comparison(settings: SearchSettings, plan: Plan) -> bool:
+    """Whether every setting is trained alike, to its end and as often."""
+    return settings.scheduler == "none" and settings.replicates > 1 and settings.replicate_top >= plan.trials
 
 
 def describe_space(plan: Plan) -> dict[str, Any]:

@@ -7,7 +7,6 @@ from shlex import quote
 
 from rich.console import Console
 
-from digits_core.config import TrainConfig
 from digits_core.data import LAYOUT
 from digits_core.errors import SpaceError
 from digits_core.source import DRAWN, DataSource
@@ -19,9 +18,8 @@ from results.lengths import length_words
 from results.record import RunRecord
 from results.schema import FAILED
 from results.store import BEST_FILE, leaderboard_table
-from results.tables import write_text
 from results.verdicts import confirmations, whole_board
-from results.winner import swept_thresholds, verdict_words, winner_words
+from results.winner import verdict_words, winner_words, write_best
 from search.cli.settings import Plan, SearchSettings, count_settings
 
 
@@ -45,10 +43,7 @@ def print_end(
         else:
             loud.print("no trial has a score: none came to the end of its first epoch")
     else:
-        best = TrainConfig.from_flat(winner.config)
-        if winner.optima:
-            best = TrainConfig.from_flat(swept_thresholds(winner.optima), best)
-        write_text(folder / BEST_FILE, best.to_toml())
+        write_best(folder, record)
         [row] = board[board["trial_id"] == winner.trial_id].to_dict("records")
         for line in [
             *winner_words(record, plan.probe_config(), row),

@@ -29,6 +29,7 @@ from digits_core.remote import (
 )
 from results.lock import DRIVER_FILE, UNSEEN_SECONDS, driver_at_work, driver_in, this_process
 from results.record import EVENTS_FILE, TrialRecord
+from results.tables import damaged_copies
 
 TUNE_FOLDER = "tune"
 
@@ -200,16 +201,18 @@ class Storage:
     def _compare(self, words: str) -> None:
         """See that the run folder is not behind its copy, and that nobody else drives the run."""
         self._refuse_beside(words)
-        here, there = (self.folder / EVENTS_FILE).read_bytes(), self._read(EVENTS_FILE)
+        there = self._read(EVENTS_FILE)
         there = None if there is None else there[: there.rfind(b"\n") + 1]
         if there is None:
             raise RunError(
                 f"{words}: holds no run {self.folder.name}, so its checkpoints are not there; is it mounted?"
             )
-        if not here.startswith(there):
+        # The record as it is, or as it was before a repair: the copy may be of that one.
+        here = [self.folder / EVENTS_FILE, *damaged_copies(self.folder / EVENTS_FILE)]
+        if not any(path.read_bytes().startswith(there) for path in here):
             raise RunError(
-                f"{words}: {self.folder.name} went on elsewhere, and {self.folder} knows nothing of it; move that "
-                "folder away, and --resume with --storage fetches the run"
+                f"{words}: holds events that {self.folder} does not have, since {self.folder.name} went on elsewhere "
+                "or its record was damaged here; move that folder away, and --resume with --storage fetches the run"
             )
 
     def _refuse_beside(self, words: str) -> None:

@@ -5,6 +5,7 @@ same once anchors are rounded, and knows no baselines; so this one takes its pla
 written into the record before it starts, and what is left to do is read from there.
 """
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -14,6 +15,9 @@ from results.record import RunRecord, TrialRecord
 from results.schema import ENDED
 from search.policy.further import FurtherTrials, Waiting
 from search.policy.proposals import Proposed, Proposer
+
+_NUMBERED = re.compile(r"t\d{4,9}")
+"""The id of a trial of the search."""
 
 Write = Callable[[str, str, Proposed], None]
 """Writes a new trial down: its id, its role and what it trains."""
@@ -102,7 +106,7 @@ class SettingSearcher(Searcher):
         return self._add(role, Proposed(config, coverage=None if screen is None else screen.measure(config)))
 
     def _add(self, role: str, found: Proposed) -> TrialRecord:
-        name = trial_name(len(self._record.trials))
+        name = trial_name(next_number(self._record))
         self._write(name, role, found)
         return self._record.trials[name]
 
@@ -110,6 +114,12 @@ class SettingSearcher(Searcher):
 def to_go_on(trial: TrialRecord) -> bool:
     """Whether something is left to train of a trial, if nothing runs it now."""
     return trial.status not in ENDED and not trial.done and trial.role != "retrain"
+
+
+def next_number(record: RunRecord) -> int:
+    """The number of the next trial: its id is that of no trial on record, and of none that a repair dropped."""
+    names = [*record.trials, *record.lost_trials]
+    return max([len(record.trials), *(int(name[1:]) + 1 for name in names if _NUMBERED.fullmatch(name))])
 
 
 def trial_name(number: int) -> str:

@@ -254,8 +254,7 @@ def poll(run, rows, damage):
 def judge(run, seen, damage):
     """Count what a record lost, repeated and decided otherwise."""
     record, known, cost = RunRecord("storm"), {}, 0
-    for event in read_events(run):
-        record.apply(event)
+    for event in read_events(run, record):
         if event["kind"] in ("run", "fault"):
             cost = 0
         if event["kind"] != "report":

@@ -79,11 +79,70 @@ def test_a_damaged_line_is_named(run_folder, line):
         read_record(run_folder, "demo")
 
 
+def damaged(lines, what):
+    """The lines of a record after something happened to them."""
+    found = list(lines)
+    match what:
+        case "a line twice":
+            found.insert(4, found[3])
+        case "a line gone":
+            del found[4]
+        case "two lines exchanged":
+            found[3], found[4] = found[4], found[3]
+        case "a line of another run":
+            found.insert(4, found[-1])
+        case "a kind that is none":
+            found[3] = found[3].replace('"kind":"', '"kind":"x')
+        case "a trial introduced again":
+            found.append(found[1].replace('"n":2,', f'"n":{len(found) + 1},'))
+    return found
+
+
+@pytest.mark.parametrize(
+    "what",
+    [
+        "a line twice",
+        "a line gone",
+        "two lines exchanged",
+        "a line of another run",
+        "a kind that is none",
+        "a trial introduced again",
+    ],
+)
+def test_a_record_that_is_not_whole_is_refused_and_the_sentence_names_the_repair(run_folder, what):
+    path = run_folder / EVENTS_FILE
+    path.write_text("\n".join(damaged(path.read_text().splitlines(), what)) + "\n")
+    with pytest.raises(RunError, match=r"events\.jsonl line \d+ is damaged .*; python -m results\.repair") as caught:
+        read_record(run_folder, "demo")
+    assert f"python -m results.repair {run_folder} says what can be saved" in str(caught.value)
+    with pytest.raises(RunError, match=r"python -m results\.repair"):
+        EventWriter(run_folder, "demo")
+
+
+def test_seeds_of_a_setting_that_is_not_there_keep_their_rows(run_folder):
+    record = read_record(run_folder, "demo")
+    record.trials["t0001"].role, record.trials["t0001"].config_hash = "replicate", "gone"
+    record.trials["t0004"].role, record.trials["t0004"].parent = "retrain", "t0001"
+    record.trials["t0003"].role, record.trials["t0003"].parent = "retrain", "gone"
+    assert [trial.trial_id for trial in record.ranked()] == ["t0000", "t0002", "t0001", "t0004", "t0003"]
+
+
 def test_nan_never_enters_the_record(run_folder):
     events = EventWriter(run_folder, "demo")
     with pytest.raises(ValueError, match="val_map"):
         events.write("report", trial_id="t0004", epoch=2, val_map=float("nan"))
     events.close()
+
+
+def test_an_event_of_an_unknown_trial_never_enters_the_record(run_folder):
+    events = EventWriter(run_folder, "demo")
+    with pytest.raises(ValueError, match="unknown trial, t0009"):
+        events.write("start", trial_id="t0009")
+    with pytest.raises(ValueError, match="introduces trial t0000 again"):
+        introduce(events, "t0000")
+    events.write("start", trial_id="t0004")
+    events.close()
+    assert read_record(run_folder, "demo").trials["t0004"].since is not None
 
 
 def test_a_folder_without_a_record_is_no_run(tmp_path):

@@ -13,6 +13,7 @@ from digits_core.cache import brought_here, open_data
 from digits_core.errors import RunError, UsageError
 from digits_core.remote import _file_system, open_place
 from digits_core.source import DataSource
+from results import repair
 from results.lock import driver_at_work
 from results.record import EventWriter, read_record
 from search.storage.copier import Copier
@@ -266,6 +267,28 @@ def test_a_run_that_went_on_elsewhere_is_not_overwritten(place, tmp_path):
     (tmp_path / "b" / "run").rename(tmp_path / "b" / "moved")
     Storage(tmp_path / "b" / "run", place).fetch_run()
     assert read_record(tmp_path / "b" / "run", "run").trials["t0000"].num_epochs == 2
+
+
+def test_a_repaired_record_goes_on_over_the_damaged_copy_of_it_and_gives_way_to_a_whole_one(place, tmp_path):
+    folder = tmp_path / "a" / "run"
+    begun(folder).close()
+    path = folder / "events.jsonl"
+    whole = path.read_bytes()
+    for copied, goes_on in ((whole.replace(b'"report"', b'"re\xffort"'), True), (whole, False)):
+        path.write_bytes(copied)
+        storage = Storage(folder, place)
+        storage.copy()
+        storage.leave()
+        path.write_bytes(whole.replace(b'"report"', b'"re\xffort"'))
+        assert repair.main([str(folder), "--write"]) == 0
+        if goes_on:
+            storage.try_out(resume=True)
+            storage.copy()
+            storage.leave()
+            assert storage._read("events.jsonl") == path.read_bytes()
+        else:
+            with pytest.raises(RunError, match=r"or its record was damaged here; move that folder away"):
+                Storage(folder, place).try_out(resume=True)
 
 
 def test_a_driver_that_is_dead_or_long_unseen_drives_nothing():

@@ -1,0 +1,197 @@
+"""python -m results.repair: says what a damaged record lost, and writes the rest as a record that can be read."""
+
+import argparse
+import contextlib
+import json
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from shlex import quote
+
+from digits_core.command import CommandParser, run_command, say
+from digits_core.errors import ConfigError, RunError
+from results.lock import lock_run, unlock_run
+from results.record import EVENTS_FILE
+from results.salvage import STRAY, Piece, Salvage, salvage
+from results.schema import ENDED
+from results.store import BEST_FILE, find_run, read_run_file, rebuild
+from results.tables import free_name, keep_aside, write_text
+from results.winner import write_best
+
+_EPILOG = """
+examples:
+  python -m results.repair runs/my-search            say what is damaged; change nothing
+  python -m results.repair runs/my-search --write    keep the old file beside, and write what can be saved
+
+exit codes: 0 nothing is damaged, or it is repaired; 1 something is damaged and nothing was changed; 2 a mistake in
+what was asked
+"""
+
+
+def look(folder: Path) -> Salvage:
+    """What can be saved of the record of a run, and what cannot; nothing is changed.
+
+    Raises:
+        RunError: the folder is no run.
+    """
+    try:
+        about = read_run_file(folder)
+    except RunError:  # a record says nearly all of it itself
+        about = {}
+    return salvage((folder / EVENTS_FILE).read_bytes(), folder.resolve().name, about)
+
+
+def write_repaired(folder: Path, found: Salvage) -> Path:
+    """Keep the record of a run beside, write what can be saved of it, and make its views anew.
+
+    Args:
+        folder: the run's, whose lock is held.
+        found: what `look` found there.
+
+    Returns:
+        The file that holds the record as it was.
+    """
+    path = folder / EVENTS_FILE
+    kept = keep_aside(path)
+    events = [*found.events, found.repaired(kept.name, datetime.now(UTC).isoformat(timespec="milliseconds"))]
+    write_text(path, "".join(json.dumps(event, allow_nan=False, separators=(",", ":")) + "\n" for event in events))
+    record = rebuild(folder)
+    if (folder / BEST_FILE).is_file() and record.winner() is not None:
+        with contextlib.suppress(ConfigError):  # the settings are of another version, which writes them at a resume
+            write_best(folder, record)
+    return kept
+
+
+def lost_lines(found: Salvage) -> list[str]:
+    """What is dropped, piece by piece; of trials that are gone whole, what is dropped with them in one line."""
+    lines, with_trial = [], dict[str, list[Piece]]()
+    for piece in found.lost:
+        trial_id = piece.seems.get("trial_id")
+        if trial_id in found.gone and piece.fault.startswith("names an unknown trial"):
+            with_trial.setdefault(trial_id, []).append(piece)
+        else:
+            where = f"line {piece.line}, bytes {piece.start} to {piece.end - 1}"
+            lines.append(f"{where}: {piece.words} ({piece.fault})")
+    for trial_id, pieces in with_trial.items():
+        what = f"{len(pieces)} other events" if len(pieces) > 1 else "another event"
+        lines.append(f"{_ranges([piece.line for piece in pieces])}: {what} of trial {trial_id}, whose setting is lost")
+    if found.missing:
+        what = f"{found.missing} events are" if found.missing > 1 else "one event is"
+        lines.append(f"{what} not in the file at all, by the numbers of those around")
+    if found.renumbered and not lines:
+        lines.append("nothing; but events do not bear the numbers of their places, and are numbered anew")
+    return lines
+
+
+def _ranges(numbers: list[int]) -> str:
+    """`line 3`, or `lines 3 to 5, 8`."""
+    parts: list[list[int]] = []
+    for number in numbers:
+        if parts and number == parts[-1][-1] + 1:
+            parts[-1].append(number)
+        else:
+            parts.append([number])
+    words = ", ".join(f"{part[0]} to {part[-1]}" if len(part) > 1 else str(part[0]) for part in parts)
+    return f"line{'s' * (len(numbers) > 1)} {words}"
+
+
+def affected_lines(found: Salvage) -> list[str]:
+    """What the run lacks without what is dropped."""
+    lines = []
+    if found.first is not None:
+        lines.append(
+            f"the first start of the search, which raises {found.first['metric']}, is written anew from later ones and "
+            "run.json"
+        )
+    for trial_id in found.gone:
+        lines.append(f"trial {trial_id} is gone, though its files stay; a resume may try its setting again")
+    for trial_id, trial in sorted(found.record.trials.items()):
+        mine = [piece for piece in found.lost if piece.seems.get("trial_id") == trial_id]
+        kinds = {piece.kind for piece in mine}
+        epochs = {piece.seems.get("epoch") for piece in mine if piece.kind == "report"} - trial.epochs.keys()
+        if epochs:
+            named = ", ".join(str(epoch or "?") for epoch in sorted(epochs, key=lambda one: one or 0))
+            lines.append(f"trial {trial_id} lacks the scores of epoch {named}")
+        if "end" in kinds and trial.status not in ENDED:
+            lines.append(f"trial {trial_id} counts as not ended, and a resume goes on with it")
+        if "checkpoint" in kinds and trial.status not in ENDED:
+            lines.append(f"trial {trial_id} goes on from an earlier checkpoint at a resume, or from its start")
+        if "kept" in kinds:
+            kept = f"as kept in {trial.checkpoint}" if trial.checkpoint else "as not kept"
+            lines.append(f"the model of trial {trial_id} counts {kept}")
+        if kinds & {"start", "fault", "longer", "claim", None}:
+            named = ", ".join(
+                piece.words for piece in mine if piece.kind in ("start", "fault", "longer", "claim", None)
+            )
+            lines.append(f"trial {trial_id} lacks {named}")
+    nameless = [piece for piece in found.lost if "trial_id" not in piece.seems and piece.kind not in (STRAY, "run")]
+    open_ones = [trial_id for trial_id, trial in sorted(found.record.trials.items()) if trial.status not in ENDED]
+    if (found.missing or nameless) and open_ones:
+        lines.append(f"these trials count as not ended, and a resume goes on with them: {', '.join(open_ones)}")
+    if any(piece.kind == "report" for piece in found.lost) or found.missing:
+        lines.append(
+            "early stopping does not know the scores that are lost: python -m search.replay may find differences"
+        )
+    return lines
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The flags of this command."""
+    parser = CommandParser(
+        prog="python -m results.repair",
+        description="Say what is damaged in the record of a run (events.jsonl), what would be dropped and what the run "
+        "then lacks. With --write, keep the damaged file beside and write the rest.",
+        epilog=_EPILOG,
+    )
+    parser.add_argument("run", type=Path, metavar="RUN", help="run folder")
+    parser.add_argument(
+        "--write",
+        action="store_true",
+        help="write the repaired record and its views; the old file stays as events.jsonl.damaged-N",
+    )
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command."""
+    args = build_parser().parse_args(argv)
+    return run_command("results.repair", lambda: _repair(args))
+
+
+def _repair(args: argparse.Namespace) -> int:
+    folder = find_run(args.run)
+    lock = lock_run(folder)
+    try:
+        return _report(folder, look(folder), write=args.write)
+    finally:
+        unlock_run(lock)
+
+
+def _report(folder: Path, found: Salvage, *, write: bool) -> int:
+    path = folder / EVENTS_FILE
+
+    if found.cut is not None:
+        say(f"{path} line {found.cut.line} is cut short, as a crash leaves it: the next resume cuts it off")
+    if found.sound:
+        say(f"{path} is not damaged: {len(found.events)} events of {len(found.record.trials)} trials")
+        return 0
+    kept = write_repaired(folder, found) if write else None
+    say(f"{path} is damaged; {len(found.events)} events of {len(found.record.trials)} trials can be kept")
+    say("to be dropped:" if kept is None else "dropped:")
+    for line in lost_lines(found):
+        say(f"  {line}")
+    say("affected:")
+    for line in affected_lines(found) or ["nothing that a reader of the run would miss"]:
+        say(f"  {line}")
+    if kept is None:
+        say(
+            f"nothing was changed; python -m results.repair {quote(str(folder))} --write keeps the old file as "
+            f"{free_name(path).name} and writes the rest"
+        )
+        return 1
+    say(f"wrote {path} and its views; the record as it was is {kept}")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
