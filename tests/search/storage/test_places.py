@@ -131,7 +131,7 @@ def test_a_checkpoint_is_found_on_another_node_and_goes_when_dropped(flaky, tmp_
 
 def test_an_outage_is_said_once_and_trials_wait_until_it_is_over(served, tmp_path, monkeypatch):
     app, address, client = served
-    monkeypatch.setattr("search.storage.places.places.places.copier.COPY_SECONDS", 0.1)
+    monkeypatch.setattr("search.storage.copier.COPY_SECONDS", 0.1)
     monkeypatch.setattr("digits_core.remote.PATIENCE_S", 0.5)
     begun(tmp_path / "demo3").close()
     said = []
