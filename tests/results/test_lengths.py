@@ -188,6 +188,17 @@ def test_groups_take_only_trainings_as_long_as_the_plan(tmp_path, capsys):
     assert "optim.epochs=3 against optim.epochs=6  not compared: optim.epochs 3 against 6" in capsys.readouterr().out
 
 
+def test_groups_of_shorter_trainings_only_are_no_groups(tmp_path, capsys):
+    run = Searched(tmp_path / "one", epochs=3)
+    run.trial("t0000", 0.9, epochs=3, **{EPOCHS: 3, "optim.schedule": "step"})
+    run.start(6)
+    for number in range(2):
+        run.trial(f"t000{number + 1}", 0.7, epochs=6, **{LR: 1e-3 * (number + 1), EPOCHS: 6})
+    assert compare.main([str(run.done()), "--by", "optim.schedule"]) == 2
+    said = "--by optim.schedule: all settings that trained for 6 epochs share one value of it; nothing to compare"
+    assert said in capsys.readouterr().err
+
+
 def test_the_seeds_of_a_setting_made_longer_stay_on_the_board(tmp_path):
     run = Searched(tmp_path / "orphans", epochs=3)
     run.trial("t0000", 0.9, epochs=3, **{LR: 1e-3, EPOCHS: 3})
