@@ -311,8 +311,8 @@ def _groups(board: Board, field: str) -> list[Verdict]:
     """All pairs of values of one knob, each with the settings that have it."""
     record = board.record
     leads = [lead for lead in record.settings() if lead.status == "finished" and board.measured([lead])]
-    if field not in LENGTH_KNOBS:
-        leads = [lead for lead in leads if lead.trial_id not in record.short()]
+    short = set() if field in LENGTH_KNOBS else record.short()
+    leads = [lead for lead in leads if lead.trial_id not in short]
     known = [*varying_knobs(list(record.trials.values())), "baseline", "space"]
     if field not in known:
         raise UsageError(f"--by {printable(field)}: no such field varies in this run{did_you_mean(field, known)}")
@@ -326,9 +326,8 @@ def _groups(board: Board, field: str) -> list[Verdict]:
             groups.setdefault(f"{field}={value}", []).append(lead)
         models.add(model)
     if len(groups) < 2:
-        raise UsageError(
-            f"--by {field}: all settings that trained to their end share one value of it; nothing to compare"
-        )
+        end = f"for {record.epochs_now()} epochs" if short else "to their end"
+        raise UsageError(f"--by {field}: all settings that trained {end} share one value of it; nothing to compare")
     if len(groups) > MAX_GROUPS:
         raise UsageError(
             f"--by {field}: takes {len(groups)} values here, more than {MAX_GROUPS}; groups are for knobs of few values"

@@ -60,8 +60,8 @@ def run_of(trial: TrialRecord) -> str:
 
 
 def length_words(record: RunRecord) -> list[str]:
-    """Which settings are ranked last because the run now trains for longer, as lines."""
-    short = record.short()
+    """Which settings are not compared with the others because the run now trains for longer, as lines."""
+    short, place = record.short(), "ranked after the others and " if record.behind() else ""
     groups: dict[int, list[str]] = {}
     for lead in record.settings():
         if lead.trial_id in short and record.value(lead) is not None:
@@ -70,7 +70,7 @@ def length_words(record: RunRecord) -> list[str]:
     for epochs, names in sorted(groups.items(), reverse=True):
         more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
         lines.append(
-            f"{', '.join(sorted(names)[:MOST_NAMED])}{more}: trained for {epochs} epoch{'s' * (epochs != 1)}, the run "
-            f"now trains for {record.epochs_now()}; ranked after the others and not compared with them"
+            f"{', '.join(sorted(names)[:MOST_NAMED])}{more}: planned for {epochs} epoch{'s' * (epochs != 1)}, the run "
+            f"now trains for {record.epochs_now()}; {place}not compared with {'them' if place else 'longer ones'}"
         )
     return lines

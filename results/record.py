@@ -359,20 +359,30 @@ class RunRecord:
             and (run_of(trial), trial.space) not in varied
         }
 
+    def behind(self) -> set[str]:
+        """The same trials, once a training as long as the run trains for now has ended: they rank after the others."""
+        short = self.short()
+        whole = short and any(
+            trial.role == "search" and trial.status == "finished" and self.value(trial) is not None
+            for trial in self.trials.values()
+            if trial.trial_id not in short
+        )
+        return short if whole else set()
+
     def settings(self) -> list[TrialRecord]:
         """The first training of every setting, best first.
 
-        Those that trained for fewer epochs than the run does now come after the others. Replicated settings come
+        Those that are behind with their epochs come after the others. Replicated settings come
         first, by the mean of their replicates; the rest by their one training. Of equals the cheaper leads, then the
         earlier. Those that failed come after all others, without a score last.
         """
-        seeds, short = self.fresh_seeds(), self.short()
+        seeds, behind = self.fresh_seeds(), self.behind()
 
         def key(trial: TrialRecord) -> tuple[bool, bool, bool, bool, float, float, str]:
             best = trial.best(self.metric)
             mean = self._replicate_mean(seeds.get(trial.config_hash, []))
             score = mean if mean is not None else None if best is None else float(best[self.metric])
-            rank = score is None, trial.trial_id in short, mean is None
+            rank = score is None, trial.trial_id in behind, mean is None
             return trial.status in FAILED, *rank, -(score or 0.0), trial.train_seconds, trial.trial_id
 
         return sorted((trial for trial in self.trials.values() if trial.role == "search"), key=key)

@@ -179,8 +179,8 @@ class Progress:
     def _leads(self, record: RunRecord) -> list[TrialRecord]:
         """The settings with a score, best first, shorter trainings last; only the board puts further seeds first."""
         scored = [one for one in record.settings() if record.value(one) is not None]
-        short = record.short()
-        return sorted(scored, key=lambda one: (one.trial_id in short, -(record.standing(one) or 0.0)))
+        behind = record.behind()
+        return sorted(scored, key=lambda one: (one.trial_id in behind, -(record.standing(one) or 0.0)))
 
     def _best(self, record: RunRecord) -> str:
         leads = self._leads(record)

@@ -80,6 +80,18 @@ def test_replicated_shorter_settings_come_after_longer_ones_too(tmp_path):
     assert read_record_of(run.done()).winner().trial_id == "t0002"
 
 
+def test_a_longer_training_leads_only_once_one_has_ended(tmp_path):
+    run = Searched(tmp_path / "begun", epochs=3)
+    run.trial("t0000", 0.9, epochs=3, **{LR: 1e-3, EPOCHS: 3})
+    run.start(6)
+    run.trial("t0001", 0.5, epochs=1, status="interrupted", **{LR: 2e-3, EPOCHS: 6})
+    record = read_record_of(run.done())
+    assert record.winner().trial_id == "t0000"
+    assert length_words(record) == [
+        "t0000: planned for 3 epochs, the run now trains for 6; not compared with longer ones"
+    ]
+
+
 def test_a_tie_never_joins_unequal_trainings(tmp_path):
     run = Searched(tmp_path / "ties", epochs=3)
     run.trial("t0000", 0.7, epochs=3, **{LR: 1e-3, EPOCHS: 3})
@@ -149,7 +161,7 @@ def test_trials_of_two_spaces_with_unequal_images_an_epoch_are_not_compared(tmp_
 
 
 def test_the_board_says_which_settings_are_ranked_last_for_their_length(unequal, capsys):
-    words = "t0000, t0001: trained for 3 epochs, the run now trains for 6"
+    words = "t0000, t0001: planned for 3 epochs, the run now trains for 6"
     assert [line.startswith(words) for line in length_words(read_record_of(unequal))] == [True]
     for command in (leaderboard, compare):
         assert command.main([str(unequal)]) == 0
@@ -186,6 +198,17 @@ def test_groups_take_only_trainings_as_long_as_the_plan(tmp_path, capsys):
     assert "cannot be told apart" in out
     assert compare.main([str(run.folder), "--by", EPOCHS]) == 0
     assert "optim.epochs=3 against optim.epochs=6  not compared: optim.epochs 3 against 6" in capsys.readouterr().out
+
+
+def test_groups_of_shorter_trainings_only_are_no_groups(tmp_path, capsys):
+    run = Searched(tmp_path / "one", epochs=3)
+    run.trial("t0000", 0.9, epochs=3, **{EPOCHS: 3, "optim.schedule": "step"})
+    run.start(6)
+    for number in range(2):
+        run.trial(f"t000{number + 1}", 0.7, epochs=6, **{LR: 1e-3 * (number + 1), EPOCHS: 6})
+    assert compare.main([str(run.done()), "--by", "optim.schedule"]) == 2
+    said = "--by optim.schedule: all settings that trained for 6 epochs share one value of it; nothing to compare"
+    assert said in capsys.readouterr().err
 
 
 def test_the_seeds_of_a_setting_made_longer_stay_on_the_board(tmp_path):
