@@ -185,8 +185,8 @@ class Storage:
         here = [self.folder / EVENTS_FILE, *damaged_copies(self.folder / EVENTS_FILE)]
         if not any(path.read_bytes().startswith(there) for path in here):
             raise RunError(
-                f"{words}: holds events that {self.folder} does not have, since {self.folder.name} went on elsewhere or "
-                "its record was damaged here; move that folder away, and --resume with --storage fetches the run"
+                f"{words}: holds events that {self.folder} does not have, since {self.folder.name} went on elsewhere "
+                "or its record was damaged here; move that folder away, and --resume with --storage fetches the run"
             )
 
     def _refuse_beside(self, words: str) -> None:

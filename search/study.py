@@ -4,7 +4,7 @@ import contextlib
 import json
 import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,9 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
 from digits_core.errors import RunError, UserError, printable
-from results.record import FULL, RunRecord, TrialRecord
+from results.record import EVENTS_FILE, FULL, RunRecord, TrialRecord
 from results.schema import ENDED
+from results.tables import keep_aside, replacing
 from search.sampler import TRIAL_ATTR, build_sampler
 from search.settings import Plan, SearchSettings
 from spaces.registry import Space
@@ -41,8 +42,12 @@ class NoLock:
         """Nothing to give back."""
 
 
+class DamagedJournalError(Exception):
+    """A line of the journal is none of Optuna's."""
+
+
 class Journal(JournalFileBackend):
-    """Optuna's journal, whole lines alone in it."""
+    """Optuna's journal, with whole lines only."""
 
     def __init__(self, path: Path, make_room: Callable[[], None]) -> None:
         """Open the journal; a line cut short by a crash is cut off.
@@ -52,7 +57,7 @@ class Journal(JournalFileBackend):
             make_room: called when the disk is full, before the second try.
 
         Raises:
-            RunError: a line before the last is damaged.
+            DamagedJournalError: a line before the last is damaged.
         """
         self._path, self._make_room = path, make_room
         if path.exists():
@@ -64,7 +69,7 @@ class Journal(JournalFileBackend):
                     try:
                         json.loads(line)
                     except (ValueError, RecursionError) as error:
-                        raise RunError(f"{path} line {number} is damaged: {error}") from None
+                        raise DamagedJournalError(f"line {number}: {error}") from None
                     whole += len(line)
             os.truncate(path, whole)
         super().__init__(str(path), lock_obj=NoLock())  # type: ignore[arg-type]
@@ -87,31 +92,97 @@ class Journal(JournalFileBackend):
 
 
 def open_study(
-    folder: Path, settings: SearchSettings, plan: Plan, *, drivers: int, make_room: Callable[[], None] = lambda: None
+    folder: Path,
+    settings: SearchSettings,
+    plan: Plan,
+    *,
+    drivers: int,
+    make_room: Callable[[], None] = lambda: None,
+    record: RunRecord | None = None,
+    say: Callable[[str], None] = lambda text: None,
 ) -> optuna.Study:
     """The study of a run, with its sampler.
 
     Where the space has changed so that Optuna cannot go on with the study, a new one begins with all that the old one
-    knows and the new space can hold.
+    knows and the new space can hold. Where the journal is damaged or gone, it is made anew from the record.
+
+    Args:
+        folder: the run's.
+        settings: what was asked.
+        plan: the same, resolved.
+        drivers: starts of the search, this one included.
+        make_room: called when the disk is full, before the second try.
+        record: of the run; None makes no journal anew.
+        say: tells the person at the terminal that it was.
 
     Raises:
-        RunError: the journal is damaged.
+        RunError: the journal is damaged, and there is no record.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
+    path = folder / STUDY_FILE
     try:
-        return _open(folder, settings, plan, drivers, make_room)
-    except UserError:
+        study = _open(folder, settings, plan, drivers, make_room)
+    except (UserError, OSError):
         raise
     except Exception as error:  # Optuna takes each line for one of its own
-        raise RunError(f"{folder / STUDY_FILE} is damaged ({type(error).__name__}: {printable(str(error))})") from None
+        reason = str(error) if isinstance(error, DamagedJournalError) else f"{type(error).__name__}: {error}"
+        words = f"{path} is damaged ({printable(reason)})"
+        if record is None:
+            raise RunError(words) from None
+        say(f"{words}: it is made anew from {EVENTS_FILE}, and the old one is {keep_aside(path)}")
+    else:
+        if record is None or study.get_trials(deepcopy=False) or not _drawn(record):
+            return study
+        say(f"{path} lacks the trials of {EVENTS_FILE}: it is made anew from there")
+    _write_anew(path, settings, plan, record)
+    return _open(folder, settings, plan, drivers, make_room)
+
+
+def _drawn(record: RunRecord) -> list[TrialRecord]:
+    """The trials that Optuna drew, in its order."""
+    drawn = [trial for trial in record.trials.values() if trial.role == "search" and trial.params]
+    return sorted(drawn, key=lambda trial: trial.optuna_number or 0)
+
+
+def _write_anew(path: Path, settings: SearchSettings, plan: Plan, record: RunRecord) -> None:
+    """Write a journal that holds what the record says of trials, as far as the space can hold their parameters."""
+    distributions = drawn_distributions(plan.space)
+    with replacing(path) as half:
+        half.unlink(missing_ok=True)
+        study = optuna.create_study(study_name=settings.name, storage=_storage(half), direction="maximize")
+        for trial in _drawn(record):
+            held = held_by(trial.params, distributions)
+            if not held:
+                continue
+            scores = {epoch: one[record.metric] for epoch, one in sorted(trial.epochs.items())}
+            scores = {epoch: float(score) for epoch, score in scores.items() if score is not None}
+            state, value = state_of(trial) if trial.status in ENDED else TrialState.RUNNING, record.value(trial)
+            if state == TrialState.COMPLETE and value is None:
+                state = TrialState.FAIL
+            if state == TrialState.PRUNED:  # as Optuna itself says it
+                value = next(reversed(scores.values()), None)
+            study.add_trial(
+                optuna.trial.create_trial(
+                    state=state,
+                    value=value if state in (TrialState.COMPLETE, TrialState.PRUNED) else None,
+                    params=held,
+                    distributions={name: distributions[name] for name in held},
+                    intermediate_values=scores,
+                    user_attrs={TRIAL_ATTR: trial.trial_id},
+                )
+            )
+
+
+def _storage(path: Path, make_room: Callable[[], None] = lambda: None) -> JournalStorage:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        return JournalStorage(Journal(path, make_room))
 
 
 def _open(
     folder: Path, settings: SearchSettings, plan: Plan, drivers: int, make_room: Callable[[], None]
 ) -> optuna.Study:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        storage = JournalStorage(Journal(folder / STUDY_FILE, make_room))
+    storage = _storage(folder / STUDY_FILE, make_room)
 
     def make(name: str) -> optuna.Study:
         return optuna.create_study(
@@ -165,14 +236,7 @@ def fits(trial: FrozenTrial, distributions: dict[str, BaseDistribution]) -> bool
 
 def what_fits(trial: FrozenTrial, distributions: dict[str, BaseDistribution]) -> FrozenTrial | None:
     """A trial with the parameters that other distributions hold too; None without any."""
-
-    def holds(name: str, value: Any) -> bool:
-        try:
-            return distributions[name]._contains(distributions[name].to_internal_repr(value))
-        except (KeyError, ValueError, TypeError):
-            return False
-
-    params = {name: value for name, value in trial.params.items() if holds(name, value)}
+    params = held_by(trial.params, distributions)
     if not params:
         return None
     return optuna.trial.create_trial(
@@ -183,6 +247,18 @@ def what_fits(trial: FrozenTrial, distributions: dict[str, BaseDistribution]) ->
         intermediate_values=trial.intermediate_values,
         user_attrs=trial.user_attrs,
     )
+
+
+def held_by(params: Mapping[str, Any], distributions: dict[str, BaseDistribution]) -> dict[str, Any]:
+    """Those parameters whose values are among what distributions draw."""
+
+    def holds(name: str, value: Any) -> bool:
+        try:
+            return distributions[name]._contains(distributions[name].to_internal_repr(value))
+        except (KeyError, ValueError, TypeError):
+            return False
+
+    return {name: value for name, value in params.items() if holds(name, value)}
 
 
 def open_trial(study: optuna.Study, trial_id: str) -> optuna.Trial | None:

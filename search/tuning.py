@@ -85,8 +85,9 @@ def fit(
     Raises:
         SpaceError: a space drew a setting that cannot be.
     """
-    study = open_study(folder, settings, plan, drivers=events.record.num_drivers, make_room=events.release)
-    broken, driver = False, f"{events.record.num_drivers:03d}"
+    record, drivers = events.record, events.record.num_drivers
+    study = open_study(folder, settings, plan, drivers=drivers, make_room=events.release, record=record, say=say)
+    broken, driver = False, f"{drivers:03d}"
 
     def why() -> str | None:
         return "interrupted" if broken else ending()
@@ -108,7 +109,6 @@ def fit(
     )
     settle(events.record, study, recorder)
     storage.sweep({trial.saved for trial in events.record.trials.values() if trial.saved is not None})
-    record = events.record
     searched = [trial for trial in record.trials.values() if trial.role == "search"]
     further = FurtherTrials(
         record, replicates=settings.replicates, top=settings.replicate_top, confirm=settings.confirm
