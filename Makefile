@@ -8,7 +8,7 @@ STAMP := $(VENV)/.installed
 ARGS ?= --space anchors
 
 .DEFAULT_GOAL := help
-.PHONY: help env search test test-more check docs bench chaos lock clean
+.PHONY: help env search test test-more browser matrix check docs bench chaos lock clean
 
 help: ## Print what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
@@ -29,26 +29,34 @@ $(STAMP): requirements.lock pyproject.toml
 		test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet uv; uv=$(BIN)/uv; \
 	fi; \
 	echo "installing pinned packages into $(VENV) (about 6 GB with CUDA, and compiling them; once)"; \
-	VIRTUAL_ENV=$(abspath $(VENV)) $$uv pip install --quiet --compile-bytecode --require-hashes --python $(BIN)/python -r requirements.lock && \
-	VIRTUAL_ENV=$(abspath $(VENV)) $$uv pip install --quiet --no-deps --no-build-isolation --python $(BIN)/python -e .
+	VIRTUAL_ENV="$(CURDIR)/$(VENV)" $$uv pip install --quiet --compile-bytecode --require-hashes --python $(BIN)/python -r requirements.lock && \
+	VIRTUAL_ENV="$(CURDIR)/$(VENV)" $$uv pip install --quiet --no-deps --no-build-isolation --python $(BIN)/python -e .
 	@touch $@
 
 search: $(STAMP) ## Search: make search ARGS="--space lr_schedules --data FOLDER"
 	@$(BIN)/python -m search.run $(ARGS)
 
-# Tests that start Ray mostly wait for processes to come up: the others run beside them.
-RAY_TESTS := .pytest-ray.log
+# Two test processes beside each other: those that start Ray mostly wait for processes to come up. $(call beside,A,B)
+# runs both; the first is printed once the second is done. Logs go to a folder of their own: two runs may overlap.
+PLAIN := not ray and not slow and not gpu and not browser and not tools and not site and not package
+PYTEST := $(BIN)/python -m pytest -p no:cacheprovider
+beside = log=$$(mktemp); $(PYTEST) $(1) >"$$log" 2>&1 & first=$$!; $(PYTEST) $(2); second=$$?; \
+	wait $$first; first=$$?; cat "$$log"; rm -f "$$log"; test $$first -eq 0 && test $$second -eq 0
 test: $(STAMP) ## Run the tests: make test ARGS="tests/spaces -k grid"
 ifeq ($(origin ARGS),command line)
 	@$(BIN)/python -m pytest $(ARGS)
 else
-	@$(BIN)/python -m pytest -p no:cacheprovider -m "ray and not slow" >$(RAY_TESTS) 2>&1 & ray=$$!; \
-	$(BIN)/python -m pytest -m "not ray and not slow and not gpu and not browser and not tools and not site"; plain=$$?; \
-	wait $$ray; ray=$$?; cat $(RAY_TESTS); rm -f $(RAY_TESTS); test $$plain -eq 0 && test $$ray -eq 0
+	@$(call beside,-m "ray and not slow",-m "$(PLAIN)")
 endif
 
-test-more: $(STAMP) ## Run the tests that take a browser, servers, a notebook and the documentation site
-	@$(BIN)/python -m pytest -p no:cacheprovider -m "browser or tools or site" tests/pages tests/tools tests/site
+test-more: $(STAMP) ## Run the slow tests, and those of pages, servers, a notebook, the documentation site and a wheel
+	@$(call beside,-m slow,-m "browser or tools or site or package" tests/pages tests/tools tests/site tests/test_package.py)
+
+browser: ## Install Chromium for the browser tests where there is none (by apt-get; with sudo if you are not root)
+	@$(PYTHON) tests/browser.py
+
+matrix: $(STAMP) ## Run all tests as other machines would: make matrix ARGS="--rounds 1 sse 3.13" (hours without ARGS)
+	@tests/matrix.sh $(if $(filter command,$(origin ARGS)),$(ARGS))
 
 docs: $(STAMP) ## Build the documentation as a site in site/
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet --site-dir site

@@ -31,6 +31,10 @@ IMAGES = {"a": 96, "b": 24, "c": 72}
 EPOCHS = 2
 PER_SIDE = 3
 SCORES = ("map", "number_accuracy")
+VALID = DataSource().drawn_valid
+"""Images that every training is scored on."""
+MANY = 10**9
+"""Images, so many that they are no luck."""
 
 
 def train_once(name: str, number: int, folder: str) -> str:
@@ -75,19 +79,19 @@ Trainings = tuple[np.ndarray, np.ndarray]
 def compare(first: Trainings, second: Trainings, others: list[Trainings]) -> Difference:
     """The product's own comparison of two settings; `others` are further replicated settings of the run."""
     variance, freedom = pooled_variance([first[0], second[0], *(one[0] for one in others)])
-    return setting_difference(first[0], second[0], first[1], second[1], variance, freedom)
+    return setting_difference(first[0], second[0], first[1], second[1], VALID, variance, freedom)
 
 
 def seeds_alone(first: Trainings, second: Trainings, others: list[Trainings]) -> Difference:
     """The same without the image part: a t-test on the scores."""
     nothing = np.zeros((1, 2))
     variance, freedom = pooled_variance([first[0], second[0]])
-    return setting_difference(first[0], second[0], nothing, nothing, variance, freedom)
+    return setting_difference(first[0], second[0], nothing, nothing, MANY, variance, freedom)
 
 
 def one_each(first: Trainings, second: Trainings, others: list[Trainings]) -> Difference:
     """What must not be done: two single trainings, judged as models, read as settings."""
-    return model_difference(first[0][0], second[0][0], first[1][0], second[1][0])
+    return model_difference(first[0][0], second[0][0], first[1][0], second[1][0], VALID)
 
 
 def pick(trainings: Trainings, rows: np.ndarray) -> Trainings:

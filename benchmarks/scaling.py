@@ -38,13 +38,16 @@ from results.leaderboard import read_leaderboard
 from results.matches import StoredMatches, write_matches
 from results.record import EventWriter, read_record
 from results.store import leaderboard_table, write_views
-from search.progress import Progress
-from search.recorder import Recorder
-from search.sampler import SettingSearcher
-from search.scheduler import RuleScheduler, build_rule
-from search.settings import SearchSettings, make_plan
-from search.storage import Storage
-from search.study import open_study
+from search.cli.settings import SearchSettings, make_plan
+from search.monitor.progress import Progress
+from search.policy.further import FurtherTrials
+from search.policy.history import StudyView
+from search.policy.proposals import Proposer
+from search.policy.stopping import build_rule
+from search.storage.places import Storage
+from search.tune.recorder import Recorder
+from search.tune.scheduler import RuleScheduler
+from search.tune.searcher import SettingSearcher
 
 EPOCH_SECONDS = 60.0
 
@@ -119,7 +122,6 @@ def simulate(folder: Path, *, trials: int, epochs: int, slots: int, images: int,
     (folder / "run.json").write_text(json.dumps({"name": folder.name, "settings": settings.to_json()}))
     events = EventWriter(folder, folder.name)
     events.write("run", metric="val_map", scheduler=scheduler, trials=trials, epochs=epochs, resumed=False)
-    study = open_study(folder, settings, plan, drivers=1)
     rules = RuleScheduler(build_rule(scheduler, epochs, events.record), "val_map")
     storage = Storage(folder)
     with (folder / "terminal.txt").open("w") as terminal:
@@ -135,12 +137,16 @@ def simulate(folder: Path, *, trials: int, epochs: int, slots: int, images: int,
 
         recorder = Recorder(
             folder, events, storage, space="lr_schedules", keep=5, hold=5, max_failures=3, cuts=rules.cuts,
-            ending=lambda: None, watcher=watch,
+            ending=lambda: None, watcher=watch, followers=(StudyView(folder, plan.space).follow,),
         )  # fmt: skip
         searcher = SettingSearcher(
-            plan.space, plan.base, study, metric="val_map", num_trials=trials, sampler=sampler, payload={},
-            on_propose=recorder.propose,
-        )  # fmt: skip
+            events.record,
+            Proposer(plan.space, plan.base, sampler=sampler, seed=0, num_trials=trials),
+            FurtherTrials(events.record, replicates=1, top=0, confirm=0),
+            metric="val_map",
+            write=recorder.add,
+            start=lambda trial: {"starts": 0, "resume_from": None},
+        )
         began = time.perf_counter()
         marks = run(searcher, rules, recorder, events, folder, example, costs, slots, epochs)
         recorder.finish()
@@ -252,7 +258,7 @@ def measure(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
     def reopen() -> None:
         events = EventWriter(folder, folder.name)
         build_rule(settings.scheduler, args.epochs, events.record)
-        open_study(folder, settings, plan, drivers=1)
+        StudyView(folder, plan.space).follow(events.record)
         events.close()
 
     return {
@@ -282,14 +288,14 @@ def formula_trial(params: dict[str, Any]) -> None:
 
 def through_ray(folder: Path, trials: int, epochs: int, slots: int) -> dict[str, Any]:
     """Seconds from the first report to the last, over the reports: Ray's loop is the only one at work."""
-    import search.tuning
+    import search.tune.tuning
     from digits_core.cache import open_data
     from digits_core.source import DataSource
-    from search.cluster import connected, free_port, prepare_environment
-    from search.slots import plan_slots
+    from search.tune.cluster import connected, free_port, prepare_environment
+    from search.tune.slots import plan_slots
 
     prepare_environment(joins=False)
-    search.tuning.run_trial = formula_trial
+    search.tune.tuning.run_trial = formula_trial
     settings = SearchSettings(
         space="lr_schedules", name=folder.name, out=str(folder.parent), trials=trials, epochs=epochs, scheduler="none"
     )
@@ -305,7 +311,7 @@ def through_ray(folder: Path, trials: int, epochs: int, slots: int) -> dict[str,
             marks.append({"trials": len(record.trials), "memory_bytes": memory()})
 
     with connected(None, port=free_port(None), machine={"CPU": slots, "GPU": 0}) as cluster:
-        search.tuning.fit(
+        search.tune.tuning.fit(
             settings, plan, open_data(DataSource()), folder, events, plan_slots(list(cluster.nodes.values())),
             watch, lambda: None, say=print, storage=Storage(folder), waits=lambda: False,
         )  # fmt: skip

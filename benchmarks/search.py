@@ -33,9 +33,9 @@ from numpy.typing import NDArray
 from optuna.trial import TrialState
 from scipy.stats import spearmanr
 
-from search.sampler import TRIAL_ATTR, build_sampler, startup_trials
-from search.scheduler import Asha, Median, NoStopping, Rule
-from search.settings import SearchSettings, make_plan
+from search.cli.settings import SearchSettings, make_plan
+from search.policy.proposals import build_sampler, startup_trials
+from search.policy.stopping import Asha, Median, NoStopping, Rule
 
 BANK = Path(__file__).with_name("bank.parquet")
 SPACE = "anchors,lr_schedules"
@@ -80,22 +80,18 @@ def make_bank(run: Path, target: Path) -> None:
     import pandas as pd
 
     from results.store import read_record_of
-    from search.study import STUDY_FILE
 
-    storage = optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(run / STUDY_FILE)))
-    study = optuna.load_study(study_name=None, storage=storage)
-    drawn = {trial.user_attrs.get(TRIAL_ATTR): trial.params for trial in study.trials}
     record = read_record_of(run)
     rows = [
         {
             "trial_id": trial.trial_id,
-            **{name: drawn[trial.trial_id].get(name) for name in PARAMS},
+            **{name: trial.params.get(name) for name in PARAMS},
             "coverage": trial.coverage["mean_iou"],
             "epoch": epoch["epoch"],
             **{name: epoch[name] for name in ("train_loss", "val_loss", "val_map", "val_number_accuracy")},
         }
         for trial in record.trials.values()
-        if trial.status == "finished" and trial.trial_id in drawn
+        if trial.status == "finished" and trial.params
         for epoch in trial.epochs.values()
     ]
     pd.DataFrame(rows).to_parquet(target, index=False, compression="zstd")

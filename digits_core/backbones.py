@@ -16,7 +16,7 @@ from torchvision.models.detection.rpn import RPNHead
 from torchvision.ops.misc import FrozenBatchNorm2d
 
 from digits_core.config import ModelConfig
-from digits_core.errors import WeightsError
+from digits_core.errors import WeightsError, reason_of
 
 TINY_WIDTHS = (16, 32, 64, 128, 128)
 TINY_FPN_WIDTH = 64
@@ -84,8 +84,8 @@ def download(call: Callable[[], Any], what: str) -> Any:
             raise
         folder = Path(torch.hub.get_dir()) / "checkpoints"
         raise WeightsError(
-            f"{what} cannot be downloaded ({error}); lay the file into {folder}, give a checkpoint folder with "
-            "--set model.weights=PATH, or start from nothing with --set model.weights=none"
+            f"{what} cannot be downloaded ({reason_of(error)}); lay the file into {folder}, give a checkpoint folder "
+            "with --set model.weights=PATH, or start from nothing with --set model.weights=none"
         ) from None
 
 

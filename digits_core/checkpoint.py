@@ -5,36 +5,18 @@ A folder holds `model.safetensors`, `config.json` and `classes.json`; one that t
 """
 
 import json
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from digits_core.checkpoint_state import TrainingState, load_state
 from digits_core.config import TrainConfig
 from digits_core.errors import WeightsError, printable
 from digits_core.files import CLASSES_FILE, CONFIG_FILE, MODEL_FILE, STATE_FILE, TRAINING_FILE, read_text
 from digits_core.labels import DIGITS, Categories
-
-
-@dataclass(frozen=True, slots=True)
-class TrainingState:
-    """What is needed to go on beside weights and optimiser; random states follow from seed and epoch.
-
-    Attributes:
-        epoch: epochs done.
-        step: optimiser steps done.
-        best_epoch: epoch of the best score so far, by the search's metric; 0 before the first.
-        best_value: that score; None before the first.
-    """
-
-    epoch: int
-    step: int
-    best_epoch: int
-    best_value: float | None
 
 
 def save_model(
@@ -114,18 +96,6 @@ def no_checkpoint(folder: Path) -> str:
     return f"{name}: is no checkpoint, a folder with {MODEL_FILE} and {CONFIG_FILE}{more}"
 
 
-def is_whole(folder: Path) -> bool:
-    """Whether training can go on from a checkpoint: every file is there, and as long as its header says."""
-    try:
-        load_state(folder)
-        for file in (MODEL_FILE, TRAINING_FILE):
-            with safe_open(folder / file, framework="pt"):
-                pass
-    except (WeightsError, SafetensorError, OSError):
-        return False
-    return True
-
-
 def load_categories(folder: Path) -> Categories:
     """What the labels of a checkpoint mean; the digits where it does not say.
 
@@ -178,21 +148,3 @@ def load_training(folder: Path, model: nn.Module, optimizer: torch.optim.Optimiz
         moved = torch.empty_like(parameter, dtype=tensor.dtype).copy_(tensor) if tensor.ndim else tensor
         optimizer.state[parameter][slot] = moved.to(parameter.device)
     return load_state(folder)
-
-
-def load_state(folder: Path) -> TrainingState:
-    """Where the training of a checkpoint stood.
-
-    Raises:
-        WeightsError: the state is missing or damaged.
-    """
-    try:
-        values: dict[str, Any] = json.loads(read_text(folder / STATE_FILE))
-        return TrainingState(
-            epoch=int(values["epoch"]),
-            step=int(values["step"]),
-            best_epoch=int(values["best_epoch"]),
-            best_value=None if values["best_value"] is None else float(values["best_value"]),
-        )
-    except (OSError, ValueError, KeyError, TypeError, RecursionError, OverflowError) as error:
-        raise WeightsError(f"{folder / STATE_FILE} is damaged: {error}") from None

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-from digits_core.errors import UserError, printable
+from digits_core.errors import UserError, printable, refuse_credentials
 
 MOST_LETTERS = 500
 """Of a mistake that is quoted back."""
@@ -35,7 +35,7 @@ class _Version(argparse.Action):
 
     def __call__(self, parser: argparse.ArgumentParser, *unused: Any) -> NoReturn:
         others = ", ".join(f"{name} {version_of(name)}" for name in PACKAGES)
-        print(f"digit-search {version_of('digit-search')} (Python {platform.python_version()}, {others})")
+        say(f"digit-search {version_of('digit-search')} (Python {platform.python_version()}, {others})")
         parser.exit(0)
 
 
@@ -47,10 +47,24 @@ class CommandParser(argparse.ArgumentParser):
         super().__init__(formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False, **settings)
         self.add_argument("--version", action=_Version, nargs=0, help="print the versions of what runs, and end")
 
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """As argparse, once no argument holds credentials: they would be repeated, and stored with the command."""
+        flag = ""
+        for one in sys.argv[1:] if args is None else args:
+            name, equals, value = one.partition("=") if one.startswith("-") else (flag, "=", one)
+            if equals:
+                try:
+                    refuse_credentials(name or "an argument", value)
+                except UserError as error:
+                    self.error(str(error))
+            flag = "" if equals else name
+        return super().parse_known_args(args, namespace)
+
     def error(self, message: str) -> NoReturn:
         """Say what is wrong and where help is."""
+        message = printable(message)
         message = message if len(message) <= MOST_LETTERS else message[:MOST_LETTERS] + "..."
-        self.exit(2, f"{self.prog.removeprefix('python -m ')}: {printable(message)}; --help lists every flag\n")
+        self.exit(2, f"{self.prog.removeprefix('python -m ')}: {message}; --help lists every flag\n")
 
 
 def at_least(low: int) -> Callable[[str], int]:
@@ -83,6 +97,16 @@ def number_where(holds: Callable[[float], bool], words: str) -> Callable[[str], 
     return parse
 
 
+def say(line: str = "", *, error: bool = False) -> None:
+    """Print one line; of what it quotes nothing is obeyed. No command prints in another way, tables apart.
+
+    Args:
+        line: the text.
+        error: print on the standard error.
+    """
+    print(printable(line), file=sys.stderr if error else sys.stdout, flush=True)
+
+
 def refusal(error: OSError) -> str | None:
     """What the system refuses to a user, in a sentence; None of an error that a user cannot mend."""
     place = error.filename2 or error.filename or "a file"
@@ -107,9 +131,9 @@ def run_command(program: str, body: Callable[[], int]) -> int:
     except UserError as error:
         sentence = str(error)
         for line in getattr(error, "lines", ()):
-            print(line, file=sys.stderr)
+            say(line, error=True)
     except KeyboardInterrupt:
-        print(f"{program}: interrupted", file=sys.stderr)
+        say(f"{program}: interrupted", error=True)
         return 130
     except BrokenPipeError:  # the reader of our output went away, as `| head` does
         sys.stderr.close()
@@ -119,5 +143,5 @@ def run_command(program: str, body: Callable[[], int]) -> int:
         if refused is None:
             raise
         sentence = refused
-    print(f"{program}: {printable(sentence)}", file=sys.stderr)
+    say(f"{program}: {sentence}", error=True)
     return 2

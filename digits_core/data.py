@@ -5,7 +5,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from digits_core.command import CommandParser, at_least, number_where, run_command
+from digits_core.command import CommandParser, at_least, number_where, run_command, say
 from digits_core.errors import DataError, UsageError, printable
 
 MAX_LISTED = 200
@@ -121,18 +121,18 @@ def _check(args: argparse.Namespace) -> int:
     source = DataSource(folder=args.folder, **{name: getattr(args, name) for name in LAYOUT})
     tables, problems, notes = check_data(brought_here(source))
     for line in describe(tables):
-        print(line)
+        say(line)
     if notes["clipped_boxes"]:
-        print(f"{notes['clipped_boxes']} boxes hang over the edge of their image a little and will be clipped")
+        say(f"{notes['clipped_boxes']} boxes hang over the edge of their image a little and will be clipped")
     if notes["crowd_boxes"]:
-        print(f"{notes['crowd_boxes']} crowd boxes: they train nothing and cost nothing in the evaluation")
+        say(f"{notes['crowd_boxes']} crowd boxes: they train nothing and cost nothing in the evaluation")
     for problem in problems[:MAX_LISTED]:
-        print(problem)
+        say(str(problem))
     if len(problems) > MAX_LISTED:
-        print(f"and {len(problems) - MAX_LISTED} more")
+        say(f"and {len(problems) - MAX_LISTED} more")
     if problems:
         raise DataError(f"{printable(args.folder)}: {len(problems)} problems; mend them, or search with --skip-bad")
-    print("no problem found")
+    say("no problem found")
     return 0
 
 
@@ -140,7 +140,7 @@ def _draw(args: argparse.Namespace) -> int:
     from digits_core.synthetic import write_drawn_folder
 
     write_drawn_folder(args.out, args.train, args.valid, args.seed)
-    print(f"wrote {args.train} training and {args.valid} validation images to {args.out}")
+    say(f"wrote {args.train} training and {args.valid} validation images to {args.out}")
     return 0
 
 
@@ -158,7 +158,7 @@ def _preview(args: argparse.Namespace) -> int:
     split = open_data(source).train
     count = min(args.images, len(split))
     dropped = write_sheet(split, Augmentation(config, args.seed, 1), count, args.out)
-    print(f"wrote {args.out}: {count} training images" + (f", {dropped} boxes dropped" if dropped else ""))
+    say(f"wrote {args.out}: {count} training images" + (f", {dropped} boxes dropped" if dropped else ""))
     return 0
 
 
@@ -166,7 +166,7 @@ def _convert(args: argparse.Namespace) -> int:
     from digits_core.svhn import convert_svhn
 
     counts = convert_svhn(args.folder, args.out, valid_fraction=args.valid_fraction, seed=args.seed)
-    print(f"wrote {', '.join(f'{count} {split}' for split, count in counts.items())} images to {args.out}")
+    say(f"wrote {', '.join(f'{count} {split}' for split, count in counts.items())} images to {args.out}")
     return 0
 
 

@@ -3,6 +3,10 @@
 from collections.abc import Iterable
 from difflib import get_close_matches
 
+from digits_core.credentials import fault_of, scrub
+
+MOST_LETTERS_OF_A_REASON = 300
+
 
 class UserError(Exception):
     """A mistake that the user can mend: the message is one sentence that says how."""
@@ -53,6 +57,23 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     return f"; known: {', '.join(names)}" if 0 < len(names) <= 12 else ""
 
 
+def refuse_credentials(flag: str, address: str) -> None:
+    """See that an address holds no credentials: it is shown, and stored in run folders.
+
+    Raises:
+        UsageError: it does; the message does not repeat it, and says where they belong.
+    """
+    fault = fault_of(flag, address)
+    if fault is not None:
+        raise UsageError(fault)
+
+
 def printable(text: str) -> str:
-    """`text` with control characters (terminal escapes among them) shown, not obeyed."""
-    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
+    """`text` in one line for people: control characters are shown, not obeyed; passwords in addresses are left out."""
+    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in scrub(text))
+
+
+def reason_of(error: BaseException) -> str:
+    """The first line of a library's error, printable; its name where it has no text."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return printable(lines[0])[:MOST_LETTERS_OF_A_REASON]

@@ -1,7 +1,10 @@
 """Names of the files in a checkpoint folder, and how a file from a stranger is read."""
 
+import contextlib
 import errno
+import hashlib
 import os
+import shutil
 import stat
 from pathlib import Path
 
@@ -31,6 +34,8 @@ def read_whole(path: Path, most: int) -> bytes:
     Raises:
         OSError: it cannot be read, is no file, or is larger.
     """
+    if "\0" in str(path):
+        raise OSError(errno.EINVAL, "no file has such a name", str(path))
     with open(path, "rb", opener=_without_waiting) as file:  # Path.open takes no opener
         found = os.fstat(file.fileno())
         if not stat.S_ISREG(found.st_mode):
@@ -40,12 +45,43 @@ def read_whole(path: Path, most: int) -> bytes:
         return file.read(found.st_size)
 
 
+def file_digest(path: Path) -> str:
+    """Sixteen hexadecimal digits of a file's content (BLAKE2b)."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=8)).hexdigest()
+
+
+def copy_checked(source: Path, target: Path) -> None:
+    """Copy a file and compare size and digest of the copy.
+
+    Raises:
+        OSError: it cannot be copied, or the copy differs.
+    """
+    shutil.copyfile(source, target)
+    if target.stat().st_size != source.stat().st_size or file_digest(target) != file_digest(source):
+        raise OSError(errno.EIO, "the copy differs from its original", str(target))
+
+
 def is_inside(path: Path, folder: Path) -> bool:
     """Whether a path, all links followed, stays under a folder; a ring of links does not."""
     try:
         return path.resolve().is_relative_to(folder.resolve())
     except (OSError, RuntimeError, ValueError):
         return False
+
+
+def link_out_of(folder: Path) -> Path | None:
+    """A link in a folder, at any depth, that leads out of it; None where there is none."""
+    waiting = [folder]
+    while waiting:
+        with contextlib.suppress(FileNotFoundError), os.scandir(waiting.pop()) as entries:
+            for entry in entries:
+                if entry.is_symlink():
+                    if not is_inside(Path(entry.path), folder):
+                        return Path(entry.path)
+                elif entry.is_dir(follow_symlinks=False):
+                    waiting.append(Path(entry.path))
+    return None
 
 
 def read_text(path: Path) -> str:

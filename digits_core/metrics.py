@@ -21,6 +21,9 @@ RECALL_THRESHOLDS = np.linspace(0.0, 1.0, 101)
 SCORE_NAMES = ("map", "map_50", "map_75", "digit_accuracy", "number_accuracy")
 """The scores of one split, each in [0, 1]; with `val_` before them they are columns."""
 
+SHARES_OF_IMAGES = ("number_accuracy",)
+"""Scores that are the share of the images that are right; the others are over digits."""
+
 _BITS = np.uint16(1) << np.arange(len(IOU_THRESHOLDS), dtype=np.uint16)
 
 
@@ -187,6 +190,17 @@ def score(task1: MatchTable, task2: MatchTable, truth: Truth, detect: DetectConf
         if truth.num_images and truth.numbers
         else None,
     )
+
+
+def images_behind(name: str, num_images: int, with_digits: int) -> int:
+    """The images that bear on a score: all of them, or of a score over digits those that have any.
+
+    Args:
+        name: one of SCORE_NAMES.
+        num_images: of the split.
+        with_digits: how many of them have digits.
+    """
+    return num_images if name in SHARES_OF_IMAGES else with_digits
 
 
 # ---------------------------------------------------------------------------------------- average precision

@@ -12,9 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from rich.console import Console
 
-from digits_core.command import CommandParser, at_least, number_where, run_command
+from digits_core.command import CommandParser, at_least, number_where, run_command, say
 from digits_core.errors import DataError, UsageError, printable
 
 if TYPE_CHECKING:
@@ -91,14 +90,14 @@ def _check(args: argparse.Namespace) -> int:
     problems = 0
     for problem in check_file(args.check, image_sizes(images)):
         if problem.startswith(NOTE):
-            print(f"{args.check}: {problem}")
+            say(f"{args.check}: {problem}")
             continue
         problems += 1
         if problems <= 50:
-            print(f"{args.check}: {problem}")
+            say(f"{args.check}: {problem}")
     if problems > 50:
-        print(f"and {problems - 50} more")
-    print("no problem found" if not problems else f"{problems} problem{'s' * (problems > 1)}")
+        say(f"and {problems - 50} more")
+    say("no problem found" if not problems else f"{problems} problem{'s' * (problems > 1)}")
     return 1 if problems else 0
 
 
@@ -140,14 +139,14 @@ def _predict(args: argparse.Namespace) -> int:
             half.rename(out)
     finally:
         shutil.rmtree(half, ignore_errors=True)
-    print(f"wrote {', '.join(names)} to {args.out}")
+    say(f"wrote {', '.join(names)} to {args.out}")
     if found.numbers is None:
-        print(f"{printable(detector.categories.words)}: no digits, so no numbers are read and no pred.csv is written")
+        say(f"{detector.categories.words}: no digits, so no numbers are read and no pred.csv is written")
     rate = len(images) / found.seconds
     alone = (len(images) - len(found.damaged)) / max(found.model_seconds, 1e-9)
-    print(f"{len(images)} images in {found.seconds:.1f} s: {rate:.0f} a second; the model alone does {alone:.0f}")
+    say(f"{len(images)} images in {found.seconds:.1f} s: {rate:.0f} a second; the model alone does {alone:.0f}")
     for image_id, fault in found.damaged.items():
-        print(f"{printable(str(images[image_id]))}: {fault}; it gets no detection", file=sys.stderr)
+        say(f"{images[image_id]}: {fault}; it gets no detection", error=True)
     return 1 if found.damaged else 0
 
 
@@ -224,9 +223,11 @@ def progress_bar(total: int) -> "Iterator[Callable[[int], None]]":
     """A bar on a terminal; nothing elsewhere."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
+    from digits_core.terminal import open_console
+
     with Progress(
         "predicting", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), disable=not sys.stderr.isatty(),
-        console=Console(stderr=True), transient=True,
+        console=open_console(sys.stderr), transient=True,
     ) as bar:  # fmt: skip
         task = bar.add_task("predicting", total=total)
         yield lambda done: bar.update(task, completed=done)

@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from digits_core.command import CommandParser, at_least, run_command
+from digits_core.command import CommandParser, at_least, run_command, say
 from digits_core.errors import UsageError
 
 SETTINGS: dict[str, float | int | str] = {
@@ -82,10 +82,9 @@ def _pretrain(args: argparse.Namespace) -> int:
 
         def report(epoch: EpochReport) -> None:
             metrics = epoch.metrics
-            print(
+            say(
                 f"epoch {metrics.epoch}/{args.epochs}  loss {metrics.train_loss:.3f}  val_map {metrics.val_map:.3f}"
-                f"  numbers {metrics.val_number_accuracy:.3f}  {metrics.images_per_second:.0f} images/s",
-                flush=True,
+                f"  numbers {metrics.val_number_accuracy:.3f}  {metrics.images_per_second:.0f} images/s"
             )
             if epoch.checkpoint is not None:
                 shutil.rmtree(last, ignore_errors=True)
@@ -96,7 +95,7 @@ def _pretrain(args: argparse.Namespace) -> int:
         load_model(last, model)
         save_model(args.out, model, config, half=True)
     size = sum(file.stat().st_size for file in args.out.iterdir())
-    print(f"wrote {args.out} ({size / 1e6:.1f} MB)")
+    say(f"wrote {args.out} ({size / 1e6:.1f} MB)")
     return 0
 
 

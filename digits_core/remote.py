@@ -15,7 +15,7 @@ from urllib.parse import parse_qs, urlsplit
 from pyarrow import ArrowException
 from pyarrow.fs import FileInfo, FileSelector, FileSystem, FileSystemHandler, FileType, PyFileSystem
 
-from digits_core.errors import UsageError, UserError, printable
+from digits_core.errors import UsageError, UserError, printable, reason_of, refuse_credentials
 from digits_core.files import is_inside
 
 SCHEMES = ("s3", "gs", "gcs", "abfs", "abfss", "hdfs", "file")
@@ -30,7 +30,8 @@ CONNECT_S, ANSWER_S = 5.0, 30.0
 PATIENCE_S = 20.0
 """A store that answers that it is out of order is asked again for so long, with growing pauses."""
 
-_SECRET = re.compile("key|token|secret|password|sig", re.IGNORECASE)
+FIRST_PAUSE_S = 0.1
+"""The first of these pauses."""
 
 STREAMS, CHUNK = 16, 2**20
 """Files fetched side by side, and bytes at a time."""
@@ -69,19 +70,15 @@ def open_place(address: str, flag: str) -> tuple[FileSystem, str]:
         flag: names it in messages.
 
     Raises:
-        UsageError: the address has another form, or bears credentials: those belong in the environment.
+        UsageError: the address has another form, or holds credentials: those belong in the environment.
     """
+    refuse_credentials(flag, address)
     try:
         parts = urlsplit(address)
         query = parse_qs(parts.query, keep_blank_values=True)
     except ValueError as error:
         raise UsageError(f"{flag} {printable(address)}: {error}") from None
-    plain = printable(address.partition("?")[0])  # what follows may hold a secret, so it is never repeated
-    if parts.password or (parts.scheme == "s3" and parts.username) or any(_SECRET.search(name) for name in query):
-        raise UsageError(
-            f"{flag}: the address bears credentials; leave them out and set AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY "
-            "or a profile in the environment of every node"
-        )
+    plain = printable(address.partition("?")[0])
     if parts.scheme not in SCHEMES:
         raise UsageError(f"{flag} {plain}: the address begins with one of {', '.join(SCHEMES)}")
     if parts.scheme == "s3" and (not parts.netloc or not set(query) <= set(S3_OPTIONS)):
@@ -89,7 +86,7 @@ def open_place(address: str, flag: str) -> tuple[FileSystem, str]:
     try:
         handler = _file_system(address)
     except (*FAULTS, ValueError) as error:
-        raise UsageError(f"{flag} {plain}: {reason(error)}") from None
+        raise UsageError(f"{flag} {plain}: {reason_of(error)}") from None
     return PyFileSystem(handler), handler.path
 
 
@@ -206,7 +203,7 @@ def persistently(action: Callable[[], Result]) -> Result:
     Raises:
         OSError: it will not, or is refused for another reason.
     """
-    until, pause = time.monotonic() + PATIENCE_S, 0.1
+    until, pause = time.monotonic() + PATIENCE_S, FIRST_PAUSE_S
     while True:
         try:
             return action()
@@ -239,7 +236,7 @@ def fetched(address: str, parts: Sequence[str], root: Path, flag: str) -> Path:
     try:
         found = list_files(filesystem, [f"{base}/{part}" for part in parts])
     except FAULTS as error:
-        raise StoreError(f"{flag} {printable(address)}: cannot be read ({reason(error)})") from None
+        raise StoreError(f"{flag} {printable(address)}: cannot be read ({reason_of(error)})") from None
     if not found:
         raise UsageError(f"{flag} {printable(address)}: holds none of {', '.join(parts)}")
     listing = sorted((info.path, info.size, info.mtime_ns) for info in found)
@@ -257,7 +254,7 @@ def fetched(address: str, parts: Sequence[str], root: Path, flag: str) -> Path:
         try:
             fetch_files(filesystem, base, found, half)
         except FAULTS as error:
-            raise StoreError(f"{flag} {printable(address)}: cannot be fetched ({reason(error)})") from None
+            raise StoreError(f"{flag} {printable(address)}: cannot be fetched ({reason_of(error)})") from None
         else:
             half.rename(target)
         finally:
@@ -333,9 +330,3 @@ def send_folder(filesystem: FileSystem, folder: Path, path: str) -> None:
     lacking = [name for name, one in files.items() if there.get(name) != one.stat().st_size]
     if lacking:
         raise OSError(f"{printable(lacking[0])} did not arrive")
-
-
-def reason(error: BaseException) -> str:
-    """A store's error in one printable line."""
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return printable(lines[0][:300])

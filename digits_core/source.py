@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from digits_core.coco import MAX_IMAGE_PIXELS, Part, Problem, Table, read_part
 from digits_core.errors import DataError, printable
+from digits_core.fields import wrong_field
 from digits_core.files import is_inside, read_whole
 
 Pixels = NDArray[np.uint8]
@@ -54,6 +55,16 @@ class DataSource:
     drawn_train: int = 320
     drawn_valid: int = 160
     drawn_seed: int = 0
+
+    def __post_init__(self) -> None:
+        """See that every value is of its type.
+
+        Raises:
+            DataError: one is not, or is a text with a null letter, which no file has in its name.
+        """
+        wrong = wrong_field(self)
+        if wrong is not None:
+            raise DataError(f"data: '{wrong}' cannot be {getattr(self, wrong)!r}")
 
 
 def check_data(source: DataSource) -> tuple[dict[str, Table], list[Problem], dict[str, int]]:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from digits_core.command import CommandParser, at_least, run_command
+from digits_core.command import CommandParser, at_least, run_command, say
 from digits_core.errors import DataError, UsageError, printable
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ def _export(args: argparse.Namespace) -> int:
         export(detector, half)
         worst = compare(detector, half, images)
         half.replace(args.out)
-    print(
+    say(
         f"wrote {args.out} ({args.out.stat().st_size / 1e6:.1f} MB); on {len(images)} images onnxruntime gives the "
         f"labels of a prediction, and boxes within {worst:.1e} of their size"
     )

@@ -21,10 +21,11 @@ from torchvision.models.detection import FasterRCNN
 from digits_core.augment import Augmentation, Processing
 from digits_core.batches import epoch_batches, load_batch, steps_per_epoch
 from digits_core.cache import DigitData, Split
-from digits_core.checkpoint import TrainingState, load_state, load_training, save_model, save_training
+from digits_core.checkpoint import load_training, save_model, save_training
+from digits_core.checkpoint_state import TrainingState, load_state
 from digits_core.config import Stage, TrainConfig
 from digits_core.detect import SCORE_FLOOR
-from digits_core.errors import DeviceError, DivergedError, printable
+from digits_core.errors import DeviceError, DivergedError, printable, reason_of
 from digits_core.evaluate import Evaluation, evaluate
 from digits_core.files import BEST_FOLDER
 from digits_core.metrics import Scores
@@ -394,8 +395,7 @@ def choose_device(device: str) -> torch.device:
         try:
             torch.zeros(1, device=chosen)
         except (RuntimeError, AssertionError) as error:
-            reason = str(error).splitlines()[0]
-            raise DeviceError(f"device {device} cannot be used: {reason}") from None
+            raise DeviceError(f"device {device} cannot be used: {reason_of(error)}") from None
     return chosen
 
 

@@ -10,7 +10,8 @@ from typing import Any
 from digits_core.command import CommandParser, run_command
 from digits_core.errors import RunError, UsageError, did_you_mean, printable
 from digits_core.metrics import SCORE_NAMES
-from results.guard import differing_knobs, find_twins
+from results.guard import best_weights, differing_knobs, find_twins
+from results.lengths import LENGTH_KNOBS, length_words
 from results.matches import MATCHES_FOLDER, matches_path, read_matches
 from results.published import Published, luck_of
 from results.record import RunRecord, TrialRecord
@@ -63,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _compare(args: argparse.Namespace) -> int:
-    from results.terminal import open_console
+    from digits_core.terminal import open_console
 
     if args.trials and args.by:
         raise UsageError("--trials and --by are two ways to compare; give one of them")
@@ -87,16 +88,17 @@ def _compare(args: argparse.Namespace) -> int:
         return 0
     elif args.by:
         verdicts = _groups(board, args.by)
+        lines += length_words(record)
     else:
         verdicts = whole_board(record, folder, board.metric)
-        lines += [*confirmation_words(record, folder), *twin_words(record)]
+        lines += [*length_words(record), *confirmation_words(record, folder), *twin_words(record)]
     if not verdicts and not args.by:
         lines.append("nothing to compare: fewer than two settings have a score")
     console = open_console()
     if any(one.level == "models" and one.told_apart for one in verdicts):
         lines.append("where a model is better, nothing is said of its setting: that takes fresh seeds (--replicates)")
     for line in [*lines, *verdict_lines(verdicts)]:
-        console.print(line, markup=False, soft_wrap=True)
+        console.print(line, soft_wrap=True)
     return 0
 
 
@@ -119,18 +121,18 @@ def print_published(published: Published, console: Any) -> None:
         knobs = ", ".join(f"{knob} {theirs} (here {ours})" for knob, (ours, theirs) in published.measured_with.items())
         lines.append(f"the report measured with {knobs}: verdicts say what is real here")
     for line in lines:
-        console.print(line, markup=False, soft_wrap=True)
+        console.print(line, soft_wrap=True)
     answers = published.answers()
     for answer in answers:
-        console.print(f"\n{answer.title} ({answer.reading})", style="bold", markup=False)
+        console.print()
+        console.print(f"{answer.title} ({answer.reading})", style="bold")
         for name, (ours, theirs) in answer.other_question.items():
             console.print(
                 f"{name} is {ours} here and was {theirs} there: a question of its own, no verdict on the report",
-                markup=False,
                 soft_wrap=True,
             )
         if answer.note:
-            console.print(answer.note, markup=False)
+            console.print(answer.note)
         names = [name for name in FIGURES if any(name in row.published for row, _ in answer.rows)]
         table = Table(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False)
         table.add_column("row")
@@ -144,18 +146,19 @@ def print_published(published: Published, console: Any) -> None:
             table.add_row(row.label, *figures, str(len(row.trials)), ours, ends)
         console.print(table)
         for pair in answer.pairs:
-            console.print(f"  {pair.first} against {pair.second}: {pair.words}", markup=False, soft_wrap=True)
-    console.print("\nin short", style="bold")
+            console.print(f"  {pair.first} against {pair.second}: {pair.words}", soft_wrap=True)
+    console.print()
+    console.print("in short", style="bold")
     for title in dict.fromkeys(answer.title for answer in answers):
         for answer in (one for one in answers if one.title == title):
             asked = "; a question of its own" if answer.other_question else ""
             verdicts = ", ".join(f"{pair.first} / {pair.second}: {pair.verdict}" for pair in answer.pairs)
-            console.print(f"  {title} ({answer.reading}{asked}): {verdicts}", markup=False, soft_wrap=True)
+            console.print(f"  {title} ({answer.reading}{asked}): {verdicts}", soft_wrap=True)
     counted = "every whole training counts" if published.first_counts else "fresh seeds alone count"
+    console.print()
     console.print(
-        "\nreal: told apart at 95 %, all pairs of one reading considered. noise: not told apart, and what was printed "
+        "real: told apart at 95 %, all pairs of one reading considered. noise: not told apart, and what was printed "
         f"is no more than seeds do. {counted} ({record.run}).",
-        markup=False,
         soft_wrap=True,
     )
 
@@ -206,10 +209,11 @@ def confirmation_words(record: RunRecord, folder: Path) -> list[str]:
         seen = (
             "whose first training was cut short" if claimed is None else f"the scores that chose it said {claimed:+.3f}"
         )
-        said = f"  {one.trial.trial_id} against the default: {seen}"
+        said = f"  {one.trial.trial_id} against the default: "
         if difference is None:
-            lines.append(f"{said}; {one.verdict.words}")
+            lines.append(f"{said}{one.verdict.words}")
             continue
+        said += seen
         reach = f"{difference.estimate:+.3f} [{difference.low:.3f}, {difference.high:.3f}]"
         verdict = "the two cannot be told apart" + ("" if claimed is None or claimed <= 0 else ", so not confirmed")
         if one.verdict.told_apart:
@@ -307,13 +311,20 @@ def _groups(board: Board, field: str) -> list[Verdict]:
     """All pairs of values of one knob, each with the settings that have it."""
     record = board.record
     leads = [lead for lead in record.settings() if lead.status == "finished" and board.measured([lead])]
+    if field not in LENGTH_KNOBS:
+        leads = [lead for lead in leads if lead.trial_id not in record.short()]
     known = [*varying_knobs(list(record.trials.values())), "baseline", "space"]
     if field not in known:
         raise UsageError(f"--by {printable(field)}: no such field varies in this run{did_you_mean(field, known)}")
     groups: dict[str, list[TrialRecord]] = {}
+    models: set[tuple[Any, ...]] = set()
     for lead in leads:
         value = lead.config.get(field) if "." in field else getattr(lead, field)
-        groups.setdefault(f"{field}={value}", []).append(lead)
+        weights = best_weights(lead, record.metric)
+        model = value, weights, board.setting_value(lead)
+        if weights is None or model not in models:  # settings that are one model count once
+            groups.setdefault(f"{field}={value}", []).append(lead)
+        models.add(model)
     if len(groups) < 2:
         raise UsageError(
             f"--by {field}: all settings that trained to their end share one value of it; nothing to compare"

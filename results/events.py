@@ -109,11 +109,10 @@ NEEDED: dict[str, dict[str, Check]] = {
         "seed": _whole,
         "params": _object,
         "baseline": _or_none(_text),
-        "optuna_number": _or_none(_whole),
     },
     "start": {"trial_id": is_name},
     "report": {"trial_id": is_name, "epoch": lambda value: _whole(value) and 1 <= value <= MAX_EPOCH},
-    "checkpoint": {"trial_id": is_name, "path": _text},  # looked at where it is used
+    "checkpoint": {"trial_id": is_name, "path": _or_none(_text)},  # looked at where it is used
     "kept": {"trial_id": is_name, "path": _or_none(is_inside)},
     "fault": {"trial_id": is_name, "fault": _text, "reason": _text},
     "longer": {"trial_id": is_name, "config": _config, "config_hash": _text},

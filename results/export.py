@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from digits_core.command import CommandParser, run_command
+from digits_core.command import CommandParser, run_command, say
 from digits_core.errors import UsageError, did_you_mean, printable
 from results.leaderboard import read_leaderboards
 from results.store import EPOCHS_FILE, find_runs, rebuild
@@ -83,7 +83,7 @@ def _cells(table: pd.DataFrame, escape: Callable[[str], str]) -> tuple[list[str]
         [escape(_cell(value, precise=_has_interval(str(name), row))) for name, value in row.items()]
         for row in shown.to_dict("records")
     ]
-    return [escape(str(name)) for name in shown.columns], rows
+    return [escape(printable(str(name))) for name in shown.columns], rows
 
 
 def _has_interval(name: str, row: Mapping[Any, Any]) -> bool:
@@ -154,7 +154,7 @@ def _export(args: argparse.Namespace) -> int:
     folders = find_runs(args.runs)
     table = read_leaderboards(folders) if args.table == "leaderboard" else _epochs(folders)
     export_table(table, args.format, args.out)
-    print(f"wrote {args.out}: {len(table)} rows of {len(folders)} run{'s' * (len(folders) != 1)}")
+    say(f"wrote {args.out}: {len(table)} rows of {len(folders)} run{'s' * (len(folders) != 1)}")
     return 0
 
 

@@ -32,6 +32,12 @@ def find_twins(record: RunRecord) -> dict[str, str]:
     return found
 
 
+def best_weights(trial: TrialRecord, metric: str) -> str | None:
+    """The digest of a trial's weights after its best epoch by a metric; None where the record has none."""
+    best = trial.best(metric)
+    return None if best is None else trial.weights.get(int(best["epoch"]))
+
+
 def left_out_words(record: RunRecord) -> list[str]:
     """What initial weights left out in some settings and not in the first: those began with a handicap."""
     first = next((trial for trial in record.trials.values() if trial.model is not None), None)

@@ -1,16 +1,16 @@
 """python -m results.leaderboard: prints the leaderboard of one run or several."""
 
 import argparse
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from digits_core.command import CommandParser, at_least, run_command
-from digits_core.errors import RunError, printable
+from digits_core.command import CommandParser, at_least, run_command, say
+from digits_core.errors import RunError
 from results.compare import confirmation_words, twin_words
+from results.lengths import length_words
 from results.schema import LEADERBOARD
 from results.store import LEADERBOARD_FILE, find_runs, read_record_of, rebuild
 from results.tables import read_table, rebuild_words
@@ -59,7 +59,6 @@ def print_board(board: pd.DataFrame, metric: str, console: Any, *, top: int | No
     """
     from rich import box
     from rich.table import Table
-    from rich.text import Text
 
     shown = board if whole else board[(board["role"] == "search") & (board["status"] != "screened")]
     tied = shown["ties_with_best"].fillna(False).astype(bool)
@@ -107,7 +106,7 @@ def print_board(board: pd.DataFrame, metric: str, console: Any, *, top: int | No
     for number, row in enumerate(rows[:top]):
         place = f"{number + 1}{'=' if ties[number] and not whole else ' '}"
         last_tie = ties[number] and number + 1 < len(ties) and not ties[number + 1]
-        table.add_row(Text(place), *(Text(row[name]) for name in names), end_section=last_tie and not whole)
+        table.add_row(place, *(row[name] for name in names), end_section=last_tie and not whole)
     console.print(table)
     if left_out:
         console.print(f"left out for want of width: {', '.join(left_out)}")
@@ -167,7 +166,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _print(args: argparse.Namespace) -> int:
-    from results.terminal import open_console
+    from digits_core.terminal import open_console
 
     console = open_console()
     folders, faults = find_runs(args.runs), 0
@@ -178,7 +177,7 @@ def _print(args: argparse.Namespace) -> int:
             if len(folders) == 1:
                 raise
             faults += 1
-            print(f"results.leaderboard: {printable(str(error))}", file=sys.stderr)
+            say(f"results.leaderboard: {error}", error=True)
     return 2 if faults else 0
 
 
@@ -186,10 +185,10 @@ def _print_run(folder: Path, args: argparse.Namespace, console: Any) -> None:
     if args.rebuild:
         rebuild(folder)
     board, record = read_leaderboard(folder), read_record_of(folder)
-    console.print(f"{folder}", markup=False)
+    console.print(str(folder))
     print_board(board, record.metric, console, top=args.top, whole=args.all)
-    for line in [*confirmation_words(record, folder), *twin_words(record)]:
-        console.print(line, markup=False, soft_wrap=True)
+    for line in [*length_words(record), *confirmation_words(record, folder), *twin_words(record)]:
+        console.print(line, soft_wrap=True)
 
 
 def _short(value: Any) -> str:

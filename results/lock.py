@@ -1,6 +1,7 @@
 """Who writes a run: the lock of its folder, and the sign of life in the copy that a storage holds of it."""
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -32,9 +33,15 @@ def lock_run(folder: Path) -> BinaryIO:
     """Take the lock of a run folder; closing the file, or the end of the process, gives it back.
 
     Raises:
-        RunError: another process holds it; says which.
+        RunError: another process holds it, and which that is; or the lock is a link, whose target would be emptied.
     """
-    lock = (folder / LOCK_FILE).open("a+b")
+    try:
+        number = os.open(folder / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o666)
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            raise
+        raise RunError(f"{folder / LOCK_FILE} is a link; delete it") from None
+    lock = os.fdopen(number, "a+b")
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:

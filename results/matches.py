@@ -13,17 +13,27 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from digits_core.bootstrap import bootstrap_scores, resample_weights
 from digits_core.config import DetectConfig, TaskConfig, TrainConfig
-from digits_core.errors import RunError, printable
-from digits_core.metrics import SCORE_NAMES, MatchTable, Scores, Truth, rank_within, score
+from digits_core.errors import RunError, reason_of
+from digits_core.metrics import (
+    SCORE_NAMES,
+    SHARES_OF_IMAGES,
+    MatchTable,
+    Scores,
+    Truth,
+    images_behind,
+    rank_within,
+    score,
+)
 from digits_core.transcribe import numbers_of
 from results.schema import BOOTSTRAP, MATCHES
 from results.statistics import interval
-from results.tables import WITHOUT, read_arrow, write_table
+from results.tables import WITHOUT, check_epoch, epoch_of, of_epoch, read_arrow, write_table
 
 MATCHES_FOLDER, BOOTSTRAP_FOLDER = "matches", "bootstrap"
 
@@ -44,12 +54,14 @@ class StoredMatches:
         image_ids: int64 [num_images].
         truth: what is annotated.
         task1, task2: the match tables at the two tasks' NMS, all scores above the floor.
+        epoch: the epoch that was evaluated; None where it is not known.
     """
 
     image_ids: NDArray[np.int64]
     truth: Truth
     task1: MatchTable
     task2: MatchTable
+    epoch: int | None = None
 
 
 def write_matches(path: Path, stored: StoredMatches, detect: DetectConfig) -> None:
@@ -71,16 +83,22 @@ def write_matches(path: Path, stored: StoredMatches, detect: DetectConfig) -> No
         for column in _COLUMNS:
             columns[f"{name}_{column}"] = _lists(ends, getattr(table, column), f"{name}_{column}")
         columns[f"{name}_boxes"] = _lists(ends * 4, table.boxes.ravel(), f"{name}_boxes")
-    write_table(path, pa.table([columns[field.name] for field in MATCHES], schema=MATCHES))
+    table = pa.table([columns[field.name] for field in MATCHES], schema=MATCHES)
+    write_table(path, of_epoch(table, stored.epoch))
 
 
-def read_matches(path: Path) -> StoredMatches:
+def read_matches(path: Path, epoch: int | None = None) -> StoredMatches:
     """Read what `write_matches` wrote.
 
+    Args:
+        path: the file.
+        epoch: the epoch that it must be of; None takes any.
+
     Raises:
-        RunError: no such file, no Parquet, or another schema version.
+        RunError: no such file, no Parquet, another schema version, or another epoch.
     """
     table = _read(path)
+    check_epoch(path, epoch_of(table), epoch)
     if table.schema.names != MATCHES.names or table.schema.types != MATCHES.types:
         raise RunError(f"{path} is no match table; {WITHOUT}")
     image_ids = table.column("image_id").to_numpy()
@@ -96,7 +114,8 @@ def read_matches(path: Path) -> StoredMatches:
         values, boxes = {column: found for column, (_, found) in columns.items()}, sides.reshape(-1, 4)
         tasks.append(MatchTable(image=image, rank=rank_within(image), labels=first, boxes=boxes, **values))
     numbers = table.column("number").null_count < max(len(image_ids), 1)
-    return StoredMatches(image_ids, Truth(len(image_ids), truth_image, labels, numbers), *tasks)
+    truth = Truth(len(image_ids), truth_image, labels, numbers)
+    return StoredMatches(image_ids, truth, tasks[0], tasks[1], epoch_of(table))
 
 
 def count_images(path: Path) -> int:
@@ -108,7 +127,16 @@ def count_images(path: Path) -> int:
     try:
         return int(pq.read_metadata(path).num_rows)
     except (pa.ArrowException, OSError) as error:
-        raise RunError(f"{path} is damaged or no Parquet file ({printable(str(error))}); {WITHOUT}") from None
+        raise RunError(f"{path} is damaged or no Parquet file ({reason_of(error)}); {WITHOUT}") from None
+
+
+def sample_size(path: Path, name: str) -> int:
+    """The images of a match table that bear on a score.
+
+    Raises:
+        RunError: the file is damaged.
+    """
+    return images_behind(name, *_counts(path))
 
 
 def matches_path(folder: Path, trial_id: str, part: str) -> Path:
@@ -150,7 +178,13 @@ def read_at(
 
 
 def resampled_scores(
-    folder: Path, trial_id: str, config: Mapping[str, Any], part: str = "val", *, make: bool = True
+    folder: Path,
+    trial_id: str,
+    config: Mapping[str, Any],
+    part: str = "val",
+    *,
+    epoch: int | None = None,
+    make: bool = True,
 ) -> dict[str, NDArray[np.float64]]:
     """Every score of a trial's best epoch under each resample of the images; empty without match tables.
 
@@ -161,16 +195,19 @@ def resampled_scores(
         trial_id: the trial.
         config: its flat config, for the tasks' settings.
         part: `val` or `confirm`.
+        epoch: the epoch that they must be of; None takes any.
         make: whether to make them where they are not there yet; else that is empty too.
 
     Raises:
-        RunError: the match tables are damaged or of another schema version.
+        RunError: the match tables are damaged, of another schema version or of another epoch.
     """
     source = matches_path(folder, trial_id, part)
     target = folder / BOOTSTRAP_FOLDER / source.name
     if not source.is_file():
         return {}
-    mark = f"{source.stat().st_size} bytes, {RESAMPLES} resamples"
+    of = _stored_epoch(source, source.stat().st_mtime_ns)
+    check_epoch(source, of, epoch)
+    mark = f"{source.stat().st_size} bytes, {RESAMPLES} resamples" + ("" if of is None else f", epoch {of}")
     with contextlib.suppress(RunError):  # not there yet, made from other match tables, or damaged
         return _read_bootstrap(target, mark)
     if make:
@@ -185,6 +222,20 @@ def resampled_scores(
         write_table(target, pa.table(columns, schema=BOOTSTRAP.with_metadata(made_from)))
         return _read_bootstrap(target, mark)
     return {}
+
+
+@lru_cache(maxsize=4096)
+def _stored_epoch(path: Path, changed_ns: int) -> int | None:
+    """The epoch of a match table, from the file's footer alone; None where it does not say or cannot be read.
+
+    Args:
+        path: the file.
+        changed_ns: when it was last changed, so that another file of its name is read again.
+    """
+    try:
+        return epoch_of(pq.read_schema(path).empty_table())
+    except (pa.ArrowException, OSError):
+        return None  # who reads the table says what is wrong with it
 
 
 def drop_matches(folder: Path, trial_id: str) -> None:
@@ -202,12 +253,59 @@ def score_intervals(
     part: str,
     points: Mapping[str, float | None],
     *,
+    epoch: int | None = None,
     make: bool = True,
 ) -> dict[str, tuple[float, float]]:
-    """The 95 % interval of each score that has one; `points` are the scores themselves, `make` as above."""
-    found = resampled_scores(folder, trial_id, config, part, make=make)
-    scored = [(name, point) for name, point in points.items() if point is not None and name in found]
-    return {name: interval(point, found[name]) for name, point in scored}
+    """The 95 % interval of each score that has one; `points` are the scores themselves, the rest as above.
+
+    Raises:
+        RunError: the match tables are damaged, of another schema version or of another epoch.
+    """
+    found = resampled_scores(folder, trial_id, config, part, epoch=epoch, make=make)
+    return intervals_of(points, found, *_counts(matches_path(folder, trial_id, part))) if found else {}
+
+
+def intervals_of(
+    points: Mapping[str, float | None],
+    resampled: Mapping[str, NDArray[np.float64]],
+    num_images: int,
+    with_digits: int,
+) -> dict[str, tuple[float, float]]:
+    """The 95 % interval of each score over images.
+
+    Args:
+        points: scores by name; None where there is none.
+        resampled: float64 [resamples] of each, by name.
+        num_images: of the split.
+        with_digits: how many of them have digits.
+    """
+    return {
+        name: interval(
+            point, resampled[name], images_behind(name, num_images, with_digits), share=name in SHARES_OF_IMAGES
+        )
+        for name, point in points.items()
+        if point is not None and name in resampled
+    }
+
+
+def _counts(path: Path) -> tuple[int, int]:
+    """The images of a match table, and how many of them have digits.
+
+    Raises:
+        RunError: the file is damaged.
+    """
+    try:
+        return _read_counts(path, path.stat().st_size)
+    except (pa.ArrowException, OSError, KeyError) as error:
+        raise RunError(f"{path} is damaged or no Parquet file ({reason_of(error)}); {WITHOUT}") from None
+
+
+@lru_cache(maxsize=4096)
+def _read_counts(path: Path, _size: int) -> tuple[int, int]:
+    """The same; an error is not remembered."""
+    with path.open("rb") as file:
+        digits = pc.list_value_length(pq.ParquetFile(file).read(columns=["truth"]).column("truth"))
+    return len(digits), int(pc.sum(pc.greater(digits, 0)).as_py() or 0)
 
 
 @lru_cache(maxsize=4096)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from digits_core.command import CommandParser, at_least, run_command
+from digits_core.command import CommandParser, at_least, run_command, say
 from digits_core.config import TrainConfig
 from digits_core.errors import RunError, UsageError, did_you_mean, printable
 from digits_core.labels import DIGITS
@@ -18,7 +18,7 @@ from results.leaderboard import SHOWN
 from results.matches import matches_path, read_matches
 from results.record import RunRecord, TrialRecord
 from results.samples import SAMPLES_FILE, SampleImage, read_samples
-from results.store import RUN_FILE, find_run, read_record_of, read_run_file, varying_knobs
+from results.store import RUN_FILE, find_run, read_record_of, read_run_file, refuse_links, varying_knobs
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -52,6 +52,7 @@ STYLE: Any = {
     "axes.grid": True,
     "grid.alpha": 0.25,
     "svg.fonttype": "none",
+    "text.parse_math": False,
     "svg.hashsalt": "digit-search",
     "figure.facecolor": "white",
 }
@@ -108,6 +109,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _plot(args: argparse.Namespace) -> int:
     folder = find_run(args.run)
+    if args.out is None:
+        refuse_links(folder)
     record = read_record_of(folder)
     leads = chosen_settings(record, args.trials, args.top)
     out = args.out or folder / PLOTS_FOLDER
@@ -119,10 +122,10 @@ def _plot(args: argparse.Namespace) -> int:
     except OSError as error:
         raise UsageError(f"-o {printable(str(out))}: cannot be written: {error.strerror}") from None
     if "predictions" not in figures:
-        print(f"no predictions: {leads[0].trial_id} has no match table yet, or the run no {SAMPLES_FILE}")
+        say(f"no predictions: {leads[0].trial_id} has no match table yet, or the run no {SAMPLES_FILE}")
     for name in figures:
-        print(out / f"{name}.png")
-    print(f"wrote {len(figures)} figures, each as PNG and SVG")
+        say(str(out / f"{name}.png"))
+    say(f"wrote {len(figures)} figures, each as PNG and SVG")
     return 0
 
 
@@ -283,7 +286,7 @@ def predictions_figure(record: RunRecord, folder: Path, lead: TrialRecord) -> "F
     path = matches_path(folder, lead.trial_id, "val")
     if not path.is_file() or not (folder / SAMPLES_FILE).is_file():
         return None
-    samples, stored = read_samples(folder), read_matches(path)
+    samples, stored = read_samples(folder), read_matches(path, lead.best_epoch(record.metric))
     data = read_run_file(folder).get("data")
     named = data.get("categories") if isinstance(data, dict) else None
     names = [str(name) for name in named.values()] if isinstance(named, dict) and named else list(DIGITS.names)
@@ -334,7 +337,6 @@ def _picture(
             fontsize=6,
             color="white",
             va="bottom",
-            parse_math=False,
             bbox={"facecolor": color, "edgecolor": "none", "pad": 0.8},
         )
     for (x_min, _, _, y_max), score in zip(boxes.tolist(), [] if scores is None else scores.tolist(), strict=False):
@@ -366,7 +368,7 @@ def _draw(
         markersize=3.5,
         linewidth=1.0 if faint else 1.6,
         alpha=0.45 if faint else 1.0,
-        label=None if faint else f"{line.label} ({len(line.trials)})",
+        label=None if faint else printable(f"{line.label} ({len(line.trials)})"),
     )
     if len(line.trials) > 1 and not faint:
         place.fill_between(at, np.nanmin(some, axis=0), np.nanmax(some, axis=0), color=color, alpha=0.15, linewidth=0)
@@ -382,7 +384,7 @@ def _finish(place: "Axes", label: str) -> None:
 
 def _legend(figure: "Figure", place: "Axes", title: str) -> None:
     handles, labels = place.get_legend_handles_labels()
-    figure.suptitle(title, x=0.01, ha="left", fontsize=10)
+    figure.suptitle(printable(title), x=0.01, ha="left", fontsize=10)
     figure.tight_layout()
     figure.legend(handles, labels, loc="upper left", bbox_to_anchor=(0.01, -0.04), ncols=2, frameon=False, fontsize=8)
     figure.text(0.015, -0.01, BAND_WORDS, fontsize=7, color="#444444", va="top")
@@ -393,7 +395,7 @@ def _measured(lines: Sequence[Line], column: str) -> bool:
 
 
 def _name(names: Sequence[str], label: Any) -> str:
-    name = names[int(label) - 1] if 0 < int(label) <= len(names) else str(int(label))
+    name = printable(names[int(label) - 1]) if 0 < int(label) <= len(names) else str(int(label))
     return name if len(name) <= MOST_LETTERS else name[: MOST_LETTERS - 1] + "…"
 
 

@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from digits_core.errors import RunError, UsageError
-from results.matches import count_images, matches_path, read_at, resampled_scores
+from results.guard import best_weights
+from results.matches import count_images, matches_path, read_at, resampled_scores, sample_size
 from results.record import RunRecord, TrialRecord
 from results.statistics import (
     LEVEL,
@@ -154,9 +155,19 @@ class Published:
 
     @cached_property
     def num_images(self) -> int:
-        """Valid images behind every score."""
+        """Valid images."""
+        return 0 if self._some_matches is None else count_images(self._some_matches)
+
+    @cached_property
+    def sample(self) -> int:
+        """Valid images that bear on the score."""
+        path = self._some_matches
+        return 1 if path is None else sample_size(path, self.metric.removeprefix("val_"))
+
+    @cached_property
+    def _some_matches(self) -> Path | None:
         paths = (matches_path(self.folder, name, "val") for name in self.record.trials)
-        return next((count_images(path) for path in paths if path.is_file()), 0)
+        return next((path for path in paths if path.is_file()), None)
 
     def answers(self) -> list[Answer]:
         """Every table with its verdicts, held to Holm's correction over all tables of one reading."""
@@ -175,7 +186,9 @@ class Published:
                     p = next(corrected) if isinstance(one, Difference) else 1.0
                     pairs.append(self._judge(*pair, one, p, len(raw), spread, bool(other)))
                 with_ends = [
-                    (row, mean_interval(row.values.tolist(), row.resampled, *spread) if len(row.values) else None)
+                    (row, mean_interval(row.values.tolist(), row.resampled, self.sample, *spread))
+                    if len(row.values)
+                    else (row, None)
                     for row in some
                 ]
                 found.append(Answer(table["title"], reading, table["note"], other, tuple(with_ends), tuple(pairs)))
@@ -207,7 +220,8 @@ class Published:
             scores, resampled = read_at(self.folder, trial.trial_id, trial.config, detect)
             return float(getattr(scores, name) or 0.0), resampled[name]
         best = trial.best(self.record.metric) or {}
-        return float(best[self.metric]), resampled_scores(self.folder, trial.trial_id, trial.config)[name]
+        resampled = resampled_scores(self.folder, trial.trial_id, trial.config, epoch=best.get("epoch"))
+        return float(best[self.metric]), resampled[name]
 
     def _differ(self, first: Reading, second: Reading, spread: tuple[float, int]) -> Difference | str:
         """The difference of two rows, or why there is none."""
@@ -220,14 +234,22 @@ class Published:
                 return f"not compared: one setting, whose thresholds do not act on {self.metric}"
             if len(first.values) < 2:
                 return "not compared: one training alone (--replicates)"
-            return paired_difference((first.values - second.values).tolist(), first.resampled - second.resampled)
-        if same_weights(first.trials, second.trials):
+            return paired_difference(
+                (first.values - second.values).tolist(), first.resampled - second.resampled, self.sample
+            )
+        if same_models(first, second, self.record.metric):
             return ONE_MODEL
         variance, freedom = spread
         if not freedom:
             return "not compared: no setting was trained twice (--replicates), so nothing tells seeds from effect"
         return setting_difference(
-            first.values.tolist(), second.values.tolist(), first.resampled, second.resampled, variance, freedom
+            first.values.tolist(),
+            second.values.tolist(),
+            first.resampled,
+            second.resampled,
+            self.sample,
+            variance,
+            freedom,
         )
 
     def _judge(
@@ -251,7 +273,10 @@ class Published:
                 words += f"; {size} is luck of the seeds" if size else ""
                 words += f", which reaches {luck:.4f} here" if size and luck is not None else ""
             elif one == ONE_MODEL:
-                verdict, words = "noise", "noise: seed for seed the same weights, the knob did nothing here"
+                verdict, words = (
+                    "noise",
+                    "noise: seed for seed the same weights at the best epoch; the knob did nothing before it",
+                )
             return Pair(first.label, second.label, None, theirs, verdict, words)
         reach = f"{one.estimate:+.3f} [{one.low:.3f}, {one.high:.3f}]"
         if p < 1 - LEVEL:
@@ -273,7 +298,7 @@ class Published:
             )
         else:
             many = " among so many" if one.p < 1 - LEVEL else ""
-            verdict, words = "cannot be told", f"cannot be told{many}: {reach}; {needed(one, self.num_images, family)}"
+            verdict, words = "cannot be told", f"cannot be told{many}: {reach}; {needed(one, self.sample, family)}"
         return Pair(first.label, second.label, one, theirs, verdict, words)
 
 
@@ -292,8 +317,14 @@ def luck_of(spread: tuple[float, int]) -> float | None:
     return single_run_reach(variance, freedom) if freedom >= MIN_FREEDOM else None
 
 
-def same_weights(first: Sequence[TrialRecord], second: Sequence[TrialRecord]) -> bool:
-    """Whether two settings trained to the very same weights, at every seed that both have."""
-    ours, theirs = ({trial.seed: trial.weights.get(trial.num_epochs) for trial in some} for some in (first, second))
+def same_models(first: Reading, second: Reading, metric: str) -> bool:
+    """Whether two settings have the same weights and score at their best epochs, at every seed that both have."""
+    ours, theirs = (
+        {
+            trial.seed: (best_weights(trial, metric), value)
+            for trial, value in zip(row.trials, row.values.tolist(), strict=True)
+        }
+        for row in (first, second)
+    )
     shared = ours.keys() & theirs.keys()
-    return bool(shared) and all(ours[seed] is not None and ours[seed] == theirs[seed] for seed in shared)
+    return bool(shared) and all(ours[seed][0] is not None and ours[seed] == theirs[seed] for seed in shared)

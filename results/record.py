@@ -21,6 +21,7 @@ from digits_core.config import knob_named
 from digits_core.errors import RunError
 from digits_core.stages import parse_stages, spans
 from results.events import Event, check_event
+from results.lengths import run_of, varied_lengths
 from results.lock import lock_run, unlock_run
 from results.schema import ENDED, EPOCH_NUMBERS, FAILED
 
@@ -41,7 +42,6 @@ _TRIAL_KEYS = (
     "config_hash",
     "seed",
     "params",
-    "optuna_number",
     "coverage",
     "parent",
     "trained_on",
@@ -59,7 +59,6 @@ class TrialRecord:
     config_hash: str
     seed: int
     params: dict[str, Any]
-    optuna_number: int | None
     role: str = "search"
     parent: str | None = None
     """The trial that a retraining is of."""
@@ -75,14 +74,20 @@ class TrialRecord:
     """What broke it off before it was started again: `fault`, `reason` and `epoch` of each."""
     epochs: dict[int, Event] = field(default_factory=dict)
     early_stopped: bool = False
+    planned_epochs: int | None = None
+    """Epochs that the run was to train for when the trial was made, or made longer; None in records without them."""
     model: dict[str, Any] | None = None
     device: str | None = None
     optima: dict[str, Any] = field(default_factory=dict)
     """The best thresholds of each task, of the best epoch's sweep."""
+    optima_after: dict[int, dict[str, Any]] = field(default_factory=dict)
+    """The same after each epoch that was better than those before."""
     claim: Event | None = None
     """Of a retraining: `epoch` of the model that its folder holds, and what that scores at the folder's thresholds."""
     confirm: dict[str, float | None] = field(default_factory=dict)
     """The best epoch's scores on the images set apart to confirm."""
+    confirm_after: dict[int, dict[str, float | None]] = field(default_factory=dict)
+    """The same after each epoch that was better than those before."""
     weights: dict[int, str] = field(default_factory=dict)
     """A digest of the model's weights after each epoch."""
     saved_epoch: int = 0
@@ -119,6 +124,23 @@ class TrialRecord:
     def trained_out(self) -> bool:
         """Whether its training came to its own end: all epochs, or early stopping."""
         return self.early_stopped or self.num_epochs >= int(self.config["optim.epochs"])
+
+    def forget_after(self, epoch: int) -> None:
+        """Drop later epochs: the trial lost their checkpoint and started again from an earlier one."""
+        if self.num_epochs <= epoch:
+            return
+        for known in (self.epochs, self.weights, self.optima_after, self.confirm_after):
+            for later in [one for one in known if one > epoch]:
+                del known[later]
+        self.optima = self.optima_after[max(self.optima_after)] if self.optima_after else {}
+        self.confirm = self.confirm_after[max(self.confirm_after)] if self.confirm_after else {}
+        if self.saved_epoch > epoch:
+            self.saved_epoch = 0
+
+    def best_epoch(self, metric: str) -> int | None:
+        """The number of that epoch; None before the first with a score."""
+        best = self.best(metric)
+        return None if best is None else int(best["epoch"])
 
     def best(self, metric: str) -> Event | None:
         """The epoch with the highest metric, of the latest stage begun; the earlier of equals. None without any."""
@@ -189,6 +211,8 @@ class RunRecord:
     """Its grace period and reduction factor, as the run began; those of records that do not name them."""
     num_drivers: int = 0
     """Starts of the search: one more with each resume."""
+    planned_epochs: int | None = None
+    """Epochs that its latest start was to train for; None in records without them."""
     arrivals: list[Arrival] = field(default_factory=list)
     """Every report, in the order of arrival."""
     num_lost: int = 0
@@ -216,13 +240,15 @@ class RunRecord:
             if not self.num_drivers and "asha" in event:
                 self.asha = (event["asha"][0], event["asha"][1])
             self.num_drivers += 1
+            self.planned_epochs = event.get("epochs", self.planned_epochs)
         if kind in ("run", "repaired"):
             # A new driver, or none: whatever was under way when the last one died is not any more.
             for trial in self.trials.values():
                 _leave_slot(trial, None)
             return
         if kind == "trial":
-            self.trials[event["trial_id"]] = TrialRecord(**{key: event[key] for key in _TRIAL_KEYS if key in event})
+            known = {key: event[key] for key in _TRIAL_KEYS if key in event}
+            self.trials[event["trial_id"]] = TrialRecord(**known, planned_epochs=self.planned_epochs)
             return
         if "trial_id" not in event:
             return
@@ -235,6 +261,7 @@ class RunRecord:
                 _leave_slot(trial, time)
                 trial.since = time
             case "report":
+                trial.forget_after(int(event["epoch"]))
                 trial.epochs[int(event["epoch"])] = {key: event.get(key) for key in EPOCH_NUMBERS} | {
                     "epoch": int(event["epoch"]),
                     "reported_at": time,
@@ -245,8 +272,10 @@ class RunRecord:
                 self.arrivals.append(Arrival(self.num_events, trial.trial_id, int(event["epoch"]), value, trial.cut))
                 trial.model = event.get("model") or trial.model
                 trial.device = event.get("device") or trial.device
-                trial.optima = event.get("optima") or trial.optima
-                trial.confirm = event.get("confirm") or trial.confirm
+                if event.get("optima"):
+                    trial.optima = trial.optima_after[int(event["epoch"])] = event["optima"]
+                if event.get("confirm"):
+                    trial.confirm = trial.confirm_after[int(event["epoch"])] = event["confirm"]
                 if event.get("weights"):
                     trial.weights[int(event["epoch"])] = event["weights"]
             case "checkpoint":
@@ -262,6 +291,7 @@ class RunRecord:
                 _leave_slot(trial, time)
             case "longer":  # the run trains for more epochs than it did
                 trial.config, trial.config_hash = event["config"], event["config_hash"]
+                trial.planned_epochs = self.planned_epochs
                 trial.status, trial.stop_reason, trial.finished_at = "interrupted", None, None
             case "end":
                 trial.status, trial.stop_reason = event["status"], event.get("reason")
@@ -309,20 +339,41 @@ class RunRecord:
         values = [self.value(one) or 0.0 for one in seeds if one.role != "confirm"]
         return sum(values) / len(values) if values else None
 
+    def epochs_now(self) -> int:
+        """Epochs that the run trains for now; those of its longest training where the record does not name them."""
+        asked = (int(one.config["optim.epochs"]) for one in self.trials.values() if one.role == "search")
+        return max(asked, default=0) if self.planned_epochs is None else self.planned_epochs
+
+    def short(self) -> set[str]:
+        """Trials of an earlier plan, which had fewer epochs than the run trains for now.
+
+        A trial whose number of epochs was set by its space is none of them.
+        """
+        now = self.epochs_now()
+        fewer = [trial for trial in self.trials.values() if int(trial.config["optim.epochs"]) < now]
+        varied = varied_lengths(self.trials.values())["optim.epochs"] if fewer else set()
+        return {
+            trial.trial_id
+            for trial in fewer
+            if trial.planned_epochs in (None, trial.config["optim.epochs"])
+            and (run_of(trial), trial.space) not in varied
+        }
+
     def settings(self) -> list[TrialRecord]:
         """The first training of every setting, best first.
 
-        Replicated settings come first, by the mean of their replicates; the rest by their one training. Of
-        equals the cheaper leads, then the earlier. Those that failed come after all others, without a score last.
+        Those that trained for fewer epochs than the run does now come after the others. Replicated settings come
+        first, by the mean of their replicates; the rest by their one training. Of equals the cheaper leads, then the
+        earlier. Those that failed come after all others, without a score last.
         """
-        seeds = self.fresh_seeds()
+        seeds, short = self.fresh_seeds(), self.short()
 
-        def key(trial: TrialRecord) -> tuple[bool, bool, float, float, str]:
+        def key(trial: TrialRecord) -> tuple[bool, bool, bool, bool, float, float, str]:
             best = trial.best(self.metric)
             mean = self._replicate_mean(seeds.get(trial.config_hash, []))
             score = mean if mean is not None else None if best is None else float(best[self.metric])
-            worth = -score if score is not None else 1.0
-            return trial.status in FAILED, mean is None, worth, trial.train_seconds, trial.trial_id
+            rank = score is None, trial.trial_id in short, mean is None
+            return trial.status in FAILED, *rank, -(score or 0.0), trial.train_seconds, trial.trial_id
 
         return sorted((trial for trial in self.trials.values() if trial.role == "search"), key=key)
 
@@ -455,7 +506,9 @@ class EventWriter:
         (self._folder / RESERVE_FILE).unlink(missing_ok=True)
 
     def close(self) -> None:
-        """Close the file and let others write."""
+        """Close the file and let others write; a second time nothing happens."""
+        if self._file.closed:
+            return
         self._file.close()
         self.release()
         unlock_run(self._lock)

@@ -8,8 +8,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from shlex import quote
 
-from digits_core.command import CommandParser, run_command
-from digits_core.errors import ConfigError, RunError, printable
+from digits_core.command import CommandParser, run_command, say
+from digits_core.errors import ConfigError, RunError
 from results.lock import lock_run, unlock_run
 from results.record import EVENTS_FILE
 from results.salvage import STRAY, Piece, Salvage, salvage
@@ -169,9 +169,6 @@ def _repair(args: argparse.Namespace) -> int:
 
 def _report(folder: Path, found: Salvage, *, write: bool) -> int:
     path = folder / EVENTS_FILE
-
-    def say(text: str) -> None:
-        print(printable(text))
 
     if found.cut is not None:
         say(f"{path} line {found.cut.line} is cut short, as a crash leaves it: the next resume cuts it off")

@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import sys
 import time
 import webbrowser
 from collections.abc import Sequence
@@ -10,7 +9,7 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from digits_core.command import CommandParser, at_least, run_command, version_of
+from digits_core.command import CommandParser, at_least, run_command, say, version_of
 from digits_core.errors import UsageError, printable
 
 if TYPE_CHECKING:
@@ -77,12 +76,12 @@ def _report(args: argparse.Namespace) -> int:
             live = args.watch if any(run.live for run in runs) else None
             size = write_report(runs, path, watch=live)
             if not shown:
-                print(f"wrote {path}: {size / 1e6:.1f} MB", flush=True)
+                say(f"wrote {path}: {size / 1e6:.1f} MB")
                 shown = True
             if args.open and not opened:
                 opened = webbrowser.open(path.absolute().as_uri())
                 if not opened:
-                    print(f"no browser is to be found here; open {path.absolute().as_uri()}", file=sys.stderr)
+                    say(f"no browser is to be found here; open {path.absolute().as_uri()}", error=True)
                 opened = True
             if live is None:
                 return 0

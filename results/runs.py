@@ -75,7 +75,6 @@ def print_runs(runs: list[Run], console: Any) -> None:
     """Print a table of runs, the newest last."""
     from rich import box
     from rich.table import Table
-    from rich.text import Text
 
     table = Table(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False)
     for header in ("run", "started (UTC)", "space", "data", "trials", "best", "size"):
@@ -92,7 +91,7 @@ def print_runs(runs: list[Run], console: Any) -> None:
             best,
             size_words(run.size),
         )
-        table.add_row(*(Text(printable(cell)) for cell in cells))
+        table.add_row(*cells)
     console.print(table)
     total = sum(run.size for run in runs)
     console.print(f"{len(runs)} run{'s' * (len(runs) != 1)}, {size_words(total)}")
@@ -139,7 +138,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _handle(args: argparse.Namespace) -> int:
-    from results.terminal import open_console
+    from digits_core.terminal import open_console
 
     if args.yes and not args.remove:
         raise UsageError("--yes: has a meaning with --remove alone")
@@ -164,9 +163,7 @@ def _handle(args: argparse.Namespace) -> int:
     remove(chosen)
     for run in runs:
         if run.storage is not None:
-            console.print(
-                f"{run.folder.name}: its copy in {printable(run.storage)} stays", markup=False, soft_wrap=True
-            )
+            console.print(f"{run.folder.name}: its copy in {run.storage} stays", soft_wrap=True)
     console.print(f"deleted {len(chosen)} run{'s' * (len(chosen) != 1)}, {size_words(sum(run.size for run in runs))}")
     return 0
 

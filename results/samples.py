@@ -116,7 +116,7 @@ class MissesKeeper:
         if mark == self._kept:
             return
         try:
-            stored = read_matches(matches_path(self._folder, winner.trial_id, "val"))
+            stored = read_matches(matches_path(self._folder, winner.trial_id, "val"), best["epoch"])
         except RunError:  # not there yet, or damaged: results.compare names it
             return
         if len(stored.image_ids) != len(self._table.image_ids):

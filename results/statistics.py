@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import ndtr, ndtri, stdtrit  # the distributions alone: scipy.stats takes a second to load
+from scipy.special import ndtri, stdtr, stdtrit  # the distributions alone: scipy.stats takes a second to load
 
 LEVEL = 0.95
 """Coverage of every interval; a verdict needs a p-value under 1 - LEVEL."""
@@ -19,6 +19,9 @@ POWER = 0.8
 
 MAX_SENSIBLE = 1000
 """More replicates than this are not proposed."""
+
+ROUNDING = 1e-9
+"""A spread of resamples below this is rounding."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,29 +63,59 @@ class Difference:
         )
 
 
-def interval(point: float, resampled: NDArray[np.float64]) -> tuple[float, float]:
-    """The 95 % interval of a score over images, within [0, 1].
+def wilson(point: float, size: float, quantile: float) -> tuple[float, float]:
+    """The score interval of a share.
 
-    Percentiles of the bootstrap, moved so that its mean lies on the score: an image drawn twice confirms
-    itself, which lifts AP a little in every resample.
+    Args:
+        point: the share seen, in [0, 1].
+        size: of how many it is a share.
+        quantile: standard errors to either side; with infinitely many the interval is all of [0, 1].
+
+    Source:
+        Wilson 1927, Probable inference, the law of succession, and statistical inference.
+    """
+    if math.isinf(quantile):
+        return 0.0, 1.0
+    square = quantile**2 / size
+    middle = (point + square / 2) / (1 + square)
+    half = math.sqrt(square * (point * (1 - point) + square / 4)) / (1 + square)
+    return max(min(middle - half, point), 0.0), min(max(middle + half, point), 1.0)
+
+
+def interval(
+    point: float, resampled: NDArray[np.float64], num_images: int, *, share: bool = False
+) -> tuple[float, float]:
+    """The 95 % interval of a score over images, within [0, 1]: Wilson's.
+
+    A score that is no share of images counts as a share of as many as give it the variance that the bootstrap finds:
+    its effective sample size. Where no resample differs, that is the number of images. The variance is an estimate
+    from the images, so Student's t takes the place of the normal distribution.
 
     Args:
         point: the score on the images as they are.
         resampled: float64 [resamples]; NaN where a resample has none.
+        num_images: images that bear on the score.
+        share: whether the score is the share of the images that are right.
 
     Source:
-        Efron and Tibshirani 1993, An Introduction to the Bootstrap, chapters 10 (bias) and 13 (percentiles).
+        Effective sample size and Student's t: Korn and Graubard 1998, Confidence intervals for proportions with small
+        expected number of positive counts estimated from survey data; with Wilson's interval: Dean and Pagano 2015,
+        Evaluating confidence interval methods for binomial proportions in clustered surveys.
     """
-    solid = resampled[~np.isnan(resampled)]
-    if not len(solid):
-        return 0.0, 1.0
     tail = (1 - LEVEL) / 2
-    low, high = np.quantile(solid, [tail, 1 - tail]) + point - solid.mean()
-    return float(min(max(low, 0.0), point)), float(max(min(high, 1.0), point))
+    if share:
+        return wilson(point, num_images, -float(ndtri(tail)))
+    variance = _spread(resampled) ** 2
+    size = max(point * (1 - point) / variance, 1.0) if variance else float(num_images)
+    return wilson(point, size, -_student(num_images - 1, tail))
 
 
 def model_difference(
-    first: float, second: float, first_resampled: NDArray[np.float64], second_resampled: NDArray[np.float64]
+    first: float,
+    second: float,
+    first_resampled: NDArray[np.float64],
+    second_resampled: NDArray[np.float64],
+    num_images: int,
 ) -> Difference:
     """Two trained models as they are, on images like these: the images are the only luck.
 
@@ -91,9 +124,10 @@ def model_difference(
         second: that of the other.
         first_resampled: float64 [resamples].
         second_resampled: the same under the same resamples of the same images.
+        num_images: images that bear on the score.
     """
-    error = _spread(first_resampled - second_resampled)
-    return _difference(first - second, error, None, math.inf, 0.0)
+    images = Images(image_error(first_resampled - second_resampled, num_images), num_images)
+    return _difference(first - second, images, None, math.inf, 0.0)
 
 
 def setting_difference(
@@ -101,19 +135,20 @@ def setting_difference(
     second: Sequence[float],
     first_resampled: NDArray[np.float64],
     second_resampled: NDArray[np.float64],
+    num_images: int,
     seed_variance: float,
     freedom: int,
 ) -> Difference:
     """Two settings, each trained with fresh seeds: images and seeds are luck.
 
-    The two parts' own intervals, normal for the images and Student's t for the seeds, are joined by the root of
-    the sum of their squares.
+    The two parts' own intervals are joined by the root of the sum of their squares.
 
     Args:
         first: scores, one per seed.
         second: those of the other.
         first_resampled: float64 [seeds, resamples].
         second_resampled: the same under the same resamples of the same images.
+        num_images: images that bear on the score.
         seed_variance: variance of a score over seeds, pooled over the run's replicated settings.
         freedom: its degrees of freedom.
 
@@ -121,32 +156,35 @@ def setting_difference(
         Zou and Donner 2008, Construction of confidence limits about effect measures (recovering variances from the
         limits of each part).
     """
-    images = _spread(first_resampled.mean(axis=0) - second_resampled.mean(axis=0))
+    means = first_resampled.mean(axis=0) - second_resampled.mean(axis=0)
+    images = Images(image_error(means, num_images), num_images)
     seeds = math.sqrt(seed_variance * (1 / len(first) + 1 / len(second)))
     per_side = 2 / (1 / len(first) + 1 / len(second))
     return _difference(float(np.mean(first) - np.mean(second)), images, seeds, freedom, per_side)
 
 
-def paired_difference(values: Sequence[float], resampled: NDArray[np.float64]) -> Difference:
+def paired_difference(values: Sequence[float], resampled: NDArray[np.float64], num_images: int) -> Difference:
     """Two readings of the same trained models: each model is compared with itself, so most of its luck cancels.
 
     Args:
         values: first minus second, one per model; two at least.
         resampled: float64 [models, resamples], the same under each resample of the images.
+        num_images: images that bear on the score.
     """
     freedom = len(values) - 1
     seeds = float(np.std(values, ddof=1)) / math.sqrt(len(values))
-    return _difference(float(np.mean(values)), _spread(resampled.mean(axis=0)), seeds, freedom, len(values))
+    images = Images(image_error(resampled.mean(axis=0), num_images), num_images)
+    return _difference(float(np.mean(values)), images, seeds, freedom, len(values))
 
 
 def mean_interval(
-    values: Sequence[float], resampled: NDArray[np.float64], seed_variance: float, freedom: int
+    values: Sequence[float], resampled: NDArray[np.float64], num_images: int, seed_variance: float, freedom: int
 ) -> tuple[float, float]:
     """The interval of a setting's mean score, images and seeds being luck; arguments as in `setting_difference`."""
-    seeds = math.sqrt(seed_variance / len(values))
-    reach = _reach(math.log(1 - LEVEL), _spread(resampled.mean(axis=0)), seeds, max(freedom, 1))
     mean = float(np.mean(values))
-    return max(mean - reach, 0.0), min(mean + reach, 1.0)
+    seeds = -_student(max(freedom, 1), (1 - LEVEL) / 2) * math.sqrt(seed_variance / len(values))
+    low, high = interval(mean, resampled.mean(axis=0), num_images)
+    return max(mean - math.hypot(mean - low, seeds), 0.0), min(mean + math.hypot(high - mean, seeds), 1.0)
 
 
 def single_run_reach(seed_variance: float, freedom: int) -> float:
@@ -156,7 +194,7 @@ def single_run_reach(seed_variance: float, freedom: int) -> float:
         seed_variance: estimated, as by `pooled_variance`.
         freedom: its degrees of freedom, at least 1.
     """
-    return -float(stdtrit(freedom, (1 - LEVEL) / 2)) * math.sqrt(2 * seed_variance)
+    return -_student(freedom, (1 - LEVEL) / 2) * math.sqrt(2 * seed_variance)
 
 
 def pooled_variance(groups: Sequence[Sequence[float]]) -> tuple[float, int]:
@@ -183,7 +221,7 @@ def needed(difference: Difference, num_images: int, comparisons: int = 1, unit: 
     """What it would take to tell a difference of this size, in words.
 
     Replicates where the seeds are what hides it, else images; with LEVEL and POWER, as if more of either
-    changed neither the difference nor the spread.
+    changed neither the difference nor the spread. Of equal scores it says which difference would have been found.
 
     Args:
         difference: not told apart as it is.
@@ -193,47 +231,114 @@ def needed(difference: Difference, num_images: int, comparisons: int = 1, unit: 
     """
     size = abs(difference.estimate)
     reach = float(ndtri(1 - (1 - LEVEL) / 2 / comparisons) + ndtri(POWER))
-    if size == 0:
-        return "no number of replicates or images would tell them apart"
+    if size < ROUNDING:
+        return (
+            f"the scores are equal; a difference under {min(reach * difference.error, 1.0):.3f} would often be missed"
+        )
     allowed = (size / reach) ** 2
     left = allowed - difference.image_error**2
     if difference.seed_error is not None and left > 0:
         more = math.ceil(difference.seed_error**2 * difference.replicates / left - difference.replicates)
         if more <= MAX_SENSIBLE:
             return f"needs about {max(more, 1)} more {unit}"
-        return f"so small a difference would need over {MAX_SENSIBLE} replicates"
+        return f"a difference this small needs more than {MAX_SENSIBLE:,} {unit}"
     share = 1.0 if difference.seed_error is None else 0.5  # the other half is left to the seeds
     images = math.ceil(num_images * (difference.image_error**2 / (allowed * share) - 1))
     if images > 100 * num_images:
-        return "so small a difference would need over a hundred times the images"
+        return "a difference this small needs more than a hundred times the images"
     rounded = float(f"{max(images, 1):.1g}") if images < 10 else float(f"{images:.2g}")
     return f"needs about {rounded:,.0f} more images" + (" and more replicates" if difference.seed_error else "")
 
 
+def image_error(differences: NDArray[np.float64], num_images: int) -> float:
+    """The standard error of a difference from the choice of images.
+
+    Where the difference is the same in every resample, it is taken as 2 / num_images: images without any difference
+    still leave open one of about 4 images to either side.
+
+    Args:
+        differences: float64 [resamples], first minus second; NaN where a resample has none.
+        num_images: images that bear on the score.
+
+    Source:
+        Tango 1998, Equivalence test and confidence interval for the difference in proportions for the paired-sample
+        design: without any discordant pair its interval reaches z² / (n + z²) to either side.
+    """
+    return _spread(differences) or 2 / num_images
+
+
+def image_p_values(sizes: NDArray[np.float64], errors: NDArray[np.float64], num_images: int) -> NDArray[np.float64]:
+    """p-values of differences of which images are the only luck; see `Images`.
+
+    Args:
+        sizes: float64, how large the differences are.
+        errors: float64 of the same shape, their standard errors, as `image_error` gives them.
+        num_images: images that bear on the score.
+
+    Returns:
+        float64 of the same shape.
+    """
+    if num_images < 2:
+        return np.ones_like(sizes)
+    return np.asarray(2 * stdtr(num_images - 1, -sizes / np.sqrt(errors**2 + sizes**2 / num_images)))
+
+
+@dataclass(frozen=True, slots=True)
+class Images:
+    """The part of a difference's error that the choice of images makes.
+
+    A difference is held against the spread that there would be without it: a few images that all speak for one side
+    are no proof, however alike the resamples look. On a share of images that is McNemar's test. With Student's t in
+    place of the normal distribution nothing can be told from fewer than seven images.
+
+    Attributes:
+        error: standard error, as `image_error` gives it.
+        number: images that bear on the score.
+
+    Source:
+        McNemar 1947, Note on the sampling error of the difference between correlated proportions or percentages;
+        Fagerland, Lydersen and Laake 2013, The McNemar test for binary matched-pairs data, on its error rates.
+    """
+
+    error: float
+    number: int
+
+    def reach(self, tail: float) -> float:
+        """How far the interval reaches to either side that leaves out `tail` at each end."""
+        student = _student(self.number - 1, tail)
+        left = 1 - student**2 / self.number
+        return -student * self.error / math.sqrt(left) if left > 0 else math.inf
+
+
 def _spread(values: NDArray[np.float64]) -> float:
+    """Standard deviation of the resamples that have a score; 0 where they are all the same."""
     solid = values[~np.isnan(values)]
-    return float(solid.std(ddof=1)) if len(solid) > 1 else 0.0
+    found = float(solid.std(ddof=1)) if len(solid) > 1 else 0.0
+    return found if found > ROUNDING else 0.0
 
 
-def _difference(estimate: float, images: float, seeds: float | None, freedom: float, replicates: float) -> Difference:
+def _student(freedom: float, tail: float) -> float:
+    """The quantile of Student's t; minus infinity without degrees of freedom."""
+    return float(stdtrit(freedom, tail)) if freedom >= 1 else -math.inf
+
+
+def _difference(estimate: float, images: Images, seeds: float | None, freedom: float, replicates: float) -> Difference:
     reach = _reach(math.log(1 - LEVEL), images, seeds or 0.0, freedom)
     p = _p_value(abs(estimate), images, seeds or 0.0, freedom)
-    return Difference(estimate, estimate - reach, estimate + reach, p, images, seeds, replicates)
+    low, high = max(estimate - reach, -1.0), min(estimate + reach, 1.0)
+    return Difference(estimate, low, high, p, images.error, seeds, replicates)
 
 
-def _reach(log_level: float, images: float, seeds: float, freedom: float) -> float:
+def _reach(log_level: float, images: Images, seeds: float, freedom: float) -> float:
     """Half the interval that leaves out a share of exp(log_level)."""
     tail = math.exp(log_level) / 2
-    student = -float(stdtrit(freedom, tail)) if seeds else 0.0
-    return math.hypot(-float(ndtri(tail)) * images, student * seeds)
+    return math.hypot(images.reach(tail), _student(freedom, tail) * seeds if seeds else 0.0)
 
 
-def _p_value(size: float, images: float, seeds: float, freedom: float) -> float:
+def _p_value(size: float, images: Images, seeds: float, freedom: float) -> float:
     """The share that an interval just reaching from the estimate to 0 leaves out."""
-    if not images and not seeds:
-        return 0.0 if size else 1.0
     if not seeds:
-        return float(2 * ndtr(-size / images))
+        return float(image_p_values(np.array(size), np.array(images.error), images.number))
     low, high = -200.0, 0.0
     for _ in range(60):  # the reach falls as the share left out grows
         middle = (low + high) / 2

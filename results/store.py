@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from digits_core.config import knob_named
 from digits_core.errors import ConfigError, RunError, printable
-from digits_core.files import read_text
+from digits_core.files import link_out_of, read_text
 from digits_core.metrics import SCORE_NAMES
 from results.guard import find_twins
 from results.matches import score_intervals
@@ -62,6 +62,20 @@ def find_run(path: Path) -> Path:
     if more:
         raise RunError(f"{printable(str(path))}: holds several runs; name one of them")
     return folder
+
+
+def refuse_links(folder: Path) -> None:
+    """See that what is written into a run folder stays there: it may come from somebody else.
+
+    Raises:
+        RunError: it holds a link that leads out of it.
+    """
+    link = link_out_of(folder)
+    if link is not None:
+        raise RunError(
+            f"{link} is a link that leads out of the run folder, so nothing is written into that; put a copy in its "
+            "place, or delete it"
+        )
 
 
 def write_views(folder: Path, record: RunRecord, *, make: bool = True) -> None:
@@ -213,7 +227,8 @@ def _intervals(record: RunRecord, folder: Path, trial: TrialRecord, *, make: boo
     best = trial.best(record.metric) or {}
     for part, points in (("val", {name: best.get(f"val_{name}") for name in SCORE_NAMES}), ("confirm", trial.confirm)):
         try:
-            ends = score_intervals(folder, trial.trial_id, trial.config, part, points, make=make)
+            epoch = trial.best_epoch(record.metric)
+            ends = score_intervals(folder, trial.trial_id, trial.config, part, points, epoch=epoch, make=make)
         except RunError:
             continue
         for name, (low, high) in ends.items():

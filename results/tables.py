@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from digits_core.errors import RunError, printable
+from digits_core.errors import RunError, printable, reason_of
 from results.schema import EPOCHS, LEADERBOARD, SCHEMA_VERSION
 
 
@@ -131,11 +131,40 @@ def read_arrow(path: Path, way_out: str) -> pa.Table:
     except PermissionError as error:
         raise RunError(f"{path} cannot be read: {error.strerror}") from None
     except (pa.ArrowException, OSError, ValueError, OverflowError, MemoryError) as error:
-        reason = printable(str(error))
-        raise RunError(f"{path} is damaged or no Parquet file ({reason}); {way_out}") from None
+        raise RunError(f"{path} is damaged or no Parquet file ({reason_of(error)}); {way_out}") from None
     version = (table.schema.metadata or {}).get(b"schema_version", b"none").decode(errors="replace")
     if version != SCHEMA_VERSION:
         raise RunError(
             f"{path} has schema version {printable(version)}, this program reads {SCHEMA_VERSION}; {way_out}"
         )
     return table
+
+
+_EPOCH = b"epoch"
+"""Key of a table's metadata: the epoch whose evaluation it holds."""
+
+
+def of_epoch(table: pa.Table, epoch: int | None) -> pa.Table:
+    """The same table, marked with the epoch whose evaluation it holds; None leaves it unmarked."""
+    if epoch is None:
+        return table
+    return table.replace_schema_metadata({**(table.schema.metadata or {}), _EPOCH: str(epoch).encode()})
+
+
+def epoch_of(table: pa.Table) -> int | None:
+    """The epoch whose evaluation a table holds; None where it does not say."""
+    text = (table.schema.metadata or {}).get(_EPOCH, b"")
+    return int(text) if text.isdigit() and len(text) < 10 else None
+
+
+def check_epoch(path: Path, found: int | None, expected: int | None) -> None:
+    """See that a table is of the epoch it is shown with; one that does not say is trusted.
+
+    Raises:
+        RunError: it is of another epoch.
+    """
+    if None not in (found, expected) and found != expected:
+        raise RunError(
+            f"{path} holds epoch {found}, and the best epoch on record is {expected}; go on with the run "
+            "(python -m search.run --resume), which writes it again"
+        )

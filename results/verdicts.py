@@ -6,18 +6,22 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import ndtr
 
-from results.matches import count_images, matches_path, resampled_scores
+from results.guard import best_weights, differing_knobs
+from results.lengths import Varied, length_of, unequal_words, varied_lengths
+from results.matches import count_images, matches_path, resampled_scores, sample_size
 from results.record import RunRecord, TrialRecord
 from results.statistics import (
     LEVEL,
+    ROUNDING,
     Difference,
     holm,
+    image_error,
+    image_p_values,
     model_difference,
     needed,
     pooled_variance,
@@ -25,6 +29,9 @@ from results.statistics import (
 )
 
 Level = Literal["models", "settings", "groups"]
+
+MIN_GROUP = 4
+"""Settings that a group needs for a verdict: of fewer the spread between them is hardly known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +41,8 @@ class Verdict:
     Attributes:
         first, second: names of the two sides.
         level: whether trained models, settings or groups of settings are compared.
-        difference: first minus second; None when they are not compared.
-        p: corrected where several were compared at once.
+        difference: first minus second; None when they are not compared, or are the same models.
+        p: corrected where several were compared at once; 1 of the same models, None when they are not compared.
         words: the verdict for people.
     """
 
@@ -89,7 +96,8 @@ class Board:
     def resampled(self, trial: TrialRecord) -> NDArray[np.float64] | None:
         """The same under each resample of the images; None without match tables."""
         folder, name = self._place(trial)
-        return resampled_scores(folder, name, trial.config, self.part, make=self._make).get(self._score)
+        epoch = trial.best_epoch(self.record.metric)
+        return resampled_scores(folder, name, trial.config, self.part, epoch=epoch, make=self._make).get(self._score)
 
     def measured(self, trials: Sequence[TrialRecord]) -> list[TrialRecord]:
         """Those with a score and a match table."""
@@ -108,39 +116,66 @@ class Board:
         }
 
     @cached_property
+    def _varied(self) -> Varied:
+        return varied_lengths(self.record.trials.values())
+
+    @property
     def seed_variance(self) -> tuple[float, int]:
-        """Variance over seeds within settings, pooled over all of the run, and its degrees of freedom."""
-        return pooled_variance([[self._point(one) for one in group] for group in self._fresh.values()])
+        """Variance over seeds within settings, and its degrees of freedom; of the length of training most repeated."""
+        return max(self._seed_variances.values(), key=lambda one: one[1], default=(0.0, 0))
+
+    def seed_variance_of(self, trial: TrialRecord) -> tuple[float, int]:
+        """The same, of settings whose trainings are as long as a trial's."""
+        return self._seed_variances.get(length_of(trial, self._varied), (0.0, 0))
+
+    @cached_property
+    def _seed_variances(self) -> dict[tuple[Any, ...], tuple[float, int]]:
+        groups: dict[tuple[Any, ...], list[list[float]]] = {}
+        for group in self._fresh.values():
+            for one in group[:1]:
+                groups.setdefault(length_of(one, self._varied), []).append([self._point(seed) for seed in group])
+        return {length: pooled_variance(some) for length, some in groups.items()}
 
     @cached_property
     def num_images(self) -> int:
         """Images of the split."""
-        for trial in self.record.trials.values():
-            path = matches_path(*self._place(trial), self.part)
-            if path.is_file():
-                return count_images(path)
-        return 0
+        path = self._some_matches
+        return 0 if path is None else count_images(path)
+
+    @cached_property
+    def sample(self) -> int:
+        """Images of the split that bear on the score."""
+        path = self._some_matches
+        return 1 if path is None else sample_size(path, self._score)
+
+    @cached_property
+    def _some_matches(self) -> Path | None:
+        paths = (matches_path(*self._place(trial), self.part) for trial in self.record.trials.values())
+        return next((path for path in paths if path.is_file()), None)
 
     def compare(self, first: TrialRecord, second: TrialRecord) -> Verdict:
         """Two trials: as settings where both have fresh seeds, else as the models they are."""
+        names = first.trial_id, second.trial_id
         if first.config_hash == second.config_hash:
             alike = "not compared: two trainings of one setting, whose difference is what seeds do"
-            return self._refuse(first.trial_id, second.trial_id, "models", alike)
+            return self._refuse(*names, "models", alike)
         fresh = [self.fresh(one) if one.role == "search" else [] for one in (first, second)]
-        variance, freedom = self.seed_variance
-        if all(fresh) and freedom:
-            difference = self._of(fresh[0], fresh[1], variance, freedom)
-            return self.judge(first.trial_id, second.trial_id, "settings", difference)
-        if self.part == "confirm":
-            few = "not compared: confirmed by fewer than two seeds"
-            return self._refuse(first.trial_id, second.trial_id, "settings", few)
-        reason = self.incomparable(first, second)
+        settings = all(fresh) and self.seed_variance_of(first)[1] > 0
+        level: Level = "settings" if settings or self.part == "confirm" else "models"
+        reason = self.unequal(first, second) if level == "settings" else self.incomparable(first, second)
+        if reason is None and level == "settings" and not settings:
+            reason = "not compared: confirmed by fewer than two seeds"
         if reason is not None:
-            return self._refuse(first.trial_id, second.trial_id, "models", reason)
+            return self._refuse(*names, level, reason)
+        sides = fresh if settings else [[first], [second]]
+        if self._same_models(*sides):
+            return Verdict(*names, level, None, 1.0, self._equal_words(*sides))
+        if settings:
+            return self.judge(*names, level, self._of(sides[0], sides[1], self.seed_variance_of(first)))
         difference = model_difference(
-            self._point(first), self._point(second), self._resampled(first), self._resampled(second)
+            self._point(first), self._point(second), self._resampled(first), self._resampled(second), self.sample
         )
-        return self.judge(first.trial_id, second.trial_id, "models", difference)
+        return self.judge(*names, level, difference)
 
     def compare_groups(
         self,
@@ -155,18 +190,32 @@ class Board:
             verdict = self.compare(firsts[0], seconds[0])
             words = verdict.words.replace(firsts[0].trial_id, first).replace(seconds[0].trial_id, second)
             return replace(verdict, first=first, second=second, words=words)
-        variance, freedom = spread
-        if not freedom:
-            reason = "not compared: no value was trained twice, so nothing tells luck from effect"
+        reason = next(filter(None, (self.unequal(firsts[0], one) for one in [*firsts, *seconds])), None)
+        if reason is not None:
             return self._refuse(first, second, "groups", reason)
+        trained = [[self.fresh(one) or [one] for one in group] for group in (firsts, seconds)]
+        if self._same_models(*(list(itertools.chain(*some)) for some in trained)):
+            twin = next((some for some in trained[1] if self._same_models(trained[0][0], some)), trained[1][0])
+            return Verdict(first, second, "groups", None, 1.0, self._equal_words(trained[0][0], twin, groups=True))
         values = [[self.setting_value(one) for one in group] for group in (firsts, seconds)]
+        if min(map(len, values)) < MIN_GROUP:
+            counts, means = [len(one) for one in values], [float(np.mean(one)) for one in values]
+            words = (
+                f"too few trials: {counts[0]} and {counts[1]}, at least {MIN_GROUP} of each are needed "
+                f"(means {means[0]:.3f} and {means[1]:.3f})"
+            )
+            return self._refuse(first, second, "groups", words)
         resampled = [np.stack([self._setting_resampled(one) for one in group]) for group in (firsts, seconds)]
-        difference = setting_difference(values[0], values[1], resampled[0], resampled[1], variance, freedom)
+        difference = setting_difference(values[0], values[1], resampled[0], resampled[1], self.sample, *spread)
         return self.judge(first, second, "groups", difference)
 
     def setting_value(self, trial: TrialRecord) -> float:
         """The mean of a setting's fresh seeds, or its one training."""
         return float(np.mean([self._point(one) for one in self.fresh(trial) or [trial]]))
+
+    def unequal(self, first: TrialRecord, second: TrialRecord) -> str | None:
+        """Why two trainings are of unequal length; None where they are of equal length."""
+        return unequal_words(first, second, self._varied)
 
     def incomparable(self, first: TrialRecord, second: TrialRecord) -> str | None:
         """Why two trained models are not compared; None when they are."""
@@ -175,10 +224,9 @@ class Board:
                 return f"{one.trial_id} has no score"
             if self.resampled(one) is None:
                 return f"{one.trial_id} has no match table"
-        if first.trial_id.rpartition(":")[0] != second.trial_id.rpartition(":")[0]:  # of two runs
-            for knob in ("optim.epochs", "data.images_per_epoch"):
-                if first.config[knob] != second.config[knob]:
-                    return f"not compared: {knob} {first.config[knob]} against {second.config[knob]}"
+        reason = self.unequal(first, second)
+        if reason is not None:
+            return reason
         whole = all(one.status == "finished" for one in (first, second))
         if not whole and first.num_epochs != second.num_epochs:
             common = min(first.num_epochs, second.num_epochs)
@@ -186,6 +234,34 @@ class Board:
             there = "" if None in values else f"; at epoch {common} they had {values[0]:.3f} and {values[1]:.3f}"
             return f"not compared: {first.num_epochs} epochs against {second.num_epochs}{there}"
         return None
+
+    def _same_models(self, firsts: Sequence[TrialRecord], seconds: Sequence[TrialRecord]) -> bool:
+        """Whether every training of one side is the very same model as one of the other side, with the same scores."""
+        metric = self.record.metric
+        weights = [sorted(str(best_weights(one, metric)) for one in some) for some in (firsts, seconds)]
+        if weights[0] != weights[1] or any(best_weights(one, metric) is None for one in firsts):
+            return False
+        scores = [sorted(self._resampled(one).tobytes() for one in some) for some in (firsts, seconds)]
+        return scores[0] == scores[1]  # thresholds may tell the same weights apart
+
+    def _equal_words(
+        self, firsts: Sequence[TrialRecord], seconds: Sequence[TrialRecord], *, groups: bool = False
+    ) -> str:
+        """Why two settings are equal, in words.
+
+        Args:
+            firsts: trainings of one.
+            seconds: trainings of the other, the same models.
+            groups: whether the two stand for all settings of two groups.
+        """
+        knobs = ", ".join(differing_knobs(firsts[0], seconds[0])) or "what they differ in"
+        bests = {(one.best(self.record.metric) or {}).get("epoch") for one in firsts}
+        at = f"epoch {bests.pop()}" if len(bests) == 1 else "the same epochs"
+        ends = [sorted(str(one.weights.get(one.num_epochs)) for one in some) for some in (firsts, seconds)]
+        why = "did nothing here" if ends[0] == ends[1] else "acted only later"
+        if groups:
+            return f"equal: each setting has a counterpart with identical weights at its best epoch; {knobs} {why}"
+        return f"equal: both are best at {at}, with identical weights; {knobs} {why}"
 
     def correct(self, verdicts: Sequence[Verdict]) -> list[Verdict]:
         """The same verdicts, each held to what being one of many asks for (Holm)."""
@@ -198,12 +274,10 @@ class Board:
             for one in verdicts
         ]
 
-    def _of(
-        self, first: Sequence[TrialRecord], second: Sequence[TrialRecord], variance: float, freedom: int
-    ) -> Difference:
+    def _of(self, first: Sequence[TrialRecord], second: Sequence[TrialRecord], spread: tuple[float, int]) -> Difference:
         points = [[self._point(one) for one in side] for side in (first, second)]
         resampled = [np.stack([self._resampled(one) for one in side]) for side in (first, second)]
-        return setting_difference(points[0], points[1], resampled[0], resampled[1], variance, freedom)
+        return setting_difference(points[0], points[1], resampled[0], resampled[1], self.sample, *spread)
 
     def judge(
         self,
@@ -226,7 +300,7 @@ class Board:
         else:
             unit = "settings in each" if level == "groups" else "replicates of each"
             many = " among so many" if difference.p < 1 - LEVEL else ""
-            words = f"cannot be told apart{many}: {reach}; {needed(difference, self.num_images, family, unit)}"
+            words = f"cannot be told apart{many}: {reach}; {needed(difference, self.sample, family, unit)}"
         return Verdict(first, second, level, difference, p, words)
 
     @staticmethod
@@ -318,6 +392,8 @@ def _claimed(record: RunRecord, lead: TrialRecord, default: TrialRecord) -> floa
     values = record.standing(lead), record.standing(default)
     if None in values or lead.status != "finished" or default.status != "finished":
         return None
+    if unequal_words(lead, default, varied_lengths(record.trials.values())) is not None:
+        return None
     return (values[0] or 0.0) - (values[1] or 0.0)
 
 
@@ -326,7 +402,7 @@ def _all_pairs_holm(board: Board, trials: Sequence[TrialRecord]) -> dict[str, fl
     if len(trials) < 2:
         return {}
     raw = _model_p_values(board, trials)
-    replicated = [bool(board.fresh(trial)) for trial in trials] if board.seed_variance[1] else [False] * len(trials)
+    replicated = [bool(board.fresh(trial)) and board.seed_variance_of(trial)[1] > 0 for trial in trials]
     for one, other in itertools.combinations(np.flatnonzero(replicated).tolist(), 2):
         difference = board.compare(trials[one], trials[other]).difference
         raw[one, other] = 1.0 if difference is None else difference.p
@@ -346,9 +422,8 @@ def _model_p_values(board: Board, trials: Sequence[TrialRecord]) -> NDArray[np.f
     covariance = np.cov(resampled)
     variance = np.diag(covariance)
     error = np.sqrt(np.maximum(variance[:, None] + variance[None, :] - 2 * covariance, 0))
+    error[error < ROUNDING] = image_error(np.zeros(1), board.sample)
     points = np.array([board._point(trials[number]) for number in there])
     distance = np.abs(points[:, None] - points[None, :])
-    with np.errstate(divide="ignore", invalid="ignore"):
-        p = np.where(error > 1e-12, 2 * ndtr(-distance / error), np.where(distance > 0, 0.0, 1.0))
-    found[np.ix_(there, there)] = p
+    found[np.ix_(there, there)] = image_p_values(distance, error, board.sample)
     return found

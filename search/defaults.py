@@ -33,6 +33,8 @@ KEEP = 5
 LOOPBACK = "127.0.0.1"
 """Only this machine reaches what listens there."""
 
+LOOPBACK_NAMES = (LOOPBACK, "localhost", "::1")
+
 GRACE_EPOCHS = 2
 """Epochs before ASHA first decides."""
 

@@ -1,27 +1,38 @@
 """run_search: one search from its settings to its run folder."""
 
-import contextlib
 import math
 import shutil
 import signal
-import threading
-import time
-from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from rich.console import Console
 
-from digits_core.cache import DigitData, open_data
-from digits_core.errors import DataError, UsageError, UserError, printable
-from digits_core.source import DRAWN
+from digits_core.cache import DigitData
+from digits_core.errors import DataError, UsageError, UserError
+from digits_core.terminal import open_console
 from results.lock import lock_run
 from results.record import EventWriter, RunRecord
-from results.terminal import open_console
-from search.chatter import chatter_to
-from search.closing import print_end, resume_command, this_python
-from search.cluster import (
+from results.store import write_views
+from search.cli.prepare import prepare_data
+from search.cli.remembered import choices_of, remember
+from search.cli.run_folder import check_folder, is_comparison, make_longer, open_folder
+from search.cli.settings import Plan, SearchSettings, make_plan
+from search.defaults import GRACE_EPOCHS, LOOPBACK, REDUCTION_FACTOR
+from search.machine.probe import Probe
+from search.monitor.chatter import chatter_to
+from search.monitor.closing import print_end, resume_command, say_resume, this_python
+from search.monitor.gauges import Gauges
+from search.monitor.mlflow import MLflow, check_mlflow
+from search.monitor.progress import Progress
+from search.monitor.tensorboard import TensorBoard
+from search.monitor.watchers import Watcher, Watchers
+from search.policy.further import FurtherTrials
+from search.storage.copier import Copier
+from search.storage.places import Storage, StorageError
+from search.tune.cluster import (
+    EXIT_WITHOUT_RAY,
     check_address,
     check_dashboard,
     connected,
@@ -29,59 +40,13 @@ from search.cluster import (
     prepare_environment,
     watched,
 )
-from search.copier import Copier
-from search.defaults import GRACE_EPOCHS, LOOPBACK, REDUCTION_FACTOR
-from search.further import FurtherTrials
-from search.gauges import Gauges
-from search.mlflow import MLflow, check_mlflow
-from search.nodes import check_nodes, paths_needed
-from search.probe import Probe
-from search.progress import Progress
-from search.run_folder import check_folder, is_comparison, make_longer, open_folder
-from search.settings import Plan, SearchSettings, make_plan
-from search.slots import plan_slots
-from search.storage import Storage, StorageError
-from search.tensorboard import TensorBoard
-from search.watchers import Watcher, Watchers
+from search.tune.ending import Ending
+from search.tune.login import token_file
+from search.tune.nodes import check_nodes, paths_needed
+from search.tune.slots import plan_slots
 from spaces.registry import DEFAULT_BASELINE
 
 LOG_FILE = "ray.log"
-
-
-class Ending:
-    """Why the run is ending before its last trial, if it is: Ctrl-C or the time budget."""
-
-    def __init__(self, time_budget_s: float | None) -> None:
-        self._deadline = None if time_budget_s is None else time.monotonic() + time_budget_s
-        self._interrupted = threading.Event()
-
-    def reason(self) -> str | None:
-        """`interrupted`, `time budget` or None."""
-        if self._interrupted.is_set():
-            return "interrupted"
-        if self._deadline is not None and time.monotonic() >= self._deadline:
-            return "time budget"
-        return None
-
-    @contextlib.contextmanager
-    def on_signals(self, say: Callable[[str], None]) -> Iterator[None]:
-        """Take the first Ctrl-C (or SIGTERM) as a wish to end tidily, the second as it is."""
-
-        def handle(number: int, frame: object) -> None:
-            if self._interrupted.is_set():
-                raise KeyboardInterrupt
-            self._interrupted.set()
-            say("ending tidily: running trials are set down where they are; again to end at once")
-
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
 
 
 class Place(NamedTuple):
@@ -129,7 +94,7 @@ def run_search(
         quiet: say what went wrong, and at the end who won; nothing else.
 
     Returns:
-        0; 1 when no trial has a score; 130 when it was interrupted.
+        0; 1 when no trial has a score; 128 + N when signal N interrupted it (130 after Ctrl-C, 143 after SIGTERM).
 
     Raises:
         UserError: whatever a user can mend, before anything is written.
@@ -137,6 +102,7 @@ def run_search(
     console = open_console(quiet=quiet)
     plan = make_plan(settings)
     place = check_place(settings, resume=resume)
+    remember(choices_of(settings))
     if place.warning is not None:
         console.print(place.warning, style="yellow", markup=False, soft_wrap=True)
     storage, folder = place.storage, place.storage.folder
@@ -146,7 +112,9 @@ def run_search(
         probe = Probe(plan.first_settings())
         data = prepare_data(settings, console)
         check_data(plan, data)
-        prepare_environment(joins=settings.address is not None)
+        readable = prepare_environment(joins=settings.address is not None)
+        if readable is not None:
+            console.print(readable, style="yellow", soft_wrap=True)
         import ray.tune  # noqa: F401  # takes seconds, which the probe takes anyway
 
         machine = check_machine(settings, probe, data, console)
@@ -180,6 +148,7 @@ def _run(
     """A search in its folder, to the leaderboard; returns the exit code."""
     record, storage = events.record, copier.storage
     folder = storage.folder
+    ending = Ending(settings.time_budget_s)
     try:
         events.write(
             "run",
@@ -190,6 +159,10 @@ def _run(
             resumed=resume,
             comparison=is_comparison(settings, plan),
             asha=[GRACE_EPOCHS, REDUCTION_FACTOR],
+            space=settings.space,
+            sampler=settings.sampler,
+            seed=settings.seed,
+            screen=settings.screen,
         )
         shorter = make_longer(storage, events, plan.base.optim.epochs)
         if shorter:
@@ -200,12 +173,12 @@ def _run(
                 soft_wrap=True,
             )
         with chatter_to(folder / LOG_FILE) as terminal:
-            ending = _tune(
-                settings, plan, data, copier, events, terminal, port=port, machine=machine, quiet=console.quiet
+            _tune(
+                settings, plan, data, copier, events, terminal, ending, port=port, machine=machine, quiet=console.quiet
             )
-    except KeyboardInterrupt:  # the second Ctrl-C: the record holds what it holds
-        console.print(f"interrupted; go on with\n            {resume_command(settings)}", markup=False, soft_wrap=True)
-        return 130
+    except KeyboardInterrupt:  # the second signal: the record holds what it holds
+        say_resume(console, "interrupted", settings)
+        return ending.exit_code or 128 + signal.SIGINT
     except StorageError as error:
         raise UsageError(f"--storage {settings.storage}: {error}; go on with {resume_command(settings)}") from None
     except UserError:
@@ -218,7 +191,8 @@ def _run(
         raise
     finally:
         events.close()
-    return print_end(settings, plan, folder, record, ending, console)
+    code = print_end(settings, plan, folder, record, ending.reason(), console)
+    return ending.exit_code or code
 
 
 def check_data(plan: Plan, data: DigitData) -> None:
@@ -260,7 +234,7 @@ def measured_share(
     plan: Plan, settings: SearchSettings, data: DigitData, machine: dict[str, float], console: Console
 ) -> float:
     """The share of a GPU that a trial gets, from letting more and more of them train on one."""
-    from search.sharing import best_sharing, try_sharing
+    from search.machine.sharing import best_sharing, try_sharing
 
     tried = try_sharing(
         plan.probe_config(),
@@ -274,29 +248,6 @@ def measured_share(
     return 1 / best_sharing(tried).trials
 
 
-def prepare_data(settings: SearchSettings, console: Console) -> DigitData:
-    """Open the data, saying so where it takes a while."""
-    what = "the built-in drawn house numbers" if settings.data.folder == DRAWN else settings.data.folder
-    started = time.monotonic()
-    data = open_data(settings.data)
-    took = time.monotonic() - started
-    sizes = f"{len(data.train)} training and {len(data.valid)} validation images"
-    if data.confirm is not None:
-        sizes += f", {len(data.confirm)} more set apart to confirm"
-    console.print(f"data: {what}, {sizes}" + (f" (decoded in {took:.0f} s)" if took > 1 else ""))
-    if not data.categories.are_digits:
-        console.print(f"data: {printable(data.categories.words)}: no digits, so no number is read", markup=False)
-        if settings.metric == "val_number_accuracy":
-            raise UsageError(
-                "--metric val_number_accuracy: the categories of this data are no digits, so there are no numbers; "
-                "take val_map"
-            )
-    left_out = [f"{count} {name.replace('_', ' ')}" for name, count in data.notes.items() if count]
-    if left_out:
-        console.print(f"data: {', '.join(left_out)}")
-    return data
-
-
 def _tune(
     settings: SearchSettings,
     plan: Plan,
@@ -304,14 +255,14 @@ def _tune(
     copier: Copier,
     events: EventWriter,
     terminal: Any,
+    ending: Ending,
     *,
     port: int,
     machine: dict[str, float],
     quiet: bool,
-) -> str | None:
-    """Hand the search to Ray Tune; returns why it ended early, if it did."""
+) -> None:
+    """Hand the search to Ray Tune."""
     console = open_console(terminal, quiet=quiet)
-    ending = Ending(settings.time_budget_s)
     storage = copier.storage
     folder = storage.folder
     cluster_of_run = connected(settings.address, port=port, machine=machine, host=settings.dashboard_host)
@@ -328,16 +279,18 @@ def _tune(
         if cluster.dashboard and settings.address is None:
             ray = Path(this_python()).with_name("ray")
             only = " (this machine only)" if settings.dashboard_host == LOOPBACK else ""
-            console.print(
-                f"dashboard: http://{cluster.dashboard}{only}; `{ray} get-auth-token` prints the token it asks for",
-                soft_wrap=True,
+            where = (
+                f"`{ray} get-auth-token` prints the token it asks for"
+                if token_file().is_file()
+                else "its token is in RAY_AUTH_TOKEN, for the home folder cannot be written"
             )
+            console.print(f"dashboard: http://{cluster.dashboard}{only}; {where}", soft_wrap=True)
         elif cluster.dashboard:
             console.print(f"dashboard: http://{cluster.dashboard}")
         console.print(f"run folder: {folder} (Ray's own messages in {LOG_FILE})", soft_wrap=True)
         if storage.apart:
             console.print(f"checkpoints, and a copy of the run folder: {storage.address}", markup=False, soft_wrap=True)
-        from search.tuning import fit
+        from search.tune.tuning import fit
 
         progress = Progress(
             terminal,
@@ -359,7 +312,14 @@ def _tune(
             progress.console.print(text, markup=False, soft_wrap=True)
 
         def last_words(text: str) -> None:
-            _say_last(terminal, f"{text}; go on with {resume_command(settings)}")
+            if ending.signal is None:
+                _say_last(terminal, f"{text}; go on with {resume_command(settings)}")
+                return
+            # systemd and Slurm send the signal to Ray's processes too, so Ray cannot end the trials in order.
+            progress.__exit__()
+            write_views(folder, events.record)
+            print_end(settings, plan, folder, events.record, ending.reason(), console)
+            terminal.flush()
 
         base = {**plan.base.to_flat(), **plan.space.fixed}
         followers: list[Watcher] = [Gauges(base), TensorBoard(folder, base, settings.metric)]
@@ -371,7 +331,7 @@ def _tune(
             progress.update(record, trial_id)
             watchers.update(record, trial_id)
 
-        with progress, watched(last_words), copier.telling(say):
+        with progress, watched(last_words, lambda: ending.exit_code or EXIT_WITHOUT_RAY), copier.telling(say):
             fit(
                 settings,
                 plan,
@@ -386,7 +346,6 @@ def _tune(
                 waits=lambda: copier.fault is not None,
             )
             watchers.close(events.record)
-        return ending.reason()
 
 
 def _say_last(terminal: Any, text: str) -> None:

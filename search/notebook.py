@@ -5,12 +5,13 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from digits_core.command import say
 from digits_core.errors import UserError
 from digits_core.knob import Scalar
 from results.opened import OpenedRun, open_run
-from search.flags import build_parser
-from search.probe import child_environment
-from search.settings import run_name
+from search.cli.flags import build_parser
+from search.cli.settings import run_name
+from search.machine.probe import child_environment
 
 Flag = Scalar | Mapping[str, Scalar]
 
@@ -62,7 +63,7 @@ def run_search(space: str | Path, *, out: str | Path = "runs", name: str | None 
         assert child.stdout is not None
         try:
             for line in child.stdout:
-                print(line, end="", flush=True)
+                say(line.rstrip("\n"))
                 last = line.strip() or last
         except KeyboardInterrupt:  # the child got it too, or gets it now, and sets its trials down
             child.send_signal(2)

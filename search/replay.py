@@ -1,15 +1,25 @@
-"""python -m search.replay: tells a run's reports to a fresh scheduler, and compares what it decides with the record."""
+"""python -m search.replay: decides a run again from its record, and compares settings and decisions with it."""
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from digits_core.command import CommandParser, run_command
-from digits_core.errors import RunError, printable
+from digits_core.anchors import setting_digest
+from digits_core.cache import open_data
+from digits_core.coco import Table
+from digits_core.command import CommandParser, run_command, say
+from digits_core.errors import RunError, UserError
+from results.events import Event
 from results.record import EVENTS_FILE, RunRecord, read_events
-from results.store import find_run
-from search.scheduler import RULES, Rule, fresh_rule
+from results.store import find_run, read_record_of, read_run_file
+from search.cli.remembered import Choice, choices_of, is_remembered
+from search.cli.run_folder import resumed_settings
+from search.cli.settings import SearchSettings, make_plan
+from search.policy.proposals import Proposer
+from search.policy.screen import Screen
+from search.policy.stopping import RULES, Rule, fresh_rule
+from spaces.catalogue import space_files
 
 _EPILOG = """
 examples:
@@ -26,27 +36,40 @@ class Replay:
     Attributes:
         reports: scores told to the scheduler.
         stops: of them, those after which it stopped the trial.
+        proposals: settings that were proposed again.
         drivers: starts of the search.
-        differing: decisions that the record has otherwise, in words.
+        differing: decisions and settings that the record has otherwise, in words.
         lost: events that a repair of the record dropped.
     """
 
     reports: int = 0
     stops: int = 0
+    proposals: int = 0
     drivers: int = 0
     differing: list[str] = field(default_factory=list)
     lost: int = 0
 
 
-def replay(folder: Path) -> Replay:
+def replay(folder: Path, table: Table | None = None) -> Replay:
     """Tell the reports of a run, in the order of arrival, to one scheduler that never stopped.
+
+    Args:
+        folder: the run folder.
+        table: the annotations of its training split; with them its settings are proposed again, too.
 
     Raises:
         RunError: there is no record, it is damaged, or it does not name its scheduler.
     """
     record, found = RunRecord(folder.name), Replay()
     rule: Rule | None = None
-    for event in read_events(folder, record):
+    proposer: Proposer | None = None
+    read = RunRecord(folder.name)  # one event ahead of `record`
+    for event in read_events(folder, read):
+        if event["kind"] == "run" and table is not None:
+            proposer = proposer_of(folder, event, table)
+        if event["kind"] == "trial" and event.get("role", "search") == "search" and proposer is not None:
+            _propose_again(proposer, record, event, found)
+        record.apply(event)
         if event["kind"] == "run":
             found.drivers += 1
             name = event.get("scheduler", "none")
@@ -71,12 +94,67 @@ def replay(folder: Path) -> Replay:
     return found
 
 
+def proposer_of(folder: Path, event: Event, table: Table) -> Proposer | None:
+    """What proposed the settings of a run from its `run` event on.
+
+    None where the event does not say enough, or names a space file that the user has not named on this machine.
+    """
+    if not {"space", "sampler", "seed", "screen"} <= event.keys():
+        return None  # of an older version
+    settings = _of_space(resumed_settings(str(folder.parent), folder.name), str(event["space"]))
+    if not all(is_remembered(one) for one in _choices(settings)):
+        return None
+    plan = make_plan(replace(settings, trials=event["trials"], epochs=event["epochs"]))
+    return Proposer(
+        plan.space,
+        plan.base,
+        sampler=event["sampler"],
+        seed=event["seed"],
+        num_trials=event["trials"],
+        screen=Screen(table, active=event["screen"]),
+    )
+
+
+def _of_space(settings: SearchSettings, space: str) -> SearchSettings:
+    return replace(settings, space=space, space_files=space_files(space))
+
+
+def _choices(settings: SearchSettings) -> list[Choice]:
+    """What of a run only the user may choose, as far as proposing needs it: code that is run, data that is fetched."""
+    return [one for one in choices_of(settings) if one.flag in ("--space", "--data")]
+
+
+def _propose_again(proposer: Proposer, record: RunRecord, event: Event, found: Replay) -> None:
+    """Compare a setting with what is proposed from all that had been reported before it."""
+    again = proposer.next(record)
+    found.proposals += 1
+    if again is None or setting_digest(again.config) != event["config_hash"]:
+        words = "nothing" if again is None else str(again.params or again.baseline)
+        found.differing.append(
+            f"setting {event['n']}, {event['trial_id']}: recorded {event['params'] or event['baseline']}; "
+            f"replayed {words}"
+        )
+
+
+def training_table(folder: Path) -> Table | str:
+    """The annotations of a run's training split, or why they cannot be had."""
+    try:
+        settings = resumed_settings(str(folder.parent), folder.name)
+        if not all(is_remembered(one) for one in _choices(_of_space(settings, settings.space))):
+            return "its space or its data was not named on this machine before"
+        data = open_data(settings.data)
+        known = (read_run_file(folder).get("data") or {}).get("fingerprint")
+    except UserError as error:
+        return str(error)
+    return data.train.table if data.fingerprint == known else f"the data at {settings.data.folder} has changed"
+
+
 def build_parser() -> argparse.ArgumentParser:
     """The flags of this command."""
     parser = CommandParser(
         prog="python -m search.replay",
-        description="Tell the reports of a run to a fresh scheduler and compare its decisions with the recorded ones: "
-        "they are the same, however often the run was interrupted.",
+        description="Propose the settings of a run again, decide again which trials stop, and compare both with its "
+        "record: they are the same, however often the run was interrupted.",
         epilog=_EPILOG,
     )
     parser.add_argument("run", type=Path, metavar="RUN", help="run folder")
@@ -88,17 +166,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
 
     def show() -> int:
-        found = replay(find_run(args.run))
+        folder = find_run(args.run).resolve()
+        read_record_of(folder)  # what is wrong with the record is said before the data is looked for
+        table = training_table(folder)
+        found = replay(folder, None if isinstance(table, str) else table)
         for line in found.differing:
-            print(printable(line))
-        print(
-            f"{found.reports} reports in {found.drivers} start{'s' * (found.drivers != 1)} of the search: "
-            f"{found.stops} trials stopped, {len(found.differing)} decisions differ"
+            say(line)
+        if isinstance(table, str):
+            say(f"settings not proposed again: {table}")
+        say(
+            f"{found.proposals} settings and {found.reports} reports in {found.drivers} "
+            f"start{'s' * (found.drivers != 1)} of the search: {found.stops} trials stopped, {len(found.differing)} "
+            "of these differ"
         )
         if found.lost:
-            print(
-                f"{found.lost} events were lost to damage, and the record was repaired: scores among them are not told"
-            )
+            say(f"{found.lost} events were lost to damage, and the record was repaired: scores among them are not told")
         return 1 if found.differing else 0
 
     return run_command("search.replay", show)

@@ -4,7 +4,7 @@ import argparse
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,9 @@ from digits_core.config import TrainConfig, parse_assignment
 from digits_core.errors import RunError, UsageError, did_you_mean, printable
 from results.lock import lock_run
 from results.record import RunRecord, TrialRecord
-from results.store import MODELS, RETRAIN, find_run, read_record_of, read_run_file
+from results.store import MODELS, RETRAIN, find_run, read_record_of, read_run_file, refuse_links
 from results.tables import write_text
+from search.models.plan import Plan
 
 RETRAIN_SEED = 200_000
 """Added to the search's seed for retrainings; they follow on it."""
@@ -47,6 +48,12 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--epochs", type=at_least(1), metavar="N", help="epochs (default: the trial's)")
     parser.add_argument(
+        "--data",
+        metavar="FOLDER",
+        help="where the run's data is now (default: as in the search; an address that you have not given on this "
+        "machine before must be given again)",
+    )
+    parser.add_argument(
         "--on",
         choices=("train", "train+valid"),
         default="train",
@@ -72,27 +79,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
     return run_command("search.retrain", lambda: _retrain(args))
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """One retraining.
-
-    Attributes:
-        parent: the trial.
-        config: what is trained.
-        trained_on: `train` or `train+valid`.
-        until: the epoch to end after, the schedule unshortened; None trains all.
-        workers: processes that train together.
-        gpus: whether each has a GPU.
-    """
-
-    parent: str
-    config: dict[str, Any]
-    trained_on: str
-    until: int | None
-    workers: int
-    gpus: bool
 
 
 def choose_trial(record: RunRecord, folder: Path, name: str) -> tuple[TrialRecord, str]:
@@ -125,7 +111,8 @@ def choose_trial(record: RunRecord, folder: Path, name: str) -> tuple[TrialRecor
             points = [board.point(one) or 0.0 for one in board.fresh(lead)]
             return sum(points) / len(points)
 
-        best = max(confirmed, key=mean)
+        short = record.short()
+        best = max(confirmed, key=lambda lead: (lead.trial_id not in short, mean(lead)))
         return best, f"best of the {len(confirmed)} confirmed settings, {mean(best):.3f} on images set apart"
     value = record.standing(winner)
     return winner, f"best by {record.metric}" + ("" if value is None else f", {value:.3f}")
@@ -143,22 +130,30 @@ def changes(config: TrainConfig, trial: TrialRecord) -> list[str]:
 
 def _retrain(args: argparse.Namespace) -> int:
     from digits_core.cache import images_per_epoch
-    from results.terminal import open_console
-    from search.cluster import prepare_environment
-    from search.driver import prepare_data
-    from search.probe import Probe
-    from search.run_folder import resumed_settings
+    from digits_core.terminal import open_console
+    from search.cli.prepare import prepare_data
+    from search.cli.remembered import data_choices, refuse_unnamed, remember
+    from search.cli.run_folder import resumed_settings
+    from search.cli.settings import data_source
+    from search.machine.probe import Probe
+    from search.tune.cluster import prepare_environment
 
     folder = find_run(args.run).resolve()
+    refuse_links(folder)
     record = read_record_of(folder)
     lock_run(folder).close()  # a search that is under way would keep the result from its row, hours from now
     trial, why = choose_trial(record, folder, args.trial)
     config = retrain_config(trial, args, folder)
     settings = resumed_settings(str(folder.parent), folder.name)
+    if args.data is None:
+        refuse_unnamed(data_choices(settings.data), (), f"search.retrain {args.run}")
+    else:
+        settings = replace(settings, data=replace(settings.data, folder=data_source(args.data).folder))
+    remember(data_choices(settings.data))
     console = open_console()
-    console.print(f"retraining {trial.trial_id} of {folder}: {why}", markup=False, soft_wrap=True)
+    console.print(f"retraining {trial.trial_id} of {folder}: {why}", soft_wrap=True)
     for line in changes(config, trial):
-        console.print(f"  {line}", markup=False)
+        console.print(f"  {line}")
     probe = Probe({trial.trial_id: config})
     data = prepare_data(settings, console)
     known = (read_run_file(folder).get("data") or {}).get("fingerprint")
@@ -176,7 +171,7 @@ def _retrain(args: argparse.Namespace) -> int:
             "one for each process; train with fewer, or with larger steps by --set optim.batch_size"
         )
     if found.left_out is not None:
-        console.print(found.left_out, markup=False, soft_wrap=True)
+        console.print(found.left_out, soft_wrap=True)
     best = trial.best(record.metric)
     asked = config.optim.epochs != int(trial.config["optim.epochs"])
     until = int(best["epoch"]) if joined and not asked and args.epochs is None and best is not None else None
@@ -197,7 +192,9 @@ def _retrain(args: argparse.Namespace) -> int:
             "takes all of them",
             soft_wrap=True,
         )
-    prepare_environment(joins=False)
+    readable = prepare_environment(joins=False)
+    if readable is not None:
+        console.print(readable, style="yellow", soft_wrap=True)
     rows = []
     for step in range(args.replicates):
         seeded = TrainConfig.from_flat({"runtime.seed": (trial.seed + RETRAIN_SEED + step) % (2**31 - 1)}, config)
@@ -213,8 +210,8 @@ def retrain_config(trial: TrialRecord, args: argparse.Namespace, folder: Path) -
         UserError: a knob that is chosen elsewhere, or a value that it does not take.
     """
     from results.winner import swept_thresholds
-    from search.model_folder import in_order
-    from search.model_source import initial_weights
+    from search.models.folder import in_order
+    from search.models.source import initial_weights
 
     changed = dict(parse_assignment(text) for text in args.set)
     for name in changed:
@@ -268,9 +265,9 @@ def train_one(
     Raises:
         RunError: another process trains it, or the training failed.
     """
-    from search.model_record import keep_retraining
-    from search.together import MODEL_FOLDER, read_epochs
-    from search.trainer import run_trainer
+    from search.models.record import keep_retraining
+    from search.models.together import MODEL_FOLDER, read_epochs
+    from search.models.trainer import run_trainer
 
     name = place_for(folder, record, plan)
     state = folder / RETRAIN / name
@@ -306,8 +303,8 @@ def place_for(folder: Path, record: RunRecord, plan: Plan) -> str:
 
 def finish(folder: Path, names: list[str], console: Any) -> int:
     """Say what came of the retrainings."""
-    from search.closing import this_python
-    from search.model_folder import METRICS_FILE
+    from search.models.folder import METRICS_FILE
+    from search.monitor.closing import this_python
 
     for name in names:
         metrics = json.loads((folder / MODELS / name / METRICS_FILE).read_text(encoding="utf-8"))
@@ -318,7 +315,7 @@ def finish(folder: Path, names: list[str], console: Any) -> int:
             if key in ("val_map", "val_number_accuracy")
         )
         words += ", at thresholds chosen on these images" if words else "trained on valid too, so it has no score"
-        console.print(f"{name}: {words}", markup=False, soft_wrap=True)
+        console.print(f"{name}: {words}", soft_wrap=True)
     model = folder / MODELS / names[0]
     console.print(f"go on with  {this_python()} -m digits_core.predict {model} IMAGES -o predictions", soft_wrap=True)
     return 0

@@ -8,14 +8,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from digits_core.command import run_command
+from digits_core.command import run_command, say
 from digits_core.data import LAYOUT
 from digits_core.errors import UsageError
 from search import defaults
-from search.flags import AUTO, build_parser
+from search.cli.flags import AUTO, build_parser
 
 if TYPE_CHECKING:
-    from search.settings import SearchSettings
+    from search.cli.settings import SearchSettings
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -32,7 +32,7 @@ def _handle(args: argparse.Namespace, typed: list[str]) -> int:
     if args.list_knobs:
         return _list_knobs()
     if args.status is not None:
-        from search.status import print_status
+        from search.monitor.status import print_status
 
         _refuse_others(args, {"status"}, "--status only looks, so this flag has no meaning")
         return print_status(args.status)
@@ -40,7 +40,7 @@ def _handle(args: argparse.Namespace, typed: list[str]) -> int:
         return _resume(args, typed)
     if args.space is None:
         raise UsageError("--space is missing; --list-spaces prints what there is")
-    from search.settings import (
+    from search.cli.settings import (
         SearchSettings,
         data_source,
         make_plan,
@@ -65,15 +65,17 @@ def _handle(args: argparse.Namespace, typed: list[str]) -> int:
             args, {*allowed, "gpus_per_trial"}, "nothing is trained with --from, so this flag has no meaning"
         )
     from digits_core.source import DRAWN
+    from spaces.catalogue import space_files
 
     fixed, config = read_knobs(args.set, args.config)
     init_from = None
     if args.init_from is not None:
-        from search.model_source import initial_weights
+        from search.models.source import initial_weights
 
         init_from = initial_weights(args.init_from, args.out, fixed)
     settings = SearchSettings(
         space=args.space,
+        space_files=space_files(args.space),
         data=data_source(
             args.data or DRAWN,
             **{name: getattr(args, name) for name in LAYOUT},
@@ -113,7 +115,7 @@ def _handle(args: argparse.Namespace, typed: list[str]) -> int:
     if how.replicate_all and args.replicate_top is None:
         settings = replace(settings, replicate_top=make_plan(settings).trials)
     if args.source is not None:
-        from search.rescore import rescore
+        from search.models.rescore import rescore
 
         return rescore(settings, args.source, own_data=args.data is not None, dry_run=args.dry_run)
     if args.dry_run:
@@ -126,22 +128,31 @@ def _handle(args: argparse.Namespace, typed: list[str]) -> int:
 def _resume(args: argparse.Namespace, typed: list[str]) -> int:
     only = f"a resumed run keeps its settings; with --resume only {', '.join(_flag(one) for one in CHANGEABLE)} go"
     _refuse_others(args, {"resume", "quiet", *CHANGEABLE}, only)
+    from search.cli.remembered import choices_of, refuse_unnamed
+    from search.cli.run_folder import planned, resumed_settings
+    from search.cli.settings import make_plan, storage_address
     from search.driver import run_search
-    from search.run_folder import resumed_settings
-    from search.settings import storage_address
-    from search.storage import Storage
+    from search.storage.places import Storage
+    from spaces.catalogue import space_files
 
     asked = None if args.storage is None else storage_address(args.storage)
-    if asked is not None and not (Path(args.out) / args.resume).exists():
-        Storage(Path(args.out) / args.resume, asked).fetch_run()
-        print(f"fetched {args.resume} from {asked} into {args.out}", file=sys.stderr)
+    folder = Path(args.out) / args.resume
+    if asked is not None and not folder.exists():
+        Storage(folder, asked).fetch_run()
+        say(f"fetched {args.resume} from {asked} into {args.out}", error=True)
     before = resumed_settings(args.out, args.resume)
     if asked is not None and asked != before.storage:
         raise UsageError(
             f"--storage {args.storage}: the checkpoints of {args.resume} lie in {before.storage or 'its run folder'}; "
             "leave the flag out"
         )
-    settings = changed_settings(before, args)
+    extent = planned(folder)
+    settings = changed_settings(before, args, trials=extent.trials, epochs=extent.epochs)
+    settings = replace(settings, space_files=space_files(settings.space))
+    given = {_flag(name) for name in CHANGEABLE if name != "out" and getattr(args, name) is not None}
+    refuse_unnamed(choices_of(settings), given, f"--resume {args.resume}")
+    if before.replicate_top >= extent.trials and args.replicate_top is None:  # all of them, so still
+        settings = replace(settings, replicate_top=make_plan(settings).trials)
     return run_search(settings, resume=True, command=["python", "-m", "search.run", *typed], quiet=args.quiet)
 
 
@@ -151,6 +162,7 @@ CHANGEABLE = (
     "trials",
     "epochs",
     "space",
+    "data",
     "time_budget",
     "replicates",
     "replicate_top",
@@ -168,24 +180,32 @@ CHANGEABLE = (
 """Flags that go with --resume."""
 
 
-def changed_settings(before: "SearchSettings", args: argparse.Namespace) -> "SearchSettings":
+def changed_settings(
+    before: "SearchSettings", args: argparse.Namespace, *, trials: int, epochs: int
+) -> "SearchSettings":
     """The settings of a run with what the flags beside --resume ask for.
+
+    Args:
+        before: the run's.
+        args: the flags.
+        trials: settings that the run was to train.
+        epochs: of its whole trainings.
 
     Raises:
         UsageError: fewer epochs than before.
     """
-    from search.settings import make_plan, parse_duration, parse_size
+    from search.cli.settings import data_source, parse_duration, parse_size
 
     now = before
     if args.space is not None:
         now = replace(now, space=args.space)
+    if args.data is not None:
+        now = replace(now, data=replace(now.data, folder=data_source(args.data).folder))
     if args.trials is not None:
-        more = args.trials.startswith("+")
-        now = replace(now, trials=int(args.trials) + (make_plan(before).trials if more else 0))
+        now = replace(now, trials=int(args.trials) + (trials if args.trials.startswith("+") else 0))
     if args.epochs is not None:
-        known = make_plan(before).base.optim.epochs
-        if args.epochs < known:
-            raise UsageError(f"--epochs {args.epochs}: the run has trained for {known}; it can only be made longer")
+        if args.epochs < epochs:
+            raise UsageError(f"--epochs {args.epochs}: the run has trained for {epochs}; it can only be made longer")
         now = replace(now, epochs=args.epochs)
     if args.time_budget is not None:
         now = replace(now, time_budget_s=parse_duration(args.time_budget))
@@ -198,11 +218,7 @@ def changed_settings(before: "SearchSettings", args: argparse.Namespace) -> "Sea
     for name in ("replicates", "replicate_top", "keep", "max_failures", *given):
         if getattr(args, name) is not None:
             now = replace(now, **{name: getattr(args, name)})
-    if now.address == "local":
-        now = replace(now, address=None)
-    if before.replicate_top >= make_plan(before).trials and args.replicate_top is None:  # all of them, so still
-        now = replace(now, replicate_top=make_plan(now).trials)
-    return now
+    return replace(now, address=None) if now.address == "local" else now
 
 
 def plain_trials(text: str | None) -> int | None:
@@ -232,10 +248,10 @@ def _list_spaces() -> int:
     from spaces.catalogue import SPACES
 
     for space in SPACES.values():
-        print(f"{space.name:15} {space.summary}" + (" (a comparison)" if space.comparison else ""))
-        print(f"{'':15}   varies {', '.join(sorted(space.fields()))}")
+        say(f"{space.name:15} {space.summary}" + (" (a comparison)" if space.comparison else ""))
+        say(f"{'':15}   varies {', '.join(sorted(space.fields()))}")
         if space.baselines:
-            print(f"{'':15}   baselines: default; {'; '.join(baseline.name for baseline in space.baselines)}")
+            say(f"{'':15}   baselines: default; {'; '.join(baseline.name for baseline in space.baselines)}")
     return 0
 
 
@@ -243,7 +259,8 @@ def _list_knobs() -> int:
     from digits_core.config import knobs
 
     for knob in knobs().values():
-        print(f"{knob.name}  (default {knob.default}; {knob.limits})\n    {knob.help}")
+        say(f"{knob.name}  (default {knob.default}; {knob.limits})")
+        say(f"    {knob.help}")
     return 0
 
 
@@ -251,14 +268,15 @@ def _dry_run(settings: Any) -> int:
     from digits_core.cache import images_per_epoch
     from digits_core.files import size_words
     from digits_core.sweep import NUM_SWEPT
+    from digits_core.terminal import open_console
     from results.record import RunRecord
-    from results.terminal import open_console
-    from search.cost import cost_of, measure
-    from search.driver import check_data, check_place, prepare_data
-    from search.further import FurtherTrials
-    from search.probe import Probe
-    from search.settings import make_plan
-    from search.slots import plan_slots
+    from search.cli.prepare import prepare_data
+    from search.cli.settings import make_plan
+    from search.driver import check_data, check_place
+    from search.machine.cost import cost_of, measure
+    from search.machine.probe import Probe
+    from search.policy.further import FurtherTrials
+    from search.tune.slots import plan_slots
 
     plan = make_plan(settings)
     console = open_console()
@@ -302,25 +320,26 @@ def _dry_run(settings: Any) -> int:
             f"would take: {took} of training once it has started, {size_words(cost.disk_bytes)} of disk, "
             f"{size_words(cost.memory_bytes)} of memory "
             f"({speed.train_per_second:.0f} training and {speed.eval_per_second:.0f} validation images a second and "
-            "slot, by a few steps of the default setting)\n"
+            "slot, by a few steps of the default setting)"
         )
     else:
         found.check_models()
         slots = f"those of the cluster at {settings.address}"
-        costs = "would take: not measured, for the cluster's nodes are not asked before the start\n"
-    console.print(
+        costs = "would take: not measured, for the cluster's nodes are not asked before the start"
+    stops = "none is stopped early" if settings.scheduler == "none" else f"{settings.scheduler} stops the weak"
+    for line in (
         f"would train: {plan.trials} setting{'s' * (plan.trials > 1)} of space {settings.space}, baselines first "
-        f"({'; '.join(plan.first_settings())})\n"
-        f"each at most {epochs} epochs of {images} images; "
-        + ("none is stopped early" if settings.scheduler == "none" else f"{settings.scheduler} stops the weak")
-        + f", sampler {settings.sampler}\n"
-        + (f"then at most {further} more trainings: further seeds of {which}\n" if further else "")
-        + f"at most {most} epochs and {most * images:,} images in all\nslots: {slots}\n{costs}"
-        f"swept on each trained model: {NUM_SWEPT + len(plan.sweep):,} threshold settings\n"
-        f"run folder: {settings.out}/{settings.name}"
-        + (f"\ncheckpoints, and a copy of the run folder: {storage.address}" if storage.apart else ""),
-        markup=False,
-    )
+        f"({'; '.join(plan.first_settings())})",
+        f"each at most {epochs} epochs of {images} images; {stops}, sampler {settings.sampler}",
+        *([f"then at most {further} more trainings: further seeds of {which}"] if further else []),
+        f"at most {most} epochs and {most * images:,} images in all",
+        f"slots: {slots}",
+        costs,
+        f"swept on each trained model: {NUM_SWEPT + len(plan.sweep):,} threshold settings",
+        f"run folder: {settings.out}/{settings.name}",
+        *([f"checkpoints, and a copy of the run folder: {storage.address}"] if storage.apart else []),
+    ):
+        console.print(line)
     return 0
 
 

@@ -1,10 +1,13 @@
 """All spaces by name, and a user's own from a file."""
 
+import hashlib
 import importlib.util
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from digits_core.errors import SpaceError, did_you_mean, printable
+from digits_core.files import MAX_TEXT_BYTES, read_whole
 from spaces import (
     anchors,
     aspect_ratios,
@@ -41,16 +44,20 @@ SPACES: dict[str, Space] = {
 }
 
 
-def get_spaces(names: str) -> list[Space]:
-    """The spaces of `--space NAME[,NAME...]`; a name that ends in `.py` is a file of the user's.
+def get_spaces(names: str, files: Mapping[str, str] | None = None) -> list[Space]:
+    """The spaces of `--space NAME[,NAME...]`; a name that ends in `.py` is a file of the user's, and is run.
+
+    Args:
+        names: as typed.
+        files: the files that may be run, as `space_files` gave them; None runs each that is named.
 
     Raises:
-        SpaceError: no such space, or a file that holds none.
+        SpaceError: no such space, or a file that holds none, may not be run or has changed.
     """
     found = []
     for name in (item.strip() for item in names.split(",")):
         if name.endswith(".py"):
-            found.append(_load_file(Path(name)))
+            found.append(_load_file(Path(name), files))
         elif name in SPACES:
             found.append(SPACES[name])
         else:
@@ -59,17 +66,40 @@ def get_spaces(names: str) -> list[Space]:
     return found
 
 
-def _load_file(path: Path) -> Space:
-    """Run a user's file and take the one Space in it. The file is code: it can do all that its user can."""
-    if not path.is_file():
-        raise SpaceError(f"--space {printable(str(path))}: no such file")
+def space_files(names: str) -> dict[str, str]:
+    """The files among the names of `--space`: the sha256 of each, by its absolute path. Nothing is run.
+
+    Raises:
+        SpaceError: one cannot be read.
+    """
+    paths = [Path(name) for item in names.split(",") if (name := item.strip()).endswith(".py")]
+    return {str(path.absolute()): hashlib.sha256(_read_file(path)).hexdigest() for path in paths}
+
+
+def _read_file(path: Path) -> bytes:
+    try:
+        return read_whole(path, MAX_TEXT_BYTES)
+    except FileNotFoundError:
+        raise SpaceError(f"--space {path}: no such file") from None
+    except OSError as error:
+        raise SpaceError(f"--space {path}: cannot be read: {error.strerror}") from None
+
+
+def _load_file(path: Path, files: Mapping[str, str] | None) -> Space:
+    """Run a user's file and take the one Space in it. The file is code: it can do all that its user can.
+
+    What was read is what is run: no loader reads the file again, or uses compiled code beside it.
+    """
+    content = _read_file(path)
+    if files is not None and files.get(str(path.absolute())) != hashlib.sha256(content).hexdigest():
+        raise SpaceError(f"--space {path}: has changed since it was named, or was not named; name it again")
     specification = importlib.util.spec_from_file_location(f"user_space_{path.stem}", path)
-    if specification is None or specification.loader is None:
+    if specification is None:
         raise SpaceError(f"--space {path}: cannot be loaded as Python")
     module = importlib.util.module_from_spec(specification)
     sys.modules[specification.name] = module
     try:
-        specification.loader.exec_module(module)
+        exec(compile(content, str(path), "exec", dont_inherit=True), vars(module))
     except Exception as error:
         raise SpaceError(f"--space {path}: {type(error).__name__}: {error}") from error
     found = [value for value in vars(module).values() if isinstance(value, Space)]

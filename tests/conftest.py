@@ -2,12 +2,45 @@
 
 import json
 import os
+import random
 from pathlib import Path
 
+import hypothesis
 import pytest
+
+pytest_plugins = ["needs"]
 
 os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+# Two test processes run beside each other on two cores: more threads in each only wait for one another.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# A busy machine may stop for seconds, so no example has a deadline. Continuous integration draws the same examples
+# every time; elsewhere the seed is printed.
+hypothesis.settings.register_profile("suite", deadline=None, derandomize=bool(os.environ.get("CI")))
+hypothesis.settings.load_profile("suite")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config):
+    """Draw hypothesis' seed here, so that it can be printed."""
+    if config.getoption("--hypothesis-seed", None) is None and not os.environ.get("CI"):
+        config.option.hypothesis_seed = random.SystemRandom().randrange(10**6)
+
+
+def pytest_report_header(config):
+    seed = config.getoption("--hypothesis-seed", None)
+    return None if seed is None else f"hypothesis: repeat these examples with --hypothesis-seed={seed}"
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Each failure in words at the end, whole: pytest's own summary cuts them at the width of the terminal."""
+    failed = [one for kind in ("failed", "error") for one in terminalreporter.stats.get(kind, [])]
+    if failed:
+        terminalreporter.section("why")
+    for one in failed:
+        crash = getattr(one.longrepr, "reprcrash", None)
+        terminalreporter.write_line(f"{one.nodeid}: {crash.message if crash is not None else one.longreprtext}")
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -20,6 +53,18 @@ def own_cache(tmp_path_factory):
         del os.environ["DIGIT_SEARCH_CACHE"]
     else:
         os.environ["DIGIT_SEARCH_CACHE"] = before
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_state(tmp_path_factory):
+    """A state folder of the test session's own: what its searches name is not remembered in the user's home."""
+    before = os.environ.get("XDG_STATE_HOME")
+    os.environ["XDG_STATE_HOME"] = str(tmp_path_factory.mktemp("state"))
+    yield Path(os.environ["XDG_STATE_HOME"])
+    if before is None:
+        del os.environ["XDG_STATE_HOME"]
+    else:
+        os.environ["XDG_STATE_HOME"] = before
 
 
 @pytest.fixture(scope="session")
@@ -155,7 +200,6 @@ def introduce(events, trial_id, **flat):
         config_hash=setting_digest(config),
         seed=config.runtime.seed,
         params={},
-        optuna_number=None,
     )
 
 

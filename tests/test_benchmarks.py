@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from search.scheduler import Asha, NoStopping
+from digits_core.metrics import MatchTable, Truth, average_precision
+from search.policy.stopping import Asha, NoStopping
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
@@ -113,3 +114,47 @@ def test_the_race_counts_a_mark_not_reached_as_all_the_time_that_a_search_had():
     assert rows[race.LOOP][2:4] == ["300 (300 to 300), 1 of 1 reached it", "10.0 (10.0 to 10.0)"]
     assert rows["plain Optuna"][2:4] == ["90 (90 to 90), 0 of 1 reached it", "3.0 (3.0 to 3.0)"]
     assert rows["plain Optuna"][4:6] == ["45 (45 to 45), 1 of 1 reached it", "3.0 (3.0 to 3.0)"]
+
+
+@pytest.fixture(scope="module")
+def coverage():
+    return script("coverage")
+
+
+@pytest.mark.parametrize(("draw", "whole"), [("numbers_of", True), ("digits_of", False)])
+def test_intervals_near_one_hold_the_truth_where_percentiles_do_not(coverage, draw, whole):
+    plain, ours = coverage.share_coverage(getattr(coverage, draw), 30, 0.97, 400, whole=whole)
+    assert plain < 0.9
+    assert ours > 0.92
+
+
+@pytest.mark.parametrize("alike", [0.0, 0.5, 0.9])
+def test_equal_models_are_told_apart_on_few_images_by_the_plain_bootstrap_only(coverage, alike):
+    plain, ours = coverage.false_verdicts(1, 0.5, alike, 400)
+    assert plain > 0
+    assert ours == 0
+
+
+def test_equal_settings_of_two_seeds_are_seldom_told_apart(coverage):
+    held, told = coverage.two_seeds(40, 0.97, 0.01, 100)
+    assert held > 0.9
+    assert told < 0.1
+
+
+def test_images_drawn_from_a_split_are_a_split(coverage):
+    image, labels = np.repeat(np.arange(30), 2), np.tile([1, 2], 30)
+    generator = np.random.default_rng(0)
+    right = generator.random(60) < 0.7
+    columns = {
+        "image": image, "rank": np.tile([0, 1], 30), "labels": labels, "scores": generator.random(60),
+        "boxes": np.zeros((60, 4)), "iou": np.ones(60), "matched": np.where(right, 1023, 0).astype(np.uint16),
+        "ignored": np.zeros(60, np.uint16), "digits": np.zeros(60, np.uint8),
+    }  # fmt: skip
+    table, truth = MatchTable(**columns), Truth(30, image, labels)
+    same, whole = coverage.drawn_from(table, truth, np.arange(30))
+    assert np.array_equal(average_precision(same, whole), average_precision(table, truth))
+    some, part = coverage.drawn_from(table, truth, np.array([7, 3]))
+    assert part.num_images == 2
+    assert some.scores.tolist() == table.scores[[14, 15, 6, 7]].tolist()
+    [name, *_] = next(coverage.ap_coverage(table, truth, 10, 3))
+    assert name == "mAP"

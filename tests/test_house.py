@@ -158,8 +158,37 @@ def test_make_without_the_venv_module_is_one_sentence(tmp_path):
     assert not (tmp_path / ".venv").exists()
 
 
+def test_the_table_of_what_a_stranger_could_ask_for_names_every_setting():
+    import dataclasses
+
+    from search.cli.settings import SearchSettings
+
+    page = (ROOT / "docs" / "recovery.md").read_text()
+    table = page[page.index("| in `settings` of run.json") : page.index("| elsewhere in a run folder")]
+    named = set(re.findall(r"`(\w+)[`.]", "".join(line.split("|")[1] for line in table.splitlines() if "|" in line)))
+    assert {one.name for one in dataclasses.fields(SearchSettings)} <= named
+
+
+def test_only_one_function_and_one_console_print():
+    import ast
+
+    makers = {}
+    for package in ("digits_core", "results", "search", "spaces"):
+        for path in sorted((ROOT / package).rglob("*.py")):
+            for node in ast.walk(ast.parse(path.read_text())):
+                if (
+                    isinstance(node, ast.Call)
+                    and isinstance(node.func, ast.Name)
+                    and node.func.id in ("Console", "print")
+                ):
+                    makers.setdefault(f"{package}/{path.name}", set()).add(node.func.id)
+    # Lines of JSON for the process that started them are not for people.
+    children = {f"search/{name}.py": {"print"} for name in ("cost", "probe", "sharing")}
+    assert makers == {"digits_core/command.py": {"print"}, **children}
+
+
 def test_nothing_phones_home():
-    from search.cluster import WORKER_ENVIRONMENT
+    from search.tune.cluster import WORKER_ENVIRONMENT
 
     assert WORKER_ENVIRONMENT["RAY_USAGE_STATS_ENABLED"] == "0"
     assert WORKER_ENVIRONMENT["NO_ALBUMENTATIONS_UPDATE"] == "1"

@@ -21,7 +21,7 @@ from digits_core.model import DRAWN_WEIGHTS
 from results import compare, export, leaderboard, plots
 from results.record import EventWriter
 from search import replay, retrain, run
-from search.storage import Storage
+from search.storage.places import Storage
 from searched import Searched
 
 DEEP = "[" * 100_000
@@ -267,7 +267,7 @@ def introduced(**changes):
 
     facts = {
         "kind": "trial", "trial_id": "t9", "space": "s", "config": TrainConfig().to_flat(), "config_hash": "x",
-        "seed": 0, "params": {}, "optuna_number": None,
+        "seed": 0, "params": {},
     }  # fmt: skip
     return event(**(facts | changes))
 

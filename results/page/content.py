@@ -13,6 +13,7 @@ from digits_core.errors import RunError, printable
 from results.compare import confirmation_words, twin_words
 from results.guard import find_twins, left_out_words
 from results.leaderboard import SHOWN
+from results.lengths import length_words
 from results.opened import OpenedRun
 from results.page.board import board_of, decimals, details_of, number, value_words
 from results.page.gallery import gallery_of
@@ -64,7 +65,12 @@ def content_of(run: OpenedRun, number: int) -> dict[str, Any]:
         "winner": _winner(run),
         "verdicts": _verdicts(run),
         "cost": _cost(run),
-        "notes": [*confirmation_words(record, run.folder), *twin_words(record), *left_out_words(record)],
+        "notes": [
+            *length_words(record),
+            *confirmation_words(record, run.folder),
+            *twin_words(record),
+            *left_out_words(record),
+        ],
         "commands": _commands(run),
         "board": board_of(run),
         "pictures": _pictures(run),
@@ -150,7 +156,7 @@ def _verdicts(run: OpenedRun) -> list[str]:
     lines = [line.strip() for line in verdict_words(run.record, judged)]
     for one in judged[:1]:
         if not any(f"({one.second})" in line for line in lines):
-            known = one.difference is not None or not run.live
+            known = one.p is not None or not run.live
             words = one.words if known else "not known before both have ended"
             lines.insert(0, f"against the next ({one.second}): {words}")
     return lines

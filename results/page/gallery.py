@@ -30,7 +30,7 @@ def gallery_of(run: OpenedRun) -> dict[str, Any]:
     if winner is None:
         return nothing
     try:
-        stored = read_matches(matches_path(run.folder, winner.trial_id, "val"))
+        stored = read_matches(matches_path(run.folder, winner.trial_id, "val"), winner.best_epoch(run.record.metric))
         samples = read_samples(run.folder)
         misses, whose = read_misses(run.folder)
     except RunError:  # of a run that has not come so far, or of an older version

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
@@ -14,7 +15,7 @@ from results.pictures.style import COLORS, FAINT, SCALE, finish, plain
 from results.record import TrialRecord
 from results.samples import BOXES_FILE, read_boxes
 from results.store import THRESHOLDS
-from results.tables import WITHOUT, read_table
+from results.tables import WITHOUT, check_epoch, epoch_of, read_arrow
 
 MOST_BOXES = 1500
 """Boxes drawn as points."""
@@ -58,7 +59,9 @@ def plot_thresholds(run: str | Path | OpenedRun, *, task: int = 1, trial: str | 
     if not path.is_file():
         return None
     column, label, name = TASKS[task]
-    swept = read_table(path, WITHOUT)
+    table = read_arrow(path, WITHOUT)
+    check_epoch(path, epoch_of(table), chosen.best_epoch(opened.record.metric))
+    swept = table.to_pandas(types_mapper=pd.ArrowDtype)
     if column not in swept or swept[column].isna().all():
         return None
     common = swept["max_detections"].mode().iloc[0]

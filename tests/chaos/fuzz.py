@@ -25,7 +25,9 @@ from pathlib import Path
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 
-from digits_core.checkpoint import load_categories, load_config, load_state, load_tensors
+
+from digits_core.checkpoint import load_categories, load_config, load_tensors
+from digits_core.checkpoint_state import load_state
 from digits_core.coco import read_part
 from digits_core.config import TrainConfig, read_toml
 from digits_core.errors import UserError
@@ -41,10 +43,9 @@ from results.repair import affected_lines, look, lost_lines
 from results.store import leaderboard_table, read_run_file
 from results.tables import read_arrow
 from results.verdicts import Board
+from search.cli.run_folder import resumed_settings
+from search.cli.settings import SearchSettings, make_plan
 from search.replay import replay
-from search.run_folder import resumed_settings
-from search.settings import SearchSettings, make_plan
-from search.study import STUDY_FILE, open_study
 from searched import Searched
 
 MOST_SECONDS, MOST_BYTES = 10, 2**30
@@ -68,11 +69,6 @@ def sound(folder):
     plan = make_plan(settings)
     about = {"settings": settings.to_json(), "base_config": plan.base.to_flat(), "data": {"fingerprint": "x"}}
     (run / "run.json").write_text(json.dumps(about))
-    study = open_study(run, settings, plan, drivers=1)
-    for number in range(3):
-        trial = study.ask()
-        plan.space.draw(trial)
-        study.tell(trial, 0.1 * number)
     model = shutil.copytree(DRAWN_WEIGHTS, folder / "model")
     classes = {"ids": list(range(1, 11)), "names": [str(digit) for digit in range(10)]}
     (model / "classes.json").write_text(json.dumps(classes))
@@ -125,7 +121,6 @@ def sound(folder):
         "config.toml": (folder / "c.toml", lambda path: TrainConfig.from_flat(read_toml(path))),
         "events.jsonl": (run / EVENTS_FILE, record_or_repair),
         "run.json": (run / "run.json", lambda path: (read_run_file(run), resumed_settings(str(run.parent), "r"))),
-        "study.journal": (run / STUDY_FILE, lambda path: open_study(run, settings, plan, drivers=2)),
         "leaderboard.parquet": (
             folder / "board" / "leaderboard.parquet",
             lambda path: read_arrow(path, "").to_pylist(),

@@ -23,7 +23,7 @@ from digits_core.synthetic import write_drawn_folder
 from results.record import EVENTS_FILE, RunRecord, read_events, read_record
 from results.store import leaderboard_table
 from results.tables import read_arrow
-from search.replay import replay
+from search.replay import replay, training_table
 
 ROOT = Path(__file__).parents[2]
 
@@ -40,7 +40,7 @@ def toy(trial):
 """
 
 FLAGS = [
-    *("--sampler", "grid", "--scheduler", "asha", "--max-failures", "1000", "--keep", "2", "--screen", "off"),
+    *("--sampler", "random", "--scheduler", "asha", "--max-failures", "1000", "--keep", "2", "--screen", "off"),
     *("--set", "model.min_size=32", "--set", "model.max_size=96"),
 ]
 
@@ -275,7 +275,7 @@ def judge(run, seen, damage):
             damage.lost.append(f"{name}: holes in its epochs {sorted(trial.epochs)}")
         if trial.status not in ("finished", "stopped"):
             damage.lost.append(f"{name}: ended as {trial.status}, {trial.stop_reason}")
-    damage.different += replay(run).differing
+    damage.different += replay(run, training_table(run)).differing
     assert leaderboard_table(record, run).num_rows == len(record.trials)
 
 

@@ -45,7 +45,7 @@ def write_on(folder):
         number = events.record.num_events
         name = f"t{number % TRIALS:04d}"
         if name not in events.record.trials:
-            facts = {"config": config, "config_hash": name, "seed": 0, "params": {}, "optuna_number": None}
+            facts = {"config": config, "config_hash": name, "seed": 0, "params": {}}
             events.write("trial", trial_id=name, space="s", role="search", baseline=None, **facts)
         else:
             epoch = events.record.trials[name].num_epochs + 1

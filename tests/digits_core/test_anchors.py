@@ -13,7 +13,6 @@ SIZES = st.lists(st.floats(4, 500), min_size=5, max_size=5).map(tuple)
 RATIOS = st.lists(st.floats(0.2, 5), min_size=1, max_size=4).map(tuple)
 
 
-@settings(deadline=None)
 @given(SIZES, RATIOS)
 def test_realised_anchors_equal_torchvisions(sizes, ratios):
     generator = AnchorGenerator(tuple((size,) for size in sizes), (ratios,) * 5)
@@ -66,7 +65,7 @@ def test_model_has_the_realised_anchors():
     assert np.array_equal(np.array(read), boxes[:, :, 2:] * 2)
 
 
-@settings(deadline=None, max_examples=12)
+@settings(max_examples=12)
 @given(
     st.sampled_from(["18,26,38,55,80", "4,8,12,24,48", "64,90,128,181,256"]),
     st.sampled_from([(64, 224, None), (96, 160, None), (64, 224, 96)]),

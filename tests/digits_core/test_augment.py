@@ -54,7 +54,7 @@ def test_an_image_is_changed_by_seed_epoch_and_id_alone_and_torchs_generator_is_
             )
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(st.integers(0, 10_000), st.sampled_from(["color,geometric", "geometric"]), st.booleans())
 def test_no_degenerate_box_is_left_and_labels_stay_with_their_boxes(seed, pipeline, mirror):
     after = changed(pipeline, seed=seed, mirror=mirror)

@@ -17,7 +17,7 @@ def kept_of(images, table, nms=0.5):
     return MatchTable.of(found, match(found, table, [NmsSetting(nms, False)]), 0)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(scenes(distinct_scores=True), st.integers(0, 1000))
 def test_ap_under_a_resample_equals_pycocotools_on_the_resampled_images(scene, seed):
     rows, images = scene
@@ -65,7 +65,7 @@ def test_without_any_digit_there_is_no_ap_to_resample():
         assert (found is None) == nothing
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(scenes())
 def test_every_image_drawn_once_gives_the_scores_themselves(scene):
     rows, images = scene

@@ -7,7 +7,6 @@ from torch import nn
 from digits_core.checkpoint import (
     MODEL_FILE,
     STATE_FILE,
-    TrainingState,
     load_config,
     load_model,
     load_tensors,
@@ -15,6 +14,7 @@ from digits_core.checkpoint import (
     save_model,
     save_training,
 )
+from digits_core.checkpoint_state import TrainingState, is_whole
 from digits_core.config import TrainConfig
 from digits_core.errors import ConfigError, WeightsError
 
@@ -94,3 +94,19 @@ def test_a_missing_or_broken_config_is_named(tmp_path):
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(ConfigError, match=r"config\.json is not JSON"):
         load_config(tmp_path)
+
+
+def test_a_checkpoint_is_whole_while_no_file_of_it_is_missing_or_short(tmp_path):
+    model, optimizer = trained()
+    save_model(tmp_path / "saved", model, TrainConfig())
+    save_training(tmp_path / "saved", model, optimizer, STATE)
+    save_model(tmp_path / "saved" / "best", model, TrainConfig())
+    assert is_whole(tmp_path / "saved")
+    for file in [one for one in (tmp_path / "saved").rglob("*") if one.is_file() and one.name != "classes.json"]:
+        content = file.read_bytes()
+        for damaged in (content[: len(content) // 2], None):
+            if file.name == "config.json" and damaged is not None:
+                continue  # what it says is checked when it is read
+            file.unlink() if damaged is None else file.write_bytes(damaged)
+            assert not is_whole(tmp_path / "saved"), file
+            file.write_bytes(content)

@@ -11,7 +11,7 @@ from oracle import candidates_of, postprocess, scenes, table_of
 SETTINGS = [NmsSetting(value, kind) for kind in (False, True) for value in (0.1, 0.3, 0.5, 0.7, 0.9)]
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(scenes())
 def test_one_pass_over_all_settings_keeps_what_each_alone_would(scene):
     _, images = scene

@@ -27,7 +27,7 @@ def tables_of(images, truth, nms_settings=SETTINGS):
     return [MatchTable.of(found, matches, number) for number in range(len(nms_settings))]
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(scenes(), st.sampled_from([1, 2, 4, 1000]))
 def test_every_swept_figure_equals_a_brute_force_twin_scored_by_pycocotools(scene, top):
     rows, images = scene

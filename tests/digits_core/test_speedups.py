@@ -14,7 +14,8 @@ from torchvision.ops import MultiScaleRoIAlign, nms
 from torchvision.ops.poolers import initLevelMapper
 
 from digits_core import roi_align
-from digits_core.checkpoint import TrainingState, load_training, save_model, save_training
+from digits_core.checkpoint import load_training, save_model, save_training
+from digits_core.checkpoint_state import TrainingState
 from digits_core.config import OptimConfig, TrainConfig
 from digits_core.optim import build_optimizer
 from digits_core.proposals import ProposalNetwork, first_survivors
@@ -46,7 +47,7 @@ def scenes(draw):
     return features, [boxes_within(draw, height, width) for _ in range(images)], shapes
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(scenes(), st.integers(1, 7), st.integers(1, 3))
 def test_roi_align_and_its_gradient_are_torchvisions(scene, size, ratio):
     features, boxes, shapes = scene
@@ -170,7 +171,7 @@ def networks(nms_threshold, post):
     return [kind(generator, RPNHead(4, 1), *numbers) for kind in (ProposalNetwork, RegionProposalNetwork)]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(0, 10_000), st.sampled_from([0.3, 0.5, 0.7, 1.0]), st.integers(1, 30))
 def test_proposals_are_torchvisions(seed, threshold, post):
     torch.manual_seed(seed)
@@ -187,7 +188,7 @@ def test_proposals_are_torchvisions(seed, threshold, post):
     torch.testing.assert_close(ours[1], theirs[1])
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(0, 10_000), st.integers(1, 40))
 def test_the_first_survivors_are_the_head_of_all_survivors(seed, most):
     torch.manual_seed(seed)

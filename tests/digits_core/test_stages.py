@@ -98,9 +98,12 @@ def test_a_toml_file_holds_stages_as_tables(tmp_path):
         read_toml(path)
 
 
+SMALL = {"model.min_size": 32, "model.max_size": 128}
+
+
 def staged(**more):
     return TrainConfig.from_flat(
-        {"optim.epochs": 3, "optim.batch_size": 4, "optim.schedule": "cosine", "optim.stages": TWO, **more}
+        {**SMALL, "optim.epochs": 3, "optim.batch_size": 4, "optim.schedule": "cosine", "optim.stages": TWO, **more}
     )
 
 
@@ -156,7 +159,7 @@ def test_early_stopping_acts_in_the_last_stage_alone(values, epochs, tiny_data, 
 
     monkeypatch.setattr(training, "_evaluate", told)
     config = TrainConfig.from_flat(
-        {"optim.epochs": 7, "optim.early_stop_epochs": 2, "optim.batch_size": 8, "optim.stages": "3;4"}
+        {**SMALL, "optim.epochs": 7, "optim.early_stop_epochs": 2, "optim.batch_size": 8, "optim.stages": "3;4"}
     )
     train(config, tiny_data, spy_report, device="cpu")
     # in the first stage nothing stops, however long it gains nothing; the last counts from its own start
@@ -188,6 +191,6 @@ def test_each_stage_has_its_own_best_epoch(tiny_data, spy_report, monkeypatch):
         return dataclasses.replace(one, scores=dataclasses.replace(one.scores, map=next(scores)))
 
     monkeypatch.setattr(training, "_evaluate", told)
-    config = TrainConfig.from_flat({"optim.epochs": 4, "optim.batch_size": 8, "optim.stages": "2;2"})
+    config = TrainConfig.from_flat({**SMALL, "optim.epochs": 4, "optim.batch_size": 8, "optim.stages": "2;2"})
     train(config, tiny_data, spy_report, device="cpu")
     assert [one.improved for one in spy_report.seen] == [True, False, True, False]

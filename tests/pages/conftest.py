@@ -1,37 +1,17 @@
-"""A real headless Chromium: the system's own, installed where that can be done."""
-
-import functools
-import os
-import shutil
-import subprocess
+"""A real headless Chromium: the one that this system has."""
 
 import pytest
 
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-
-
-@functools.cache
-def browser_path():
-    """The system's browser, installed with apt as root where there is none; else why there is none."""
-    found = next((path for name in BROWSERS if (path := shutil.which(name))), None)
-    if found is None and shutil.which("apt-get") and os.geteuid() == 0:
-        environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
-        for command in (["apt-get", "update", "-qq"], ["apt-get", "install", "-y", "-qq", "chromium"]):
-            subprocess.run(command, env=environment, capture_output=True, check=False, timeout=600)
-        found = shutil.which("chromium")
-    return found
+from browser import find_browser
 
 
 @pytest.fixture(scope="session")
 def chromium():
-    path = browser_path()
-    if path is None:
-        pytest.skip("no Chromium on this machine, and none can be installed (that takes root and apt)")
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
-            executable_path=path, args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+            executable_path=find_browser(), args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
         )
         yield browser
         browser.close()

@@ -198,7 +198,7 @@ def test_a_thousand_trials_are_usable_at_once(open_page, tmp_path):
         config = {**like.config, "optim.lr": 1e-4 * (1 + number)}
         events.write(
             "trial", trial_id=f"u{number:04d}", space="s", role="search", baseline=None, config=config,
-            config_hash=f"{number:016d}", seed=0, params={}, optuna_number=None,
+            config_hash=f"{number:016d}", seed=0, params={},
         )  # fmt: skip
         epoch = like.epochs[1]
         events.write(

@@ -53,13 +53,18 @@ def detections(table, quality, seed):
 class Searched:
     """A run folder under construction."""
 
-    def __init__(self, folder, *, metric="val_map", fingerprint="f" * 32, table=None):
+    def __init__(self, folder, *, metric="val_map", fingerprint="f" * 32, table=None, epochs=None):
         folder.mkdir(parents=True)
-        self.folder = folder
+        self.folder, self.metric = folder, metric
         self.table = table or annotations()
         self.events = EventWriter(folder, folder.name)
-        self.events.write("run", metric=metric, trials=9, resumed=False)
+        self.start(epochs)
         (folder / "run.json").write_text(json.dumps({"name": folder.name, "data": {"fingerprint": fingerprint}}))
+
+    def start(self, epochs=None):
+        """A start of the search, the first or a resume, whose trials are to train for so many epochs."""
+        planned = {} if epochs is None else {"epochs": epochs}
+        self.events.write("run", metric=self.metric, trials=9, resumed=self.events.record.num_drivers > 0, **planned)
 
     def trial(
         self,
@@ -73,23 +78,34 @@ class Searched:
         baseline=None,
         confirm=None,
         matches=True,
+        space="s",
+        peak=None,
+        like=None,
+        weights=None,
         **knobs,
     ):
-        """A trial whose best epoch is its last, with the match tables of a detector of that quality."""
+        """A trial with the match tables of a detector of that quality.
+
+        Its best epoch is the last, or `peak`. With `like` it detects what the trial of that name does; `weights` are
+        digests by epoch.
+        """
         config = TrainConfig.from_flat({**knobs, "runtime.seed": seed})
         self.events.write(
-            "trial", trial_id=name, space="s", role=role, baseline=baseline, config=config.to_flat(),
-            config_hash=setting_digest(config), seed=seed, params={}, optuna_number=None,
+            "trial", trial_id=name, space=space, role=role, baseline=baseline, config=config.to_flat(),
+            config_hash=setting_digest(config), seed=seed, params={},
         )  # fmt: skip
         self.events.write("start", trial_id=name)
-        scores = self._write(name, "val", self.table, quality, config, seed)
+        scores = self._write(name, "val", self.table, quality, config, f"{like or name} val {seed}")
         for epoch in range(1, epochs + 1):
-            part = epoch / epochs
+            part = (epochs - abs(epoch - (peak or epochs))) / epochs
             values = {f"val_{key}": value * part for key, value in dataclasses.asdict(scores).items()}
             more = {}
             if confirm is not None and epoch == epochs:
-                other = self._write(name, "confirm", annotations(seed=9), confirm, config, seed + 77)
+                draw = f"{name} confirm {seed + 77}"
+                other = self._write(name, "confirm", annotations(seed=9), confirm, config, draw)
                 more["confirm"] = dataclasses.asdict(other)
+            if weights is not None:
+                more["weights"] = weights[epoch]
             loss = 1 / epoch + seed / 1000 + quality / 100
             self.events.write("report", trial_id=name, **{**report(epoch, 0.0), **values, **more, "train_loss": loss})
         self.events.write("end", trial_id=name, status=status, reason=None)
@@ -97,9 +113,9 @@ class Searched:
             matches_path(self.folder, name, "val").unlink()
         return scores
 
-    def _write(self, name, part, table, quality, config, seed):
+    def _write(self, name, part, table, quality, config, draw):
         split = _Split(table)
-        found = detections(table, quality, zlib.crc32(f"{name} {part} {seed}".encode()))
+        found = detections(table, quality, zlib.crc32(draw.encode()))
         tasks = match_tasks(found, split, config.detect)
         truth = Truth.from_table(table)
         path = matches_path(self.folder, name, part)

@@ -99,10 +99,10 @@ def test_an_unknown_flag_is_one_sentence(capsys):
 def test_a_narrow_terminal_gets_fewer_columns_and_never_a_cut_figure(run_folder, width):
     import io
 
-    from rich.console import Console
+    from digits_core.terminal import PlainConsole
 
     out = io.StringIO()
-    leaderboard.print_board(leaderboard.read_leaderboard(run_folder), "val_map", Console(file=out, width=width))
+    leaderboard.print_board(leaderboard.read_leaderboard(run_folder), "val_map", PlainConsole(file=out, width=width))
     text = out.getvalue()
     for figure in ("t0000", "0.42", "t0001", "0.20"):
         assert figure in text

@@ -1,6 +1,9 @@
+from dataclasses import replace
+
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from scipy import stats
 
 from digits_core.config import DetectConfig, TaskConfig, TrainConfig
 from digits_core.errors import RunError
@@ -14,6 +17,8 @@ from results.matches import (
     matches_path,
     read_matches,
     resampled_scores,
+    sample_size,
+    score_intervals,
     write_matches,
 )
 from results.schema import MATCHES
@@ -73,6 +78,28 @@ def test_the_bootstrap_is_made_once_and_anew_when_the_matches_change(tmp_path):
     assert not np.array_equal(resampled_scores(folder, "t0000", config)["map"], first["map"])
 
 
+def test_scores_of_exactly_one_have_intervals_that_images_leave_open(tmp_path):
+    run = Searched(tmp_path / "r")
+    scores = run.trial("t0000", 1.0)
+    points = {"number_accuracy": scores.number_accuracy, "map_50": scores.map_50, "digit_accuracy": 1.0}
+    assert set(points.values()) == {1.0}
+    ends = score_intervals(run.done(), "t0000", TrainConfig().to_flat(), "val", points)
+    low, high = stats.binomtest(60, 60).proportion_ci(0.95, method="wilson")
+    assert ends["number_accuracy"] == pytest.approx((low, high))
+    assert ends["map_50"] == ends["digit_accuracy"]
+    assert 0.9 < ends["map_50"][0] < low  # by Student's t
+
+
+def test_images_without_digits_bear_on_numbers_only(tmp_path):
+    detect = DetectConfig()
+    write_matches(tmp_path / "m.parquet", stored(detect), detect)
+    assert [sample_size(tmp_path / "m.parquet", name) for name in ("number_accuracy", "map", "digit_accuracy")] == [
+        3,
+        2,
+        2,
+    ]
+
+
 def test_two_trials_of_a_run_share_their_resamples(tmp_path):
     run = Searched(tmp_path / "r")
     run.trial("t0000", 0.7)
@@ -109,3 +136,21 @@ def test_scores_read_from_disk_are_those_of_the_training(tmp_path):
     one = read_matches(matches_path(run.done(), "t0000", "val"))
     after = score(one.task1, one.task2, one.truth, TrainConfig().detect)
     assert after == before
+
+
+def test_tables_of_another_epoch_than_the_best_are_refused(tmp_path):
+    detect = TrainConfig().detect
+    (tmp_path / "matches").mkdir()
+    path = matches_path(tmp_path, "t0000", "val")
+    config = TrainConfig().to_flat()
+    write_matches(path, replace(stored(detect), epoch=1), detect)
+    assert read_matches(path, 1).epoch == 1
+    assert score_intervals(tmp_path, "t0000", config, "val", {"map": 0.5}, epoch=1)
+    for read in (
+        lambda: read_matches(path, 3),
+        lambda: score_intervals(tmp_path, "t0000", config, "val", {"map": 0.5}, epoch=3),
+    ):
+        with pytest.raises(RunError, match="holds epoch 1, and the best epoch on record is 3"):
+            read()
+    write_matches(path, stored(detect), detect)  # as older versions wrote them, without saying
+    assert read_matches(path, 3).epoch is None

@@ -5,7 +5,7 @@ import json
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from told import HOSTILE, told_run
@@ -142,7 +142,6 @@ def test_the_slots_time_is_all_accounted_for(folder):
         assert all(end <= start + 0.06 for (_, end), (start, _) in itertools.pairwise(mine))
 
 
-@settings(deadline=None)
 @given(arrays(np.float64, st.tuples(st.integers(1, 12), st.integers(1, 3)), elements=st.sampled_from([0.0, 0.5, 1.0])))
 def test_the_front_is_what_no_other_beats(goals):
     def beaten(one):

@@ -70,10 +70,11 @@ def test_the_command_writes_every_figure_twice(run, tmp_path, capsys):
 
 
 def test_the_same_run_gives_the_same_bytes(run, tmp_path):
-    _, folder = run
+    record, _ = run
+    lines = [Line("slow", trainings(record, record.trials["t0000"].config_hash))]
     for out in ("a", "b"):
-        assert plots.main([str(folder), "-o", str(tmp_path / out)]) == 0
-    assert (tmp_path / "a" / "curves.svg").read_bytes() == (tmp_path / "b" / "curves.svg").read_bytes()
+        plots.save_figure(plots.curves_figure(lines, "twice"), tmp_path / out)
+    assert (tmp_path / "a.svg").read_bytes() == (tmp_path / "b.svg").read_bytes()
 
 
 def test_a_line_is_the_mean_and_its_band_the_extremes(run):
@@ -155,3 +156,16 @@ def test_mistakes_are_one_sentence(run, tmp_path, capsys):
     empty = Searched(tmp_path / "empty")
     with pytest.raises(RunError, match="no epoch to draw yet"):
         chosen_settings(read_record_of(empty.done()), None, 6)
+
+
+@pytest.mark.parametrize("name", ["a\x1b[31m\u202e\nb", r"a $\bad{$ b"])
+def test_a_name_is_drawn_as_it_is_and_the_picture_can_be_opened(name, tmp_path):
+    import xml.etree.ElementTree as ET
+
+    run = Searched(tmp_path / "run")
+    run.trial("t0000", 0.8, baseline=name)
+    run.trial("t0001", 0.7, **{"optim.lr": 2e-3})
+    assert plots.main([str(run.done())]) == 0
+    for path in (tmp_path / "run" / "plots").glob("*.svg"):
+        words = "".join(ET.parse(path).getroot().itertext())
+        assert name.encode("unicode_escape").decode() in words or name in words

@@ -55,7 +55,7 @@ def test_a_line_cut_short_by_a_crash_is_passed_over_and_cut_off(run_folder):
     assert read_record(run_folder, "demo").num_events == before + 1
 
 
-@settings(deadline=None, max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(cut=st.integers(0, 10_000))
 def test_any_beginning_of_the_record_is_a_record(run_folder, cut):
     path = run_folder / EVENTS_FILE
@@ -156,9 +156,7 @@ def test_time_in_a_slot_excludes_the_time_between_drivers():
     def event(number, second, kind, **values):
         record.apply({"n": number, "time": f"2026-01-01T00:00:{second:02d}+00:00", "kind": kind, **values})
 
-    trial = dict(
-        trial_id="t", space="s", baseline=None, config={}, config_hash="h", seed=0, params={}, optuna_number=None
-    )
+    trial = dict(trial_id="t", space="s", baseline=None, config={}, config_hash="h", seed=0, params={})
     event(1, 0, "run", metric="val_map")
     event(2, 1, "trial", **trial)
     event(3, 2, "start", trial_id="t")
@@ -199,3 +197,28 @@ def test_the_best_epoch_of_a_staged_training_is_of_its_latest_stage(tmp_path):
         events.write("report", trial_id="t0000", **report(epoch, value))
         assert trial.best("val_map")["epoch"] == best
     events.close()
+
+
+def test_a_trial_that_starts_again_forgets_the_epochs_after_it(tmp_path):
+    events = EventWriter(tmp_path, "run")
+    events.write("run", metric="val_map", trials=1, resumed=False)
+    introduce(events, "t0000", **{"optim.epochs": 4})
+    for epoch, value in ((1, 0.1), (2, 0.2), (3, 0.3)):
+        optima = {"task1_map": value}
+        events.write("report", trial_id="t0000", **report(epoch, value), weights=f"w{epoch}", optima=optima)
+    events.write("checkpoint", trial_id="t0000", path="tune/c3", epoch=3)
+    events.write("report", trial_id="t0000", **report(2, 0.15), weights="again")
+    trial = events.record.trials["t0000"]
+    events.close()
+    assert sorted(trial.epochs) == [1, 2]
+    assert trial.best("val_map")["val_map"] == 0.15
+    assert trial.optima == {"task1_map": 0.2}  # of the last better epoch that is left
+    assert trial.weights == {1: "w1", 2: "again"}
+    assert trial.saved_epoch == 0
+
+
+def test_a_record_may_be_closed_twice(tmp_path):
+    events = EventWriter(tmp_path, "run")
+    events.close()
+    events.close()
+    EventWriter(tmp_path, "run").close()  # the lock was given back

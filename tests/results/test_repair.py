@@ -22,7 +22,7 @@ from results.schema import ENDED
 from results.store import BEST_FILE, LEADERBOARD_FILE, epochs_table, leaderboard_table, rebuild
 from results.tables import read_table
 from search import replay
-from search.sampler import next_number
+from search.tune.searcher import next_number
 
 METRIC = "val_number_accuracy"
 

@@ -1,10 +1,12 @@
 import numpy as np
 import pytest
 
+from results import compare
 from results.record import read_record
+from results.statistics import pooled_variance
 from results.store import leaderboard_table, read_record_of
 from results.verdicts import Board, confirmations, ties_with_best, whole_board
-from searched import Searched
+from searched import Searched, annotations
 
 LR = "optim.lr"
 
@@ -174,22 +176,113 @@ def test_a_confirmation_says_whether_the_winner_still_leads_and_how_much_it_was_
     assert row["confirm_map_low"] < row["confirm_map"] < row["confirm_map_high"]
 
 
-def test_groups_of_settings_are_judged_by_the_spread_between_settings(tmp_path):
-    run = Searched(tmp_path / "groups")
-    for number, (quality, schedule) in enumerate([(0.9, "step"), (0.88, "step"), (0.4, "cosine"), (0.42, "cosine")]):
-        run.trial(f"t{number:04d}", quality, **{LR: 1e-3 * (number + 1), "optim.schedule": schedule})
+def groups_of(run, *qualities):
+    """Settings of two schedules, with these qualities; the groups, and the spread between the settings of each."""
+    groups = []
+    for schedule, some in zip(("step", "cosine"), qualities, strict=True):
+        names = [f"{schedule}{number}" for number in range(len(some))]
+        for number, (name, quality) in enumerate(zip(names, some, strict=True)):
+            run.trial(name, quality, **{LR: 1e-3 * (number + 1), "optim.schedule": schedule})
+        groups.append(names)
     board = board_of(run.done())
-    from results.statistics import pooled_variance
+    groups = [[board.record.trials[name] for name in names] for names in groups]
+    return board, groups, pooled_variance([[board.setting_value(one) for one in group] for group in groups])
 
-    leads = list(board.record.trials.values())
-    groups = [leads[:2], leads[2:]]
-    spread = pooled_variance([[board.setting_value(one) for one in group] for group in groups])
+
+def test_groups_of_settings_are_judged_by_the_spread_between_settings(tmp_path):
+    board, groups, spread = groups_of(Searched(tmp_path / "groups"), [0.9, 0.88, 0.87, 0.91], [0.4, 0.42, 0.44, 0.39])
     verdict = board.compare_groups("step", groups[0], "cosine", groups[1], spread)
     assert verdict.level == "groups"
     assert verdict.told_apart
     assert verdict.words.startswith("step is better: +")
-    alone = board.compare_groups("step", leads[:1], "cosine", leads[2:], (0.0, 0))
-    assert "no value was trained twice" in alone.words
+
+
+@pytest.mark.parametrize("counts", [(2, 2), (3, 5), (5, 3), (1, 5)])
+def test_groups_of_two_or_three_settings_get_no_verdict(tmp_path, counts):
+    board, groups, spread = groups_of(Searched(tmp_path / "few"), [0.9] * counts[0], [0.4] * counts[1])
+    verdict = board.compare_groups("step", groups[0], "cosine", groups[1], spread)
+    assert verdict.told_apart is None
+    assert verdict.words.startswith(
+        f"too few trials: {counts[0]} and {counts[1]}, at least 4 of each are needed (means 0."
+    )
+
+
+def peaking_at_once(folder, *, settings, schedules=("step", "cosine"), last=None):
+    """Settings of two schedules that are best at epoch 1, where no schedule has acted yet: the models are the same."""
+    run = Searched(folder)
+    for schedule in schedules:
+        for number in range(settings):
+            digests = {1: f"first{number}", 2: last or f"last {schedule}{number}"}
+            knobs = {LR: 1e-3 * (number + 1), "optim.schedule": schedule}
+            first = f"{schedules[0]}{number}"
+            run.trial(f"{schedule}{number}", 0.7, peak=1, like=first, weights=digests, **knobs)
+    return run.done()
+
+
+@pytest.mark.parametrize("settings", [1, 2, 5])
+def test_schedules_that_are_best_before_they_differ_are_equal_and_it_is_said_why(tmp_path, settings, capsys):
+    folder = peaking_at_once(tmp_path / "equal", settings=settings)
+    assert compare.main([str(folder), "--by", "optim.schedule"]) == 0
+    out = capsys.readouterr().out
+    how = "both are best at epoch 1, with identical weights"
+    if settings > 1:
+        how = "each setting has a counterpart with identical weights at its best epoch"
+    assert f"equal: {how}; optim.schedule acted only later" in out
+    assert "no number" not in out
+
+
+def test_the_same_model_ties_and_is_no_verdict_among_the_others(tmp_path):
+    folder = peaking_at_once(tmp_path / "ties", settings=2)
+    record = read_record_of(folder)
+    equal = [one for one in whole_board(record, folder, "val_map") if one.words.startswith("equal: ")]
+    assert [(one.told_apart, one.difference, one.p) for one in equal] == [(False, None, 1.0)]
+    assert ties_with_best(record, folder)[equal[0].second]
+
+
+def test_a_knob_that_did_nothing_at_all_is_said_to_have_done_nothing(tmp_path):
+    folder = peaking_at_once(tmp_path / "twins", settings=1, last="same")
+    board = board_of(folder)
+    words = board.compare(*board.record.trials.values()).words
+    assert words == "equal: both are best at epoch 1, with identical weights; optim.schedule did nothing here"
+
+
+def test_settings_that_trained_to_one_model_count_once_in_a_group(tmp_path, capsys):
+    run = Searched(tmp_path / "twice")
+    for number in range(8):
+        schedule, momentum = ("step", "cosine")[number // 4], 0.9 - 0.1 * (number % 4)
+        name, first = f"t{number}", f"t{number // 4 * 4}"
+        weights = {1: f"a{first}", 2: f"b{first}"}
+        knobs = {"optim.schedule": schedule, "optim.momentum": momentum}
+        run.trial(name, 0.9 - 0.2 * (number // 4), like=first, weights=weights, **knobs)
+    assert compare.main([str(run.done()), "--by", "optim.schedule"]) == 0
+    out = capsys.readouterr().out
+    assert "optim.schedule=step's model is better" in out  # one against one: models
+
+
+def test_on_one_valid_image_nothing_is_better(tmp_path):
+    run = Searched(tmp_path / "one", table=annotations(1))
+    settings(run, 1.0, 0.0)
+    record = read_record_of(run.done())
+    for metric in ("val_map", "val_map_50", "val_digit_accuracy", "val_number_accuracy"):
+        verdict = Board(record, run.folder, metric).compare(record.trials["t0000"], record.trials["t0001"])
+        assert verdict.difference.estimate > 0
+        assert not verdict.told_apart
+        assert not whole_board(record, run.folder, metric)[0].told_apart
+    seeds = Searched(tmp_path / "seeds", table=annotations(1))
+    settings(seeds, 1.0, 0.0, replicates=2)
+    board = board_of(seeds.done())
+    verdict = board.compare(board.record.trials["t0000"], board.record.trials["t0003"])
+    assert (verdict.level, verdict.told_apart) == ("settings", False)
+
+
+def test_models_without_a_fault_on_any_image_have_a_difference_that_images_leave_open(tmp_path):
+    run = Searched(tmp_path / "perfect")
+    settings(run, 1.0, 1.0)
+    board = Board(read_record_of(run.done()), run.folder, "val_number_accuracy")
+    verdict = board.compare(*board.record.trials.values())
+    assert verdict.difference.low < -0.05 < 0.05 < verdict.difference.high
+    assert verdict.words.startswith("cannot be told apart: +0.000 [-0.0")
+    assert "the scores are equal; a difference under 0.0" in verdict.words
 
 
 def test_a_damaged_match_table_costs_its_own_row_alone(tmp_path):

@@ -1,13 +1,15 @@
 import signal
 import threading
 import time
+from types import SimpleNamespace
 
 import pytest
 
-from results.record import read_record
-from search.chatter import chatter_to
-from search.driver import Ending
-from search.progress import Progress, clock, setting_words
+from conftest import introduce, report
+from results.record import EventWriter, read_record
+from search.monitor.chatter import chatter_to
+from search.monitor.progress import Progress, clock, setting_words
+from search.tune.ending import Ending
 
 
 def test_a_run_ends_for_ctrl_c_or_its_time_budget_and_says_which():
@@ -16,16 +18,48 @@ def test_a_run_ends_for_ctrl_c_or_its_time_budget_and_says_which():
     assert short.reason() is None
     time.sleep(0.06)
     assert short.reason() == "time budget"
-    ending = Ending(None)
-    said = []
-    before = signal.getsignal(signal.SIGINT)
+    assert short.exit_code is None
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+def test_a_signal_ends_the_run_in_order_and_the_second_at_once(number, code):
+    ending, said = Ending(None), []
+    before = signal.getsignal(number)
     with ending.on_signals(said.append):
-        signal.raise_signal(signal.SIGINT)
-        assert ending.reason() == "interrupted"
+        signal.raise_signal(number)
+        assert (ending.reason(), ending.exit_code) == ("interrupted", code)
         assert len(said) == 1
-        with pytest.raises(KeyboardInterrupt):  # the second time is meant
-            signal.raise_signal(signal.SIGINT)
-    assert signal.getsignal(signal.SIGINT) is before
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGTERM)
+    assert signal.getsignal(number) is before
+
+
+def test_a_closed_terminal_means_nothing_under_nohup():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        ending = Ending(None)
+        with ending.on_signals(print):
+            signal.raise_signal(signal.SIGHUP)
+        assert ending.reason() is None
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_handlers_of_signals_outlive_the_start_of_ray(monkeypatch):
+    import ray
+
+    from search.tune.cluster import connected
+
+    def init(**flags):
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # as Ray does
+        return SimpleNamespace(dashboard_url="")
+
+    monkeypatch.setattr(ray, "init", init)
+    monkeypatch.setattr(ray, "nodes", list)
+    ending = Ending(None)
+    with ending.on_signals(str), connected(None, port=1, machine={"CPU": 1, "GPU": 0}):
+        signal.raise_signal(signal.SIGTERM)
+    assert ending.exit_code == 143
 
 
 def test_signals_are_left_alone_outside_the_main_thread():
@@ -122,5 +156,17 @@ def test_progress_is_plain_lines_in_a_file_and_a_table_on_a_terminal(run_folder,
     assert next(iter(table.columns[2].cells)).startswith("epoch 2/3, ")
     assert progress.leaders(record).row_count == 3
     assert "t0004" in terminal.text
-    assert "4 of 5 trials ended (1 stopped, 2 failed)" in progress.summary(record)
-    assert "best 0.42 (t0000)" in progress.summary(record)
+    assert "4 of 5 trials ended (1 stopped, 2 failed)" in progress.summary(record)[0]
+    assert "best 0.42 (t0000)" in progress.summary(record)[0]
+
+
+def test_the_best_of_the_live_view_is_trained_as_long_as_the_run_now_trains(tmp_path):
+    events = EventWriter(tmp_path, "r")
+    for epochs, value in ((3, 0.9), (6, 0.5)):
+        events.write("run", metric="val_map", epochs=epochs)
+        introduce(events, f"t{epochs}", **{"optim.epochs": epochs})
+        events.write("report", trial_id=f"t{epochs}", **report(epochs, value))
+        events.write("end", trial_id=f"t{epochs}", status="finished", reason=None)
+    events.close()
+    with (tmp_path / "out").open("w") as out, Progress(out, {}, trials=2, epochs=6, slots=1) as progress:
+        assert "best 0.50 (t6)" in progress.summary(events.record)[0]

@@ -13,14 +13,15 @@ from results.record import EventWriter
 from results.schema import EPOCH_NUMBERS
 from results.store import leaderboard_table, read_record_of
 from search import retrain
-from search.model_folder import card, with_optima
-from search.model_record import keep_retraining
-from search.recorder import Recorder
-from search.retrain import Plan, build_parser, choose_trial, crew, place_for, retrain_config
-from search.settings import SearchSettings
-from search.storage import Storage
-from search.together import MODEL_FOLDER
-from search.tuning import unfinished
+from search.cli.settings import SearchSettings
+from search.models.folder import card, with_optima
+from search.models.plan import Plan
+from search.models.record import keep_retraining
+from search.models.together import MODEL_FOLDER
+from search.retrain import build_parser, choose_trial, crew, place_for, retrain_config
+from search.storage.places import Storage
+from search.tune.recorder import Recorder
+from search.tune.searcher import to_go_on
 from searched import Searched
 
 
@@ -48,6 +49,18 @@ def test_best_is_by_the_confirmation_where_there_was_one(tmp_path):
     trial, why = choose_trial(record, tmp_path / "run", "best")
     assert trial.trial_id == "t0001"
     assert why.startswith("best of the 2 confirmed settings")
+
+
+def test_a_confirmed_setting_of_a_shorter_plan_is_not_best(tmp_path):
+    run = Searched(tmp_path / "run", epochs=3)
+    for name, epochs, confirmed in (("t0000", 3, 0.9), ("t0001", 6, 0.4)):
+        run.start(epochs)
+        knobs = {"optim.lr": 1e-3 * epochs, "optim.epochs": epochs}
+        run.trial(name, 0.8, epochs=epochs, **knobs)
+        for seed in (101, 102):
+            run.trial(f"{name}c{seed}", 0.8, epochs=epochs, seed=seed, role="confirm", confirm=confirmed, **knobs)
+    record = read_record_of(run.done())
+    assert choose_trial(record, tmp_path / "run", "best")[0].trial_id == "t0001"
 
 
 def test_the_config_is_the_trials_at_its_swept_thresholds_with_the_flags(tmp_path):
@@ -190,12 +203,12 @@ def test_a_search_that_goes_on_leaves_retrained_models_alone(searched_run, tiny_
     kept(searched_run, tiny_data, "t0000-r1", "train", epoch_numbers(0.1, 0.2))
     events = EventWriter(searched_run, "run")
     events.write("trial", trial_id="t0000-r9", role="retrain", parent="t0000", space="s", baseline=None, config={
-        "optim.epochs": 3}, config_hash="x", seed=1, params={}, optuna_number=None)  # fmt: skip
+        "optim.epochs": 3}, config_hash="x", seed=1, params={})  # fmt: skip
     recorder = Recorder(
         searched_run, events, Storage(searched_run), space="s", keep=1, hold=1, max_failures=0, cuts={},
         ending=lambda: None, watcher=lambda record, name: None,
     )  # fmt: skip
-    assert unfinished(Storage(searched_run), events.record, None) == []  # it is retrain's to go on with
+    assert not any(to_go_on(trial) for trial in events.record.trials.values())  # it is retrain's to go on with
     recorder.finish()
     events.close()
     assert (searched_run / "models" / "t0000-r1" / "model.safetensors").is_file()

@@ -12,10 +12,11 @@ from PIL import Image
 from digits_core.cache import open_data
 from digits_core.config import TrainConfig, parse_assignment
 from search import driver
-from search.probe import Findings, Probe, look
+from search.cli.run_folder import describe_run
+from search.cli.settings import SearchSettings, data_source, make_plan
+from search.machine.probe import Findings, Probe, look
 from search.run import build_parser, main
-from search.run_folder import describe_run
-from search.settings import SearchSettings, data_source, make_plan
+from spaces.catalogue import space_files
 
 
 def run(*arguments):
@@ -227,7 +228,7 @@ def test_a_baseline_that_will_not_be_tried_is_not_built(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("moved.py").write_text(MOVED.format(knob="anchor_sizes", value="4,8,12,24,48"))
     for trials, fault in ((1, False), (2, True)):
-        plan = make_plan(SearchSettings(space="moved.py", trials=trials))
+        plan = make_plan(SearchSettings(space="moved.py", trials=trials, space_files=space_files("moved.py")))
         found = look(plan.first_settings())
         assert (found.model_fault is not None) == fault
 

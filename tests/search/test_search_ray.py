@@ -9,7 +9,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from datetime import datetime
 from pathlib import Path
 
@@ -20,12 +19,14 @@ import pytest
 from optuna.trial import TrialState
 
 from digits_core.config import TrainConfig, read_toml
+from processes import finish, wait_until
 from results.leaderboard import read_leaderboard
 from results.record import read_record
 from results.schema import THRESHOLDS
 from search import run
-from search.closing import this_python
-from search.replay import replay
+from search.monitor.closing import this_python
+from search.replay import replay, training_table
+from search.retrain import choose_trial
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
 
@@ -62,12 +63,6 @@ def started(*arguments):
     )
 
 
-def finished(process):
-    out, errors = process.communicate(timeout=280)
-    assert "Traceback" not in errors, errors
-    return process.returncode, out, errors
-
-
 @pytest.fixture(scope="module")
 def drawn(tmp_path_factory):
     from digits_core.synthetic import write_drawn_folder
@@ -82,7 +77,7 @@ def whole(tmp_path_factory, drawn):
     """One search from start to end: folder, what it printed."""
     base = tmp_path_factory.mktemp("whole")
     (base / "toy.py").write_text(SPACE)
-    code, out, errors = finished(
+    code, out, errors = finish(
         started(
             *("--space", f"{base / 'toy.py'},thresholds", "--data", str(drawn), "--out", str(base / "runs")),
             *("--name", "whole", "--trials", "5", "--epochs", "3", "--keep", "2", *TINY),
@@ -264,7 +259,7 @@ def test_optuna_knows_what_became_of_each_drawn_trial(whole):
     assert len(trials) == len(drawn) == 3
     states = {"finished": TrialState.COMPLETE, "stopped": TrialState.PRUNED}
     for trial in drawn:
-        mine = trials[trial.optuna_number]
+        [mine] = [one for one in trials if one.user_attrs["trial_id"] == trial.trial_id]
         assert mine.state == states[trial.status]
         assert mine.params == trial.params
         assert mine.intermediate_values == pytest.approx({n: epoch["val_map"] for n, epoch in trial.epochs.items()})
@@ -280,8 +275,9 @@ def test_run_json_says_what_ran_on_what(whole, drawn):
     assert datetime.fromisoformat(tree["started_at"])
 
 
+@pytest.mark.slow
 def test_a_time_budget_ends_the_run_and_what_it_broke_off_can_go_on(tmp_path, drawn):
-    code, _out, errors = finished(
+    code, _out, errors = finish(
         started(
             *("--space", "lr_schedules", "--data", str(drawn), "--out", str(tmp_path), "--name", "short"),
             *("--trials", "50", "--epochs", "40", "--scheduler", "median", "--time-budget", "30s", *TINY),
@@ -307,19 +303,17 @@ def test_ctrl_c_keeps_all_rows_and_resume_goes_on_where_it_stood(tmp_path, drawn
     folder = tmp_path / "runs" / "held"
     process = started(
         *("--space", "lr_schedules", "--data", str(drawn), "--name", "held", "--trials", "3"),
-        *("--epochs", "4", "--scheduler", "none", *TINY, *arguments),
+        *("--epochs", "16", "--scheduler", "none", *TINY, *arguments),
     )
     events = folder / "events.jsonl"
-    deadline = time.monotonic() + 200
-    while not (events.exists() and events.read_text().count('"kind":"checkpoint"') >= 2):
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
+    wait_until(
+        lambda: events.exists() and events.read_text().count('"kind":"checkpoint"') >= 2, "a second checkpoint", process
+    )
     assert run.main(["--status", str(folder)]) == 0
     status = capsys.readouterr().out
     assert f"is written by process {process.pid} on " in status
     assert "0 of 3 trials ended" in status or "1 of 3 trials ended" in status
-    assert re.search(r"t000\d +(?:epoch \d/4|starts|ends), \d+ s", status)
+    assert re.search(r"t000\d +(?:epoch \d+/16|starts|ends), \d+ s", status)
     titles = [" ".join(child.cmdline()) for child in psutil.Process(process.pid).children(recursive=True)]
     assert any(re.search(r"ray::digit-search t000\d ", title) for title in titles), titles
     listening = [
@@ -331,7 +325,7 @@ def test_ctrl_c_keeps_all_rows_and_resume_goes_on_where_it_stood(tmp_path, drawn
     assert len(listening) > 5
     assert all((getattr(one, "ipv4_mapped", None) or one).is_loopback for one in listening)
     os.killpg(process.pid, signal.SIGINT)  # as a terminal sends it: to every process of the group
-    code, out, _ = finished(process)
+    code, out, _ = finish(process)
     assert code == 130
     assert "--resume held" in out
     before = read_record(folder, "held")
@@ -343,19 +337,42 @@ def test_ctrl_c_keeps_all_rows_and_resume_goes_on_where_it_stood(tmp_path, drawn
     assert "is written by nobody now" in status
     assert f"go on with  {this_python()} -m search.run --resume held --out {tmp_path / 'runs'}" in status
 
-    code, out, errors = finished(started("--resume", "held", "--trials", "+1", "--epochs", "5", *arguments))
+    code, out, errors = finish(started("--resume", "held", "--trials", "+1", "--epochs", "17", *arguments))
     assert code == 0, errors
     after = read_record(folder, "held")
-    assert {(trial.status, trial.num_epochs) for trial in after.trials.values()} == {("finished", 5)}
+    assert {(trial.status, trial.num_epochs) for trial in after.trials.values()} == {("finished", 17)}
     lines = [json.loads(line) for line in events.read_text().splitlines()]
     reports = [(line["trial_id"], line["epoch"]) for line in lines if line["kind"] == "report"]
-    assert sorted(reports) == [(f"t{trial:04d}", epoch) for trial in range(4) for epoch in range(1, 6)]
+    assert sorted(reports) == [(f"t{trial:04d}", epoch) for trial in range(4) for epoch in range(1, 18)]
     for trial_id, trial in before.trials.items():  # what was trained is not trained again
         for epoch, values in trial.epochs.items():
             assert after.trials[trial_id].epochs[epoch] == values
-    assert json.loads((folder / "run.json").read_text())["settings"]["epochs"] == 5
-    found = replay(folder)
-    assert (found.drivers, found.differing) == (2, [])
+    assert json.loads((folder / "run.json").read_text())["settings"]["epochs"] == 17
+    found = replay(folder, training_table(folder))
+    assert (found.drivers, found.proposals, found.differing) == (2, 4, [])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("to_all", [False, True])
+def test_sigterm_does_what_ctrl_c_does(to_all, tmp_path, drawn):
+    """To the search alone, as Docker and Kubernetes send it, or to Ray's processes too, as systemd and Slurm do."""
+    process = started(
+        *("--space", "lr_schedules", "--data", str(drawn), "--out", str(tmp_path), "--name", "ended"),
+        *("--trials", "8", "--epochs", "30", "--scheduler", "none", *TINY),
+    )
+    events = tmp_path / "ended" / "events.jsonl"
+    wait_until(lambda: events.exists() and '"kind":"checkpoint"' in events.read_text(), "a checkpoint", process)
+    if to_all:
+        os.killpg(process.pid, signal.SIGTERM)
+    else:
+        process.send_signal(signal.SIGTERM)
+    code, out, _ = finish(process)
+    assert code == 143
+    assert re.search(r"1=? +t000\d", out)  # the leaderboard
+    assert f"--resume ended --out {tmp_path}" in out
+    record = read_record(tmp_path / "ended", "ended")
+    board = read_leaderboard(tmp_path / "ended")
+    assert set(board["trial_id"]) == set(record.trials)
 
 
 COMPARISON = """
@@ -375,11 +392,12 @@ levels = replace(levels, baselines=(Baseline(name="default", source="", override
 """
 
 
+@pytest.mark.slow
 def test_a_comparison_on_other_categories_answers_its_table(tmp_path, shapes_folder, capsys):
     from results import compare, plots
 
     (tmp_path / "levels.py").write_text(COMPARISON)
-    code, out, errors = finished(
+    code, out, errors = finish(
         started(
             *("--space", str(tmp_path / "levels.py"), "--data", str(shapes_folder), "--out", str(tmp_path)),
             *("--name", "levels", "--set", "runtime.train_sample=8"),
@@ -405,13 +423,14 @@ def test_a_comparison_on_other_categories_answers_its_table(tmp_path, shapes_fol
     assert (tmp_path / "levels" / "plots" / "predictions.svg").is_file()
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_the_best_is_retrained_by_two_processes_killed_and_gone_on_with(whole, drawn, tmp_path, capsys):
     from digits_core import predict
     from digits_core.submission import numbered_images
 
     folder = shutil.copytree(whole[0], tmp_path / "again")
-    best = read_record(folder, "again").winner()
+    best, why = choose_trial(read_record(folder, "again"), folder, "best")
     arguments = ["-m", "search.retrain", str(folder), "--epochs", "3", "--workers", "2"]
 
     def begin():
@@ -428,17 +447,13 @@ def test_the_best_is_retrained_by_two_processes_killed_and_gone_on_with(whole, d
     name = f"{best.trial_id}-r1"
     written = folder / "retrain" / name / "epochs.jsonl"
     process = begin()
-    deadline = time.monotonic() + 200
-    while not (written.exists() and written.read_text().count("\n") >= 1):
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
+    wait_until(lambda: written.exists() and written.read_text().count("\n") >= 1, "the first epoch", process)
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
     assert not (folder / "models").exists()
-    code, out, errors = finished(begin())
+    code, out, errors = finish(begin())
     assert code == 0, errors
-    assert f"retraining {best.trial_id}" in out
+    assert f"retraining {best.trial_id} of {folder}: {why}" in out
     assert "optim.epochs = 3" not in out  # as in the search
     model = folder / "models" / name
     assert {path.name for path in model.iterdir()} == {
@@ -456,17 +471,18 @@ def test_the_best_is_retrained_by_two_processes_killed_and_gone_on_with(whole, d
     )
     record = read_record(folder, "again")
     assert sorted(record.trials[name].epochs) == [1, 2, 3]
-    assert record.winner().trial_id == best.trial_id  # a retraining takes no part in the search
+    chosen = choose_trial(record, folder, "best")[0].trial_id
+    assert chosen == best.trial_id  # a retraining takes no part in the search
 
     # What the folder claims is what its files say: on the images that chose it, for confirm took half of valid.
     assert predict.main([str(model), str(drawn / "valid"), "-o", str(tmp_path / "out"), "--device", "cpu"]) == 0
-    chosen = set(pq.read_table(folder / "matches" / f"{name}.parquet").column("image_id").to_pylist())
-    assert chosen < set(numbered_images(drawn / "valid"))
+    read = set(pq.read_table(folder / "matches" / f"{name}.parquet").column("image_id").to_pylist())
+    assert read < set(numbered_images(drawn / "valid"))
     tree = json.loads((drawn / "valid.json").read_text())
     truth = {image: sorted((row["bbox"][0] + row["bbox"][2] / 2, row["category_id"] - 1) for row in tree["annotations"]
-                           if row["image_id"] == image) for image in chosen}  # fmt: skip
+                           if row["image_id"] == image) for image in read}  # fmt: skip
     with (tmp_path / "out" / "pred.csv").open() as file:
         said = {int(row["image_id"]): row["pred_label"] for row in csv.DictReader(file)}
-    right = sum(said[image] == "".join(str(digit) for _, digit in truth[image]) for image in chosen)
+    right = sum(said[image] == "".join(str(digit) for _, digit in truth[image]) for image in read)
     # batches are padded otherwise here, which may move one box over a threshold
-    assert right / len(chosen) == pytest.approx(metrics["scores"]["val_number_accuracy"][0], abs=2.1 / len(chosen))
+    assert right / len(read) == pytest.approx(metrics["scores"]["val_number_accuracy"][0], abs=2.1 / len(read))

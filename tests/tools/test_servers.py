@@ -4,15 +4,18 @@ import json
 import socket
 import subprocess
 import sys
-import time
 import urllib.request
 from pathlib import Path
 
 import pytest
 from told import told_run
 
+from processes import wait_until
+from proposing import Told
 from results.record import read_record
-from search.mlflow import MLflow
+from search.monitor.mlflow import MLflow
+from search.policy.history import STUDY_FILE, StudyView
+from spaces.catalogue import SPACES
 
 pytestmark = [pytest.mark.tools, pytest.mark.timeout(300)]
 
@@ -28,15 +31,14 @@ def answer(address):
         return reply.read()
 
 
-def wait_for(address, server, seconds=150):
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        assert server.poll() is None, "the server ended"
+def wait_for(address, server):
+    def reply():
         try:
             return answer(address)
         except OSError:
-            time.sleep(0.5)
-    raise AssertionError(f"{address} did not answer")
+            return None
+
+    return wait_until(reply, f"an answer of {address}", server)
 
 
 @pytest.fixture
@@ -81,20 +83,10 @@ def test_mlflow_holds_a_run_per_trial_with_settings_scores_and_end(mlflow_server
     assert runs["t0900"].data.tags["status"] == "diverged"
 
 
-def test_optuna_dashboard_opens_a_study_of_ours(tmp_path, tiny_data):
-    from digits_core.config import TrainConfig
-    from search.settings import Plan, SearchSettings
-    from search.study import STUDY_FILE, open_study
-    from spaces.catalogue import get_spaces
-    from spaces.registry import combine
-
-    space = combine(get_spaces("anchors"))
-    plan = Plan(space, TrainConfig(), 4, [])
-    study = open_study(tmp_path, SearchSettings(space="anchors", name="shown"), plan, drivers=1)
-    for number in range(3):
-        trial = study.ask()
-        space.draw(trial)
-        study.tell(trial, 0.1 * number)
+def test_optuna_dashboard_opens_a_study_of_ours(tmp_path):
+    told = Told(SPACES["anchors"], 6)
+    told.run_through(lambda config: 0.25)
+    StudyView(tmp_path, SPACES["anchors"]).follow(told.record)
     port = free_port()
     command = [
         str(Path(sys.executable).with_name("optuna-dashboard")), "--host", "127.0.0.1", "--port", str(port),
@@ -104,8 +96,8 @@ def test_optuna_dashboard_opens_a_study_of_ours(tmp_path, tiny_data):
         try:
             wait_for(f"http://127.0.0.1:{port}/dashboard/", server)
             studies = json.loads(answer(f"http://127.0.0.1:{port}/api/studies"))["study_summaries"]
-            assert [one["study_name"] for one in studies] == ["shown"]
+            assert [one["study_name"] for one in studies] == ["told"]
             shown = json.loads(answer(f"http://127.0.0.1:{port}/api/studies/{studies[0]['study_id']}"))
-            assert [one["values"] for one in shown["trials"]] == [[0.0], [0.1], [0.2]]
+            assert [one["values"] for one in shown["trials"]] == [[0.25]] * 3
         finally:
             server.terminate()

@@ -1,0 +1,279 @@
+"""The run folder of a search: made, described, opened again, made longer."""
+
+import json
+import os
+import platform
+import shutil
+import subprocess
+import time
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
+
+from digits_core.anchors import setting_digest
+from digits_core.cache import DigitData
+from digits_core.command import PACKAGES, version_of
+from digits_core.config import TrainConfig
+from digits_core.credentials import scrub
+from digits_core.errors import RunError, UsageError, UserError
+from digits_core.sweep import NUM_SWEPT
+from results.record import EventWriter
+from results.samples import write_boxes, write_samples
+from results.schema import ENDED
+from results.store import RUN_FILE, read_run_file, refuse_links
+from results.tables import write_text
+from search.cli.settings import Plan, SearchSettings
+from search.defaults import GRACE_EPOCHS, REDUCTION_FACTOR, rungs
+from search.storage.places import Storage
+
+MIN_FREE_BYTES = 2**30
+"""A search does not start on a disk with less."""
+
+
+def check_folder(folder: Path, *, resume: bool) -> None:
+    """See that a run folder can be made, or gone on with.
+
+    Raises:
+        UserError: it is there, or not there, or the disk cannot take it.
+    """
+    if resume and not (folder / RUN_FILE).is_file():
+        raise RunError(f"--resume {folder.name}: there is no run {folder}")
+    if resume:
+        refuse_links(folder)
+    if not resume and folder.exists():
+        raise UsageError(
+            f"--name {folder.name}: {folder} exists; go on with it by --resume {folder.name}, or name another"
+        )
+    parent = folder.parent
+    while not parent.exists():
+        parent = parent.parent
+    if not os.access(parent, os.W_OK | os.X_OK) or not parent.is_dir():
+        raise UsageError(f"--out {folder.parent}: no permission to write there")
+    free = shutil.disk_usage(parent).free
+    if free < MIN_FREE_BYTES:
+        raise UsageError(
+            f"--out {folder.parent}: the disk has {free / 2**20:.0f} MiB free, a search needs at least "
+            f"{MIN_FREE_BYTES / 2**20:.0f}; make room or name a folder on another disk"
+        )
+
+
+def open_folder(
+    settings: SearchSettings,
+    plan: Plan,
+    data: DigitData,
+    folder: Path,
+    *,
+    lock: BinaryIO | None,
+    command: list[str] | None,
+) -> EventWriter:
+    """Make the run folder, or open the one to go on with.
+
+    Args:
+        settings: what was asked.
+        plan: the same, resolved.
+        data: opened, for its fingerprint and samples.
+        folder: the run's.
+        lock: of the one to go on with; None makes a new one.
+        command: as typed.
+
+    Raises:
+        UsageError: somebody made it in the meantime.
+        RunError: the run to go on with was on other data.
+    """
+    if lock is not None:
+        known = read_run_file(folder)
+        if known.get("base_config", {}).keys() != plan.base.to_flat().keys():
+            raise RunError(
+                f"--resume {settings.name}: the run was begun by another version of digit-search, with other knobs; go "
+                "on with that version, or begin a new run"
+            )
+        if known.get("data", {}).get("fingerprint") != data.fingerprint:
+            raise RunError(
+                f"--resume {settings.name}: the data at {settings.data.folder} has changed since the run began"
+            )
+        events = EventWriter(folder, settings.name, lock)
+        now = known | {
+            "command": _without_secrets(known.get("command")),  # of an earlier version, which did not look
+            "settings": settings.to_json(),
+            "base_config": plan.base.to_flat(),
+            "space": describe_space(plan),
+            "tables": describe_tables(plan),
+            "comparison": is_comparison(settings, plan),
+            "asha": list(events.record.asha),
+            "rungs": rungs(settings.scheduler, plan.base.optim.epochs, *events.record.asha),
+        }
+        if now != known:
+            write_text(folder / RUN_FILE, json.dumps(now, indent=2) + "\n")
+        return events
+    try:
+        folder.mkdir(parents=True)
+    except FileExistsError:
+        raise UsageError(
+            f"--name {settings.name}: {folder} was made by another search just now; name another"
+        ) from None
+    write_description(folder, settings, plan, data, command)
+    return EventWriter(folder, settings.name)
+
+
+def write_description(
+    folder: Path, settings: SearchSettings, plan: Plan, data: DigitData, command: list[str] | None
+) -> None:
+    """Write what a run is about: `run.json`, and what of its data can be looked at later."""
+    write_text(folder / RUN_FILE, json.dumps(describe_run(settings, plan, data, command), indent=2) + "\n")
+    write_samples(folder, data.valid.table, data.valid.image)
+    write_boxes(folder, data.train.table)
+
+
+def resumed_settings(out: str, name: str) -> SearchSettings:
+    """The settings that a run folder was started with; its space files are not among those that may be run.
+
+    Raises:
+        RunError: there is no such run, or its run.json is damaged.
+    """
+    folder = Path(out) / name
+    if not (folder / RUN_FILE).is_file():
+        raise RunError(f"--resume {name}: there is no run {folder}")
+    tree = read_run_file(folder)
+    try:
+        return replace(SearchSettings.from_json(tree["settings"]), out=out, name=name)
+    except (KeyError, TypeError, UserError) as error:
+        raise RunError(f"{folder / RUN_FILE} is damaged or of another version: {error}") from None
+
+
+class Extent(NamedTuple):
+    """How far a run has been planned, as its run.json says.
+
+    Attributes:
+        trials: settings to train.
+        epochs: of a whole training.
+    """
+
+    trials: int
+    epochs: int
+
+
+def planned(folder: Path) -> Extent:
+    """How far a run has been planned; its spaces are not looked at, for a file among them would be run.
+
+    Raises:
+        RunError: its run.json is damaged.
+    """
+    tree = read_run_file(folder)
+    try:
+        extent = Extent(tree["space"]["trials"], tree["base_config"]["optim.epochs"])
+    except (KeyError, TypeError) as error:
+        raise RunError(f"{folder / RUN_FILE} is damaged or of another version: {error}") from None
+    if not all(type(one) is int and 1 <= one < 2**53 for one in extent):
+        raise RunError(f"{folder / RUN_FILE} is damaged: it plans {extent.trials!r} trials of {extent.epochs!r} epochs")
+    return extent
+
+
+def describe_run(settings: SearchSettings, plan: Plan, data: DigitData, command: list[str] | None) -> dict[str, Any]:
+    """What run.json holds."""
+    return {
+        "name": settings.name,
+        "command": _without_secrets(command),
+        "settings": settings.to_json(),
+        "base_config": plan.base.to_flat(),
+        "tables": describe_tables(plan),
+        "tables_measured_with": dict(plan.space.measured_with),
+        "space": describe_space(plan),
+        "seed": settings.seed,
+        "comparison": is_comparison(settings, plan),
+        "asha": [GRACE_EPOCHS, REDUCTION_FACTOR],
+        "rungs": rungs(settings.scheduler, plan.base.optim.epochs),
+        "data": {
+            "fingerprint": data.fingerprint,
+            "num_train": len(data.train),
+            "num_valid": len(data.valid),
+            "categories": dict(zip(map(str, data.categories.ids), data.categories.names, strict=True)),
+            "num_confirm": 0 if data.confirm is None else len(data.confirm),
+            **asdict(settings.data),
+            "notes": data.notes,
+        },
+        "versions": {"python": platform.python_version(), **{name: version_of(name) for name in PACKAGES}},
+        "git_commit": _git_commit(),
+        "machine": {"system": platform.platform(), "cores": os.cpu_count()},
+        "started_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+    }
+
+
+def _without_secrets(command: Any) -> list[str] | None:
+    return [scrub(str(word)) for word in command] if isinstance(command, list) else None
+
+
+def is_comparison(settings: SearchSettings, plan: Plan) -> bool:
+    """Whether every setting is trained alike, to its end and as often."""
+    return settings.scheduler == "none" and settings.replicates > 1 and settings.replicate_top >= plan.trials
+
+
+def describe_space(plan: Plan) -> dict[str, Any]:
+    """What run.json says of the space."""
+    return {"name": plan.space.name, "trials": plan.trials, "swept_settings": NUM_SWEPT + len(plan.sweep)}
+
+
+def make_longer(storage: Storage, events: EventWriter, epochs: int) -> list[str]:
+    """Let trials that trained to a shorter end go on, where the checkpoint to go on from is still there.
+
+    Returns:
+        Those that stay as they are, for want of one.
+    """
+    lacking = []
+    short = events.record.short()
+    for trial in list(events.record.trials.values()):
+        shorter = trial.trial_id in short and trial.role in ("search", "replicate")
+        if not shorter or trial.status == "screened" or trial.early_stopped:
+            continue
+        if trial.status in ENDED and not (trial.status == "finished" and trial.trained_out):
+            continue
+        if trial.status in ENDED and (trial.saved is None or not storage.holds(trial.saved, ask=True)):
+            lacking.append(trial.trial_id)
+            continue
+        config = TrainConfig.from_flat({**trial.config, "optim.epochs": epochs})
+        events.write("longer", trial_id=trial.trial_id, config=config.to_flat(), config_hash=setting_digest(config))
+    return lacking
+
+
+def describe_tables(plan: Plan) -> list[dict[str, Any]]:
+    """The published tables that a run of this plan answers, each row by the setting it stands for here."""
+    overrides = {one.name: one.overrides for one in plan.space.baselines}
+    base = plan.base.to_flat()
+    return [
+        {
+            "title": table.title,
+            "reading": table.reading,
+            "note": table.note,
+            "other_question": {
+                name: [base[name], value] for name, value in table.holds_at.items() if base[name] != value
+            },
+            "rows": [
+                {
+                    "label": row.label,
+                    "config_hash": setting_digest(
+                        TrainConfig.from_flat({**plan.space.fixed, **overrides[row.setting]}, plan.base)
+                    ),
+                    "published": dict(row.published),
+                    "detect": dict(row.detect),
+                }
+                for row in table.rows
+            ],
+        }
+        for table in plan.space.tables
+    ]
+
+
+def _git_commit() -> str | None:
+    """The commit of the code in use, where it lies in a git checkout."""
+    here = Path(__file__)
+
+    def git(*arguments: str) -> str | None:
+        try:
+            done = subprocess.run(
+                ["git", *arguments], cwd=here.parent, capture_output=True, text=True, timeout=10, check=False
+            )
+        except (OSError, subprocess.SubprocessError):
+            return None
+        return done.stdout.strip() or None if done.returncode == 0 else None
+
+    # Installed into an environment inside another repository, its commit says nothing of this code.
+    return git("rev-parse", "HEAD") if git("ls-files", "--error-unmatch", here.name) else None

@@ -1,0 +1,4 @@
+"""What this machine can do, measured in processes of their own before a search starts.
+
+May import, of this package: cli; and `search.defaults`.
+"""

@@ -1,0 +1,92 @@
+"""RUN[:TRIAL]|CHECKPOINT: which trained model a flag names."""
+
+import dataclasses
+from pathlib import Path
+
+from digits_core.errors import DataError, RunError, UsageError, printable
+from digits_core.files import CONFIG_FILE, MODEL_FILE
+from digits_core.knob import Flat
+from digits_core.source import DataSource
+from results.store import CHECKPOINTS, RUN_FILE, THRESHOLDS, find_runs, read_record_of, read_run_file
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Source:
+    """A trained model.
+
+    Attributes:
+        folder: its checkpoint.
+        words: where it came from.
+        data: what the run it came from searched on; None for a lone checkpoint.
+        epoch: its best epoch; 1 where nothing is known.
+    """
+
+    folder: Path
+    words: str
+    data: DataSource | None = None
+    epoch: int = 1
+
+
+def find_source(source: str, out: Path, flag: str) -> Source:
+    """The model that a flag names.
+
+    Raises:
+        RunError: there is none.
+    """
+    path = Path(source)
+    if (path / MODEL_FILE).is_file() and (path / CONFIG_FILE).is_file():
+        inside = path.resolve().parent
+        of_run = inside.name == CHECKPOINTS and (inside.parent / RUN_FILE).is_file()
+        return Source(path, f"checkpoint {path}", _data_of(inside.parent) if of_run else None)
+    name, colon, trial_id = source.rpartition(":")
+    name = name if colon else source
+    if not Path(name).exists() and not (out / name).exists():
+        raise RunError(
+            f"{flag} {printable(source)}: there is no run {printable(name)}, in {out} neither, and no checkpoint (a "
+            f"folder with {MODEL_FILE} and {CONFIG_FILE})"
+        )
+    [folder, *more] = find_runs([Path(name) if Path(name).exists() else out / name])
+    if more:
+        raise RunError(f"{flag} {printable(source)}: holds several runs; name one of them")
+    record = read_record_of(folder)
+    trial = record.trials.get(trial_id) if colon else record.winner()
+    if trial is None:
+        what = f"no trial '{printable(trial_id)}'" if colon else "no trial with a score"
+        raise RunError(f"{flag} {printable(source)}: run '{record.run}' has {what}")
+    if trial.checkpoint is None:
+        raise RunError(
+            f"{flag} {printable(source)}: the checkpoint of {trial.trial_id} was not kept (--keep says how many are); "
+            f"train it again with python -m search.retrain {folder} --trial {trial.trial_id}, or look at its sweep in "
+            f"{folder / THRESHOLDS / (trial.trial_id + '.parquet')}"
+        )
+    if not (folder / trial.checkpoint / MODEL_FILE).is_file():
+        raise RunError(
+            f"{flag} {printable(source)}: {folder / trial.checkpoint} was deleted; train it again with python -m "
+            f"search.retrain {folder} --trial {trial.trial_id}"
+        )
+    best = trial.best(record.metric)
+    words = f"{trial.trial_id} of {folder}"
+    return Source(folder / trial.checkpoint, words, _data_of(folder), 1 if best is None else int(best["epoch"]))
+
+
+def _data_of(folder: Path) -> DataSource:
+    """What a run searched on.
+
+    Raises:
+        RunError: its run.json does not say so.
+    """
+    try:
+        return DataSource(**read_run_file(folder)["settings"]["data"])
+    except (KeyError, TypeError, DataError) as error:
+        raise RunError(f"{folder / RUN_FILE} is damaged or of another version: {error}") from None
+
+
+def initial_weights(source: str, out: str, fixed: Flat) -> str:
+    """The folder that `--init-from` names.
+
+    Raises:
+        UserError: there is no such model, or the weights are set elsewhere.
+    """
+    if "model.weights" in fixed:
+        raise UsageError(f"--init-from {printable(source)}: --set model.weights names other weights; leave one out")
+    return str(find_source(source, Path(out), "--init-from").folder.resolve())

@@ -1,0 +1,129 @@
+"""What each process of a retraining runs, under Ray Train."""
+
+# The driver imports this module to hand `train_together` to Ray: torch is imported by the workers alone.
+import contextlib
+import dataclasses
+import json
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from ray import train as ray_train
+
+from digits_core.config import TrainConfig
+from digits_core.errors import UserError
+from digits_core.files import BEST_FOLDER
+from digits_core.source import DataSource
+from search.tune.trainable import RefusedError
+
+EPOCHS_FILE = "epochs.jsonl"
+"""One line per epoch: its numbers, what the driver shows and records."""
+
+WENT_ON = "went_on_after"
+"""Of a line beside those: the epoch after which a training that was broken off went on."""
+
+MODEL_FOLDER = "best"
+"""The best epoch's model, once the training is done."""
+
+
+def train_together(params: dict[str, Any]) -> None:
+    """Train one config with the other processes of a Ray Train worker group.
+
+    The first of them writes each epoch's numbers into `folder`, which all nodes share; the model is in the checkpoints.
+
+    Args:
+        params: `config` (flat knobs), `data` (a DataSource as a dict), `fingerprint`, `metric`, `folder`, `joined`
+            (train on valid too), `until` (the epoch to end after).
+
+    Raises:
+        RefusedError: data, weights or device cannot be used; the message says what to do.
+    """
+    from digits_core.cache import open_data
+    from digits_core.checkpoint_state import load_state
+    from digits_core.parallel import World
+    from digits_core.train import EpochReport, train
+
+    context = ray_train.get_context()
+    world = World(context.get_world_rank(), context.get_world_size())
+    folder = Path(params["folder"])
+    checkpoint = ray_train.get_checkpoint()
+    with tempfile.TemporaryDirectory(prefix="digit-search-") as scratch:
+        resume_from = None
+        if checkpoint is not None:
+            resume_from = Path(checkpoint.to_directory(str(Path(scratch) / "resume")))
+            if world.leads:
+                _write_line(folder, {WENT_ON: load_state(resume_from).epoch})
+
+        def report(one: EpochReport) -> None:
+            assert one.checkpoint is not None
+            line = {
+                **dataclasses.asdict(one.metrics),
+                "improved": one.improved,
+                "device": one.device,
+                "model": one.model,
+            }
+            _write_line(folder, line)
+            kept = ray_train.Checkpoint.from_directory(str(one.checkpoint))
+            ray_train.report({"epoch": one.metrics.epoch}, checkpoint=kept)
+            shutil.rmtree(one.checkpoint, ignore_errors=True)
+
+        try:
+            data = open_data(DataSource(**params["data"]), fingerprint=params["fingerprint"])
+            train(
+                TrainConfig.from_flat(params["config"]),
+                data.joined() if params["joined"] else data,
+                report,
+                metric=params["metric"],
+                workdir=Path(scratch) / "work",
+                resume_from=resume_from,
+                device=_device(),
+                world=world,
+                wait=lambda: ray_train.report({}),
+                validate=not params["joined"],
+                until=params["until"],
+            )
+        except UserError as error:
+            raise RefusedError(str(error)) from None
+
+
+def _device() -> str:
+    """The GPU that Ray gave this process, or the CPU."""
+    from ray.train.torch import get_device
+
+    return str(get_device())
+
+
+def _write_line(folder: Path, line: dict[str, Any]) -> None:
+    with (folder / EPOCHS_FILE).open("a", encoding="utf-8") as lines:
+        lines.write(json.dumps(line) + "\n")
+        lines.flush()
+        os.fsync(lines.fileno())
+
+
+def keep_model(checkpoint: Path, folder: Path) -> None:
+    """Take the best epoch's model out of the last checkpoint, in one move: once it is there, the training is done."""
+    half = folder / f".{MODEL_FOLDER}.half"
+    shutil.rmtree(half, ignore_errors=True)
+    shutil.copytree(checkpoint / BEST_FOLDER, half)
+    half.rename(folder / MODEL_FOLDER)
+
+
+def read_epochs(folder: Path) -> list[dict[str, Any]]:
+    """The epochs written so far, each once (the last word of it), in order."""
+    found = {int(line["epoch"]): line for line in read_lines(folder) if "epoch" in line}
+    return [found[epoch] for epoch in sorted(found)]
+
+
+def read_lines(folder: Path) -> list[dict[str, Any]]:
+    """Every line so far: epochs, and where a training went on; one cut short is passed over."""
+    try:
+        lines = (folder / EPOCHS_FILE).read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return []
+    found = []
+    for line in lines:
+        with contextlib.suppress(ValueError):
+            found.append(json.loads(line))
+    return [line for line in found if isinstance(line, dict)]

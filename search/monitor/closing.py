@@ -1,0 +1,137 @@
+"""What a search says when it ends: the leaderboard, the winner in words, the commands to go on with."""
+
+import shutil
+import sys
+from pathlib import Path
+from shlex import quote
+
+from rich.console import Console
+
+from digits_core.data import LAYOUT
+from digits_core.errors import SpaceError
+from digits_core.source import DRAWN, DataSource
+from digits_core.terminal import open_console
+from results.compare import confirmation_words, twin_words
+from results.guard import left_out_words
+from results.leaderboard import print_board
+from results.lengths import length_words
+from results.record import RunRecord
+from results.schema import FAILED
+from results.store import BEST_FILE, leaderboard_table
+from results.verdicts import confirmations, whole_board
+from results.winner import verdict_words, winner_words, write_best
+from search.cli.settings import Plan, SearchSettings, count_settings
+
+
+def print_end(
+    settings: SearchSettings, plan: Plan, folder: Path, record: RunRecord, ending: str | None, console: Console
+) -> int:
+    """Print the leaderboard, the winner in words and what to do next; a quiet console gets the winner in a line."""
+    python = this_python()
+    loud = open_console() if console.quiet else console
+    board = leaderboard_table(record, folder).to_pandas()
+    print_board(board, settings.metric, console)
+    notes = [*length_words(record), *confirmation_words(record, folder), *twin_words(record), *left_out_words(record)]
+    for line in notes:
+        console.print(line, soft_wrap=True)
+    winner = record.winner()
+    if winner is None:
+        if not record.trials:
+            loud.print("no trial was started")
+        elif any(trial.stop_reason for trial in record.trials.values() if trial.status in FAILED):
+            loud.print("no trial has a score; see the reasons above")
+        else:
+            loud.print("no trial has a score: none came to the end of its first epoch")
+    else:
+        write_best(folder, record)
+        [row] = board[board["trial_id"] == winner.trial_id].to_dict("records")
+        for line in [
+            *winner_words(record, plan.probe_config(), row),
+            *verdict_words(record, whole_board(record, folder, record.metric)),
+        ]:
+            console.print(line, soft_wrap=True)
+        if console.quiet:
+            leads = winner_words(record, plan.probe_config(), row)[1]
+            loud.print(f"{leads}; run folder {folder}", soft_wrap=True)
+        files = f"leaderboard.parquet, epochs.parquet, {BEST_FILE} (the winner's settings), events.jsonl"
+        named = quote(str(folder))
+        for line in (
+            "",
+            f"run folder  {folder}",
+            f"            {files}, thresholds/, matches/",
+            f"go on with  {python} -m results.leaderboard {named}",
+            f"            {python} -m results.compare {named}{' --by table' if plan.space.tables else ''}",
+            f"            {python} -m results.report {named} --open",
+            f"            {python} -m search.retrain {named} --replicates 3",
+            f"            {python} -m results.export {named} --format csv -o leaderboard.csv",
+            f"            {python} -m search.run {_next_search(settings)} --config {quote(str(folder / BEST_FILE))}",
+        ):
+            console.print(line, soft_wrap=True)
+    if ending == "interrupted":
+        say_resume(loud, "interrupted", settings)
+        return 0 if winner is not None else 1
+    under_way = sum(trial.status == "interrupted" for trial in record.trials.values())
+    if ending == "time budget":
+        say_resume(
+            loud, f"the time budget was used up with {under_way} trainings under way", settings, "--time-budget ..."
+        )
+    confirmed = len(confirmations(record, folder))
+    if confirmed < settings.confirm:
+        why = "the run ended before" if ending else "no more of them trained to their end"
+        loud.print(f"confirmed {confirmed} of the {settings.confirm} settings asked for: {why}")
+    trained = sum(trial.role == "search" and trial.status != "screened" for trial in record.trials.values())
+    if ending is None and trained < plan.trials:
+        loud.print(fewer_words(plan, trained, sum(t.role == "search" for t in record.trials.values())))
+    return 0 if winner is not None else 1
+
+
+def fewer_words(plan: Plan, trained: int, tried: int) -> str:
+    """Why fewer settings were trained than asked for.
+
+    Args:
+        plan: the search's.
+        trained: settings that were trained.
+        tried: the same with those screened out before training.
+    """
+    try:
+        used_up = count_settings(plan.space, plan.base) <= tried
+    except SpaceError:
+        used_up = False
+    if used_up:
+        return f"the space holds no more than {tried} different settings; {trained} of the {plan.trials} were trained"
+    return f"{trained} of {plan.trials} settings were trained: the sampler gave settings that had been tried before"
+
+
+def _next_search(settings: SearchSettings) -> str:
+    """The flags of a search that takes the winner further: another space, the same data."""
+    searched = settings.space.split(",")
+    space = next((name for name in ("lr_schedules", "anchors", "thresholds") if name not in searched), "aspect_ratios")
+    if settings.data.folder == DRAWN:
+        return f"--space {space}"
+    flags = [f"--space {space} --data {quote(settings.data.folder)}"]
+    for name in LAYOUT:
+        value = getattr(settings.data, name)
+        if value != getattr(DataSource(), name):
+            flags.append(f"--{name.replace('_', '-')} {quote(str(value))}")
+    return " ".join([*flags, *(["--skip-bad"] if settings.data.skip_bad else [])])
+
+
+def say_resume(console: Console, why: str, settings: SearchSettings, *more: str) -> None:
+    """Say why a search ended early and, in a line of its own to copy, what goes on with it."""
+    console.print(f"{why}; go on with", soft_wrap=True)
+    console.print(" ".join([f"            {resume_command(settings)}", *more]), soft_wrap=True)
+
+
+def resume_command(settings: SearchSettings) -> str:
+    """What goes on with a run."""
+    out = "" if settings.out == "runs" else f" --out {quote(settings.out)}"
+    return f"{this_python()} -m search.run --resume {settings.name}{out}"
+
+
+def this_python() -> str:
+    """How to call the interpreter that runs this: `python` where a shell would find it so."""
+    found = shutil.which("python")
+    if found is not None and Path(found) == Path(sys.executable):
+        return "python"
+    here = Path(sys.executable)
+    return quote(str(here.relative_to(Path.cwd()) if here.is_relative_to(Path.cwd()) else here))

@@ -1,0 +1,151 @@
+"""A search in TensorBoard's files: scalars of every epoch, hyperparameters with their score, predictions."""
+
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from digits_core.config import TrainConfig
+from digits_core.errors import RunError
+from digits_core.knob import Flat
+from results.matches import matches_path, read_matches
+from results.record import RunRecord, TrialRecord
+from results.samples import SampleImage, read_samples
+from results.schema import ENDED, EPOCH_NUMBERS
+from results.store import TENSORBOARD
+
+PICTURE_PX = 160
+"""Side of a sample image in the sheet of predictions."""
+
+COLUMNS = 4
+
+TRUTH, FOUND = (43, 131, 198), (213, 94, 0)
+"""Colours of the boxes, red, green, blue."""
+
+
+class TensorBoard:
+    """Writes `tensorboard/TRIAL/` in the run folder."""
+
+    def __init__(self, folder: Path, base: Flat, metric: str) -> None:
+        """Write for a run; `base` is the config that settings change, `metric` what the search raises."""
+        self._folder, self._base, self._metric = folder, base, metric
+        self._writers: dict[str, Any] = {}
+        self._told: dict[str, int] = {}
+        self._begun = datetime.now(UTC)
+
+    def update(self, record: RunRecord, trial_id: str) -> None:
+        """Something became of a trial."""
+        trial = record.trials[trial_id]
+        told = self._told.get(trial_id)
+        if told is None:  # what an earlier driver wrote stands there already
+            told = self._told[trial_id] = self._written(trial)
+        news = [one for epoch, one in sorted(trial.epochs.items()) if epoch > told]
+        if not news and not (trial.status in ENDED and trial_id in self._writers):
+            return
+        writer = self._writer(trial_id)
+        for one in news:
+            for name in EPOCH_NUMBERS:
+                value = one.get(name)
+                if isinstance(value, int | float) and not isinstance(value, bool):
+                    writer.add_scalar(_tag(name), float(value), one["epoch"], walltime=one["reported_at"].timestamp())
+        self._told[trial_id] = max(told, trial.num_epochs)
+        if trial.status in ENDED:
+            self._end(writer, trial)
+            writer.close()
+            del self._writers[trial_id]
+        else:
+            writer.flush()
+
+    def close(self, record: RunRecord) -> None:
+        """The search has ended."""
+        for writer in self._writers.values():
+            writer.close()
+        self._writers.clear()
+
+    def _writer(self, trial_id: str) -> Any:
+        from tensorboardX import SummaryWriter
+
+        if trial_id not in self._writers:
+            self._writers[trial_id] = SummaryWriter(
+                str(self._folder / TENSORBOARD / trial_id),
+                flush_secs=10,
+                filename_suffix=f".{time.time_ns()}",  # or two drivers within a second write the same file
+            )
+        return self._writers[trial_id]
+
+    def _written(self, trial: TrialRecord) -> int:
+        """The last epoch that an earlier driver wrote into a trial's files, if there are any."""
+        if not any((self._folder / TENSORBOARD / trial.trial_id).glob("events.*")):
+            return 0
+        return max((epoch for epoch, one in trial.epochs.items() if one["reported_at"] < self._begun), default=0)
+
+    def _end(self, writer: Any, trial: TrialRecord) -> None:
+        from tensorboardX.summary import hparams
+
+        best = trial.best(self._metric)
+        changed = {
+            name: "none" if value is None else value
+            for name, value in trial.config.items()
+            if name in self._base and not name.startswith("runtime.")
+        }
+        varied = {name: value for name, value in changed.items() if value != self._base[name]} or {"setting": "default"}
+        if best is not None:
+            for summary in hparams({**varied, "status": trial.status}, {f"best/{self._metric}": 0.0}):
+                writer.file_writer.add_summary(summary)
+            writer.add_scalar(f"best/{self._metric}", float(best[self._metric]), best["epoch"])
+            sheet = predictions_sheet(self._folder, trial, best["epoch"])
+            if sheet is not None:
+                writer.add_image("predictions", sheet, best["epoch"], dataformats="HWC")
+
+
+def predictions_sheet(folder: Path, trial: TrialRecord, epoch: int | None = None) -> NDArray[np.uint8] | None:
+    """The run's sample images with what is annotated (blue) and what a trial finds (orange).
+
+    Returns:
+        uint8 [height, width, 3]; None where the trial has no match table or the run no sample.
+    """
+    from PIL import Image
+
+    try:
+        stored = read_matches(matches_path(folder, trial.trial_id, "val"), epoch)
+        samples = read_samples(folder)
+    except RunError:
+        return None
+    task2 = TrainConfig.from_flat(trial.config).detect.task2
+    kept = stored.task2.above(task2.score, task2.max_detections)
+    places = {int(image_id): number for number, image_id in enumerate(stored.image_ids)}
+    shown = [one for one in samples if one.image_id in places]
+    if not shown:
+        return None
+    sheet = Image.new("RGB", (COLUMNS * PICTURE_PX, -(-len(shown) // COLUMNS) * PICTURE_PX))
+    for number, sample in enumerate(shown):
+        mine = kept.select(kept.image == places[sample.image_id])
+        place = (number % COLUMNS * PICTURE_PX, number // COLUMNS * PICTURE_PX)
+        sheet.paste(_picture(sample, mine.boxes, mine.labels), place)
+    return np.asarray(sheet)
+
+
+def _picture(sample: SampleImage, boxes: NDArray[np.float32], labels: NDArray[np.int64]) -> Any:
+    """One image, scaled to fit; annotated labels stand in its boxes' upper left corners, found ones in the lower."""
+    from PIL import Image, ImageDraw
+
+    picture = Image.fromarray(sample.pixels)
+    scale = PICTURE_PX / max(sample.size)
+    picture = picture.resize([max(round(side * scale), 1) for side in sample.size])
+    draw = ImageDraw.Draw(picture)
+    for some, names, color, low in ((sample.boxes, sample.labels, TRUTH, False), (boxes, labels, FOUND, True)):
+        for (x_min, y_min, x_max, y_max), label in zip((some * scale).tolist(), names.tolist(), strict=True):
+            draw.rectangle((x_min, y_min, max(x_min, x_max), max(y_min, y_max)), outline=color, width=2)
+            draw.text((x_min + 3, y_max - 12 if low else y_min + 2), str(label - 1), fill=color)
+    return picture
+
+
+def _tag(name: str) -> str:
+    """TensorBoard groups tags by what stands before the slash."""
+    for group in ("val", "train", "loss"):
+        if name.startswith(f"{group}_"):
+            return f"{group}/{name.removeprefix(f'{group}_')}"
+    return f"speed/{name}" if name.endswith(("_seconds", "_second", "_bytes")) else f"optim/{name}"

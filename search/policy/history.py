@@ -1,0 +1,182 @@
+"""What Optuna knows of a run, derived from its record; and study.journal, a view of it for optuna-dashboard."""
+
+import contextlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution
+from optuna.samplers import BaseSampler
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, TrialState, create_trial
+
+from digits_core.errors import UserError
+from results.record import RunRecord, TrialRecord
+from spaces.registry import Space, quiet_study
+
+STUDY_FILE = "study.journal"
+
+TRIAL_ATTR = "trial_id"
+"""Of Optuna's trials: the name that the run knows it by."""
+
+_STATES = {"finished": TrialState.COMPLETE, "stopped": TrialState.PRUNED, "screened": TrialState.PRUNED}
+
+
+def study_of(record: RunRecord, space: Space, study: optuna.Study) -> optuna.Study:
+    """Tell a study every drawn setting of a run, in the order in which they were proposed; returns the study."""
+    study.add_trials([frozen for trial in record.trials.values() if (frozen := frozen_trial(trial, record, space))])
+    return study
+
+
+def frozen_trial(trial: TrialRecord, record: RunRecord, space: Space) -> FrozenTrial | None:
+    """A drawn setting as Optuna knows it; None for baselines, for further seeds, and for what the space cannot hold.
+
+    A trial that was stopped is PRUNED, one that failed or has no score is FAIL, one that can go on is RUNNING.
+    """
+    if trial.role != "search" or not trial.params:
+        return None
+    if "frozen" not in trial.known:
+        trial.known["frozen"] = _frozen(trial, record.metric, space)
+    found: FrozenTrial | None = trial.known["frozen"]
+    return found
+
+
+def _frozen(trial: TrialRecord, metric: str, space: Space) -> FrozenTrial | None:
+    distributions = distributions_of(trial.params, space)
+    if not distributions:
+        return None
+    best = trial.best(metric)
+    ended = "running" if trial.status in ("running", "interrupted") else trial.status
+    state = TrialState.RUNNING if ended == "running" else _STATES.get(ended, TrialState.FAIL)
+    if state == TrialState.COMPLETE and best is None:
+        state = TrialState.FAIL
+    scores = {epoch: values.get(metric) for epoch, values in sorted(trial.epochs.items())}
+    return create_trial(
+        state=state,
+        value=float(best[metric]) if state == TrialState.COMPLETE and best is not None else None,
+        params={name: trial.params[name] for name in distributions},
+        distributions=distributions,
+        user_attrs={TRIAL_ATTR: trial.trial_id},
+        intermediate_values={epoch: float(value) for epoch, value in scores.items() if value is not None},
+    )
+
+
+def distributions_of(params: Mapping[str, Any], space: Space) -> dict[str, BaseDistribution]:
+    """What each parameter of a setting is drawn from, as far as the space draws it and can hold its value.
+
+    A run may go on with another space than it began with: what the two have in common is kept.
+    """
+    trial = quiet_study(_Known(params)).ask()
+    with contextlib.suppress(optuna.TrialPruned, UserError):
+        space.draw(trial)
+    return {name: one for name, one in trial.distributions.items() if name in params and _holds(one, params[name])}
+
+
+class _Known(BaseSampler):
+    """Draws the parameters of a known setting; the first value where it has none that the space can hold."""
+
+    def __init__(self, params: Mapping[str, Any]) -> None:
+        self._params = params
+
+    def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+        return {}
+
+    def sample_relative(
+        self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        return {}
+
+    def sample_independent(
+        self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
+    ) -> Any:
+        value = self._params.get(param_name)
+        if _holds(param_distribution, value):
+            return value
+        if isinstance(param_distribution, CategoricalDistribution):
+            return param_distribution.choices[0]
+        return param_distribution.to_external_repr(param_distribution.low)  # type: ignore[attr-defined]
+
+
+def _holds(distribution: BaseDistribution, value: Any) -> bool:
+    try:
+        return bool(distribution._contains(distribution.to_internal_repr(value)))
+    except (ValueError, TypeError, KeyError):
+        return False
+
+
+class _Lines(JournalFileBackend):
+    """A journal without a lock, for the run folder has one, and not synced to the disk, for it can be made again."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(str(path), lock_obj=_NoLock())  # type: ignore[arg-type]
+
+
+class _NoLock:
+    def acquire(self) -> bool:
+        return True
+
+    def release(self) -> None:
+        return
+
+
+class StudyView:
+    """Keeps `study.journal` up to date with the record.
+
+    It is written anew at the start, and where a trial changed in a way that a journal cannot follow: trials that end
+    cannot begin again there.
+    """
+
+    def __init__(self, folder: Path, space: Space) -> None:
+        """Show the drawn settings of a run; nothing is written yet."""
+        self._path, self._space = folder / STUDY_FILE, space
+        self._shown: dict[str, tuple[int, FrozenTrial]] = {}
+        self._storage: JournalStorage | None = None
+        self._study = 0
+
+    def follow(self, record: RunRecord) -> None:
+        """Write what is new.
+
+        Raises:
+            OSError: the disk does not take it; the next call writes all of it again.
+        """
+        now = {
+            trial.trial_id: frozen
+            for trial in record.trials.values()
+            if (frozen := frozen_trial(trial, record, self._space))
+        }
+        again = any(one.state.is_finished() and now.get(name) is not one for name, (_, one) in self._shown.items())
+        try:
+            if self._storage is None or again or not self._shown.keys() <= now.keys():
+                self._begin(record.run)
+            for name, one in now.items():
+                self._show(name, one)
+        except OSError:
+            self._storage = None
+            raise
+
+    def _begin(self, run: str) -> None:
+        half = self._path.with_name(f".{self._path.name}.half")
+        half.unlink(missing_ok=True)
+        JournalStorage(_Lines(half)).create_new_study([StudyDirection.MAXIMIZE], run)
+        half.replace(self._path)
+        self._storage = JournalStorage(_Lines(self._path))
+        self._study = self._storage.get_study_id_from_name(run)
+        self._shown = {}
+
+    def _show(self, name: str, one: FrozenTrial) -> None:
+        assert self._storage is not None
+        if name not in self._shown:
+            self._shown[name] = self._storage.create_new_trial(self._study, one), one
+            return
+        number, before = self._shown[name]
+        if before is one:
+            return
+        for epoch, value in one.intermediate_values.items():
+            if before.intermediate_values.get(epoch) != value:
+                self._storage.set_trial_intermediate_value(number, epoch, value)
+        if one.state != TrialState.RUNNING:
+            self._storage.set_trial_state_values(number, one.state, None if one.value is None else [one.value])
+        self._shown[name] = number, one

@@ -1,0 +1,236 @@
+"""Which setting is trained next: baselines first, then an Optuna sampler. Pure: record and plan in, a setting out.
+
+The n-th setting of a search depends on the seed, on n and on what had been reported by then, and on nothing else. So a
+search that was interrupted proposes what it would have proposed, and `search.replay` can check it.
+"""
+
+import warnings
+from dataclasses import dataclass, field
+from typing import Any
+
+import optuna
+from optuna.trial import TrialState
+
+from digits_core.anchors import Coverage, setting_digest
+from digits_core.config import TrainConfig
+from digits_core.errors import ConfigError, SpaceError
+from digits_core.seeds import derived_seed
+from results.record import RunRecord, TrialRecord
+from search.policy.history import study_of
+from search.policy.screen import Screen
+from spaces.registry import DEFAULT_BASELINE, Overrides, Space, enumerate_settings, quiet_study
+
+MAX_REPEATS = 50
+"""Settings in a row that were tried before: then the rest of a finite space is walked as a list."""
+
+MAX_SCREENED = 500
+"""Settings in a row that the screen may keep out before the search stops drawing."""
+
+CANDIDATES = 8
+"""Settings that are drawn for one to be trained while a sampler has nothing to learn from: the screen chooses."""
+
+
+@dataclass(frozen=True, slots=True)
+class Proposed:
+    """One setting.
+
+    Attributes:
+        config: what would be trained.
+        params: what Optuna drew, by parameter; empty for a baseline.
+        baseline: the baseline's name; None for a drawn setting.
+        coverage: how its anchors cover the training boxes; None where they are not measured.
+        screened: why it is not worth a training; None when it is.
+    """
+
+    config: TrainConfig
+    params: dict[str, Any] = field(default_factory=dict)
+    baseline: str | None = None
+    coverage: Coverage | None = None
+    screened: str | None = None
+
+
+def startup_trials(num_trials: int) -> int:
+    """Settings that a sampler draws at random before it learns; it must be left a share of a short search."""
+    return min(10, max(4, num_trials // 3))
+
+
+def build_sampler(name: str, seed: int, num_trials: int) -> optuna.samplers.BaseSampler:
+    """The Optuna sampler of `--sampler NAME`; `grid` walks an enumerated list, so it needs none of its own."""
+    startup, seed = startup_trials(num_trials), seed % 2**32
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        match name:
+            case "tpe":  # slots run side by side: constant_liar keeps them apart
+                return optuna.samplers.TPESampler(seed=seed, n_startup_trials=startup, constant_liar=True)
+            case "gp":
+                return optuna.samplers.GPSampler(seed=seed, n_startup_trials=startup)
+            case _:
+                return optuna.samplers.RandomSampler(seed=seed)
+
+
+class Proposer:
+    """Gives the next setting of a search.
+
+    What it keeps between calls follows from the record and only saves time.
+    """
+
+    def __init__(
+        self,
+        space: Space,
+        base: TrainConfig,
+        *,
+        sampler: str,
+        seed: int,
+        num_trials: int,
+        screen: Screen | None = None,
+    ) -> None:
+        """Prepare a search.
+
+        Args:
+            space: what varies.
+            base: the config that settings change.
+            sampler: its name; `grid` walks every setting of the space.
+            seed: of the search.
+            num_trials: settings to train in all.
+            screen: measures the anchors of each setting; None measures none.
+        """
+        self._space, self._base, self.screen = space, base, screen
+        self._sampler, self._seed, self._num_trials = sampler, seed, num_trials
+        # Optuna's Gaussian process learns from whole trainings only.
+        self._learned_from = (TrialState.COMPLETE,) if sampler == "gp" else (TrialState.COMPLETE, TrialState.PRUNED)
+        self._list = enumerate_settings(space) if sampler == "grid" else None
+        self._digests: dict[str, str] = {}
+        self._used_up_at: int | None = None
+
+    def next(self, record: RunRecord) -> Proposed | None:
+        """The next setting not tried before; None when there are enough, or none is left.
+
+        Raises:
+            SpaceError: the space drew a setting that cannot be.
+        """
+        searched = [trial for trial in record.trials.values() if trial.role == "search"]
+        if self._used_up_at == len(searched):  # Ray asks again and again while something else still runs
+            return None
+        trained = [number for number, trial in enumerate(searched) if trial.status != "screened"]
+        in_a_row = len(searched) - 1 - (trained[-1] if trained else -1)
+        found = None
+        if len(trained) < self._num_trials and in_a_row < MAX_SCREENED:
+            short = record.short()
+            tried = {digest for trial in searched for digest in self._digests_of(trial, trial.trial_id in short)}
+            found = self._baseline(tried) or self._drawn(record, tried)
+        if found is None:
+            self._used_up_at = len(searched)
+            return None
+        return self._looked_at(found, searched)
+
+    def _digests_of(self, trial: TrialRecord, short: bool) -> set[str]:
+        """A trial's setting; where it was trained for fewer epochs than the run now asks for, also that many."""
+        if not short:
+            return {trial.config_hash}
+        if trial.trial_id not in self._digests:
+            longer = {**trial.config, "optim.epochs": self._base.optim.epochs}
+            self._digests[trial.trial_id] = setting_digest(TrainConfig.from_flat(longer))
+        return {trial.config_hash, self._digests[trial.trial_id]}
+
+    def _looked_at(self, found: Proposed, searched: list[TrialRecord]) -> Proposed:
+        """The same with its coverage, and whether it is worth a training."""
+        if self.screen is None:
+            return found
+        known = [trial.coverage["mean_iou"] for trial in searched if trial.baseline and trial.coverage]
+        best = None if found.baseline is not None else max(known, default=None)
+        coverage, reason = self.screen.look(found.config, best)
+        return Proposed(found.config, found.params, found.baseline, coverage, reason)
+
+    def _baseline(self, tried: set[str]) -> Proposed | None:
+        """The first baseline that was not tried."""
+        for baseline in (DEFAULT_BASELINE, *self._space.baselines):
+            config = TrainConfig.from_flat({**self._space.fixed, **baseline.overrides}, self._base)
+            if setting_digest(config) not in tried:
+                return Proposed(config, baseline=baseline.name)
+        return None
+
+    def _drawn(self, record: RunRecord, tried: set[str]) -> Proposed | None:
+        """The first drawn setting that was not tried, else what is left of a finite space."""
+        if self._list is None:
+            study = study_of(record, self._space, quiet_study(optuna.samplers.RandomSampler(seed=0)))
+            for attempt in range(MAX_REPEATS):
+                seed = derived_seed("draw", self._seed, len(record.trials), attempt)
+                study.sampler = build_sampler(self._sampler, seed, self._num_trials)
+                covering = self._covering(study, tried, seed)
+                if covering is not None:
+                    study.enqueue_trial(covering)
+                drawn = study.ask()
+                config = self._config_of(drawn, study)
+                if config is None:
+                    continue
+                if setting_digest(config) not in tried:
+                    return Proposed(config, dict(drawn.params))
+                _tell_known(study, drawn, record, setting_digest(config))
+            try:
+                self._list = enumerate_settings(self._space)
+            except SpaceError:  # no list of them can be made
+                return None
+        return self._listed(tried)
+
+    def _listed(self, tried: set[str]) -> Proposed | None:
+        """The first setting of the list that was not tried; those before it are dropped from the list."""
+        assert self._list is not None
+        while self._list:
+            params, overrides = self._list[0]
+            try:
+                config = TrainConfig.from_flat(overrides, self._base)
+            except ConfigError:
+                config = None
+            if config is not None and setting_digest(config) not in tried:
+                return Proposed(config, dict(params))
+            self._list.pop(0)
+        return None
+
+    def _config_of(self, drawn: optuna.Trial, study: optuna.Study) -> TrainConfig | None:
+        """The config of a drawn setting; None, and Optuna told, where the space or the config refuses it."""
+        try:
+            return TrainConfig.from_flat(self._space.draw(drawn), self._base)
+        except optuna.TrialPruned:
+            study.tell(drawn, state=TrialState.PRUNED)
+        except ConfigError:
+            study.tell(drawn, state=TrialState.FAIL)
+        return None
+
+    def _covering(self, study: optuna.Study, tried: set[str], seed: int) -> Overrides | None:
+        """What a sampler begins with that has nothing to learn from yet; None leaves it to the sampler."""
+        if self._sampler not in ("tpe", "gp") or self.screen is None or not self.screen.active:
+            return None
+        learned = len(study.get_trials(deepcopy=False, states=self._learned_from))
+        if learned >= startup_trials(self._num_trials):
+            return None
+        return best_covering(self._space, self._base, self.screen, tried, derived_seed("covering", seed))
+
+
+def _tell_known(study: optuna.Study, drawn: optuna.Trial, record: RunRecord, digest: str) -> None:
+    """A setting tried before: Optuna learns its value once more and draws elsewhere."""
+    same = (trial for trial in record.trials.values() if trial.role == "search" and trial.config_hash == digest)
+    values = [float(best[record.metric]) for trial in same if (best := trial.best(record.metric)) is not None]
+    if values:
+        study.tell(drawn, max(values))
+    else:
+        study.tell(drawn, state=TrialState.FAIL)
+
+
+def best_covering(space: Space, base: TrainConfig, screen: Screen, tried: set[str], seed: int) -> Overrides | None:
+    """Of a few random settings of a space not tried yet, what draws the one whose anchors cover the digits best.
+
+    None where anchors do not vary among them.
+    """
+    study = quiet_study(optuna.samplers.RandomSampler(seed=seed % 2**32))
+    found: list[tuple[float, dict[str, Any]]] = []
+    for _ in range(CANDIDATES):
+        trial = study.ask()
+        try:
+            config = TrainConfig.from_flat(space.draw(trial), base)
+        except (optuna.TrialPruned, ConfigError):
+            continue
+        if setting_digest(config) not in tried:
+            found.append((screen.measure(config).mean_iou, trial.params))
+    if len({iou for iou, _ in found}) < 2:
+        return None
+    return max(found, key=lambda one: one[0])[1]

@@ -1,0 +1,141 @@
+"""The schedulers by name: ASHA, the median rule, or none. Each decides from recorded scores alone.
+
+A rule is plain arithmetic over the scores in the order in which they arrived: told a run's reports again, it stands
+where it stood and has decided as it had. Ray's own schedulers live in the driver's memory, and `Tuner.restore`
+begins with empty ones (https://github.com/ray-project/ray/issues/30838).
+"""
+
+from typing import Protocol
+
+import numpy as np
+
+from results.record import RunRecord
+from search.defaults import GRACE_EPOCHS, REDUCTION_FACTOR, is_rung
+
+MEDIAN_MIN_TRIALS = 3
+
+
+class Rule(Protocol):
+    """Decides which trials go on.
+
+    Attributes:
+        epochs: of a whole training; after the last there is nothing to decide.
+    """
+
+    epochs: int
+
+    def decide(self, trial: str, epoch: int, value: float) -> str | None:
+        """Take in one score and say why the trial is to stop; None lets it go on.
+
+        An epoch told before, as after a fault, changes nothing: it gets the decision that it got then.
+        """
+
+
+class Asha:
+    """Asynchronous successive halving, the stopping kind.
+
+    At epochs 2, 4, 8, ... a trial goes on if its score is among the better half of those that came so far before it.
+
+    Source:
+        Li et al. 2020, A System for Massively Parallel Hyperparameter Tuning; the rule of Ray's
+        AsyncHyperBandScheduler, whose decisions it gives when nothing is interrupted.
+    """
+
+    def __init__(self, metric: str, epochs: int, *, grace: int = GRACE_EPOCHS, factor: int = REDUCTION_FACTOR) -> None:
+        """Begin with empty rungs; the first lies at `grace`, each other at `factor` times the one before."""
+        self.epochs = epochs
+        self._metric, self._grace, self._factor = metric, grace, factor
+        self._rungs: dict[int, dict[str, float]] = {}
+        self._cuts: dict[tuple[str, int], str] = {}
+
+    def decide(self, trial: str, epoch: int, value: float) -> str | None:
+        """See `Rule`."""
+        if not is_rung(epoch, self._grace, self._factor):
+            return None
+        rung = self._rungs.setdefault(epoch, {})
+        if trial in rung:
+            return self._cuts.get((trial, epoch))
+        before = list(rung.values())
+        rung[trial] = value
+        if not before or epoch >= self.epochs:
+            return None
+        cut = float(np.percentile(before, 100 * (1 - 1 / self._factor)))
+        if value >= cut:
+            return None
+        self._cuts[trial, epoch] = (
+            f"asha: {self._metric} {value:.3f} at epoch {epoch} lies under the cut {cut:.3f} that keeps the best "
+            f"1/{self._factor} of those that came this far before"
+        )
+        return self._cuts[trial, epoch]
+
+
+class Median:
+    """Stops a trial whose best lies under the median of the others' running means.
+
+    Source:
+        Golovin et al. 2017, Google Vizier, section 3.2.2; the rule of Ray's MedianStoppingRule, but for its pausing of
+        trials where there is nothing to compare with, which costs a slot.
+    """
+
+    def __init__(self, metric: str, epochs: int) -> None:
+        """Begin without any score."""
+        self.epochs = epochs
+        self._metric = metric
+        self._scores: dict[str, dict[int, float]] = {}
+        self._cuts: dict[tuple[str, int], str] = {}
+
+    def decide(self, trial: str, epoch: int, value: float) -> str | None:
+        """See `Rule`."""
+        mine = self._scores.setdefault(trial, {})
+        if epoch in mine:
+            return self._cuts.get((trial, epoch))
+        mine[epoch] = value
+        if epoch >= self.epochs:
+            return None
+        means = [
+            float(np.mean([score for at, score in scores.items() if at <= epoch]))
+            for other, scores in self._scores.items()
+            if other != trial and max(scores) >= epoch
+        ]
+        best = max(mine.values())
+        median = float(np.median(means)) if means else 0.0
+        if len(means) < MEDIAN_MIN_TRIALS or best >= median:
+            return None
+        self._cuts[trial, epoch] = (
+            f"median: best {self._metric} {best:.3f} by epoch {epoch} is under {median:.3f}, the median of the running "
+            f"means of {len(means)} other trials"
+        )
+        return self._cuts[trial, epoch]
+
+
+class NoStopping:
+    """Every trial trains to its end."""
+
+    def __init__(self, metric: str, epochs: int) -> None:
+        """Nothing is remembered."""
+        self.epochs = epochs
+
+    def decide(self, trial: str, epoch: int, value: float) -> str | None:
+        """See `Rule`."""
+        return None
+
+
+RULES: dict[str, type[Asha] | type[Median] | type[NoStopping]] = {"asha": Asha, "median": Median, "none": NoStopping}
+"""By the names of `--scheduler`."""
+
+
+def fresh_rule(name: str, epochs: int, record: RunRecord) -> Rule:
+    """The rule of `--scheduler NAME` as a run began with it."""
+    if name == "asha":
+        grace, factor = record.asha
+        return Asha(record.metric, epochs, grace=grace, factor=factor)
+    return RULES[name](record.metric, epochs)
+
+
+def build_rule(name: str, epochs: int, record: RunRecord) -> Rule:
+    """The rule of `--scheduler NAME`, standing where the reports of a record have brought it."""
+    rule = fresh_rule(name, epochs, record)
+    for one in record.arrivals:
+        if one.value is not None and record.trials[one.trial_id].role == "search":
+            rule.decide(one.trial_id, one.epoch, one.value)
+    return rule

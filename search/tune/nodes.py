@@ -1,0 +1,73 @@
+"""Whether every node of a cluster reaches what trials need."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from digits_core.errors import UsageError, reason_of
+from digits_core.remote import is_address
+from digits_core.source import DRAWN
+from search.cli.settings import Plan, SearchSettings
+from search.storage.places import Storage
+from search.tune.slots import Resources
+
+LOOK_SECONDS = 120.0
+
+
+def paths_needed(settings: SearchSettings, plan: Plan, storage: Storage) -> dict[str, str]:
+    """Folders that trials read or write by their path, and what to do about each that a node does not see."""
+    found = {}
+    if settings.storage is None:
+        found[str(storage.folder.resolve())] = (
+            "give --storage a folder that every node sees, or s3://bucket/folder; or put --out on a shared folder"
+        )
+    elif not is_address(settings.storage):
+        found[storage.root] = "give --storage a folder that every node sees, or s3://bucket/folder"
+    weights = str(plan.base.model.weights)
+    if Path(weights).is_absolute():
+        found[weights] = "put the weights on a shared folder"
+    return found
+
+
+def check_nodes(nodes: Mapping[str, Resources], paths: Mapping[str, str], fingerprint: str, data: str = DRAWN) -> None:
+    """See from every node that the folders are there, and the data or its decoded copy.
+
+    Args:
+        nodes: by Ray's name.
+        paths: folders, and what to do about each that is not seen.
+        fingerprint: of the data; a node that has decoded it needs no folder.
+        data: the data's folder; an address or the built-in data needs none.
+
+    Raises:
+        UsageError: a node lacks one; names it.
+    """
+    if len(nodes) < 2:
+        return
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    own_folder = None if data == DRAWN or is_address(data) else data
+
+    def missing() -> tuple[str, list[str]]:
+        from digits_core.cache import cache_root
+
+        lacking = [path for path in paths if not Path(path).exists()]
+        decoded = (cache_root() / fingerprint.partition("-")[0]).is_dir()
+        if own_folder is not None and not decoded and not Path(own_folder).is_dir():
+            lacking.append(own_folder)
+        return str(ray.util.get_node_ip_address()), lacking
+
+    look = ray.remote(num_cpus=0, max_retries=1)(missing)
+    looks = [
+        look.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node_id=name, soft=False)).remote()
+        for name in nodes
+    ]
+    try:
+        answers = ray.get(looks, timeout=LOOK_SECONDS)
+    except ray.exceptions.RayError as error:
+        raise UsageError(
+            f"--address: a node does not answer, or lacks digit-search itself ({reason_of(error)})"
+        ) from None
+    for address, lacking in answers:
+        for path in lacking:
+            what = paths.get(path, "put --data on a folder that every node sees, or give it as s3://bucket/folder")
+            raise UsageError(f"node {address} does not see {path}; {what}")

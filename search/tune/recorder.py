@@ -1,0 +1,372 @@
+"""A Tune callback: every report becomes an event, and the Parquet views follow within seconds."""
+
+import contextlib
+import json
+import math
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from ray.tune import Callback
+from ray.tune.experiment import Trial
+
+from digits_core.anchors import setting_digest
+from digits_core.checkpoint_state import is_whole, load_state
+from digits_core.credentials import scrub
+from digits_core.files import (
+    BEST_FOLDER,
+    CLASSES_FILE,
+    CONFIG_FILE,
+    CONFIRM_FILE,
+    MATCHES_FILE,
+    MODEL_FILE,
+    THRESHOLDS_FILE,
+    copy_checked,
+    file_digest,
+)
+from results.matches import drop_matches, matches_path, resampled_scores
+from results.record import FULL, EventWriter, RunRecord, TrialRecord
+from results.schema import ENDED, EPOCH_NUMBERS
+from results.store import CHECKPOINTS, LOGS_FOLDER, THRESHOLDS, write_views
+from results.tables import replacing
+from search.policy.faults import DIVERGED, PLAIN, Fault, change_to_retry, classify, kernel_kills
+from search.policy.proposals import Proposed
+from search.storage.places import SAVED, Storage, StorageError
+
+VIEW_SECONDS, VIEW_SHARE = 3.0, 0.1
+"""The Parquet views are rewritten at most this often and for this share of the time, and at the end."""
+
+
+class Recorder(Callback):
+    """Writes what happens to the run folder."""
+
+    def __init__(
+        self,
+        folder: Path,
+        events: EventWriter,
+        storage: Storage,
+        *,
+        space: str,
+        keep: int,
+        hold: int,
+        max_failures: int,
+        cuts: dict[str, str],
+        ending: Callable[[], str | None],
+        watcher: Callable[[RunRecord, str], None],
+        followers: Sequence[Callable[[RunRecord], None]] = (),
+    ) -> None:
+        """Record into a run folder.
+
+        Args:
+            folder: the run's.
+            events: its open record.
+            storage: where checkpoints lie.
+            space: name of the space, for the rows.
+            keep: checkpoints of so many best settings stay, each that of its first training.
+            hold: so many stay while the run goes on: further seeds may yet change who is best.
+            max_failures: starts after a fault that a trial has, at most.
+            cuts: trial to why the scheduler stopped it; read when its report is written.
+            ending: why the whole run is ending: `interrupted`, `time budget` or None.
+            watcher: called with the record and a trial's id after each report and each end.
+            followers: called with the record whenever the views were written.
+        """
+        self._folder, self._events, self._storage = folder, events, storage
+        self._space, self._keep, self._hold = space, keep, max(keep, hold)
+        self._max_failures, self._kernel_kills = max_failures, kernel_kills()
+        self._cuts, self._ending, self._watcher = cuts, ending, watcher
+        self._followers = followers
+        self._written, self._took, self._dirty = 0.0, 0.0, True
+        self._diverged: dict[str, str] = {}
+        self._unkept: list[tuple[str, str, str | None]] = []
+        # A second or so of numpy for each trial that ends, beside Ray's loop: reports must not wait for it.
+        self._bootstraps = ThreadPoolExecutor(1, thread_name_prefix="bootstrap")
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Ray pickles its parts with a run; an open record has no place there."""
+        return {}
+
+    @property
+    def record(self) -> RunRecord:
+        """All that is known of the run."""
+        return self._events.record
+
+    def add(self, name: str, role: str, found: Proposed) -> None:
+        """Write down a new trial before anything runs it, and its end where the screen keeps it from being trained."""
+        self._events.write(
+            "trial",
+            trial_id=name,
+            space=self._space,
+            role=role,
+            baseline=found.baseline,
+            config=found.config.to_flat(),
+            config_hash=setting_digest(found.config),
+            seed=found.config.runtime.seed,
+            params=found.params,
+            coverage=None if found.coverage is None else asdict(found.coverage),
+        )
+        if found.screened is not None:
+            self._events.write("end", trial_id=name, status="screened", reason=found.screened)
+        self._dirty = True
+
+    def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        """A trial takes a slot."""
+        drop_matches(self._folder, _name(trial))  # of an earlier start; its best epoch may be another one from now on
+        self._events.write("start", trial_id=_name(trial))
+        self._show(_name(trial))
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
+    ) -> None:
+        """One epoch, or why there is none."""
+        if DIVERGED in result:
+            self._diverged[_name(trial)] = str(result[DIVERGED])
+            return
+        values = {key: _finite(result[key]) for key in EPOCH_NUMBERS if key in result}
+        for key in ("model", "optima", "confirm"):
+            if key in result:
+                values[key] = json.loads(result[key])
+        for key in ("device", "weights"):
+            if key in result:
+                values[key] = result[key]
+        cut = self._cuts.get(_name(trial))
+        if cut is not None:
+            values["cut"] = cut
+        epoch, early = int(result["epoch"]), bool(result["early_stopped"])
+        self._events.write("report", trial_id=_name(trial), epoch=epoch, early_stopped=early, **values)
+        if SAVED in result:
+            self._saved(_name(trial), str(result[SAVED]), epoch)
+        self._show(_name(trial))
+
+    def on_checkpoint(self, iteration: int, trials: list[Trial], trial: Trial, checkpoint: Any, **info: Any) -> None:
+        """Ray has stored a checkpoint to go on from; only one that is whole takes the place of the one before."""
+        folder = Path(checkpoint.path)
+        if is_whole(folder):
+            self._saved(_name(trial), self._storage.relative(checkpoint.path), load_state(folder).epoch)
+
+    def _saved(self, name: str, path: str, epoch: int) -> None:
+        """A trial can go on from another place than before, after an epoch."""
+        before = self.record.trials[name].saved
+        self._events.write("checkpoint", trial_id=name, path=path, epoch=epoch)
+        if before is not None and before != path:
+            self._storage.drop(before)
+
+    def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        """A trial ended without an error: finished, stopped, interrupted, or diverged."""
+        name = _name(trial)
+        if name in self._diverged:
+            self._broken_off(name, Fault(DIVERGED, self._diverged.pop(name)))
+        else:
+            self.settle(name)
+
+    def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        """A trial was broken off by an error."""
+        name, text = _name(trial), _error_text(trial)
+        fault = classify(text)
+        if text:
+            self._log(name, text)
+        kills = kernel_kills()
+        if fault.kind == "worker_died" and kills > self._kernel_kills:
+            fault = Fault("out_of_memory", "the kernel killed its process: the machine was out of memory")
+        self._kernel_kills = kills
+        self._broken_off(name, fault)
+
+    def _log(self, name: str, text: str) -> None:
+        """Keep what Ray says of an error, after what it said of those before."""
+        start = len(self.record.trials[name].faults) + 1
+        with contextlib.suppress(OSError):  # a full disk: the reason stands in the record all the same
+            (self._folder / LOGS_FOLDER).mkdir(exist_ok=True)
+            with (self._folder / LOGS_FOLDER / f"{name}.txt").open("a", encoding="utf-8") as log:
+                log.write(f"start {start} of {name}:\n{scrub(text).rstrip()}\n\n")
+
+    def _broken_off(self, name: str, fault: Fault) -> None:
+        """A trial is started again, or has come to its end."""
+        known = self.record.trials[name]
+        if known.done:  # it broke off after its last word
+            self.settle(name)
+            return
+        change = change_to_retry(known, fault, self._max_failures)
+        if change is None:
+            starts = len(known.faults) + 1
+            self._end(name, fault.status, fault.reason + (f" (start {starts})" if starts > 1 else ""))
+            return
+        self._events.write(
+            "fault", trial_id=name, fault=fault.kind, reason=fault.reason, epoch=known.num_epochs, change=change
+        )
+        self._show(name)
+
+    def on_step_end(self, iteration: int, trials: list[Trial], **info: Any) -> None:
+        """Ray's loop comes by often: the views follow the last event even when the next one is far."""
+        if self._dirty and time.monotonic() - self._written >= max(VIEW_SECONDS, self._took / VIEW_SHARE):
+            waiting, self._unkept = self._unkept, []
+            for name, status, reason in waiting:
+                self._end(name, status, reason)
+            self._dirty = bool(self._unkept)
+            self._write_views()
+
+    def settle(self, name: str) -> None:
+        """End a trial that has nothing left to train, or was stopped."""
+        self._end(name, *self._verdict(name))
+
+    def finish(self) -> None:
+        """Set down trials that Ray cut off without a word, as it does when a run ends early; write the views."""
+        waiting, self._unkept = self._unkept, []
+        for name, status, reason in waiting:
+            self._end(name, status, reason)
+        for trial in list(self.record.trials.values()):
+            if trial.status == "running" and trial.role != "retrain":
+                self._end(trial.trial_id, *self._verdict(trial.trial_id))
+        self._bootstraps.shutdown()
+        if all(t.status in ENDED for t in self.record.trials.values() if t.role != "retrain"):
+            self._drop_losers(self._keep)
+        self._write_views(make=True)
+
+    def _verdict(self, name: str) -> tuple[str, str | None]:
+        """Status and reason of a trial that ended without an error."""
+        trial = self.record.trials[name]
+        if trial.trained_out and trial.done:
+            patience = trial.config["optim.early_stop_epochs"]
+            return "finished", f"early stop: no better epoch in {patience}" if trial.early_stopped else None
+        if trial.cut is not None and trial.done:
+            return "stopped", trial.cut
+        spent = self._ending() == "time budget"
+        return "interrupted", "the time budget was used up" if spent else "the run was interrupted"
+
+    def _end(self, name: str, status: str, reason: str | None) -> None:
+        try:
+            damage = self._keep_best(name)
+        except OSError as error:
+            lacking = self._storage.apart and isinstance(error, FileNotFoundError)
+            fault = "storage" if lacking or isinstance(error, StorageError) else "disk_full"
+            if fault == "disk_full" and error.errno not in FULL:
+                raise
+            # It ends once there is room: what it would be kept from is still there.
+            known = self.record.trials[name]
+            if known.status != "interrupted":
+                self._events.write("fault", trial_id=name, fault=fault, reason=PLAIN[fault], epoch=known.num_epochs)
+            self._unkept.append((name, status, reason))
+            self._dirty = True  # so that it is tried again
+            return
+        if damage is not None:
+            self._train_again(name, damage)
+            return
+        self._events.write("end", trial_id=name, status=status, reason=reason)
+        self._drop_losers(self._hold)
+        trial = self.record.trials[name]
+        if status in ENDED and (
+            status != "finished" or trial.checkpoint is None
+        ):  # one that is kept may be made longer
+            self._drop_saved(trial)
+        self._show(name)
+
+    def _drop_saved(self, trial: TrialRecord) -> None:
+        """Delete what a trial would go on from."""
+        if trial.saved is not None:
+            self._storage.drop(trial.saved)
+
+    def check_saved(self, name: str) -> None:
+        """See that a trial of an earlier driver can go on from its last checkpoint; a power cut may have damaged it."""
+        saved = self.record.trials[name].saved
+        if saved is not None and not self._storage.apart and not self._storage.is_whole(saved):
+            self._train_again(name, "is damaged or missing")
+
+    def _train_again(self, name: str, damage: str) -> None:
+        """A trial whose last checkpoint is damaged goes on from the last whole one, or from the start."""
+        path, epoch = self._storage.last_whole(name)
+        self._events.write("checkpoint", trial_id=name, path=path, epoch=epoch)
+        after = f"trains again after epoch {epoch}" if epoch else "trains again from the start"
+        reason = f"its last checkpoint {damage}; it {after}"
+        self._events.write("fault", trial_id=name, fault="checkpoint", reason=reason, epoch=epoch)
+        self._show(name)
+
+    def _keep_best(self, name: str) -> str | None:
+        """Take the best epoch's model and its threshold sweep out of Ray's last checkpoint.
+
+        Returns:
+            What is wrong with the checkpoint; None where nothing is.
+        """
+        saved = self.record.trials[name].saved
+        if saved is None:
+            return None
+        if not self._storage.is_whole(saved):
+            return "is damaged or missing"
+        with self._storage.here(f"{saved}/{BEST_FOLDER}") as best:
+            if best is None:
+                return None
+            return self._take(name, best)
+
+    def _take(self, name: str, best: Path) -> str | None:
+        """Copy the best epoch's files into their places; what is wrong with them, or None."""
+        trial = self.record.trials[name]
+        expected = trial.weights.get(trial.best_epoch(self.record.metric) or 0)
+        if expected is not None and file_digest(best / MODEL_FILE) != expected:
+            return "carries a model of another epoch than the best"
+        target = self._folder / CHECKPOINTS / name
+        half = target.with_name(f".{name}.half")
+        shutil.rmtree(half, ignore_errors=True)
+        half.mkdir(parents=True)
+        for file in (MODEL_FILE, CONFIG_FILE, CLASSES_FILE):
+            copy_checked(best / file, half / file)
+        shutil.rmtree(target, ignore_errors=True)
+        half.rename(target)
+        for file, place in (
+            (THRESHOLDS_FILE, self._folder / THRESHOLDS / f"{name}.parquet"),
+            (MATCHES_FILE, matches_path(self._folder, name, "val")),
+            (CONFIRM_FILE, matches_path(self._folder, name, "confirm")),
+        ):
+            if (best / file).is_file():
+                place.parent.mkdir(exist_ok=True)
+                with replacing(place) as half:
+                    copy_checked(best / file, half)
+        for part in ("val", "confirm"):
+            self._bootstraps.submit(resampled_scores, self._folder, name, trial.config, part)
+        self._events.write("kept", trial_id=name, path=f"{CHECKPOINTS}/{name}")
+        return None
+
+    def _drop_losers(self, keep: int) -> None:
+        """Delete the checkpoints of all but the first trainings of the best settings."""
+        leads = [trial.trial_id for trial in self.record.settings() if trial.checkpoint is not None][:keep]
+        kept = [t for t in self.record.trials.values() if t.checkpoint is not None and t.role != "retrain"]
+        for loser in (trial for trial in kept if trial.trial_id not in leads):
+            shutil.rmtree(self._folder / str(loser.checkpoint), ignore_errors=True)
+            if loser.status in ENDED:
+                self._drop_saved(loser)
+            self._events.write("kept", trial_id=loser.trial_id, path=None)
+
+    def _show(self, name: str) -> None:
+        self._watcher(self.record, name)
+        self._dirty = True
+
+    def _write_views(self, *, make: bool = False) -> None:
+        started = time.monotonic()
+        try:
+            write_views(self._folder, self.record, make=make)
+            for follower in self._followers:
+                follower(self.record)
+        except OSError as error:
+            if error.errno not in FULL:
+                raise
+            self._dirty = True  # the views of before stand until there is room
+        self._written = time.monotonic()
+        self._took = self._written - started
+
+
+def _finite(value: Any) -> Any:
+    """A number that JSON holds, or None."""
+    return value if value is None or math.isfinite(value) else None
+
+
+def _error_text(trial: Trial) -> str:
+    """What Ray wrote down of a trial's error; the file is on this machine before it is in the storage."""
+    file = trial.error_file
+    try:
+        return Path(file).read_text(encoding="utf-8", errors="replace") if file else ""
+    except OSError:
+        return ""
+
+
+def _name(trial: Trial) -> str:
+    return str(trial.config["trial_id"])

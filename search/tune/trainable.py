@@ -1,0 +1,217 @@
+"""One trial: a few lines between Ray Tune and digits_core.train."""
+
+# The driver imports this module to hand run_trial to Ray: torch and what needs it is imported by trials alone.
+import contextlib
+import dataclasses
+import json
+import shutil
+import tempfile
+import time
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ray import tune
+
+from digits_core.cache import DigitData, open_data
+from digits_core.config import TaskConfig, TrainConfig
+from digits_core.errors import DivergedError, UserError
+from digits_core.files import (
+    BEST_FOLDER,
+    CONFIRM_FILE,
+    MATCHES_FILE,
+    MODEL_FILE,
+    THRESHOLDS_FILE,
+    file_digest,
+)
+from digits_core.remote import StoreError
+from digits_core.source import DataSource
+from search.policy.faults import DIVERGED
+from search.storage.places import SAVED, StorageError, fetch_checkpoint, store_checkpoint
+
+if TYPE_CHECKING:
+    from digits_core.cache import Split
+    from digits_core.config import DetectConfig
+    from digits_core.evaluate import Evaluation
+    from digits_core.sweep import Sweep
+    from digits_core.train import EpochReport
+    from spaces.registry import Overrides
+
+
+class RefusedError(Exception):
+    """A UserError inside a trial, as a plain exception that Ray can carry home."""
+
+
+def run_trial(params: dict[str, Any]) -> None:
+    """Train one setting under Ray Tune.
+
+    Args:
+        params: `config` (flat knobs), `data` (a DataSource as a dict), `fingerprint`, `metric`, `device`,
+            `resume_from` (what `Storage.where` gave of a checkpoint, or None), `sweep` (flat `detect.*` settings to
+            score after training beside the grid that every trial is swept over), `role` (`confirm` scores the part set
+            apart) and `storage` (what `Storage.where` gave of a folder for checkpoints, or None where Ray stores them).
+
+    Raises:
+        RefusedError: data, weights or device cannot be used; the message says what to do.
+        StorageError: a store does not give the data or the checkpoint, for now.
+    """
+    from digits_core.checkpoint_state import is_whole
+    from digits_core.detect import SCORE_FLOOR
+    from digits_core.train import free_memory, train
+
+    _entitle()
+    free_memory(params["device"])
+    config = TrainConfig.from_flat(params["config"])
+    tasks = tasks_of(config, params["sweep"])
+    resume_from = params["resume_from"]
+    with tempfile.TemporaryDirectory(prefix="digit-search-") as scratch:
+        begun = None if resume_from is None else fetch_checkpoint(resume_from, Path(scratch) / "resume")
+        if begun is not None and not is_whole(begun):  # a power cut takes what was not on the disk yet
+            begun = None
+        try:
+            data = _data(params["fingerprint"], json.dumps(params["data"]))
+            workdir = Path(scratch) / "work"
+            train(
+                config,
+                data,
+                lambda report: _report(report, data, config, tasks, workdir, params),
+                metric=params["metric"],
+                score_floor=min([SCORE_FLOOR, *(task.score for task in tasks)]),
+                confirm=params["role"] == "confirm",
+                workdir=workdir,
+                resume_from=begun,
+                device=params["device"],
+            )
+        except DivergedError as error:
+            # An ordinary end to Ray, which would throw the process away after an error: nothing is wrong with it.
+            tune.report({DIVERGED: str(error), params["metric"]: None})
+        except StoreError as error:
+            raise StorageError(str(error)) from None
+        except UserError as error:
+            raise RefusedError(str(error)) from None
+
+
+def _entitle() -> None:
+    """Name this process after its trial, for Ray's dashboard, `top` and `nvidia-smi`; Ray resets it at every report."""
+    with contextlib.suppress(ImportError):
+        from ray._raylet import setproctitle  # type: ignore[attr-defined]
+
+        setproctitle(f"ray::digit-search {tune.get_context().get_trial_name()}")
+
+
+def tasks_of(config: TrainConfig, sweep: "list[Overrides]") -> list[TaskConfig]:
+    """The two tasks' settings under each of the `detect.*` overrides of a sweep."""
+    swept = [TrainConfig.from_flat(overrides, config).detect for overrides in sweep]
+    return [task for one in swept for task in (one.task1, one.task2)]
+
+
+@cache
+def _data(fingerprint: str, source: str) -> DigitData:
+    """One mapping of the data per process, shared by all the trials that it runs."""
+    return open_data(DataSource(**json.loads(source)), fingerprint=fingerprint)
+
+
+def _report(
+    report: "EpochReport",
+    data: DigitData,
+    config: TrainConfig,
+    tasks: list[TaskConfig],
+    workdir: Path,
+    params: dict[str, Any],
+) -> None:
+    """Hand one epoch to Ray, with match tables and sweep where it is the best so far. May not return."""
+    values: dict[str, Any] = dataclasses.asdict(report.metrics)
+    if report.metrics.epoch == 1 or report.improved:
+        values["model"] = json.dumps(report.model)
+        values["device"] = report.device
+    if report.checkpoint is not None:
+        values["weights"] = file_digest(report.checkpoint / MODEL_FILE)
+        if report.improved:
+            started = time.perf_counter()
+            values |= keep_evaluation(report, data, config, tasks, workdir / BEST_FOLDER)
+            for name in ("eval_seconds", "epoch_seconds"):
+                values[name] += time.perf_counter() - started
+            for file in (THRESHOLDS_FILE, MATCHES_FILE, CONFIRM_FILE):  # the next checkpoints copy it from the first
+                if (workdir / BEST_FOLDER / file).is_file():
+                    shutil.copyfile(workdir / BEST_FOLDER / file, report.checkpoint / BEST_FOLDER / file)
+    if report.checkpoint is None:
+        tune.report(values)
+        _entitle()
+        return
+    storage = params["storage"]
+    if storage is None:
+        tune.report(values, checkpoint=tune.Checkpoint.from_directory(str(report.checkpoint)))
+    else:
+        start = start_name(params["trial_id"], params["starts"])
+        place = {**storage, "name": f"{storage['name']}/{start}/checkpoint_{report.metrics.epoch:06d}"}
+        store_checkpoint(place, report.checkpoint)
+        tune.report({**values, SAVED: place["name"]})
+    _entitle()
+    shutil.rmtree(report.checkpoint, ignore_errors=True)  # it is stored; the next one carries all that is needed
+
+
+def start_name(trial_id: str, starts: int) -> str:
+    """A trial's name, and from the second start on which one it is."""
+    return f"{trial_id}-start{starts + 1}" if starts else trial_id
+
+
+def keep_evaluation(
+    report: "EpochReport", data: DigitData, config: TrainConfig, tasks: list[TaskConfig], folder: Path
+) -> dict[str, str]:
+    """Write an epoch's match tables and threshold sweep into a folder.
+
+    Returns:
+        As JSON text: `optima`, the best thresholds of each task; `confirm`, the scores on the part set apart.
+    """
+    from digits_core.sweep import sweep
+
+    assert report.valid is not None  # trials always validate
+    found = sweep(
+        report.valid.found, data.valid.table, config.detect, [config.detect.task1, config.detect.task2, *tasks]
+    )
+    epoch = report.metrics.epoch
+    write_sweep(found, folder / THRESHOLDS_FILE, epoch=epoch)
+    write_evaluation(report.valid, data.valid, config.detect, folder / MATCHES_FILE, epoch=epoch)
+    values = {"optima": json.dumps(optima(found))}
+    if report.confirm is not None and data.confirm is not None:
+        write_evaluation(report.confirm, data.confirm, config.detect, folder / CONFIRM_FILE, epoch=epoch)
+        values["confirm"] = json.dumps(dataclasses.asdict(report.confirm.scores))
+    return values
+
+
+def optima(found: "Sweep") -> dict[str, float | bool]:
+    """The best thresholds of each task, chosen on the very images they were scored on."""
+    values: dict[str, float | bool] = {}
+    for task, score, column in (("task1", "map", "task1_map"), ("task2", "number_accuracy", "task2_number_accuracy")):
+        row = found.best(score)
+        if row is not None:
+            setting = found.task(row)
+            values |= {
+                column: float(getattr(found, score)[row]),
+                f"{task}_nms": setting.nms,
+                f"{task}_score": setting.score,
+                f"{task}_class_agnostic": setting.class_agnostic,
+                f"{task}_max_detections": setting.max_detections,
+            }
+    return values
+
+
+def write_sweep(found: "Sweep", path: Path, *, epoch: int) -> None:
+    """Write the threshold sweep of an epoch as Parquet."""
+    import pyarrow as pa
+
+    from results.schema import THRESHOLDS
+    from results.tables import of_epoch, write_table
+
+    columns = [getattr(found, name.removeprefix("val_")) for name in THRESHOLDS.names]
+    arrays = [pa.array(values, field.type, from_pandas=True) for values, field in zip(columns, THRESHOLDS, strict=True)]
+    write_table(path, of_epoch(pa.table(arrays, schema=THRESHOLDS), epoch))
+
+
+def write_evaluation(one: "Evaluation", split: "Split", detect: "DetectConfig", path: Path, *, epoch: int) -> None:
+    """Write the match tables of an epoch's evaluation as Parquet."""
+    from digits_core.metrics import Truth
+    from results.matches import StoredMatches, write_matches
+
+    truth = Truth.from_table(split.table, detect.reading)
+    write_matches(path, StoredMatches(split.table.image_ids, truth, one.task1, one.task2, epoch), detect)

@@ -1,0 +1,96 @@
+"""How long a search will take: before it starts, and while it runs."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from conftest import introduce, report
+from results.record import EventWriter
+from search.machine.cost import Speed, cost_of, least_epochs
+from search.monitor.estimate import seconds_left
+from search.monitor.progress import spark
+from search.run import hours_words
+
+
+@pytest.fixture
+def events(tmp_path):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    writer = EventWriter(folder, "run")
+    writer.write("run", metric="val_map", trials=8, resumed=False)
+    yield writer
+    writer.close()
+
+
+def trained(events, name, epochs, status, seconds=10.0):
+    introduce(events, name, **{"optim.epochs": 4, "optim.lr": 1e-3 + int(name[1:]) / 1e4})
+    events.write("start", trial_id=name)
+    for epoch in range(1, epochs + 1):
+        events.write("report", trial_id=name, **report(epoch, 0.5) | {"epoch_seconds": seconds})
+    if status != "running":
+        events.write("end", trial_id=name, status=status, reason=None)
+
+
+def test_nothing_is_said_before_the_first_epoch(events):
+    introduce(events, "t0000")
+    assert seconds_left(events.record, trials=8, slots=2) is None
+
+
+def test_before_two_have_ended_the_range_is_from_one_epoch_each_to_all(events):
+    trained(events, "t0000", 1, "running")
+    low, high = seconds_left(events.record, trials=3, slots=1)
+    assert (low, high) == (10 * (2 + 1), 10 * (2 * 4 + 3))
+
+
+def test_trials_to_come_are_taken_to_be_like_those_that_ended(events):
+    for number in range(4):
+        trained(events, f"t{number:04d}", 1 if number % 2 else 4, "stopped" if number % 2 else "finished")
+    low, high = seconds_left(events.record, trials=8, slots=2)
+    middle = 4 * 2.5 * 10 / 2
+    assert low < middle < high
+    assert high <= 4 * 4 * 10 / 2
+    assert low >= 0
+
+
+def test_nothing_is_left_when_all_have_ended(events):
+    for number in range(3):
+        trained(events, f"t{number:04d}", 2, "stopped")
+    assert seconds_left(events.record, trials=3, slots=2) == (0.0, 0.0)
+
+
+@given(st.integers(1, 60))
+def test_the_least_that_halving_takes_lies_between_one_epoch_and_all(epochs):
+    least = least_epochs(epochs)
+    assert 1 <= least <= epochs
+    assert least_epochs(epochs + 1) > least
+
+
+def test_the_least_that_halving_takes_is_its_shares_added_up():
+    assert least_epochs(4) == pytest.approx(1 + 1 + 1 / 2 + 1 / 2)
+
+
+def test_a_cost_grows_with_what_it_is_of():
+    speed = Speed(train_per_second=50, eval_per_second=100, peak_memory_bytes=10**9, num_parameters=10**6)
+    plan = {"further": 2, "epochs": 4, "images": 500, "valid_images": 100, "keep": 5}
+    cost = cost_of(speed, trials=10, slots=2, stops=True, **plan)
+    whole = cost_of(speed, trials=10, slots=2, stops=False, **plan)
+    assert whole.least_seconds == whole.most_seconds == cost.most_seconds == 12 * 4 * 11 / 2
+    assert cost.least_seconds == pytest.approx((10 * least_epochs(4) + 2 * 4) * 11 / 2)
+    assert cost.memory_bytes == 2 * 10**9
+    assert cost.disk_bytes > 5 * 4 * 10**6
+
+
+def test_a_spark_line_runs_from_the_lowest_to_the_highest():
+    assert spark([0.0, 0.5, None, 1.0], 0.0, 1.0) == "▁▅ █"
+    assert spark([0.3] * 20, 0.3, 0.3) == "▁" * 12
+    assert spark([], 0.0, 1.0) == ""
+
+
+def test_guesses_are_told_in_two_digits():
+    assert [hours_words(one) for one in (0.2, 40, 700, 9000, 400_000)] == [
+        "1 s",
+        "40 s",
+        "12 min",
+        "2.5 h",
+        "1.1e+02 h",
+    ]

@@ -1,0 +1,142 @@
+import pytest
+
+from conftest import report
+from digits_core.anchors import setting_digest
+from digits_core.config import TrainConfig
+from results.record import RunRecord
+from search.policy.further import CONFIRM_SEED, FurtherTrials, Waiting
+
+
+class Run:
+    """A record that trials are added to one by one."""
+
+    def __init__(self):
+        self.record = RunRecord("r")
+        self._n = 0
+        self._event("run", metric="val_map")
+
+    def _event(self, kind, **values):
+        self._n += 1
+        self.record.apply({"n": self._n, "time": "2026-01-01T00:00:00+00:00", "kind": kind, **values})
+
+    def trial(self, value, *, lr=None, config=None, role="search", status="finished", baseline=None):
+        config = config or TrainConfig.from_flat({} if lr is None else {"optim.lr": lr})
+        name = f"t{len(self.record.trials):04d}"
+        self._event(
+            "trial",
+            trial_id=name,
+            space="s",
+            role=role,
+            baseline=baseline,
+            config=config.to_flat(),
+            config_hash=setting_digest(config),
+            seed=config.runtime.seed,
+            params={},
+        )
+        if value is not None:
+            self._event("report", trial_id=name, **report(4, value))
+        if status != "running":
+            self._event("end", trial_id=name, status=status)
+        return name
+
+    def walk(self, further, value=0.5):
+        """Train whatever is due until nothing is; returns (role, rate, seed) of each."""
+        done = []
+        while (due := further.next()) is not None:
+            assert due is not Waiting
+            config, role = due
+            done.append((role, config.optim.lr, config.runtime.seed))
+            self.trial(value, config=config, role=role)
+        return done
+
+
+def test_the_best_survivors_get_further_seeds_seed_after_seed():
+    run = Run()
+    run.trial(0.5, lr=1e-3)
+    run.trial(0.9, lr=2e-3, status="stopped")  # did not survive
+    run.trial(0.7, lr=3e-3)
+    run.trial(0.6, lr=4e-3)
+    further = FurtherTrials(run.record, replicates=3, top=2, confirm=0)
+    done = run.walk(further)
+    assert done == [("replicate", 3e-3, 1), ("replicate", 4e-3, 1), ("replicate", 3e-3, 2), ("replicate", 4e-3, 2)]
+    assert len(done) == further.most(4)
+
+
+def test_a_setting_that_is_sure_of_its_place_does_not_wait_for_those_that_still_run():
+    run = Run()
+    run.trial(0.7, lr=1e-3)
+    run.trial(0.6, lr=2e-3)
+    run.trial(0.4, lr=3e-3, status="running")
+    further = FurtherTrials(run.record, replicates=2, top=2, confirm=0)
+    config, role = further.next()
+    assert (config.optim.lr, role) == (1e-3, "replicate")  # at worst the second best
+    run.trial(0.7, config=config, role=role)
+    assert further.next() is Waiting  # the other place is still open
+    run._event("report", trial_id="t0002", **report(5, 0.65))
+    run._event("end", trial_id="t0002", status="finished")
+    assert run.walk(further) == [("replicate", 3e-3, 1)]
+
+
+def test_the_choice_is_by_the_first_seed_alone():
+    run = Run()
+    run.trial(0.7, lr=1e-3)
+    run.trial(0.6, lr=2e-3)
+    further = FurtherTrials(run.record, replicates=2, top=1, confirm=0)
+    assert run.walk(further, value=0.1) == [("replicate", 1e-3, 1)]
+
+
+def test_confirmation_trains_the_best_and_the_default_on_fresh_seeds():
+    run = Run()
+    run.trial(0.3, baseline="default", status="stopped")
+    run.trial(0.7, lr=1e-3)
+    run.trial(0.6, lr=2e-3)
+    further = FurtherTrials(run.record, replicates=1, top=3, confirm=1)
+    default = TrainConfig().optim.lr
+    done = run.walk(further)
+    assert done == [("confirm", rate, CONFIRM_SEED + seed) for seed in range(3) for rate in (1e-3, default)]
+    assert len(done) == further.most(4)
+
+
+def test_confirmation_waits_for_the_replicates_and_goes_by_them():
+    run = Run()
+    run.trial(0.3, baseline="default")
+    run.trial(0.7, lr=1e-3)
+    run.trial(0.6, lr=2e-3)
+    further = FurtherTrials(run.record, replicates=2, top=2, confirm=1)
+    for value in (0.2, 0.65):
+        config, role = further.next()
+        assert role == "replicate"
+        last = run.trial(value, config=config, role=role, status="running")
+        assert further.next() is Waiting or value == 0.2
+        run._event("end", trial_id=last, status="finished")
+    confirmed = run.walk(further)
+    assert {rate for _, rate, _ in confirmed} == {2e-3, TrainConfig().optim.lr}
+    assert len(confirmed) == 6
+
+
+def test_a_resumed_run_trains_only_what_is_missing():
+    run = Run()
+    run.trial(0.7, lr=1e-3)
+    first = FurtherTrials(run.record, replicates=4, top=1, confirm=0)
+    config, role = first.next()
+    run.trial(0.6, config=config, role=role)
+    again = FurtherTrials(run.record, replicates=4, top=1, confirm=0)
+    assert [seed for *_, seed in run.walk(again)] == [2, 3]
+
+
+@pytest.mark.parametrize("status", ["screened", "diverged", "stopped"])
+def test_nothing_follows_when_nothing_survived(status):
+    run = Run()
+    run.trial(0.5 if status == "stopped" else None, lr=1e-3, status=status)
+    assert FurtherTrials(run.record, replicates=3, top=3, confirm=2).next() is None
+
+
+def test_a_shorter_training_gets_no_further_seeds_before_those_of_the_plan():
+    run = Run()
+    run._event("run", metric="val_map", epochs=4)
+    run.trial(0.9, lr=1e-3)
+    run._event("run", metric="val_map", epochs=6)
+    run.trial(0.5, config=TrainConfig.from_flat({"optim.lr": 2e-3, "optim.epochs": 6}))
+    further = FurtherTrials(run.record, replicates=2, top=1, confirm=1)
+    assert run.walk(further)[0] == ("replicate", 2e-3, 1)
+    assert [lead.trial_id for lead in further.to_confirm()] == ["t0001"]

@@ -1,0 +1,81 @@
+"""A search against a formula in place of trainings: the record and what decides, without Ray and without files."""
+
+from dataclasses import asdict
+
+from ray.tune.search import Searcher
+
+from conftest import report
+from digits_core.anchors import setting_digest
+from digits_core.config import TrainConfig
+from results.record import RunRecord
+from search.policy.further import FurtherTrials
+from search.policy.proposals import Proposer
+from search.tune.searcher import SettingSearcher
+
+EPOCHS = 4
+TIME = "2026-01-31T12:00:00+00:00"
+
+
+class Told:
+    """One driver of a search; `events` are its record, which another driver goes on with."""
+
+    def __init__(self, space, trials, *, sampler="random", seed=0, screen=None, further=None, held=None, events=()):
+        self.record, self.events, self._num = RunRecord("told"), [], 0
+        for event in events:
+            self.apply(event)
+        self.tell("run", metric="val_map")
+        base = TrainConfig.from_flat({"optim.epochs": EPOCHS})
+        self.proposer = Proposer(space, base, sampler=sampler, seed=seed, num_trials=trials, screen=screen)
+        nothing = FurtherTrials(self.record, replicates=1, top=0, confirm=0)
+        self.searcher = SettingSearcher(
+            self.record,
+            self.proposer,
+            nothing if further is None else further,
+            metric="val_map",
+            write=self.add,
+            start=lambda trial: {"starts": len(trial.faults)},
+            held=(lambda: False) if held is None else held,
+        )
+
+    def apply(self, event):
+        self.events.append(event)
+        self.record.apply(event)
+
+    def tell(self, kind, **values):
+        self.apply({"n": len(self.events) + 1, "time": TIME, "kind": kind, **values})
+
+    def add(self, name, role, found):
+        self.tell(
+            "trial", trial_id=name, space="s", role=role, baseline=found.baseline, config=found.config.to_flat(),
+            config_hash=setting_digest(found.config), seed=found.config.runtime.seed, params=found.params,
+            coverage=None if found.coverage is None else asdict(found.coverage),
+        )  # fmt: skip
+        if found.screened is not None:
+            self.tell("end", trial_id=name, status="screened", reason=found.screened)
+
+    def suggest(self):
+        """The next trial as Ray gets it, or what it gets instead."""
+        self._num += 1
+        return self.searcher.suggest(f"ray{self._num}")
+
+    def train(self, trial_id, *values, status="finished"):
+        """Report epochs of a trial and end it; status None leaves it running."""
+        for epoch, value in enumerate(values, start=1):
+            self.tell("report", trial_id=trial_id, **report(epoch, value))
+        if status is not None:
+            self.tell("checkpoint", trial_id=trial_id, path="c", epoch=len(values))
+            self.tell("end", trial_id=trial_id, status=status, reason=None)
+            ray = next(ray for ray, name in self.searcher._running.items() if name == trial_id)
+            self.searcher.on_trial_complete(ray)
+
+    def run_through(self, value=lambda config: 0.5):
+        """Ask for trials until there is none, each trained to its end at once."""
+        handed = []
+        while (params := self.suggest()) != Searcher.FINISHED:
+            handed.append(params)
+            self.train(params["trial_id"], *[value(params["config"])] * EPOCHS)
+        return handed
+
+    @property
+    def trials(self):
+        return list(self.record.trials.values())

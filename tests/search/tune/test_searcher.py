@@ -1,0 +1,89 @@
+"""What Ray is handed next, by the record: no Ray is started."""
+
+import pytest
+from ray.tune.search import Searcher
+
+from digits_core.config import TrainConfig
+from proposing import Told
+from search.policy.further import Waiting
+from spaces.catalogue import SPACES
+from spaces.registry import Space
+
+
+class Due:
+    """What follows a search, as told."""
+
+    def __init__(self, *due):
+        self._due = iter(due)
+
+    def next(self):
+        return next(self._due)
+
+
+def test_what_follows_the_search_is_asked_for_when_the_settings_are_used_up():
+    config = TrainConfig.from_flat({"runtime.seed": 9})
+    told = Told(SPACES["anchors"], 2, further=Due(Waiting, (config, "replicate"), None, None))
+    first, second = told.suggest(), told.suggest()
+    assert [first["role"], second["role"]] == ["search", "search"]
+    assert told.suggest() is None  # to be asked again later
+    params = told.suggest()
+    assert (params["role"], params["trial_id"], params["config"]["runtime.seed"]) == ("replicate", "t0002", 9)
+    told.train("t0002", 0.99, 0.99, 0.99, 0.99)
+    assert told.suggest() is None  # what runs may yet have to be started again
+    for one in (first, second):
+        told.train(one["trial_id"], 0.5, 0.5, 0.5, 0.5)
+    assert told.suggest() == Searcher.FINISHED
+
+
+def test_a_training_that_a_fault_broke_off_is_the_next_to_start():
+    told = Told(SPACES["anchors"], 12)
+    first = told.suggest()
+    told.searcher.on_trial_complete("ray1", None, error=True)
+    told.tell("fault", trial_id=first["trial_id"], fault="worker_died", reason="its process died", epoch=0)
+    second = told.suggest()
+    assert (second["trial_id"], second["starts"]) == (first["trial_id"], 1)
+
+
+def test_a_training_that_failed_for_good_is_not_started_again():
+    told = Told(SPACES["anchors"], 12)
+    first = told.suggest()
+    told.searcher.on_trial_complete("ray1", None, error=True)
+    told.tell("end", trial_id=first["trial_id"], status="failed", reason="its process died")
+    assert told.suggest()["trial_id"] == "t0001"
+
+
+def test_trials_of_a_driver_that_was_killed_go_on_before_anything_new_begins():
+    first = Told(SPACES["anchors"], 12)
+    names = [first.suggest()["trial_id"] for _ in range(3)]
+    first.train(names[1], 0.1, 0.2, 0.3, 0.4)
+    again = Told(SPACES["anchors"], 12, events=first.events)
+    assert [again.suggest()["trial_id"] for _ in range(3)] == [names[0], names[2], "t0003"]
+
+
+@pytest.mark.parametrize("left", [0, 1])
+def test_nothing_starts_while_it_is_held_and_a_search_with_nothing_left_to_do_ends(left):
+    held = [False]
+    told = Told(SPACES["anchors"], 1 + left, held=lambda: held[0])
+    told.suggest()
+    held[0] = True
+    assert told.suggest() is None
+    told.train("t0000", 0.5, 0.5, 0.5, 0.5)
+    assert told.suggest() == (None if left else Searcher.FINISHED)
+    held[0] = False
+    after = told.suggest()
+    assert (after["trial_id"] if left else after) == ("t0001" if left else Searcher.FINISHED)
+
+
+def test_a_space_that_is_used_up_is_not_drawn_from_again_while_something_still_runs():
+    drawn = []
+
+    def suggest(trial):
+        drawn.append(True)
+        return {"optim.batch_size": trial.suggest_categorical("b", [8, 16])}
+
+    told = Told(Space(name="few", summary="", suggest=suggest), 30, further=Due(*[Waiting] * 9))
+    while (params := told.suggest()) is not None:
+        told.train(params["trial_id"], 0.5, 0.5, 0.5, 0.5)
+    before = len(drawn)
+    assert [told.suggest() for _ in range(5)] == [None] * 5
+    assert len(drawn) == before
