@@ -412,7 +412,7 @@ def _all_pairs_holm(board: Board, trials: Sequence[TrialRecord]) -> dict[str, fl
 
 
 def _model_p_values(board: Board, trials: Sequence[TrialRecord]) -> NDArray[np.float64]:
-    """p-values of all pairs as models, float64 [trials, trials]; 1 where one of them has no match table."""
+    """p-values of all pairs as models, float64 [trials, trials] above the diagonal; 1 where one has no match table."""
     found = np.ones((len(trials), len(trials)))
     there = [number for number, trial in enumerate(trials) if board.measured([trial])]
     if len(there) < 2:
@@ -425,5 +425,7 @@ def _model_p_values(board: Board, trials: Sequence[TrialRecord]) -> NDArray[np.f
     error[error < ROUNDING] = image_error(np.zeros(1), board.sample)
     points = np.array([board._point(trials[number]) for number in there])
     distance = np.abs(points[:, None] - points[None, :])
-    found[np.ix_(there, there)] = image_p_values(distance, error, board.sample)
+    upper = np.triu_indices(len(there), k=1)
+    places = np.array(there)
+    found[places[upper[0]], places[upper[1]]] = image_p_values(distance[upper], error[upper], board.sample)
     return found
