@@ -98,10 +98,10 @@ def _ranges(numbers: list[int]) -> str:
 def affected_lines(found: Salvage) -> list[str]:
     """What the run lacks without what is dropped."""
     lines = []
-    if found.first is not None:
+    for start in found.restored:
+        which = f"the start of the search at event {start['n']}" if start["n"] > 1 else "the first start of the search"
         lines.append(
-            f"the first start of the search, which raises {found.first['metric']}, is written anew from later ones and "
-            "run.json"
+            f"{which}, which raises {start['metric']}, is written anew from other starts, its trials and run.json"
         )
     for trial_id in found.gone:
         lines.append(f"trial {trial_id} is gone, though its files stay; a resume may try its setting again")
@@ -128,9 +128,9 @@ def affected_lines(found: Salvage) -> list[str]:
     open_ones = [trial_id for trial_id, trial in sorted(found.record.trials.items()) if trial.status not in ENDED]
     if (found.missing or nameless) and open_ones:
         lines.append(f"these trials count as not ended, and a resume goes on with them: {', '.join(open_ones)}")
-    if any(piece.kind == "report" for piece in found.lost) or found.missing:
+    if any(piece.kind in ("report", "trial", None) for piece in found.lost) or found.missing:
         lines.append(
-            "early stopping does not know the scores that are lost: python -m search.replay may find differences"
+            "early stopping and the sampler do not know what is lost: python -m search.replay may find differences"
         )
     return lines
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from results.events import MAX_LOST_DRIVERS, Event, check_event
 from results.record import RunRecord
+from results.starts import start_anew
 
 _BEGIN = re.compile(rb'\{"n":')
 """How the writer begins each line."""
@@ -22,6 +23,8 @@ _NUMBER = re.compile(rb'"n":\s*(\d{1,15})\b')
 
 FEW = 3
 """Events of which nothing at all is left, not even their bytes, as somebody who edits the file leaves it."""
+
+MISPLACED = "not in its place"
 
 _MARKS = {
     "trial": b'"space":',
@@ -120,7 +123,7 @@ class Salvage:
         lost: what is dropped.
         missing: events that are not in the file at all, by the numbers of those around them.
         renumbered: whether an event is kept whose number was not the one of its place.
-        first: the first start of the search, where it was lost and is made anew; it is among the events.
+        restored: starts of the search that were lost and are made anew; they are among the events.
         cut: the last line, where it is only cut short: no reader takes it for damage.
         record: folded from the events.
     """
@@ -129,14 +132,14 @@ class Salvage:
     lost: list[Piece]
     missing: int
     renumbered: bool
-    first: Event | None
+    restored: list[Event]
     cut: Piece | None
     record: RunRecord
 
     @property
     def sound(self) -> bool:
         """Whether nothing is damaged."""
-        return not (self.lost or self.missing or self.first or self.renumbered)
+        return not (self.lost or self.missing or self.restored or self.renumbered)
 
     @property
     def gone(self) -> list[str]:
@@ -151,7 +154,7 @@ class Salvage:
             kept_as: the name of the file that holds the record as it was.
             time: now.
         """
-        starts = sum(piece.kind in ("run", None) for piece in self.lost) + self.missing - (self.first is not None)
+        starts = sum(piece.kind in ("run", None) for piece in self.lost) + self.missing - len(self.restored)
         listed = [{"line": piece.line, "fault": piece.fault, **piece.seems} for piece in self.lost[:MAX_LISTED]]
         return {
             "n": len(self.events) + 1,
@@ -172,29 +175,43 @@ def salvage(content: bytes, run: str, about: Mapping[str, Any]) -> Salvage:
     Args:
         content: of `events.jsonl`.
         run: the run's name.
-        about: what `run.json` says, for a first start of the search that is lost; may be empty.
+        about: what `run.json` says, for starts of the search that are lost; may be empty.
     """
     pieces = list(_pieces(content))
     cut = pieces.pop() if _ends_cut(pieces, content) else None
     whole = _in_order([piece for piece in pieces if piece.event is not None])
     kept = {piece.start for piece in whole}
-    lost = [one if one.event is None else one.dropped("not in its place") for one in pieces if one.start not in kept]
+    lost = [one if one.event is None else one.dropped(MISPLACED) for one in pieces if one.start not in kept]
     missing = _missing(whole, lost)
-    record = RunRecord(run)
-    first = _first_start(whole, about)
-    events = [] if first is None else [first]
-    for event in events:
-        record.apply(event)
-    for piece in whole:
-        event = {**piece.told, "n": len(events) + 1}
+    record, events, restored = RunRecord(run), list[Event](), list[Event]()
+    for piece, event in _with_starts(whole, lost, about):
+        event = {**event, "n": len(events) + 1}
         try:
             record.apply(event)
         except ValueError as error:
             lost.append(piece.dropped(str(error).split(" ", 2)[2]))  # without the new number
-        else:
-            events.append(event)
+            continue
+        events.append(event)
+        if piece.event is None:
+            restored.append(event)
     renumbered = any(piece.number != place for place, piece in enumerate(whole, start=1))
-    return Salvage(events, sorted(lost, key=lambda one: one.start), missing, renumbered, first, cut, record)
+    return Salvage(events, sorted(lost, key=lambda one: one.start), missing, renumbered, restored, cut, record)
+
+
+def _with_starts(whole: list[Piece], lost: list[Piece], about: Mapping[str, Any]) -> list[tuple[Piece, Event]]:
+    """The whole events and the starts of the search that are made anew, each with its piece, in order."""
+    broken = [piece for piece in lost if piece.kind == "run" and piece.fault != MISPLACED][:MAX_LOST_DRIVERS]
+    first = min([*whole, *broken], key=lambda piece: piece.start, default=None)
+    if first is not None and first.event is not None and first.number > 1 and first.event["kind"] != "run":
+        broken.append(Piece(first.line, first.start - 1, first.start, None))  # nothing is left of the first start
+    found = [(piece, piece.told) for piece in whole]
+    for piece in broken:
+        before = [event for one, event in found if one.start < piece.start]
+        after = [event for one, event in found if one.start > piece.start]
+        made = start_anew(before, after, about) if before or after else None
+        if made is not None:
+            found.insert(len(before), (piece, made))
+    return found
 
 
 def _pieces(content: bytes) -> Iterator[Piece]:
@@ -348,44 +365,3 @@ def _missing(whole: list[Piece], lost: list[Piece]) -> int:
     holes = max(numbers, default=0) - len(numbers)
     found = [piece for piece in lost if piece.kind != STRAY and piece.seems.get("n") not in numbers]
     return max(holes - len(found), 0)
-
-
-def _asha(about: Mapping[str, Any]) -> Any:
-    """The grace period and the reduction factor of a run; an older `run.json` tells them by its rungs."""
-    rungs = about.get("rungs")
-    if (
-        "asha" not in about
-        and isinstance(rungs, list)
-        and len(rungs) > 1
-        and all(isinstance(one, int) and one > 0 for one in rungs)
-    ):
-        return [rungs[0], rungs[1] // rungs[0]]
-    return about.get("asha")
-
-
-def _first_start(whole: list[Piece], about: Mapping[str, Any]) -> Event | None:
-    """The first start of the search where it is lost, from a later one and `run.json`; None where it is not."""
-    if not whole or whole[0].told["kind"] == "run" or whole[0].number == 1:
-        return None
-    told = [piece.told for piece in whole]
-    later = next((event for event in told if event["kind"] == "run"), {})
-    settings = about.get("settings")
-    settings = settings if isinstance(settings, Mapping) else {}
-    trained: Event = next((event["config"] for event in told if event["kind"] == "trial"), {})
-    found = {
-        "n": 1,
-        "time": told[0]["time"],
-        "kind": "run",
-        "metric": later.get("metric", settings.get("metric")),
-        "scheduler": later.get("scheduler", settings.get("scheduler")),
-        "epochs": trained.get("optim.epochs"),
-        "comparison": later.get("comparison", about.get("comparison")),
-        "asha": _asha(about) or later.get("asha"),
-        "restored": True,
-    }
-    for leave_out in ((), ("asha",), ("asha", "epochs", "scheduler")):
-        try:
-            return check_event({name: one for name, one in found.items() if one is not None and name not in leave_out})
-        except ValueError:
-            continue
-    return None

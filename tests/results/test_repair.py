@@ -268,6 +268,36 @@ def test_a_lost_first_start_is_written_anew_as_the_run_began(folder, capsys):
     assert replay.main([str(folder)]) == 0
 
 
+def test_a_lost_later_start_is_written_anew_with_what_it_asked_for(tmp_path, capsys):
+    folder = tmp_path / "demo"
+    folder.mkdir()
+    events = EventWriter(folder, "demo")
+    facts = {"metric": METRIC, "scheduler": "asha", "trials": 2, "asha": [2, 2], "space": "anchors", "sampler": "tpe"}
+    events.write("run", **facts, epochs=2, resumed=False)
+    introduce(events, "t0000", **{"optim.epochs": 2})
+    events.write("report", trial_id="t0000", **report(1, 0.3))
+    events.write("report", trial_id="t0000", **report(2, 0.3))
+    events.write("end", trial_id="t0000", status="finished", reason=None)
+    events.write("run", **facts, epochs=4, resumed=True)
+    config = events.record.trials["t0000"].config | {"optim.epochs": 4}
+    events.write("longer", trial_id="t0000", config=config, config_hash="x")
+    events.close()
+    whole = (folder / EVENTS_FILE).read_bytes()
+    for gone in ("longer", None):
+        (folder / EVENTS_FILE).write_bytes(whole)
+        (folder / "run.json").write_text(json.dumps({"base_config": {"optim.epochs": 4}} if gone else {}))
+        hurt(folder, 6, bad_byte)
+        if gone is not None:
+            hurt(folder, 7, lambda line: line.replace(b'"longer"', b'"start"'))
+        code, out = run(capsys, folder, "--write")
+        assert code == 0
+        assert f"the start of the search at event 6, which raises {METRIC}, is written anew" in out
+        record = read_record(folder, "demo")
+        assert (record.num_drivers, record.planned_epochs) == (2, 4)
+        start = json.loads((folder / EVENTS_FILE).read_text().splitlines()[5])
+        assert (start["space"], start["sampler"], start["resumed"], start["restored"]) == ("anchors", "tpe", True, True)
+
+
 @pytest.mark.parametrize("about", [None, "hello", "[]", '{"settings": 3, "asha": "x"}', '{"settings": {"metric": 3}}'])
 def test_a_lost_first_start_needs_no_sound_run_file(folder, about, capsys):
     (folder / "run.json").unlink() if about is None else (folder / "run.json").write_text(about)
