@@ -38,7 +38,8 @@ class Ending:
     def on_signals(self, say: Callable[[str], None]) -> Iterator[None]:
         """End the run in order at the first of `SIGNALS`, and at once at the second.
 
-        A signal that is ignored stays ignored, as SIGHUP under nohup.
+        A SIGHUP that is ignored stays ignored, as under nohup. A shell script lets its background jobs ignore SIGINT: who
+        sends it to a search means it all the same.
         """
 
         def handle(number: int, frame: object) -> None:
@@ -50,7 +51,7 @@ class Ending:
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        heard = [number for number in SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
+        heard = [one for one in SIGNALS if one != signal.SIGHUP or signal.getsignal(one) != signal.SIG_IGN]
         before = {number: signal.signal(number, handle) for number in heard}
         try:
             yield

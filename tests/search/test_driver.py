@@ -45,6 +45,17 @@ def test_a_closed_terminal_means_nothing_under_nohup():
         signal.signal(signal.SIGHUP, before)
 
 
+def test_ctrl_c_reaches_a_search_in_the_background_of_a_script():
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # as a shell gives it to such a job
+    try:
+        ending = Ending(None)
+        with ending.on_signals(str):
+            signal.raise_signal(signal.SIGINT)
+        assert ending.exit_code == 130
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def test_handlers_of_signals_outlive_the_start_of_ray(monkeypatch):
     import ray
 

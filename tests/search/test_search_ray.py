@@ -303,7 +303,7 @@ def test_ctrl_c_keeps_all_rows_and_resume_goes_on_where_it_stood(tmp_path, drawn
     folder = tmp_path / "runs" / "held"
     process = started(
         *("--space", "lr_schedules", "--data", str(drawn), "--name", "held", "--trials", "3"),
-        *("--epochs", "16", "--scheduler", "none", *TINY, *arguments),
+        *("--epochs", "4", "--scheduler", "none", *TINY, *arguments),
     )
     events = folder / "events.jsonl"
     wait_until(
@@ -313,7 +313,7 @@ def test_ctrl_c_keeps_all_rows_and_resume_goes_on_where_it_stood(tmp_path, drawn
     status = capsys.readouterr().out
     assert f"is written by process {process.pid} on " in status
     assert "0 of 3 trials ended" in status or "1 of 3 trials ended" in status
-    assert re.search(r"t000\d +(?:epoch \d+/16|starts|ends), \d+ s", status)
+    assert re.search(r"t000\d +(?:epoch \d/4|starts|ends), \d+ s", status)
     titles = [" ".join(child.cmdline()) for child in psutil.Process(process.pid).children(recursive=True)]
     assert any(re.search(r"ray::digit-search t000\d ", title) for title in titles), titles
     listening = [
@@ -337,17 +337,17 @@ def test_ctrl_c_keeps_all_rows_and_resume_goes_on_where_it_stood(tmp_path, drawn
     assert "is written by nobody now" in status
     assert f"go on with  {this_python()} -m search.run --resume held --out {tmp_path / 'runs'}" in status
 
-    code, out, errors = finish(started("--resume", "held", "--trials", "+1", "--epochs", "17", *arguments))
+    code, out, errors = finish(started("--resume", "held", "--trials", "+1", "--epochs", "5", *arguments))
     assert code == 0, errors
     after = read_record(folder, "held")
-    assert {(trial.status, trial.num_epochs) for trial in after.trials.values()} == {("finished", 17)}
+    assert {(trial.status, trial.num_epochs) for trial in after.trials.values()} == {("finished", 5)}
     lines = [json.loads(line) for line in events.read_text().splitlines()]
     reports = [(line["trial_id"], line["epoch"]) for line in lines if line["kind"] == "report"]
-    assert sorted(reports) == [(f"t{trial:04d}", epoch) for trial in range(4) for epoch in range(1, 18)]
+    assert sorted(reports) == [(f"t{trial:04d}", epoch) for trial in range(4) for epoch in range(1, 6)]
     for trial_id, trial in before.trials.items():  # what was trained is not trained again
         for epoch, values in trial.epochs.items():
             assert after.trials[trial_id].epochs[epoch] == values
-    assert json.loads((folder / "run.json").read_text())["settings"]["epochs"] == 17
+    assert json.loads((folder / "run.json").read_text())["settings"]["epochs"] == 5
     found = replay(folder, training_table(folder))
     assert (found.drivers, found.proposals, found.differing) == (2, 4, [])
 
