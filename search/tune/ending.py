@@ -38,8 +38,8 @@ class Ending:
     def on_signals(self, say: Callable[[str], None]) -> Iterator[None]:
         """End the run in order at the first of `SIGNALS`, and at once at the second.
 
-        A SIGHUP that is ignored stays ignored, as under nohup. A shell script lets its background jobs ignore SIGINT: who
-        sends it to a search means it all the same.
+        A SIGHUP that is ignored stays ignored, as under nohup. An ignored SIGINT does not: scripts give it to every job
+        that they start in the background.
         """
 
         def handle(number: int, frame: object) -> None:
