@@ -8,7 +8,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 from digits_core.errors import WeightsError
-from digits_core.files import BEST_FOLDER, CONFIG_FILE, MODEL_FILE, STATE_FILE, TRAINING_FILE, read_text
+from digits_core.files import BEST_FOLDER, CLASSES_FILE, CONFIG_FILE, MODEL_FILE, STATE_FILE, TRAINING_FILE, read_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +41,7 @@ def is_whole(folder: Path) -> bool:
                 pass
         for one in models:
             read_text(one / CONFIG_FILE)
+            read_text(one / CLASSES_FILE)
     except (WeightsError, SafetensorError, OSError, UnicodeDecodeError):
         return False
     return True
