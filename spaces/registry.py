@@ -297,7 +297,21 @@ def enumerate_settings(one: Space) -> list[tuple[dict[str, object], Overrides]]:
     raise SpaceError(f"space '{one.name}' has more than {MAX_GRID} settings, too many for a grid")
 
 
-class _Walker(optuna.samplers.BaseSampler):
+class OneByOneSampler(optuna.samplers.BaseSampler):
+    """A sampler that draws each parameter by itself; what it draws is left to `sample_independent`."""
+
+    def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+        """None is drawn together with others."""
+        return {}
+
+    def sample_relative(
+        self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        """None is drawn together with others."""
+        return {}
+
+
+class _Walker(OneByOneSampler):
     """Takes every branch of a space once, depth first.
 
     Optuna's own BruteForceSampler reads all trials before each: its time grows with their square.
@@ -306,14 +320,6 @@ class _Walker(optuna.samplers.BaseSampler):
     def __init__(self) -> None:
         self._path: list[tuple[int, int]] = []  # the choice taken at each draw, and how many there are
         self._depth = 0
-
-    def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
-        return {}
-
-    def sample_relative(
-        self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
-    ) -> dict[str, Any]:
-        return {}
 
     def sample_independent(
         self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution

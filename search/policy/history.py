@@ -7,7 +7,6 @@ from typing import Any
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution
-from optuna.samplers import BaseSampler
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.study import StudyDirection
@@ -15,7 +14,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from digits_core.errors import UserError
 from results.record import RunRecord, TrialRecord
-from spaces.registry import Space, quiet_study
+from spaces.registry import OneByOneSampler, Space, quiet_study
 
 STUDY_FILE = "study.journal"
 
@@ -38,10 +37,11 @@ def frozen_trial(trial: TrialRecord, record: RunRecord, space: Space) -> FrozenT
     """
     if trial.role != "search" or not trial.params:
         return None
-    if "frozen" not in trial.known:
-        trial.known["frozen"] = _frozen(trial, record.metric, space)
-    found: FrozenTrial | None = trial.known["frozen"]
-    return found
+    of_space, found = trial.known.get("frozen", (None, None))
+    if of_space is not space:  # a run may go on with another space
+        found = _frozen(trial, record.metric, space)
+        trial.known["frozen"] = space, found
+    return found  # type: ignore[no-any-return]
 
 
 def _frozen(trial: TrialRecord, metric: str, space: Space) -> FrozenTrial | None:
@@ -75,19 +75,11 @@ def distributions_of(params: Mapping[str, Any], space: Space) -> dict[str, BaseD
     return {name: one for name, one in trial.distributions.items() if name in params and _holds(one, params[name])}
 
 
-class _Known(BaseSampler):
+class _Known(OneByOneSampler):
     """Draws the parameters of a known setting; the first value where it has none that the space can hold."""
 
     def __init__(self, params: Mapping[str, Any]) -> None:
         self._params = params
-
-    def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
-        return {}
-
-    def sample_relative(
-        self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
-    ) -> dict[str, Any]:
-        return {}
 
     def sample_independent(
         self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution

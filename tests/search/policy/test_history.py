@@ -117,3 +117,14 @@ def test_a_run_that_goes_on_with_another_space_keeps_what_both_have_in_common():
     assert sorted(distributions_of({"lr": 0.5, "batch": 8}, space_of(wider))) == ["batch"]  # out of the range
     assert sorted(distributions_of({"lr": 1e-3, "batch": 32}, space_of(wider))) == ["lr"]  # no choice any more
     assert distributions_of({"other": 1}, space_of(wider)) == {}
+
+
+def test_what_is_known_follows_the_space_that_a_run_goes_on_with(told):
+    def rates_only(trial):
+        return {"optim.lr": trial.suggest_float("lr", 1e-6, 1.0, log=True)}
+
+    before = known(told)
+    now = known(told, space_of(rates_only))
+    assert {name for trial in now for name in trial.params} == {"lr"}
+    assert {name for trial in before for name in trial.params} > {"lr"}
+    assert [trial.params for trial in known(told)] == [trial.params for trial in before]
