@@ -78,16 +78,12 @@ class TrialRecord:
     """Epochs that the run was to train for when the trial was made, or made longer; None in records without them."""
     model: dict[str, Any] | None = None
     device: str | None = None
-    optima: dict[str, Any] = field(default_factory=dict)
-    """The best thresholds of each task, of the best epoch's sweep."""
     optima_after: dict[int, dict[str, Any]] = field(default_factory=dict)
-    """The same after each epoch that was better than those before."""
+    """The best thresholds of each task, after each epoch that was better than those before."""
     claim: Event | None = None
     """Of a retraining: `epoch` of the model that its folder holds, and what that scores at the folder's thresholds."""
-    confirm: dict[str, float | None] = field(default_factory=dict)
-    """The best epoch's scores on the images set apart to confirm."""
     confirm_after: dict[int, dict[str, float | None]] = field(default_factory=dict)
-    """The same after each epoch that was better than those before."""
+    """The scores on the images set apart to confirm, after each epoch that was better than those before."""
     weights: dict[int, str] = field(default_factory=dict)
     """A digest of the model's weights after each epoch."""
     saved_epoch: int = 0
@@ -111,6 +107,16 @@ class TrialRecord:
         return (self.trained_out or self.cut is not None) and self.saved_epoch >= self.num_epochs
 
     @property
+    def optima(self) -> dict[str, Any]:
+        """The best thresholds of each task, of the best epoch's sweep; empty without one."""
+        return self.optima_after[max(self.optima_after)] if self.optima_after else {}
+
+    @property
+    def confirm(self) -> dict[str, float | None]:
+        """The best epoch's scores on the images set apart to confirm; empty without any."""
+        return self.confirm_after[max(self.confirm_after)] if self.confirm_after else {}
+
+    @property
     def slot_seconds(self) -> float:
         """All the time in a slot, but for a part that has not ended."""
         return sum((end - start).total_seconds() for start, end in self.parts)
@@ -132,8 +138,6 @@ class TrialRecord:
         for known in (self.epochs, self.weights, self.optima_after, self.confirm_after):
             for later in [one for one in known if one > epoch]:
                 del known[later]
-        self.optima = self.optima_after[max(self.optima_after)] if self.optima_after else {}
-        self.confirm = self.confirm_after[max(self.confirm_after)] if self.confirm_after else {}
         if self.saved_epoch > epoch:
             self.saved_epoch = 0
 
@@ -273,9 +277,9 @@ class RunRecord:
                 trial.model = event.get("model") or trial.model
                 trial.device = event.get("device") or trial.device
                 if event.get("optima"):
-                    trial.optima = trial.optima_after[int(event["epoch"])] = event["optima"]
+                    trial.optima_after[int(event["epoch"])] = event["optima"]
                 if event.get("confirm"):
-                    trial.confirm = trial.confirm_after[int(event["epoch"])] = event["confirm"]
+                    trial.confirm_after[int(event["epoch"])] = event["confirm"]
                 if event.get("weights"):
                     trial.weights[int(event["epoch"])] = event["weights"]
             case "checkpoint":

@@ -1,9 +1,9 @@
 """Fixtures shared by all tests: a small data set, a report that remembers, a run folder made of events alone."""
 
+import contextlib
 import json
 import os
 import random
-from pathlib import Path
 
 import hypothesis
 import pytest
@@ -43,28 +43,30 @@ def pytest_terminal_summary(terminalreporter):
         terminalreporter.write_line(f"{one.nodeid}: {crash.message if crash is not None else one.longreprtext}")
 
 
+@contextlib.contextmanager
+def environment(**names):
+    """The environment with other values for a while."""
+    before = {name: os.environ.get(name) for name in names}
+    os.environ.update(names)
+    yield
+    for name, value in before.items():
+        os.environ.pop(name) if value is None else os.environ.update({name: value})
+
+
 @pytest.fixture(scope="session", autouse=True)
 def own_cache(tmp_path_factory):
     """A cache folder of the test session's own."""
-    before = os.environ.get("DIGIT_SEARCH_CACHE")
-    os.environ["DIGIT_SEARCH_CACHE"] = str(tmp_path_factory.mktemp("cache"))
-    yield Path(os.environ["DIGIT_SEARCH_CACHE"])
-    if before is None:
-        del os.environ["DIGIT_SEARCH_CACHE"]
-    else:
-        os.environ["DIGIT_SEARCH_CACHE"] = before
+    folder = tmp_path_factory.mktemp("cache")
+    with environment(DIGIT_SEARCH_CACHE=str(folder)):
+        yield folder
 
 
 @pytest.fixture(scope="session", autouse=True)
 def own_state(tmp_path_factory):
     """A state folder of the test session's own: what its searches name is not remembered in the user's home."""
-    before = os.environ.get("XDG_STATE_HOME")
-    os.environ["XDG_STATE_HOME"] = str(tmp_path_factory.mktemp("state"))
-    yield Path(os.environ["XDG_STATE_HOME"])
-    if before is None:
-        del os.environ["XDG_STATE_HOME"]
-    else:
-        os.environ["XDG_STATE_HOME"] = before
+    folder = tmp_path_factory.mktemp("state")
+    with environment(XDG_STATE_HOME=str(folder)):
+        yield folder
 
 
 @pytest.fixture(scope="session")

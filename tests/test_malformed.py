@@ -439,7 +439,7 @@ def test_a_stranger_cannot_have_files_deleted_by_a_link(tmp_path):
     folder = tmp_path / "run"
     (folder / "tune").mkdir(parents=True)
     (folder / "tune" / "checkpoint_000000").symlink_to(outside)
-    trial = TrialRecord("t0", "s", None, {"optim.epochs": 1}, "x", 0, {}, None)
+    trial = TrialRecord("t0", "s", None, {"optim.epochs": 1}, "x", 0, {})
     for path in ("tune/checkpoint_000000", "../home", str(outside), "a\0b", ""):
         trial.saved = path
         assert Storage(folder).saved(trial) is None

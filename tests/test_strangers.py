@@ -92,7 +92,7 @@ def test_a_checkpoint_that_a_record_names_is_deleted_in_its_own_place_alone(tmp_
     one = Storage(tmp_path / "runs" / "r", str(storage))
     (tmp_path / "runs" / "r").mkdir(parents=True)
     (tmp_path / "runs" / "r" / "events.jsonl").write_text("")
-    trial = TrialRecord("t0", "s", None, {"optim.epochs": 1}, "x", 0, {}, None)
+    trial = TrialRecord("t0", "s", None, {"optim.epochs": 1}, "x", 0, {})
     for name in ("../../home", str(home), "tune/../../../home"):
         trial.saved = name
         assert one.saved(trial) is None

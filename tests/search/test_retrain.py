@@ -67,7 +67,12 @@ def test_the_config_is_the_trials_at_its_swept_thresholds_with_the_flags(tmp_pat
     run = Searched(tmp_path / "run")
     run.trial("t0000", 0.9, **{"optim.lr": 1e-3})
     trial = read_record_of(run.done()).trials["t0000"]
-    trial.optima = {"task2_nms": 0.2, "task2_score": 0.3, "task2_class_agnostic": True, "task2_max_detections": 100}
+    trial.optima_after[1] = {
+        "task2_nms": 0.2,
+        "task2_score": 0.3,
+        "task2_class_agnostic": True,
+        "task2_max_detections": 100,
+    }
     args = build_parser().parse_args(["run", "--epochs", "9", "--set", "optim.lr=2e-3"])
     config = retrain_config(trial, args, tmp_path / "run")
     assert (config.optim.epochs, config.optim.lr) == (9, 2e-3)
@@ -194,7 +199,7 @@ def test_task_1_keeps_what_task_2_reads_whatever_the_sweep_says(tmp_path):
     trial = read_record_of(run.done()).trials["t0000"]
     for task, score in (("task1", 0.41), ("task2", 0.35)):
         more = {"nms": 0.5, "score": score, "class_agnostic": True, "max_detections": 100}
-        trial.optima |= {f"{task}_{key}": value for key, value in more.items()}
+        trial.optima_after.setdefault(1, {}).update({f"{task}_{key}": value for key, value in more.items()})
     config = retrain_config(trial, build_parser().parse_args(["run", "--on", "train+valid"]), tmp_path / "run")
     assert (config.detect.task1.score, config.detect.task2.score) == (0.35, 0.35)
 

@@ -57,7 +57,7 @@ def test_errors_of_trials_become_a_kind_and_one_line(text, expected):
 
 def trial(*faults, **knobs):
     config = TrainConfig.from_flat(knobs)
-    found = TrialRecord("t0000", "s", None, config.to_flat(), "x", 0, {}, None)
+    found = TrialRecord("t0000", "s", None, config.to_flat(), "x", 0, {})
     found.faults = [{"fault": kind, "reason": reason, "epoch": 1} for kind, reason in faults]
     return found
 

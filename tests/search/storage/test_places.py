@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import introduce, report
+from conftest import environment, introduce, report
 from digits_core.cache import brought_here, open_data
 from digits_core.errors import RunError, UsageError
 from digits_core.remote import _file_system, open_place
@@ -23,12 +23,8 @@ from store_server import KEYS, store
 
 @pytest.fixture(scope="module")
 def served():
-    before = {name: os.environ.get(name) for name in KEYS}
-    os.environ.update(KEYS)
-    with store() as found:
+    with environment(**KEYS), store() as found:
         yield found
-    for name, value in before.items():
-        os.environ.pop(name) if value is None else os.environ.update({name: value})
 
 
 @pytest.fixture

@@ -8,12 +8,13 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
 import pytest
 
+from conftest import environment
 from processes import last_lines, wait_until
 from results.leaderboard import read_leaderboard
 from results.record import read_record
@@ -130,15 +131,6 @@ def cluster(tmp_path_factory):
     for one in reversed(nodes.nodes):
         if one.poll() is None:
             nodes.kill(one)
-
-
-@contextmanager
-def environment(**names):
-    before = {name: os.environ.get(name) for name in names}
-    os.environ.update(names)
-    yield
-    for name, value in before.items():
-        os.environ.pop(name) if value is None else os.environ.update({name: value})
 
 
 def test_a_submitted_search_outlives_a_node_and_a_failing_store(cluster, tmp_path):
