@@ -104,7 +104,7 @@ def run_search(
     place = check_place(settings, resume=resume)
     remember(choices_of(settings))
     if place.warning is not None:
-        console.print(place.warning, style="yellow", markup=False, soft_wrap=True)
+        console.print(place.warning, style="yellow", soft_wrap=True)
     storage, folder = place.storage, place.storage.folder
     held = lock_run(folder) if resume else None
     try:
@@ -129,7 +129,7 @@ def run_search(
         if held is not None:
             held.close()
         raise
-    with Copier(storage, lambda text: console.print(text, markup=False, soft_wrap=True)) as copier:
+    with Copier(storage, lambda text: console.print(text, soft_wrap=True)) as copier:
         return _run(settings, plan, data, copier, events, console, resume=resume, port=place.port, machine=machine)
 
 
@@ -169,7 +169,6 @@ def _run(
             console.print(
                 f"{', '.join(shorter)}: the checkpoint to go on from was not kept (--keep), so what is known of "
                 f"{'it' if len(shorter) == 1 else 'them'} stays as it is",
-                markup=False,
                 soft_wrap=True,
             )
         with chatter_to(folder / LOG_FILE) as terminal:
@@ -224,7 +223,7 @@ def check_machine(settings: SearchSettings, probe: Probe, data: DigitData, conso
         return {}
     found.check(settings.gpus_per_trial)
     if found.left_out is not None:
-        console.print(found.left_out, markup=False, soft_wrap=True)
+        console.print(found.left_out, soft_wrap=True)
     machine = found.resources()
     plan_slots([machine], settings.cpus_per_trial, settings.gpus_per_trial)
     return {**machine, "GPU": 0.0} if settings.gpus_per_trial == 0 else machine
@@ -243,7 +242,7 @@ def measured_share(
         cores=int(machine["CPU"] // machine["GPU"]) or 1,
         cores_each=settings.cpus_per_trial,
         most=None if settings.slots is None else math.ceil(settings.slots / machine["GPU"]),
-        say=lambda text: console.print(text, markup=False),
+        say=lambda text: console.print(text),
     )
     return 1 / best_sharing(tried).trials
 
@@ -289,7 +288,7 @@ def _tune(
             console.print(f"dashboard: http://{cluster.dashboard}")
         console.print(f"run folder: {folder} (Ray's own messages in {LOG_FILE})", soft_wrap=True)
         if storage.apart:
-            console.print(f"checkpoints, and a copy of the run folder: {storage.address}", markup=False, soft_wrap=True)
+            console.print(f"checkpoints, and a copy of the run folder: {storage.address}", soft_wrap=True)
         from search.tune.tuning import fit
 
         progress = Progress(
@@ -309,7 +308,7 @@ def _tune(
         )
 
         def say(text: str) -> None:
-            progress.console.print(text, markup=False, soft_wrap=True)
+            progress.console.print(text, soft_wrap=True)
 
         def last_words(text: str) -> None:
             if ending.signal is None:

@@ -5,7 +5,7 @@ import time
 from rich.console import Console
 
 from digits_core.cache import DigitData, open_data
-from digits_core.errors import UsageError, printable
+from digits_core.errors import UsageError
 from digits_core.source import DRAWN
 from search.cli.settings import SearchSettings
 
@@ -21,7 +21,7 @@ def prepare_data(settings: SearchSettings, console: Console) -> DigitData:
         sizes += f", {len(data.confirm)} more set apart to confirm"
     console.print(f"data: {what}, {sizes}" + (f" (decoded in {took:.0f} s)" if took > 1 else ""))
     if not data.categories.are_digits:
-        console.print(f"data: {printable(data.categories.words)}: no digits, so no number is read", markup=False)
+        console.print(f"data: {data.categories.words}: no digits, so no number is read")
         if settings.metric == "val_number_accuracy":
             raise UsageError(
                 "--metric val_number_accuracy: the categories of this data are no digits, so there are no numbers; "

@@ -180,8 +180,10 @@ def start_of(storage: Storage, trial: TrialRecord) -> dict[str, Any]:
 def settle(record: RunRecord, recorder: Recorder) -> None:
     """End what the driver before was killed over: trials with nothing left to train."""
     for trial in list(record.trials.values()):
-        if trial.status not in ENDED and trial.role != "retrain":
-            recorder.settle(trial.trial_id) if not to_go_on(trial) else recorder.check_saved(trial.trial_id)
+        if to_go_on(trial):
+            recorder.check_saved(trial.trial_id)
+        elif trial.status not in ENDED and trial.role != "retrain":
+            recorder.settle(trial.trial_id)
 
 
 def _trial_words(plan: Plan) -> Callable[[Trial], str]:
