@@ -30,8 +30,8 @@ CONNECT_S, ANSWER_S = 5.0, 30.0
 PATIENCE_S = 20.0
 """A store that answers that it is out of order is asked again for so long, with growing pauses."""
 
-FIRST_PAUSE_S = 0.1
-"""The first of these pauses."""
+FIRST_PAUSE_S, PAUSE_GROWTH = 0.1, 1.6
+"""The first of these pauses, and how many times as long each other is as the one before."""
 
 STREAMS, CHUNK = 16, 2**20
 """Files fetched side by side, and bytes at a time."""
@@ -211,7 +211,7 @@ def persistently(action: Callable[[], Result]) -> Result:
             if not _PASSING.search(str(error)) or time.monotonic() + pause > until:
                 raise
         time.sleep(pause * random.uniform(0.5, 1.0))
-        pause *= 1.6
+        pause *= PAUSE_GROWTH
 
 
 def fetched(address: str, parts: Sequence[str], root: Path, flag: str) -> Path:

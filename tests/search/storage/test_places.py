@@ -29,9 +29,10 @@ def served():
 
 @pytest.fixture
 def flaky(served, monkeypatch):
-    """The store with faults; those who ask again do not wait long."""
+    """The store with faults; those who ask again do not wait long, and ask often enough to be answered at last."""
     app, _, _ = served
     monkeypatch.setattr("digits_core.remote.FIRST_PAUSE_S", 0.01)
+    monkeypatch.setattr("digits_core.remote.PAUSE_GROWTH", 1.1)
     monkeypatch.setattr("digits_core.remote.ATTEMPTS", 1)  # pyarrow's own pauses are seconds
     _file_system.cache_clear()
     app.failing = 0.25
