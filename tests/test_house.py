@@ -1,6 +1,7 @@
 """What holds for the whole house: walls, commands, documents, names."""
 
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -148,7 +149,7 @@ def test_make_without_the_venv_module_is_one_sentence(tmp_path):
         if shutil.which(tool):
             (tools / tool).symlink_to(shutil.which(tool))
     fake = tools / "python3"
-    fake.write_text(f'#!/bin/sh\ncase "$2" in *venv*) exit 1;; esac\nexec {sys.executable} "$@"\n')
+    fake.write_text(f'#!/bin/sh\ncase "$2" in *venv*) exit 1;; esac\nexec {shlex.quote(sys.executable)} "$@"\n')
     fake.chmod(0o755)
     done = subprocess.run(
         ["make", "env"], cwd=tmp_path, env={"PATH": str(tools)}, capture_output=True, text=True, check=False

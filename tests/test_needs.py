@@ -51,7 +51,7 @@ def machine(tmp_path, monkeypatch):
         (here.tools / name).symlink_to(f"/bin/{name}" if Path(f"/bin/{name}").exists() else f"/usr/bin/{name}")
     monkeypatch.setenv("PATH", str(here.tools))
     monkeypatch.setattr(os, "geteuid", lambda: 0)
-    here.makes_browser = f"echo '#!/bin/sh' > {here.tools}/chromium; chmod 755 {here.tools}/chromium"
+    here.makes_browser = f"echo '#!/bin/sh' > '{here.tools}/chromium'; chmod 755 '{here.tools}/chromium'"
     return here
 
 

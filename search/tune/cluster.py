@@ -5,8 +5,10 @@ import errno
 import logging
 import os
 import random
+import shlex
 import signal
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -213,6 +215,9 @@ def _start_ray(machine: Mapping[str, float], host: str, port: int, quiet: dict[s
     """
     import ray
 
+    # Ray starts its workers through a shell, by this path as it is.
+    python = shlex.quote(sys.executable)
+    special = {} if python == sys.executable else {"runtime_env": {"py_executable": python}}
     for attempt in range(1, STARTS + 1):
         before = _children()
         try:
@@ -224,6 +229,7 @@ def _start_ray(machine: Mapping[str, float], host: str, port: int, quiet: dict[s
                 dashboard_host=host,
                 dashboard_port=port,
                 object_store_memory=OBJECT_STORE_BYTES,
+                **special,
                 **quiet,
             )
         except Exception as error:  # Ray raises plain ones, too

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import shlex
 import shutil
 import stat
 from pathlib import Path
@@ -115,7 +116,7 @@ def test_a_resume_names_the_flag_to_give_again(stranger, mark, tmp_path, capsys,
     assert command("--resume", "r", "--out", stranger.parent) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1
-    assert error.rstrip().endswith(f"--space {stranger / 'space.py'}")
+    assert error.rstrip().endswith(f"--space {shlex.quote(str(stranger / 'space.py'))}")
     assert "names what you have not given on this machine before" in error
     assert not mark.exists()
 
@@ -183,7 +184,9 @@ def test_everything_that_is_asked_for_is_in_one_sentence(stranger, tiny_folder, 
     ask(stranger, tiny_folder, space=str(stranger / "space.py"), mlflow="http://h:5000", dashboard_host="0.0.0.0")
     command("--resume", "r", "--out", stranger.parent)
     error = capsys.readouterr().err
-    assert error.rstrip().endswith(f"--space {stranger / 'space.py'} --mlflow http://h:5000 --dashboard-host 0.0.0.0")
+    assert error.rstrip().endswith(
+        f"--space {shlex.quote(str(stranger / 'space.py'))} --mlflow http://h:5000 --dashboard-host 0.0.0.0"
+    )
     arguments = ["--space", stranger / "space.py", "--mlflow", "file:/nowhere", "--dashboard-host", "127.0.0.1"]
     command("--resume", "r", "--out", stranger.parent, *arguments)
     assert "it would go on from here" in capsys.readouterr().err
