@@ -1,6 +1,7 @@
 """What tests need beyond Python: they say it and install nothing; only `make browser` installs, and only a browser."""
 
 import os
+import shlex
 import subprocess
 from pathlib import Path
 
@@ -36,7 +37,7 @@ def machine(tmp_path, monkeypatch):
 
         def put(self, name, text):
             path = self.tools / name
-            path.write_text(text.replace("{log}", str(self.log)))
+            path.write_text(text.replace("{log}", shlex.quote(str(self.log))))
             path.chmod(0o755)
 
         def has_apt_get(self, install="true"):
