@@ -40,6 +40,7 @@ search: $(STAMP) ## Search: make search ARGS="--space lr_schedules --data FOLDER
 # runs both; the first is printed once the second is done. Logs go to a folder of their own: two runs may overlap.
 PLAIN := not ray and not slow and not gpu and not browser and not tools and not site and not package
 PYTEST := $(BIN)/python -m pytest -p no:cacheprovider
+LONGEST := tests/search/test_search_ray.py tests/chaos
 beside = log=$$(mktemp); $(PYTEST) $(1) >"$$log" 2>&1 & first=$$!; $(PYTEST) $(2); second=$$?; \
 	wait $$first; first=$$?; cat "$$log"; rm -f "$$log"; test $$first -eq 0 && test $$second -eq 0
 test: $(STAMP) ## Run the tests: make test ARGS="tests/spaces -k grid"
@@ -50,7 +51,7 @@ else
 endif
 
 test-more: $(STAMP) ## Run the slow tests, and those of pages, servers, a notebook, the documentation site and a wheel
-	@$(call beside,-m slow,-m "browser or tools or site or package" tests/pages tests/tools tests/site tests/test_package.py)
+	@$(call beside,-m slow $(LONGEST),-m "slow or browser or tools or site or package" $(LONGEST:%=--ignore=%))
 
 browser: ## Install Chromium for the browser tests where there is none (by apt-get; with sudo if you are not root)
 	@$(PYTHON) tests/browser.py

@@ -291,7 +291,7 @@ def through_ray(folder: Path, trials: int, epochs: int, slots: int) -> dict[str,
     import search.tune.tuning
     from digits_core.cache import open_data
     from digits_core.source import DataSource
-    from search.tune.cluster import connected, free_port, prepare_environment
+    from search.tune.cluster import connected, prepare_environment
     from search.tune.slots import plan_slots
 
     prepare_environment(joins=False)
@@ -310,7 +310,7 @@ def through_ray(folder: Path, trials: int, epochs: int, slots: int) -> dict[str,
         if len(record.trials) >= len(marks) * max(1, trials // 10):
             marks.append({"trials": len(record.trials), "memory_bytes": memory()})
 
-    with connected(None, port=free_port(None), machine={"CPU": slots, "GPU": 0}) as cluster:
+    with connected(None, machine={"CPU": slots, "GPU": 0}) as cluster:
         search.tune.tuning.fit(
             settings, plan, open_data(DataSource()), folder, events, plan_slots(list(cluster.nodes.values())),
             watch, lambda: None, say=print, storage=Storage(folder), waits=lambda: False,

@@ -35,8 +35,8 @@ from search.tune.cluster import (
     EXIT_WITHOUT_RAY,
     check_address,
     check_dashboard,
+    check_dashboard_port,
     connected,
-    free_port,
     prepare_environment,
     watched,
 )
@@ -53,12 +53,10 @@ class Place(NamedTuple):
     """Where a search runs and writes.
 
     Attributes:
-        port: of the dashboard.
         storage: of the run folder and its checkpoints.
         warning: what a person should know of the dashboard.
     """
 
-    port: int
     storage: Storage
     warning: str | None
 
@@ -76,10 +74,10 @@ def check_place(settings: SearchSettings, *, resume: bool) -> Place:
     if settings.mlflow is not None:
         check_mlflow(settings.mlflow)
     warning = check_dashboard(settings.dashboard_host)
-    port = free_port(settings.dashboard_port, host=settings.dashboard_host)
+    check_dashboard_port(settings.dashboard_port, settings.dashboard_host)
     folder = Path(settings.out) / settings.name
     check_folder(folder, resume=resume)
-    return Place(port, Storage(folder, settings.storage), warning)
+    return Place(Storage(folder, settings.storage), warning)
 
 
 def run_search(
@@ -130,7 +128,7 @@ def run_search(
             held.close()
         raise
     with Copier(storage, lambda text: console.print(text, soft_wrap=True)) as copier:
-        return _run(settings, plan, data, copier, events, console, resume=resume, port=place.port, machine=machine)
+        return _run(settings, plan, data, copier, events, console, resume=resume, machine=machine)
 
 
 def _run(
@@ -142,7 +140,6 @@ def _run(
     console: Console,
     *,
     resume: bool,
-    port: int,
     machine: dict[str, float],
 ) -> int:
     """A search in its folder, to the leaderboard; returns the exit code."""
@@ -172,9 +169,7 @@ def _run(
                 soft_wrap=True,
             )
         with chatter_to(folder / LOG_FILE) as terminal:
-            _tune(
-                settings, plan, data, copier, events, terminal, ending, port=port, machine=machine, quiet=console.quiet
-            )
+            _tune(settings, plan, data, copier, events, terminal, ending, machine=machine, quiet=console.quiet)
     except KeyboardInterrupt:  # the second signal: the record holds what it holds
         say_resume(console, "interrupted", settings)
         return ending.exit_code or 128 + signal.SIGINT
@@ -256,7 +251,6 @@ def _tune(
     terminal: Any,
     ending: Ending,
     *,
-    port: int,
     machine: dict[str, float],
     quiet: bool,
 ) -> None:
@@ -264,7 +258,9 @@ def _tune(
     console = open_console(terminal, quiet=quiet)
     storage = copier.storage
     folder = storage.folder
-    cluster_of_run = connected(settings.address, port=port, machine=machine, host=settings.dashboard_host)
+    cluster_of_run = connected(
+        settings.address, machine=machine, host=settings.dashboard_host, port=settings.dashboard_port
+    )
     with ending.on_signals(lambda text: console.print(text)), cluster_of_run as cluster:
         slots = plan_slots(
             list(cluster.nodes.values()),

@@ -1,5 +1,6 @@
 """Processes that tests start: waited for by what they bring about, and quoted when they do not."""
 
+import subprocess
 import time
 
 import pytest
@@ -34,7 +35,11 @@ def wait_until(state, what, process=None, seconds=300):
 
 def finish(process, seconds=280):
     """Exit code, output and errors of a process that ends without a traceback."""
-    out, errors = process.communicate(timeout=seconds)
+    try:
+        out, errors = process.communicate(timeout=seconds)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        pytest.fail(f"a process did not end within {seconds} s; {quoted(process)}", pytrace=False)
     if "Traceback" in errors:
         pytest.fail(f"a traceback: {last_lines(errors)}", pytrace=False)
     return process.returncode, out, errors

@@ -38,7 +38,7 @@ def run_trainer(
     from search.models.together import keep_model, read_epochs, train_together
     from search.monitor.chatter import chatter_to
     from search.policy.faults import classify
-    from search.tune.cluster import connected, free_port
+    from search.tune.cluster import connected
 
     config = TrainConfig.from_flat(plan.config)
     total = config.optim.epochs if plan.until is None else min(plan.until, config.optim.epochs)
@@ -56,7 +56,7 @@ def run_trainer(
         from digits_core.terminal import open_console
 
         shown = Shown(open_console(terminal), state, total)
-        ray_of_run = connected(None, port=free_port(None), machine=machine if plan.gpus else {**machine, "GPU": 0.0})
+        ray_of_run = connected(None, machine=machine if plan.gpus else {**machine, "GPU": 0.0})
         with ray_of_run, shown:
             trainer = TorchTrainer(
                 train_together,

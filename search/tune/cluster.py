@@ -21,7 +21,6 @@ from search.defaults import LOOPBACK, LOOPBACK_NAMES
 from search.tune.login import make_token, token_file, token_warning
 from search.tune.slots import Resources
 
-DASHBOARD_PORT = 8265
 OBJECT_STORE_BYTES = 256 * 2**20
 """Trials share images through mapped files and checkpoints through folders, nothing through the store."""
 
@@ -49,29 +48,22 @@ class Cluster:
     dashboard: str | None
 
 
-def free_port(asked: int | None, *, host: str = LOOPBACK, beyond: int = 0) -> int:
-    """The dashboard's port: the one asked for, or the first free one from 8265 and so many `beyond` up.
+def check_dashboard_port(port: int | None, host: str = LOOPBACK) -> None:
+    """See that the dashboard can listen at a port of a host; None leaves the port to Ray: the first free one from 8265.
 
     Raises:
-        UsageError: the port asked for is taken.
+        UsageError: the port is taken, or the host is none of this machine.
     """
-    for port in [asked] if asked is not None else range(DASHBOARD_PORT + beyond, DASHBOARD_PORT + 100):
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind((host, port))
-            except socket.gaierror as error:
-                raise UsageError(f"--dashboard-host {printable(host)}: {error.strerror}") from None
-            except OSError as error:
-                if error.errno == errno.EADDRNOTAVAIL:
-                    raise UsageError(f"--dashboard-host {printable(host)}: no address of this machine") from None
-                continue
-            return port
-    raise UsageError(
-        f"--dashboard-port {asked} is busy; leave the flag out to take a free one"
-        if asked is not None
-        else f"no free port for the dashboard between {DASHBOARD_PORT} and {DASHBOARD_PORT + 99}"
-    )
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port or 0))
+        except socket.gaierror as error:
+            raise UsageError(f"--dashboard-host {printable(host)}: {error.strerror}") from None
+        except OSError as error:
+            if error.errno == errno.EADDRNOTAVAIL:
+                raise UsageError(f"--dashboard-host {printable(host)}: no address of this machine") from None
+            raise UsageError(f"--dashboard-port {port} is busy; leave the flag out to take a free one") from None
 
 
 STARTS = 3
@@ -136,15 +128,15 @@ def watched(say: Callable[[str], None], code: Callable[[], int]) -> Iterator[Non
 
 @contextlib.contextmanager
 def connected(
-    address: str | None, *, port: int, machine: Mapping[str, float], host: str = LOOPBACK
+    address: str | None, *, machine: Mapping[str, float], host: str = LOOPBACK, port: int | None = None
 ) -> Iterator[Cluster]:
     """A Ray cluster for the time of a run: started here on loopback, or joined at `address`.
 
     Args:
         address: of a running cluster; None starts one.
-        port: of the dashboard of a cluster started here.
-        machine: what that one has.
+        machine: what a cluster started here has.
         host: what its dashboard listens on.
+        port: of its dashboard; None for the first free one from 8265.
 
     Raises:
         UsageError: no cluster answers at `address`, or none starts.
@@ -207,7 +199,7 @@ def _signals_kept() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _start_ray(machine: Mapping[str, float], host: str, port: int, quiet: dict[str, Any]) -> Any:
+def _start_ray(machine: Mapping[str, float], host: str, port: int | None, quiet: dict[str, Any]) -> Any:
     """Start Ray on loopback; again, with other ports, where another search took them in the same moment.
 
     Raises:
@@ -242,7 +234,6 @@ def _start_ray(machine: Mapping[str, float], host: str, port: int, quiet: dict[s
                     f"Ray did not start on this machine ({reason_of(error)}); where it is very busy, try again later"
                 ) from None
             time.sleep(random.uniform(0.5, 3.0))
-            port = free_port(None, host=host, beyond=random.randrange(1, 50))
     raise AssertionError("the last attempt returns or raises")
 
 

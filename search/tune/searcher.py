@@ -36,6 +36,7 @@ class SettingSearcher(Searcher):
         write: Write,
         start: Callable[[TrialRecord], dict[str, Any]],
         held: Callable[[], bool] = lambda: False,
+        ending: Callable[[], str | None] = lambda: None,
     ) -> None:
         """Serve a run.
 
@@ -47,14 +48,17 @@ class SettingSearcher(Searcher):
             write: writes a new trial into the record.
             start: what Ray hands to a trial, beside its id, role and config.
             held: whether nothing may start now, as on a full disk.
+            ending: why the run ends early, or None. Ray itself does not ask this while it waits for a first trial.
         """
         super().__init__(metric=metric, mode="max")
         self._record, self._proposer, self._further = record, proposer, further
-        self._write, self._start, self._held = write, start, held
+        self._write, self._start, self._held, self._ending = write, start, held, ending
         self._running: dict[str, str] = {}
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """What to start next, FINISHED, or None to be asked again later."""
+        if self._ending() is not None:
+            return str(Searcher.FINISHED)
         held = self._held()
         if held and self._running:
             return None

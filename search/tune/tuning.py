@@ -138,7 +138,8 @@ def fit(
         metric=settings.metric,
         write=recorder.add,
         start=lambda trial: {**payload, **start_of(storage, trial)},
-        held=lambda: ending() is not None or room.held() or waits(),
+        held=lambda: room.held() or waits(),
+        ending=ending,
     )
     resources = {"cpu": slots.cpus, **({"gpu": slots.gpus} if slots.gpus else {})}
     tuner = tune.Tuner(

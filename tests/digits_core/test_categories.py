@@ -111,7 +111,7 @@ def test_digits_under_other_ids_are_refused_and_not_shifted(first):
 
 def test_other_categories_train_and_only_numbers_are_left_out(shapes, shapes_folder, one_thread, tmp_path):
     seen = []
-    small = {"model.min_size": 32, "model.max_size": 64}
+    small = {"model.min_size": 32, "model.max_size": 64, "data.images_per_epoch": 48, "optim.batch_size": 4}
     config = TrainConfig.from_flat({**small, "optim.epochs": 3, "optim.lr": 3e-3})
     train(config, shapes, seen.append, metric="val_map_50", device="cpu")
     last = seen[-1]

@@ -19,7 +19,9 @@ TIME = "2026-01-31T12:00:00+00:00"
 class Told:
     """One driver of a search; `events` are its record, which another driver goes on with."""
 
-    def __init__(self, space, trials, *, sampler="random", seed=0, screen=None, further=None, held=None, events=()):
+    def __init__(
+        self, space, trials, *, sampler="random", seed=0, screen=None, further=None, held=None, ending=None, events=()
+    ):
         self.record, self.events, self._num = RunRecord("told"), [], 0
         for event in events:
             self.apply(event)
@@ -35,6 +37,7 @@ class Told:
             write=self.add,
             start=lambda trial: {"starts": len(trial.faults)},
             held=(lambda: False) if held is None else held,
+            ending=(lambda: None) if ending is None else ending,
         )
 
     def apply(self, event):

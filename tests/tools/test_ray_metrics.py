@@ -11,12 +11,12 @@ pytestmark = [pytest.mark.tools, pytest.mark.timeout(200)]
 SCRIPT = """
 import sys, time, urllib.request
 from pathlib import Path
-from search.tune.cluster import connected, free_port, prepare_environment
+from search.tune.cluster import connected, prepare_environment
 prepare_environment(joins=False)
 from results.record import read_record
 from search.monitor.gauges import Gauges
 record = read_record(Path(sys.argv[1]), "demo")
-with connected(None, port=free_port(None, host="127.0.0.1"), machine={"CPU": 1.0, "GPU": 0.0}, host="127.0.0.1"):
+with connected(None, machine={"CPU": 1.0, "GPU": 0.0}, host="127.0.0.1"):
     import ray
     gauges = Gauges(record.trials["t0000"].config)
     for name in record.trials:

@@ -74,6 +74,15 @@ def test_nothing_starts_while_it_is_held_and_a_search_with_nothing_left_to_do_en
     assert (after["trial_id"] if left else after) == ("t0001" if left else Searcher.FINISHED)
 
 
+def test_a_run_that_ends_early_starts_nothing_more_and_keeps_ray_waiting_for_nothing():
+    reason = []
+    told = Told(SPACES["anchors"], 5, ending=lambda: reason[-1] if reason else None)
+    assert told.suggest()["trial_id"] == "t0000"
+    reason.append("time budget")
+    assert told.suggest() == Searcher.FINISHED
+    assert list(told.record.trials) == ["t0000"]
+
+
 def test_a_space_that_is_used_up_is_not_drawn_from_again_while_something_still_runs():
     drawn = []
 
