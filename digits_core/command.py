@@ -115,7 +115,7 @@ def refusal(error: OSError) -> str | None:
             return f"no permission for {place}: see whether you may read, write or execute it"
         case errno.ENOSPC | errno.EDQUOT | errno.EROFS:
             return f"cannot write {place}: {error.strerror}"
-        case errno.EISDIR | errno.ENOTDIR:
+        case errno.EISDIR | errno.ENOTDIR | errno.EIO | errno.ESTALE:  # the last two: a disk or a mount gives errors
             return f"{place}: {error.strerror}"
     return None
 

@@ -17,6 +17,8 @@ from digits_core.command import run_command
         (errno.EROFS, "tool: cannot write /there/file: Read-only file system"),
         (errno.EISDIR, "tool: /there/file: Is a directory"),
         (errno.ENOTDIR, "tool: /there/file: Not a directory"),
+        (errno.EIO, "tool: /there/file: Input/output error"),
+        (errno.ESTALE, "tool: /there/file: Stale file handle"),
     ],
 )
 @pytest.mark.parametrize("renamed", [False, True])

@@ -1,5 +1,7 @@
 """Trainings of unequal length: what is compared, what is ranked first, what is said."""
 
+import statistics
+
 import pytest
 
 from digits_core.anchors import setting_digest
@@ -60,6 +62,25 @@ def test_settings_with_fresh_seeds_of_unequal_epochs_are_not_compared(tmp_path):
     verdict = board.compare(record.trials["t0000"], record.trials["t0006"])
     assert (verdict.told_apart, verdict.words) == (None, "not compared: optim.epochs 3 against 6")
     assert board.compare(record.trials["t0000"], record.trials["t0003"]).level == "settings"
+
+
+def test_the_variance_over_seeds_is_that_of_trainings_of_the_same_length(tmp_path):
+    folder = lengthened(tmp_path / "seeds", replicates=2)
+    record = read_record_of(folder)
+    board = Board(record, folder, "val_map")
+    found = set()
+    for lead, other, epochs in (("t0000", "t0003", 3), ("t0006", "t0009", 6)):
+        seeds = [
+            [record.value(one) for one in record.fresh_seeds()[record.trials[name].config_hash]]
+            for name in (lead, other)
+        ]
+        assert [record.trials[name].config[EPOCHS] for name in (lead, other)] == [epochs] * 2
+        assert [len(group) for group in seeds] == [2, 2]  # the first seed of each is what it was chosen by
+        variance, freedom = board.seed_variance_of(record.trials[lead])
+        assert variance == pytest.approx(statistics.mean(statistics.variance(group) for group in seeds))
+        assert freedom == 2
+        found.add(variance)
+    assert len(found) == 2
 
 
 def test_a_shorter_training_comes_after_the_longer_ones_and_never_wins_over_them(unequal):
