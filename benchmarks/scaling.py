@@ -18,7 +18,7 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -27,11 +27,15 @@ if sys.path[0] == str(Path(__file__).parent):  # or `search` would be the script
     sys.path[0] = str(Path(__file__).parents[1])
 
 import numpy as np
+import torch
+from torch import nn
 
+from digits_core.checkpoint import save_model, save_training
+from digits_core.checkpoint_state import TrainingState
 from digits_core.coco import Table
 from digits_core.config import TrainConfig
 from digits_core.evaluate import match_tasks
-from digits_core.files import BEST_FOLDER, CLASSES_FILE, CONFIG_FILE, MATCHES_FILE, MODEL_FILE
+from digits_core.files import BEST_FOLDER, MATCHES_FILE, STATE_FILE
 from digits_core.matching import Candidates
 from digits_core.metrics import Truth
 from results.leaderboard import read_leaderboard
@@ -40,14 +44,12 @@ from results.record import EventWriter, read_record
 from results.store import leaderboard_table, write_views
 from search.cli.settings import SearchSettings, make_plan
 from search.monitor.progress import Progress
-from search.policy.further import FurtherTrials
+from search.policy.decisions import Policy
 from search.policy.history import StudyView
-from search.policy.proposals import Proposer
-from search.policy.stopping import build_rule
 from search.storage.places import Storage
 from search.tune.recorder import Recorder
-from search.tune.scheduler import RuleScheduler
-from search.tune.searcher import SettingSearcher
+from search.tune.scheduler import PolicyScheduler
+from search.tune.searcher import PolicySearcher
 
 EPOCH_SECONDS = 60.0
 
@@ -63,15 +65,15 @@ def example_checkpoint(folder: Path, images: int) -> None:
     """What every trial leaves behind: a tiny model file and match tables of so many images."""
     generator = np.random.default_rng(0)
     counts = generator.integers(1, 4, images)
-    place = np.concatenate([np.arange(count) for count in counts])
-    boxes = np.stack([place * 14.0, np.full(len(place), 5.0), place * 14.0 + 10, np.full(len(place), 25.0)], axis=1)
+    spot = np.concatenate([np.arange(count) for count in counts])
+    boxes = np.stack([spot * 14.0, np.full(len(spot), 5.0), spot * 14.0 + 10, np.full(len(spot), 25.0)], axis=1)
     table = Table(
         image_ids=np.arange(1, images + 1),
         sizes=np.full((images, 2), 64, np.int32),
         box_start=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
         boxes=boxes.astype(np.float32),
-        labels=generator.integers(1, 11, len(place)),
-        crowds=np.zeros(len(place), bool),
+        labels=generator.integers(1, 11, len(spot)),
+        crowds=np.zeros(len(spot), bool),
     )
     rows = []
     for image in range(images):
@@ -84,8 +86,22 @@ def example_checkpoint(folder: Path, images: int) -> None:
     (folder / BEST_FOLDER).mkdir(parents=True)
     truth = Truth.from_table(table, detect.reading)
     write_matches(folder / BEST_FOLDER / MATCHES_FILE, StoredMatches(table.image_ids, truth, task1, task2), detect)
-    for name in (MODEL_FILE, CONFIG_FILE, CLASSES_FILE):
-        (folder / BEST_FOLDER / name).write_bytes(b"x" * 1000)
+    write_models(folder)
+
+
+def write_models(folder: Path) -> None:
+    """A checkpoint with the smallest of models."""
+    model = nn.Linear(16, 16)
+    for place in (folder, folder / BEST_FOLDER):
+        save_model(place, model, TrainConfig())
+    state = TrainingState(epoch=0, step=0, best_epoch=0, best_value=None)
+    save_training(folder, model, torch.optim.SGD(model.parameters(), lr=0.1), state)
+
+
+def write_state(folder: Path, epoch: int, value: float) -> None:
+    """Of which epoch a checkpoint is, and that it is the best one."""
+    state = TrainingState(epoch=epoch, step=epoch, best_epoch=epoch, best_value=value)
+    (folder / STATE_FILE).write_text(json.dumps(asdict(state)))
 
 
 @dataclass
@@ -122,7 +138,8 @@ def simulate(folder: Path, *, trials: int, epochs: int, slots: int, images: int,
     (folder / "run.json").write_text(json.dumps({"name": folder.name, "settings": settings.to_json()}))
     events = EventWriter(folder, folder.name)
     events.write("run", metric="val_map", scheduler=scheduler, trials=trials, epochs=epochs, resumed=False)
-    rules = RuleScheduler(build_rule(scheduler, epochs, events.record), "val_map")
+    policy = Policy(plan)
+    rules = PolicyScheduler(policy, events.record, "val_map")
     storage = Storage(folder)
     with (folder / "terminal.txt").open("w") as terminal:
         progress = Progress(
@@ -136,15 +153,12 @@ def simulate(folder: Path, *, trials: int, epochs: int, slots: int, images: int,
             costs.take("progress", started)
 
         recorder = Recorder(
-            folder, events, storage, space="lr_schedules", keep=5, hold=5, max_failures=3, cuts=rules.cuts,
-            ending=lambda: None, watcher=watch, followers=(StudyView(folder, plan.space).follow,),
+            folder, events, storage, policy, keep=5, watcher=watch, views=(StudyView(folder, plan.space).follow,),
         )  # fmt: skip
-        searcher = SettingSearcher(
-            events.record,
-            Proposer(plan.space, plan.base, sampler=sampler, seed=0, num_trials=trials),
-            FurtherTrials(events.record, replicates=1, top=0, confirm=0),
+        searcher = PolicySearcher(
+            policy,
+            recorder,
             metric="val_map",
-            write=recorder.add,
             start=lambda trial: {"starts": 0, "resume_from": None},
         )
         began = time.perf_counter()
@@ -152,7 +166,7 @@ def simulate(folder: Path, *, trials: int, epochs: int, slots: int, images: int,
         recorder.finish()
         took = time.perf_counter() - began
         events.close()
-    return settings, plan, costs, marks, took
+    return plan, costs, marks, took
 
 
 def run(
@@ -199,6 +213,7 @@ def run(
         name = trial.config["trial_id"]
         place = folder / "tune" / "001" / name / f"checkpoint_{epoch - 1:06d}"
         shutil.copytree(example, place)
+        write_state(place, epoch, value)
         if epoch > 1:
             shutil.rmtree(place.with_name(f"checkpoint_{epoch - 2:06d}"), ignore_errors=True)
         begun = time.perf_counter()
@@ -237,7 +252,7 @@ def timed(action: Any) -> float:
 
 def measure(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """A search and what was asked of its folder afterwards."""
-    settings, plan, costs, marks, took = simulate(
+    plan, costs, marks, took = simulate(
         folder, trials=args.trials, epochs=args.epochs, slots=args.slots, images=args.images,
         scheduler=args.scheduler, sampler=args.sampler,
     )  # fmt: skip
@@ -257,7 +272,7 @@ def measure(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
 
     def reopen() -> None:
         events = EventWriter(folder, folder.name)
-        build_rule(settings.scheduler, args.epochs, events.record)
+        Policy(plan).next_action(events.record)
         StudyView(folder, plan.space).follow(events.record)
         events.close()
 
@@ -277,10 +292,9 @@ def formula_trial(params: dict[str, Any]) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         for epoch in range(1, params["config"]["optim.epochs"] + 1):
             place = Path(scratch) / f"{epoch}"
-            (place / BEST_FOLDER).mkdir(parents=True)
-            for name in (MODEL_FILE, CONFIG_FILE, CLASSES_FILE):
-                (place / BEST_FOLDER / name).write_bytes(b"x" * 1000)
             value = value_of(params["config"], epoch, params["config"]["optim.epochs"])
+            write_models(place)
+            write_state(place, epoch, value)
             report = {"epoch": epoch, "early_stopped": False, "val_map": value, "val_map_50": value}
             report |= {"train_loss": 1.0, "train_seconds": 0.0, "epoch_seconds": 0.0, "images_per_second": 40.0}
             tune.report(report, checkpoint=tune.Checkpoint.from_directory(str(place)))
@@ -291,7 +305,9 @@ def through_ray(folder: Path, trials: int, epochs: int, slots: int) -> dict[str,
     import search.tune.tuning
     from digits_core.cache import open_data
     from digits_core.source import DataSource
+    from search.storage.copier import Copier
     from search.tune.cluster import connected, prepare_environment
+    from search.tune.search import Search
     from search.tune.slots import plan_slots
 
     prepare_environment(joins=False)
@@ -310,10 +326,10 @@ def through_ray(folder: Path, trials: int, epochs: int, slots: int) -> dict[str,
         if len(record.trials) >= len(marks) * max(1, trials // 10):
             marks.append({"trials": len(record.trials), "memory_bytes": memory()})
 
-    with connected(None, machine={"CPU": slots, "GPU": 0}) as cluster:
+    with connected(None, machine={"CPU": slots, "GPU": 0}) as cluster, Copier(Storage(folder), print) as copier:
         search.tune.tuning.fit(
-            settings, plan, open_data(DataSource()), folder, events, plan_slots(list(cluster.nodes.values())),
-            watch, lambda: None, say=print, storage=Storage(folder), waits=lambda: False,
+            Search(settings, plan, open_data(DataSource()), events, copier),
+            plan_slots(list(cluster.nodes.values())), watcher=watch, ending=lambda: None, say=print,
         )  # fmt: skip
     times = [
         epoch["reported_at"].timestamp() for trial in events.record.trials.values() for epoch in trial.epochs.values()

@@ -39,6 +39,16 @@ def _number(value: object) -> bool:
     return math.isfinite(value) if isinstance(value, float) else abs(value) < 2**53
 
 
+def _share(value: object) -> bool:
+    """A score; a mean of ones may exceed one by rounding."""
+    return _number(value) and -1e-9 <= value <= 1 + 1e-9  # type: ignore[operator]
+
+
+def is_score(name: str) -> bool:
+    """Whether a number of an epoch is a score: an average precision, or a share of digits or numbers read right."""
+    return re.search(r"_map(_\d+)?$|_accuracy$", name) is not None
+
+
 def _whole(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**53
 
@@ -72,7 +82,7 @@ def _knob(name: str, value: object) -> bool:
 
 
 def _scores(value: object) -> bool:
-    return isinstance(value, Mapping) and all(one is None or _number(one) for one in value.values())
+    return isinstance(value, Mapping) and all(one is None or _share(one) for one in value.values())
 
 
 def _coverage(value: object) -> bool:
@@ -87,13 +97,15 @@ def _or_none(check: Check) -> Check:
     return lambda value: value is None or check(value)
 
 
-_EPOCH = {name: _or_none(_number) for name in EPOCH_NUMBERS} | {"peak_memory_bytes": _or_none(_whole)}
+_EPOCH = {name: _or_none(_share if is_score(name) else _number) for name in EPOCH_NUMBERS}
+_EPOCH["peak_memory_bytes"] = _or_none(_whole)
 
 _OPTIMA = {
     f"task{task}_{name}": _or_none(check)
     for task in (1, 2)
     for name, check in {
-        **dict.fromkeys(("map", "number_accuracy", "nms", "score"), _number),
+        **dict.fromkeys(("map", "number_accuracy"), _share),
+        **dict.fromkeys(("nms", "score"), _number),
         "class_agnostic": lambda value: isinstance(value, bool),
         "max_detections": _whole,
     }.items()

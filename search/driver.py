@@ -5,7 +5,7 @@ import shutil
 import signal
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple, TextIO
 
 from rich.console import Console
 
@@ -13,12 +13,12 @@ from digits_core.cache import DigitData
 from digits_core.errors import DataError, UsageError, UserError
 from digits_core.terminal import open_console
 from results.lock import lock_run
-from results.record import EventWriter, RunRecord
+from results.record import RunRecord
 from results.store import write_views
 from search.cli.prepare import prepare_data
 from search.cli.remembered import choices_of, remember
 from search.cli.run_folder import check_folder, is_comparison, make_longer, open_folder
-from search.cli.settings import Plan, SearchSettings, make_plan
+from search.cli.settings import SearchSettings, make_plan
 from search.defaults import GRACE_EPOCHS, LOOPBACK, REDUCTION_FACTOR
 from search.machine.probe import Probe
 from search.monitor.chatter import chatter_to
@@ -28,11 +28,13 @@ from search.monitor.mlflow import MLflow, check_mlflow
 from search.monitor.progress import Progress
 from search.monitor.tensorboard import TensorBoard
 from search.monitor.watchers import Watcher, Watchers
-from search.policy.further import FurtherTrials
+from search.policy.further import most_further
+from search.policy.plan import Plan
 from search.storage.copier import Copier
 from search.storage.places import Storage, StorageError
 from search.tune.cluster import (
     EXIT_WITHOUT_RAY,
+    Cluster,
     check_address,
     check_dashboard,
     check_dashboard_port,
@@ -43,6 +45,7 @@ from search.tune.cluster import (
 from search.tune.ending import Ending
 from search.tune.login import token_file
 from search.tune.nodes import check_nodes, paths_needed
+from search.tune.search import Search
 from search.tune.slots import plan_slots
 from spaces.registry import DEFAULT_BASELINE
 
@@ -128,23 +131,12 @@ def run_search(
             held.close()
         raise
     with Copier(storage, lambda text: console.print(text, soft_wrap=True)) as copier:
-        return _run(settings, plan, data, copier, events, console, resume=resume, machine=machine)
+        return _run(Search(settings, plan, data, events, copier), console, resume=resume, machine=machine)
 
 
-def _run(
-    settings: SearchSettings,
-    plan: Plan,
-    data: DigitData,
-    copier: Copier,
-    events: EventWriter,
-    console: Console,
-    *,
-    resume: bool,
-    machine: dict[str, float],
-) -> int:
+def _run(search: Search, console: Console, *, resume: bool, machine: dict[str, float]) -> int:
     """A search in its folder, to the leaderboard; returns the exit code."""
-    record, storage = events.record, copier.storage
-    folder = storage.folder
+    settings, plan, events, folder = search.settings, search.plan, search.events, search.folder
     ending = Ending(settings.time_budget_s)
     try:
         events.write(
@@ -161,7 +153,7 @@ def _run(
             seed=settings.seed,
             screen=settings.screen,
         )
-        shorter = make_longer(storage, events, plan.base.optim.epochs)
+        shorter = make_longer(search.storage, events, plan.base.optim.epochs)
         if shorter:
             console.print(
                 f"{', '.join(shorter)}: the checkpoint to go on from was not kept (--keep), so what is known of "
@@ -169,23 +161,21 @@ def _run(
                 soft_wrap=True,
             )
         with chatter_to(folder / LOG_FILE) as terminal:
-            _tune(settings, plan, data, copier, events, terminal, ending, machine=machine, quiet=console.quiet)
+            _tune(search, terminal, ending, machine=machine, quiet=console.quiet)
     except KeyboardInterrupt:  # the second signal: the record holds what it holds
         say_resume(console, "interrupted", settings)
         return ending.exit_code or 128 + signal.SIGINT
     except StorageError as error:
         raise UsageError(f"--storage {settings.storage}: {error}; go on with {resume_command(settings)}") from None
     except UserError:
-        if (
-            not resume and not record.trials
-        ):  # nothing has begun: the folder would only stand in the way of the next try
+        if not resume and not search.record.trials:  # a folder without a trial would stand in the way of the next try
             events.close()
-            copier.forget()
+            search.copier.forget()
             shutil.rmtree(folder, ignore_errors=True)
         raise
     finally:
         events.close()
-    code = print_end(settings, plan, folder, record, ending.reason(), console)
+    code = print_end(settings, plan, folder, search.record, ending.reason(), console)
     return ending.exit_code or code
 
 
@@ -242,22 +232,10 @@ def measured_share(
     return 1 / best_sharing(tried).trials
 
 
-def _tune(
-    settings: SearchSettings,
-    plan: Plan,
-    data: DigitData,
-    copier: Copier,
-    events: EventWriter,
-    terminal: Any,
-    ending: Ending,
-    *,
-    machine: dict[str, float],
-    quiet: bool,
-) -> None:
-    """Hand the search to Ray Tune."""
+def _tune(search: Search, terminal: TextIO, ending: Ending, *, machine: dict[str, float], quiet: bool) -> None:
+    """Start Ray or join it, and run the search there."""
     console = open_console(terminal, quiet=quiet)
-    storage = copier.storage
-    folder = storage.folder
+    settings, plan, copier, folder = search.settings, search.plan, search.copier, search.folder
     cluster_of_run = connected(
         settings.address, machine=machine, host=settings.dashboard_host, port=settings.dashboard_port
     )
@@ -270,33 +248,16 @@ def _tune(
             grows=settings.address is not None,
         )
         console.print(f"slots: {slots.description}")
-        check_nodes(cluster.nodes, paths_needed(settings, plan, storage), data.fingerprint, settings.data.folder)
-        if cluster.dashboard and settings.address is None:
-            ray = Path(this_python()).with_name("ray")
-            only = " (this machine only)" if settings.dashboard_host == LOOPBACK else ""
-            where = (
-                f"`{ray} get-auth-token` prints the token it asks for"
-                if token_file().is_file()
-                else "its token is in RAY_AUTH_TOKEN, for the home folder cannot be written"
-            )
-            console.print(f"dashboard: http://{cluster.dashboard}{only}; {where}", soft_wrap=True)
-        elif cluster.dashboard:
-            console.print(f"dashboard: http://{cluster.dashboard}")
-        console.print(f"run folder: {folder} (Ray's own messages in {LOG_FILE})", soft_wrap=True)
-        if storage.apart:
-            console.print(f"checkpoints, and a copy of the run folder: {storage.address}", soft_wrap=True)
-        from search.tune.tuning import fit
-
+        needed = paths_needed(settings, plan, search.storage)
+        check_nodes(cluster.nodes, needed, search.data.fingerprint, settings.data.folder)
+        for line in _where(search, cluster):
+            console.print(line, soft_wrap=True)
+        base = {**plan.base.to_flat(), **plan.space.fixed}
         progress = Progress(
             terminal,
-            {**plan.base.to_flat(), **plan.space.fixed},
+            base,
             trials=plan.trials,
-            further=FurtherTrials(
-                events.record,
-                replicates=settings.replicates,
-                top=settings.replicate_top,
-                confirm=settings.confirm,
-            ).most(plan.trials),
+            further=most_further(plan, plan.trials),
             epochs=plan.base.optim.epochs,
             slots=slots.count,
             folder=folder,
@@ -312,38 +273,48 @@ def _tune(
                 return
             # systemd and Slurm send the signal to Ray's processes too, so Ray cannot end the trials in order.
             progress.__exit__()
-            write_views(folder, events.record)
-            print_end(settings, plan, folder, events.record, ending.reason(), console)
+            write_views(folder, search.record)
+            print_end(settings, plan, folder, search.record, ending.reason(), console)
             terminal.flush()
 
-        base = {**plan.base.to_flat(), **plan.space.fixed}
-        followers: list[Watcher] = [Gauges(base), TensorBoard(folder, base, settings.metric)]
+        tools: list[Watcher] = [Gauges(base), TensorBoard(folder, base, settings.metric)]
         if settings.mlflow is not None:
-            followers.append(MLflow(settings.mlflow, settings.name, plan.space.name, base, settings.metric, say))
-        watchers = Watchers(followers, say)
+            tools.append(MLflow(settings.mlflow, settings.name, plan.space.name, base, settings.metric, say))
+        watchers = Watchers(tools, say)
 
-        def follow(record: RunRecord, trial_id: str) -> None:
+        def watch(record: RunRecord, trial_id: str) -> None:
             progress.update(record, trial_id)
             watchers.update(record, trial_id)
 
+        from search.tune.tuning import fit
+
         with progress, watched(last_words, lambda: ending.exit_code or EXIT_WITHOUT_RAY), copier.telling(say):
-            fit(
-                settings,
-                plan,
-                data,
-                folder,
-                events,
-                slots,
-                follow,
-                ending.reason,
-                say=say,
-                storage=storage,
-                waits=lambda: copier.fault is not None,
-            )
-            watchers.close(events.record)
+            fit(search, slots, watcher=watch, ending=ending.reason, say=say)
+            watchers.close(search.record)
 
 
-def _say_last(terminal: Any, text: str) -> None:
+def _where(search: Search, cluster: Cluster) -> list[str]:
+    """Where the dashboard, the run folder and the storage are, in words."""
+    settings, storage = search.settings, search.storage
+    lines = []
+    if cluster.dashboard and settings.address is None:
+        ray = Path(this_python()).with_name("ray")
+        only = " (this machine only)" if settings.dashboard_host == LOOPBACK else ""
+        token = (
+            f"`{ray} get-auth-token` prints the token it asks for"
+            if token_file().is_file()
+            else "its token is in RAY_AUTH_TOKEN, for the home folder cannot be written"
+        )
+        lines.append(f"dashboard: http://{cluster.dashboard}{only}; {token}")
+    elif cluster.dashboard:
+        lines.append(f"dashboard: http://{cluster.dashboard}")
+    lines.append(f"run folder: {search.folder} (Ray's own messages in {LOG_FILE})")
+    if storage.apart:
+        lines.append(f"checkpoints, and a copy of the run folder: {storage.address}")
+    return lines
+
+
+def _say_last(terminal: TextIO, text: str) -> None:
     """The last words of a process that ends at once."""
     terminal.write(f"\n{text}\n")
     terminal.flush()

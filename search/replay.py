@@ -18,7 +18,7 @@ from search.cli.run_folder import resumed_settings
 from search.cli.settings import SearchSettings, make_plan
 from search.policy.proposals import Proposer
 from search.policy.screen import Screen
-from search.policy.stopping import RULES, Rule, fresh_rule
+from search.policy.stopping import RULES, Stopping
 from spaces.catalogue import space_files
 
 _EPILOG = """
@@ -61,7 +61,7 @@ def replay(folder: Path, table: Table | None = None) -> Replay:
         RunError: there is no record, it is damaged, or it does not name its scheduler.
     """
     record, found = RunRecord(folder.name), Replay()
-    rule: Rule | None = None
+    stopping: Stopping | None = None
     proposer: Proposer | None = None
     read = RunRecord(folder.name)  # one event ahead of `record`
     for event in read_events(folder, read):
@@ -75,14 +75,13 @@ def replay(folder: Path, table: Table | None = None) -> Replay:
             name = event.get("scheduler", "none")
             if name not in RULES:
                 raise RunError(f"{folder / EVENTS_FILE}: event {event['n']} names the unknown scheduler {name}")
-            rule = rule or fresh_rule(name, 0, record)
-            rule.epochs = int(event.get("epochs", 0))
-        if event["kind"] != "report" or rule is None or record.trials[event["trial_id"]].role != "search":
+            stopping = Stopping(name, int(event.get("epochs", 0)))
+        if event["kind"] != "report" or stopping is None or record.trials[event["trial_id"]].role != "search":
             continue
         one = record.arrivals[-1]
         if one.value is None:
             continue
-        cut = rule.decide(one.trial_id, one.epoch, one.value)
+        cut = stopping.judge(record, one.trial_id, one.epoch, one.value)
         found.reports += 1
         found.stops += cut is not None
         if cut != one.cut:
@@ -104,15 +103,9 @@ def proposer_of(folder: Path, event: Event, table: Table) -> Proposer | None:
     settings = _of_space(resumed_settings(str(folder.parent), folder.name), str(event["space"]))
     if not all(is_remembered(one) for one in _choices(settings)):
         return None
-    plan = make_plan(replace(settings, trials=event["trials"], epochs=event["epochs"]))
-    return Proposer(
-        plan.space,
-        plan.base,
-        sampler=event["sampler"],
-        seed=event["seed"],
-        num_trials=event["trials"],
-        screen=Screen(table, active=event["screen"]),
-    )
+    asked = {key: event[key] for key in ("trials", "epochs", "sampler", "seed")}
+    plan = make_plan(replace(settings, **asked))
+    return Proposer(replace(plan, trials=event["trials"]), Screen(table, active=event["screen"]))
 
 
 def _of_space(settings: SearchSettings, space: str) -> SearchSettings:

@@ -269,13 +269,12 @@ def _dry_run(settings: Any) -> int:
     from digits_core.files import size_words
     from digits_core.sweep import NUM_SWEPT
     from digits_core.terminal import open_console
-    from results.record import RunRecord
     from search.cli.prepare import prepare_data
     from search.cli.settings import make_plan
     from search.driver import check_data, check_place
     from search.machine.cost import cost_of, measure
     from search.machine.probe import Probe
-    from search.policy.further import FurtherTrials
+    from search.policy.further import most_further
     from search.tune.slots import plan_slots
 
     plan = make_plan(settings)
@@ -285,9 +284,7 @@ def _dry_run(settings: Any) -> int:
     check_data(plan, data)
     epochs = plan.base.optim.epochs
     images = images_per_epoch(len(data.train), plan.base.data.images_per_epoch)
-    further = FurtherTrials(
-        RunRecord(settings.name), replicates=settings.replicates, top=settings.replicate_top, confirm=settings.confirm
-    ).most(plan.trials)
+    further = most_further(plan, plan.trials)
     most = (plan.trials + further) * epochs
     which = "every setting" if settings.replicate_top >= plan.trials else "the best settings"
     found = Probe(plan.first_settings()).findings(data.categories.num_classes)

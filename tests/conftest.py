@@ -188,7 +188,7 @@ def report(epoch, val_map, **more):
     }
 
 
-def introduce(events, trial_id, **flat):
+def introduce(events, trial_id, role="search", **flat):
     from digits_core.anchors import setting_digest
     from digits_core.config import TrainConfig
 
@@ -197,6 +197,7 @@ def introduce(events, trial_id, **flat):
         "trial",
         trial_id=trial_id,
         space="lr_schedules",
+        role=role,
         baseline=None,
         config=config.to_flat(),
         config_hash=setting_digest(config),

@@ -5,6 +5,7 @@ import json
 import os
 import pickle
 import resource
+import shlex
 import shutil
 import struct
 import zlib
@@ -294,6 +295,8 @@ EVENTS = {
     "an epoch of zero": event(kind="report", trial_id="t0000", epoch=0),
     "a score of words": event(kind="report", trial_id="t0000", epoch=1, val_map="high"),
     "a score that is none": event(kind="report", trial_id="t0000", epoch=1, val_map=NAN),
+    "a score above one": event(kind="report", trial_id="t0000", epoch=1, val_map=1.5),
+    "a confirmation under zero": event(kind="report", trial_id="t0000", epoch=1, confirm={"val_map": -0.5}),
     "a score beyond number": event(kind="report", trial_id="t0000", epoch=1, val_map=BIG),
     "optima of words": event(kind="report", trial_id="t0000", epoch=1, optima={"task1_nms": "x"}),
     "a checkpoint that is a list": event(kind="checkpoint", trial_id="t0000", path=["home"]),
@@ -324,7 +327,7 @@ def test_records(name, searched, capsys):
     (searched / "leaderboard.parquet").unlink(missing_ok=True)
     reader = list(READERS)[list(EVENTS).index(name) % len(READERS)]
     error = mistake(capsys, *READERS[reader](searched), said="events.jsonl")
-    assert f"python -m results.repair {searched}" in error
+    assert f"python -m results.repair {shlex.quote(str(searched))}" in error
     assert "follows event" not in error
 
 

@@ -22,8 +22,9 @@ from results.samples import write_boxes, write_samples
 from results.schema import ENDED
 from results.store import RUN_FILE, read_run_file, refuse_links
 from results.tables import write_text
-from search.cli.settings import Plan, SearchSettings
+from search.cli.settings import SearchSettings
 from search.defaults import GRACE_EPOCHS, REDUCTION_FACTOR, rungs
+from search.policy.plan import Plan
 from search.storage.places import Storage
 
 MIN_FREE_BYTES = 2**30

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from digits_core.anchors import setting_digest
 from digits_core.config import TrainConfig, knob_named, parse_assignment, read_toml
-from digits_core.errors import ConfigError, SpaceError, UsageError, printable
+from digits_core.errors import UsageError, printable
 from digits_core.fields import wrong_field
 from digits_core.knob import Flat, Scalar
 from digits_core.remote import SCHEMES, is_address, open_place
@@ -28,8 +28,9 @@ from search.defaults import (
     SCREEN,
     TRIALS,
 )
+from search.policy.plan import Plan
 from spaces.catalogue import SPACES, get_spaces
-from spaces.registry import DEFAULT_BASELINE, Overrides, Space, check_space, combine, enumerate_settings
+from spaces.registry import Space, check_space, combine, enumerate_settings
 
 _DURATION = re.compile(r"(?:(\d{1,9})h)?(?:(\d{1,9})m)?(?:(\d{1,9})s?)?")
 _SIZE = re.compile(r"(\d{1,6}(?:\.\d{1,3})?)([KMGT]?)B?", re.IGNORECASE)
@@ -119,46 +120,6 @@ class SearchSettings:
         return cls(**{**tree, "data": DataSource(**tree["data"]), "space_files": {}})
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """A search with its spaces and config resolved.
-
-    Attributes:
-        space: what trials vary; nothing at all when only thresholds are asked for.
-        base: the config that settings change.
-        trials: settings to train at most.
-        sweep: `detect.*` settings to score on each trained model, beside the grid that all are swept over.
-    """
-
-    space: Space
-    base: TrainConfig
-    trials: int
-    sweep: list[Overrides]
-
-    def probe_config(self) -> TrainConfig:
-        """The setting that every trial starts from: the base with what the space fixes."""
-        return TrainConfig.from_flat(self.space.fixed, self.base)
-
-    def first_settings(self) -> dict[str, TrainConfig]:
-        """The settings that are tried first, each once, by the names of their baselines.
-
-        Raises:
-            SpaceError: one cannot be with the settings around it; names it.
-        """
-        found: dict[str, TrainConfig] = {}
-        seen = set()
-        for baseline in (DEFAULT_BASELINE, *self.space.baselines):
-            try:
-                config = TrainConfig.from_flat({**self.space.fixed, **baseline.overrides}, self.base)
-            except ConfigError as error:
-                raise SpaceError(f"space '{self.space.name}': baseline '{baseline.name}' cannot be: {error}") from None
-            if setting_digest(config) not in seen and len(found) < self.trials:
-                name = baseline.name if baseline.name not in found else f"{baseline.name} ({len(found)})"
-                found[name] = config
-            seen.add(setting_digest(config))
-        return found
-
-
 def make_plan(settings: SearchSettings) -> Plan:
     """Resolve and check what is asked.
 
@@ -207,12 +168,24 @@ def make_plan(settings: SearchSettings) -> Plan:
                 f"--trials {trials}: space '{settings.space}' acts after training, so one training serves; "
                 "leave --trials out"
             )
-        plan = Plan(Space(name=settings.space, summary="", suggest=lambda _: {}), base, 1, sweep)
+        space, trials = Space(name=settings.space, summary="", suggest=lambda _: {}), 1
     else:
         space = combine(trained)
         if settings.sampler == "grid":  # all of it, unless fewer are asked for
             trials = trials or count_settings(space, base)
-        plan = Plan(space, base, trials or TRIALS, sweep)
+    plan = Plan(
+        space,
+        base,
+        trials or TRIALS,
+        sweep,
+        sampler=settings.sampler,
+        scheduler=settings.scheduler,
+        seed=settings.seed,
+        replicates=settings.replicates,
+        replicate_top=settings.replicate_top,
+        confirm=settings.confirm,
+        max_failures=settings.max_failures,
+    )
     if settings.confirm > plan.trials - 1:
         raise UsageError(
             f"--confirm {settings.confirm}: the board will hold {plan.trials - 1} settings beside the default; confirm "

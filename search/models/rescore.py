@@ -18,9 +18,10 @@ from results.store import THRESHOLDS, write_views
 from search.cli.prepare import prepare_data
 from search.cli.remembered import choices_of, data_choices, refuse_unnamed, remember
 from search.cli.run_folder import write_description
-from search.cli.settings import Plan, SearchSettings, make_plan
+from search.cli.settings import SearchSettings, make_plan
 from search.models.source import Source, find_source
 from search.monitor.closing import print_end
+from search.policy.plan import Plan
 
 
 def rescore(settings: SearchSettings, source: str, *, own_data: bool, dry_run: bool) -> int:

@@ -20,7 +20,8 @@ from results.schema import FAILED
 from results.store import BEST_FILE, leaderboard_table
 from results.verdicts import confirmations, whole_board
 from results.winner import verdict_words, winner_words, write_best
-from search.cli.settings import Plan, SearchSettings, count_settings
+from search.cli.settings import SearchSettings, count_settings
+from search.policy.plan import Plan
 
 
 def print_end(

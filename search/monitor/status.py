@@ -13,7 +13,7 @@ from results.store import find_run
 from search.cli.run_folder import planned, resumed_settings
 from search.monitor.closing import resume_command
 from search.monitor.progress import Progress
-from search.policy.further import FurtherTrials
+from search.policy.further import most_further
 
 
 def print_status(path: str) -> int:
@@ -27,15 +27,12 @@ def print_status(path: str) -> int:
     record = run.record
     settings = resumed_settings(str(folder.parent), folder.name)
     trials, epochs = planned(folder)
-    further = FurtherTrials(
-        record, replicates=settings.replicates, top=settings.replicate_top, confirm=settings.confirm
-    ).most(trials)
     running = [trial for trial in record.trials.values() if trial.status == "running" and trial.since is not None]
     progress = Progress(
         sys.stdout,
         run.base.to_flat(),
         trials=trials,
-        further=further,
+        further=most_further(settings, trials),
         epochs=epochs,
         slots=max(len(running), 1),
         started=time.monotonic() - _age(record),

@@ -17,6 +17,7 @@ from digits_core.errors import ConfigError, SpaceError
 from digits_core.seeds import derived_seed
 from results.record import RunRecord, TrialRecord
 from search.policy.history import study_of
+from search.policy.plan import Plan
 from search.policy.screen import Screen
 from spaces.registry import DEFAULT_BASELINE, Overrides, Space, enumerate_settings, quiet_study
 
@@ -74,31 +75,15 @@ class Proposer:
     What it keeps between calls follows from the record and only saves time.
     """
 
-    def __init__(
-        self,
-        space: Space,
-        base: TrainConfig,
-        *,
-        sampler: str,
-        seed: int,
-        num_trials: int,
-        screen: Screen | None = None,
-    ) -> None:
-        """Prepare a search.
-
-        Args:
-            space: what varies.
-            base: the config that settings change.
-            sampler: its name; `grid` walks every setting of the space.
-            seed: of the search.
-            num_trials: settings to train in all.
-            screen: measures the anchors of each setting; None measures none.
-        """
-        self._space, self._base, self.screen = space, base, screen
-        self._sampler, self._seed, self._num_trials = sampler, seed, num_trials
+    def __init__(self, plan: Plan, screen: Screen | None = None) -> None:
+        """Propose settings of a plan; `screen` measures the anchors of each, None measures none."""
+        self._space, self._base, self.screen = plan.space, plan.base, screen
+        self._sampler, self._seed, self._num_trials = plan.sampler, plan.seed, plan.trials
         # Optuna's Gaussian process learns from whole trainings only.
-        self._learned_from = (TrialState.COMPLETE,) if sampler == "gp" else (TrialState.COMPLETE, TrialState.PRUNED)
-        self._list = enumerate_settings(space) if sampler == "grid" else None
+        self._learned_from = (
+            (TrialState.COMPLETE,) if plan.sampler == "gp" else (TrialState.COMPLETE, TrialState.PRUNED)
+        )
+        self._list = enumerate_settings(plan.space) if plan.sampler == "grid" else None
         self._digests: dict[str, str] = {}
         self._used_up_at: int | None = None
 

@@ -5,6 +5,7 @@ where it stood and has decided as it had. Ray's own schedulers live in the drive
 begins with empty ones (https://github.com/ray-project/ray/issues/30838).
 """
 
+import math
 from typing import Protocol
 
 import numpy as np
@@ -132,10 +133,32 @@ def fresh_rule(name: str, epochs: int, record: RunRecord) -> Rule:
     return RULES[name](record.metric, epochs)
 
 
-def build_rule(name: str, epochs: int, record: RunRecord) -> Rule:
-    """The rule of `--scheduler NAME`, standing where the reports of a record have brought it."""
-    rule = fresh_rule(name, epochs, record)
-    for one in record.arrivals:
-        if one.value is not None and record.trials[one.trial_id].role == "search":
-            rule.decide(one.trial_id, one.epoch, one.value)
-    return rule
+class Stopping:
+    """Judges scores by the rule of `--scheduler NAME`, brought to where the reports on record have brought it.
+
+    What it keeps between calls follows from the record and only saves time.
+    """
+
+    def __init__(self, name: str, epochs: int) -> None:
+        """Judge by a rule; `epochs` are those of a whole training."""
+        self._name, self._epochs = name, epochs
+        self._rule: Rule | None = None
+        self._known = 0
+
+    def judge(self, record: RunRecord, trial_id: str, epoch: int, value: float | None) -> str | None:
+        """Why a trial stops at a score that is about to be recorded, or was just recorded; None lets it go on.
+
+        Trials of the search race each other. Replicates and confirmations train to their end.
+        """
+        if self._rule is None:
+            self._rule = fresh_rule(self._name, self._epochs, record)
+        for one in record.arrivals[self._known :]:
+            self._decide(record, one.trial_id, one.epoch, one.value)
+        self._known = len(record.arrivals)
+        return self._decide(record, trial_id, epoch, value)
+
+    def _decide(self, record: RunRecord, trial_id: str, epoch: int, value: float | None) -> str | None:
+        assert self._rule is not None
+        if value is None or not math.isfinite(value) or record.trials[trial_id].role != "search":
+            return None
+        return self._rule.decide(trial_id, epoch, value)

@@ -6,7 +6,8 @@ from pathlib import Path
 from digits_core.errors import UsageError, reason_of
 from digits_core.remote import is_address
 from digits_core.source import DRAWN
-from search.cli.settings import Plan, SearchSettings
+from search.cli.settings import SearchSettings
+from search.policy.plan import Plan
 from search.storage.places import Storage
 from search.tune.slots import Resources
 

@@ -33,7 +33,8 @@ from results.record import FULL, EventWriter, RunRecord, TrialRecord
 from results.schema import ENDED, EPOCH_NUMBERS
 from results.store import CHECKPOINTS, LOGS_FOLDER, THRESHOLDS, write_views
 from results.tables import replacing
-from search.policy.faults import DIVERGED, PLAIN, Fault, change_to_retry, classify, kernel_kills
+from search.policy.decisions import End, Policy, how_it_ended, is_open
+from search.policy.faults import DIVERGED, PLAIN, Fault, classify, kernel_kills
 from search.policy.proposals import Proposed
 from search.storage.places import SAVED, Storage, StorageError
 
@@ -49,15 +50,12 @@ class Recorder(Callback):
         folder: Path,
         events: EventWriter,
         storage: Storage,
+        policy: Policy,
         *,
-        space: str,
         keep: int,
-        hold: int,
-        max_failures: int,
-        cuts: dict[str, str],
-        ending: Callable[[], str | None],
         watcher: Callable[[RunRecord, str], None],
-        followers: Sequence[Callable[[RunRecord], None]] = (),
+        ending: Callable[[], str | None] = lambda: None,
+        views: Sequence[Callable[[RunRecord], None]] = (),
     ) -> None:
         """Record into a run folder.
 
@@ -65,23 +63,18 @@ class Recorder(Callback):
             folder: the run's.
             events: its open record.
             storage: where checkpoints lie.
-            space: name of the space, for the rows.
+            policy: says why a report stops its trial, and what follows a fault.
             keep: checkpoints of so many best settings stay, each that of its first training.
-            hold: so many stay while the run goes on: further seeds may yet change who is best.
-            max_failures: starts after a fault that a trial has, at most.
-            cuts: trial to why the scheduler stopped it; read when its report is written.
-            ending: why the whole run is ending: `interrupted`, `time budget` or None.
             watcher: called with the record and a trial's id after each report and each end.
-            followers: called with the record whenever the views were written.
+            ending: why the whole run is ending: `interrupted`, `time budget` or None.
+            views: called with the record whenever the Parquet views were written.
         """
-        self._folder, self._events, self._storage = folder, events, storage
-        self._space, self._keep, self._hold = space, keep, max(keep, hold)
-        self._max_failures, self._kernel_kills = max_failures, kernel_kills()
-        self._cuts, self._ending, self._watcher = cuts, ending, watcher
-        self._followers = followers
+        self._folder, self._events, self._storage, self._policy = folder, events, storage, policy
+        self._keep, self._kernel_kills = keep, kernel_kills()
+        self._ending, self._watcher, self._views = ending, watcher, views
         self._written, self._took, self._dirty = 0.0, 0.0, True
         self._diverged: dict[str, str] = {}
-        self._unkept: list[tuple[str, str, str | None]] = []
+        self._unkept: list[tuple[str, End]] = []
         # A second or so of numpy for each trial that ends, beside Ray's loop: reports must not wait for it.
         self._bootstraps = ThreadPoolExecutor(1, thread_name_prefix="bootstrap")
 
@@ -94,12 +87,17 @@ class Recorder(Callback):
         """All that is known of the run."""
         return self._events.record
 
+    @property
+    def closing(self) -> set[str]:
+        """Trials whose ends wait for room on the disk."""
+        return {name for name, _ in self._unkept}
+
     def add(self, name: str, role: str, found: Proposed) -> None:
         """Write down a new trial before anything runs it, and its end where the screen keeps it from being trained."""
         self._events.write(
             "trial",
             trial_id=name,
-            space=self._space,
+            space=self._policy.plan.space.name,
             role=role,
             baseline=found.baseline,
             config=found.config.to_flat(),
@@ -132,10 +130,10 @@ class Recorder(Callback):
         for key in ("device", "weights"):
             if key in result:
                 values[key] = result[key]
-        cut = self._cuts.get(_name(trial))
+        epoch, early = int(result["epoch"]), bool(result["early_stopped"])
+        cut = self._policy.judge(self.record, _name(trial), epoch, values.get(self.record.metric))
         if cut is not None:
             values["cut"] = cut
-        epoch, early = int(result["epoch"]), bool(result["early_stopped"])
         self._events.write("report", trial_id=_name(trial), epoch=epoch, early_stopped=early, **values)
         if SAVED in result:
             self._saved(_name(trial), str(result[SAVED]), epoch)
@@ -185,57 +183,43 @@ class Recorder(Callback):
     def _broken_off(self, name: str, fault: Fault) -> None:
         """A trial is started again, or has come to its end."""
         known = self.record.trials[name]
-        if known.done:  # it broke off after its last word
-            self.settle(name)
-            return
-        change = change_to_retry(known, fault, self._max_failures)
-        if change is None:
-            starts = len(known.faults) + 1
-            self._end(name, fault.status, fault.reason + (f" (start {starts})" if starts > 1 else ""))
+        after = self._policy.after_fault(known, fault)
+        if isinstance(after, End):
+            self._end(name, after)
             return
         self._events.write(
-            "fault", trial_id=name, fault=fault.kind, reason=fault.reason, epoch=known.num_epochs, change=change
+            "fault", trial_id=name, fault=fault.kind, reason=fault.reason, epoch=known.num_epochs, change=after
         )
         self._show(name)
 
     def on_step_end(self, iteration: int, trials: list[Trial], **info: Any) -> None:
         """Ray's loop comes by often: the views follow the last event even when the next one is far."""
         if self._dirty and time.monotonic() - self._written >= max(VIEW_SECONDS, self._took / VIEW_SHARE):
-            waiting, self._unkept = self._unkept, []
-            for name, status, reason in waiting:
-                self._end(name, status, reason)
+            self._end_unkept()
             self._dirty = bool(self._unkept)
             self._write_views()
 
     def settle(self, name: str) -> None:
         """End a trial that has nothing left to train, or was stopped."""
-        self._end(name, *self._verdict(name))
+        self._end(name, how_it_ended(self.record.trials[name], self._ending()))
+
+    def _end_unkept(self) -> None:
+        waiting, self._unkept = self._unkept, []
+        for name, end in waiting:
+            self._end(name, end)
 
     def finish(self) -> None:
         """Set down trials that Ray cut off without a word, as it does when a run ends early; write the views."""
-        waiting, self._unkept = self._unkept, []
-        for name, status, reason in waiting:
-            self._end(name, status, reason)
+        self._end_unkept()
         for trial in list(self.record.trials.values()):
             if trial.status == "running" and trial.role != "retrain":
-                self._end(trial.trial_id, *self._verdict(trial.trial_id))
+                self.settle(trial.trial_id)
         self._bootstraps.shutdown()
         if all(t.status in ENDED for t in self.record.trials.values() if t.role != "retrain"):
             self._drop_losers(self._keep)
         self._write_views(make=True)
 
-    def _verdict(self, name: str) -> tuple[str, str | None]:
-        """Status and reason of a trial that ended without an error."""
-        trial = self.record.trials[name]
-        if trial.trained_out and trial.done:
-            patience = trial.config["optim.early_stop_epochs"]
-            return "finished", f"early stop: no better epoch in {patience}" if trial.early_stopped else None
-        if trial.cut is not None and trial.done:
-            return "stopped", trial.cut
-        spent = self._ending() == "time budget"
-        return "interrupted", "the time budget was used up" if spent else "the run was interrupted"
-
-    def _end(self, name: str, status: str, reason: str | None) -> None:
+    def _end(self, name: str, end: End) -> None:
         try:
             damage = self._keep_best(name)
         except OSError as error:
@@ -247,17 +231,17 @@ class Recorder(Callback):
             known = self.record.trials[name]
             if known.status != "interrupted":
                 self._events.write("fault", trial_id=name, fault=fault, reason=PLAIN[fault], epoch=known.num_epochs)
-            self._unkept.append((name, status, reason))
+            self._unkept.append((name, end))
             self._dirty = True  # so that it is tried again
             return
         if damage is not None:
             self._train_again(name, damage)
             return
-        self._events.write("end", trial_id=name, status=status, reason=reason)
-        self._drop_losers(self._hold)
+        self._events.write("end", trial_id=name, status=end.status, reason=end.reason)
+        self._drop_losers(self._policy.kept(self._keep))
         trial = self.record.trials[name]
-        if status in ENDED and (
-            status != "finished" or trial.checkpoint is None
+        if end.status in ENDED and (
+            end.status != "finished" or trial.checkpoint is None
         ):  # one that is kept may be made longer
             self._drop_saved(trial)
         self._show(name)
@@ -267,11 +251,14 @@ class Recorder(Callback):
         if trial.saved is not None:
             self._storage.drop(trial.saved)
 
-    def check_saved(self, name: str) -> None:
-        """See that a trial of an earlier driver can go on from its last checkpoint; a power cut may have damaged it."""
-        saved = self.record.trials[name].saved
-        if saved is not None and not self._storage.apart and not self._storage.is_whole(saved):
-            self._train_again(name, "is damaged or missing")
+    def check_saved(self) -> None:
+        """See that trials of an earlier driver can go on from their last checkpoints; a power cut may damage one."""
+        if self._storage.apart:
+            return
+        for name, trial in list(self.record.trials.items()):
+            goes_on = is_open(trial) and not trial.done
+            if goes_on and trial.saved is not None and not self._storage.is_whole(trial.saved):
+                self._train_again(name, "is damaged or missing")
 
     def _train_again(self, name: str, damage: str) -> None:
         """A trial whose last checkpoint is damaged goes on from the last whole one, or from the start."""
@@ -344,8 +331,8 @@ class Recorder(Callback):
         started = time.monotonic()
         try:
             write_views(self._folder, self.record, make=make)
-            for follower in self._followers:
-                follower(self.record)
+            for view in self._views:
+                view(self.record)
         except OSError as error:
             if error.errno not in FULL:
                 raise

@@ -1,34 +1,31 @@
-"""A stopping rule behind Ray Tune's scheduler interface."""
+"""Ray Tune's Scheduler over the policy: a trial that it judges to be weak is stopped."""
 
 from typing import Any
 
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
-from search.policy.stopping import Rule
+from results.record import RunRecord
+from search.policy.decisions import Policy
 
 
-class RuleScheduler(FIFOScheduler):
-    """A rule behind Ray Tune's scheduler interface.
+class PolicyScheduler(FIFOScheduler):
+    """Asks the policy at every report. It decides nothing."""
 
-    Attributes:
-        cuts: why a trial was stopped, by its name.
-    """
-
-    def __init__(self, rule: Rule, metric: str) -> None:
+    def __init__(self, policy: Policy, record: RunRecord, metric: str) -> None:
         """The metric is named for Ray's check of reports."""
         super().__init__()
         self.set_search_properties(metric, "max")
-        self._rule = rule
-        self.cuts: dict[str, str] = {}
+        self._policy, self._record = policy, record
 
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
-        """Decide; trials of the search race each other, further seeds of a setting run to their end."""
-        value, name = result.get(self.metric), str(trial.config["trial_id"])
-        if trial.config["role"] != "search" or value is None:
+        """Stop the trial or let it go on; the recorder, which Ray tells next, writes down why."""
+        if "epoch" not in result:  # it says why there is none
             return str(TrialScheduler.CONTINUE)
-        reason = self._rule.decide(name, int(result["epoch"]), float(value))
-        if reason is None:
-            return str(TrialScheduler.CONTINUE)
-        self.cuts[name] = reason
-        return str(TrialScheduler.STOP)
+        name = str(trial.config["trial_id"])
+        reason = self._policy.judge(self._record, name, int(result["epoch"]), result.get(self.metric))
+        return str(TrialScheduler.CONTINUE if reason is None else TrialScheduler.STOP)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Ray pickles its parts with a run; an open record has no place there."""
+        return {}

@@ -2,29 +2,25 @@
 
 from collections.abc import Callable
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 from ray import tune
 from ray.tune.experiment import Trial
 from ray.tune.stopper import Stopper
 
-from digits_core.cache import DigitData
-from results.record import EventWriter, RunRecord, TrialRecord
+from results.record import RunRecord, TrialRecord
 from results.samples import MissesKeeper
-from results.schema import ENDED
-from search.cli.settings import Plan, SearchSettings
 from search.monitor.progress import setting_words
-from search.policy.further import FurtherTrials
+from search.policy.decisions import Policy
 from search.policy.history import StudyView
-from search.policy.proposals import Proposer
+from search.policy.plan import Plan
 from search.policy.screen import Screen
-from search.policy.stopping import build_rule
 from search.storage.disk import Room
 from search.storage.places import TUNE_FOLDER, Storage
 from search.tune.recorder import Recorder
-from search.tune.scheduler import RuleScheduler
-from search.tune.searcher import SettingSearcher, to_go_on
+from search.tune.scheduler import PolicyScheduler
+from search.tune.search import Search
+from search.tune.searcher import PolicySearcher
 from search.tune.slots import Slots
 from search.tune.trainable import run_trial, start_name
 
@@ -53,92 +49,51 @@ class EarlyEnd(Stopper):
 
 
 def fit(
-    settings: SearchSettings,
-    plan: Plan,
-    data: DigitData,
-    folder: Path,
-    events: EventWriter,
+    search: Search,
     slots: Slots,
+    *,
     watcher: Callable[[RunRecord, str], None],
     ending: Callable[[], str | None],
     say: Callable[[str], None],
-    storage: Storage,
-    waits: Callable[[], bool],
 ) -> None:
-    """Run every trial of a plan that has not ended.
+    """Run every trial of a search that has not ended.
 
     Args:
-        settings: what was asked.
-        plan: the same, resolved.
-        data: opened, for its fingerprint.
-        folder: the run folder.
-        events: its open record, holding what an earlier driver did.
+        search: what to run.
         slots: what each trial gets.
         watcher: called after each report and each end.
         ending: why the run is to end early, or None.
         say: tells the person at the terminal a sentence.
-        storage: where checkpoints lie.
-        waits: whether nothing new may start for now, for want of the storage.
 
     Raises:
         SpaceError: a space drew a setting that cannot be.
     """
-    broken, driver = False, f"{events.record.num_drivers:03d}"
-
-    def why() -> str | None:
-        return "interrupted" if broken else ending()
-
-    rule = build_rule(settings.scheduler, plan.base.optim.epochs, events.record)
-    scheduler = RuleScheduler(rule, settings.metric)
+    settings, plan, data, events, storage = search.settings, search.plan, search.data, search.events, search.storage
+    record, folder, driver = search.record, search.folder, f"{search.record.num_drivers:03d}"
+    broken = False
+    policy = Policy(plan, Screen(data.train.table, active=settings.screen))
     recorder = Recorder(
         folder,
         events,
         storage,
-        space=plan.space.name,
+        policy,
         keep=settings.keep,
-        hold=max(settings.replicate_top if settings.replicates > 1 else 0, settings.confirm + 1),
-        max_failures=settings.max_failures,
-        cuts=scheduler.cuts,
-        ending=why,
         watcher=watcher,
-        followers=(
+        ending=lambda: "interrupted" if broken else ending(),
+        views=(
             MissesKeeper(folder, data.valid.table, data.valid.image).follow,
             StudyView(folder, plan.space).follow,
         ),
     )
-    settle(events.record, recorder)
-    storage.sweep({trial.saved for trial in events.record.trials.values() if trial.saved is not None})
-    record = events.record
-    further = FurtherTrials(
-        record, replicates=settings.replicates, top=settings.replicate_top, confirm=settings.confirm
-    )
+    recorder.check_saved()
+    storage.sweep({trial.saved for trial in record.trials.values() if trial.saved is not None})
     room = Room(folder, slots=slots.count, most=settings.disk_bytes, say=say, regained=events.reserve)
-    proposer = Proposer(
-        plan.space,
-        plan.base,
-        sampler=settings.sampler,
-        seed=settings.seed,
-        num_trials=plan.trials,
-        screen=Screen(data.train.table, active=settings.screen),
-    )
-    payload = {
-        "data": asdict(settings.data),
-        "fingerprint": data.fingerprint,
-        "metric": settings.metric,
-        "sweep": plan.sweep,
-        # A storage that is apart is written to by the trials themselves: Ray knows nothing of it.
-        "storage": storage.where(f"{TUNE_FOLDER}/{driver}") if storage.apart else None,
-        # Ray hides no GPU from trials that asked for none.
-        "device": "auto" if slots.gpus else "cpu",
-    }
-    searcher = SettingSearcher(
-        record,
-        proposer,
-        further,
+    searcher = PolicySearcher(
+        policy,
+        recorder,
         metric=settings.metric,
-        write=recorder.add,
-        start=lambda trial: {**payload, **start_of(storage, trial)},
-        held=lambda: room.held() or waits(),
+        start=lambda trial: {**_same_for_all(search, slots), **start_of(storage, trial)},
+        held=lambda: room.held() or search.copier.fault is not None,
         ending=ending,
     )
     resources = {"cpu": slots.cpus, **({"gpu": slots.gpus} if slots.gpus else {})}
@@ -146,7 +101,7 @@ def fit(
         tune.with_resources(run_trial, resources),
         tune_config=tune.TuneConfig(
             search_alg=searcher,
-            scheduler=scheduler,
+            scheduler=PolicyScheduler(policy, record, settings.metric),
             num_samples=-1,  # the searcher says when there is nothing left, trials started again among it
             # Ray starts as many processes at once, and asks for no setting before a slot is free for it.
             max_concurrent_trials=slots.count,
@@ -172,19 +127,25 @@ def fit(
         recorder.finish()
 
 
+def _same_for_all(search: Search, slots: Slots) -> dict[str, Any]:
+    """What Ray hands to every trial."""
+    storage = search.storage
+    return {
+        "data": asdict(search.settings.data),
+        "fingerprint": search.data.fingerprint,
+        "metric": search.settings.metric,
+        "sweep": search.plan.sweep,
+        # A storage that is apart is written to by the trials themselves: Ray knows nothing of it.
+        "storage": storage.where(f"{TUNE_FOLDER}/{search.record.num_drivers:03d}") if storage.apart else None,
+        # Ray hides no GPU from trials that asked for none.
+        "device": "auto" if slots.gpus else "cpu",
+    }
+
+
 def start_of(storage: Storage, trial: TrialRecord) -> dict[str, Any]:
     """Where a trial begins: its last checkpoint, and how often a fault broke it off."""
     saved = storage.saved(trial)
     return {"resume_from": None if saved is None else storage.where(saved), "starts": len(trial.faults)}
-
-
-def settle(record: RunRecord, recorder: Recorder) -> None:
-    """End what the driver before was killed over: trials with nothing left to train."""
-    for trial in list(record.trials.values()):
-        if to_go_on(trial):
-            recorder.check_saved(trial.trial_id)
-        elif trial.status not in ENDED and trial.role != "retrain":
-            recorder.settle(trial.trial_id)
 
 
 def _trial_words(plan: Plan) -> Callable[[Trial], str]:

@@ -1,4 +1,5 @@
 import json
+import shlex
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -114,7 +115,7 @@ def test_a_record_that_is_not_whole_is_refused_and_the_sentence_names_the_repair
     path.write_text("\n".join(damaged(path.read_text().splitlines(), what)) + "\n")
     with pytest.raises(RunError, match=r"events\.jsonl line \d+ is damaged .*; python -m results\.repair") as caught:
         read_record(run_folder, "demo")
-    assert f"python -m results.repair {run_folder} says what can be saved" in str(caught.value)
+    assert f"python -m results.repair {shlex.quote(str(run_folder))} says what can be saved" in str(caught.value)
     with pytest.raises(RunError, match=r"python -m results\.repair"):
         EventWriter(run_folder, "demo")
 

@@ -1,6 +1,7 @@
 """Whatever happens to a line of a record, all the others are kept, and what is lost is said."""
 
 import json
+import shlex
 import tempfile
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -22,7 +23,7 @@ from results.schema import ENDED
 from results.store import BEST_FILE, LEADERBOARD_FILE, epochs_table, leaderboard_table, rebuild
 from results.tables import read_table
 from search import replay
-from search.tune.searcher import next_number
+from search.policy.decisions import next_number
 
 METRIC = "val_number_accuracy"
 
@@ -203,7 +204,10 @@ def test_a_look_names_what_is_lost_and_changes_nothing(folder, capsys):
     assert f"lines {first} to {last}: 9 other events of trial t0003, whose setting is lost" in out
     assert "trial t0001 lacks the scores of epoch 2" in out
     assert "trial t0003 is gone, though its files stay; a resume may try its setting again" in out
-    assert f"nothing was changed; python -m results.repair {folder} --write keeps the old file as " in out
+    assert (
+        f"nothing was changed; python -m results.repair {shlex.quote(str(folder))} --write keeps the old file as "
+        in out
+    )
     assert "events.jsonl.damaged-1 and writes the rest" in out
 
 

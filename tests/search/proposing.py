@@ -8,9 +8,9 @@ from conftest import report
 from digits_core.anchors import setting_digest
 from digits_core.config import TrainConfig
 from results.record import RunRecord
-from search.policy.further import FurtherTrials
-from search.policy.proposals import Proposer
-from search.tune.searcher import SettingSearcher
+from search.policy.decisions import Policy, how_it_ended
+from search.policy.plan import Plan
+from search.tune.searcher import PolicySearcher
 
 EPOCHS = 4
 TIME = "2026-01-31T12:00:00+00:00"
@@ -19,22 +19,17 @@ TIME = "2026-01-31T12:00:00+00:00"
 class Told:
     """One driver of a search; `events` are its record, which another driver goes on with."""
 
-    def __init__(
-        self, space, trials, *, sampler="random", seed=0, screen=None, further=None, held=None, ending=None, events=()
-    ):
-        self.record, self.events, self._num = RunRecord("told"), [], 0
+    def __init__(self, space, trials, *, screen=None, held=None, ending=None, events=(), **plan):
+        self.record, self.events, self._num, self.closing = RunRecord("told"), [], 0, set()
         for event in events:
             self.apply(event)
         self.tell("run", metric="val_map")
         base = TrainConfig.from_flat({"optim.epochs": EPOCHS})
-        self.proposer = Proposer(space, base, sampler=sampler, seed=seed, num_trials=trials, screen=screen)
-        nothing = FurtherTrials(self.record, replicates=1, top=0, confirm=0)
-        self.searcher = SettingSearcher(
-            self.record,
-            self.proposer,
-            nothing if further is None else further,
+        self.policy = Policy(Plan(space, base, trials, **{"sampler": "random", **plan}), screen)
+        self.searcher = PolicySearcher(
+            self.policy,
+            self,
             metric="val_map",
-            write=self.add,
             start=lambda trial: {"starts": len(trial.faults)},
             held=(lambda: False) if held is None else held,
             ending=(lambda: None) if ending is None else ending,
@@ -55,6 +50,10 @@ class Told:
         )  # fmt: skip
         if found.screened is not None:
             self.tell("end", trial_id=name, status="screened", reason=found.screened)
+
+    def settle(self, name):
+        end = how_it_ended(self.record.trials[name])
+        self.tell("end", trial_id=name, status=end.status, reason=end.reason)
 
     def suggest(self):
         """The next trial as Ray gets it, or what it gets instead."""

@@ -18,11 +18,13 @@ from search.models.folder import card, with_optima
 from search.models.plan import Plan
 from search.models.record import keep_retraining
 from search.models.together import MODEL_FOLDER
+from search.policy.decisions import Policy, is_open
+from search.policy.plan import Plan as SearchPlan
 from search.retrain import build_parser, choose_trial, crew, place_for, retrain_config
 from search.storage.places import Storage
 from search.tune.recorder import Recorder
-from search.tune.searcher import to_go_on
 from searched import Searched
+from spaces.catalogue import SPACES
 
 
 def test_best_is_by_the_runs_metric(tmp_path):
@@ -210,10 +212,10 @@ def test_a_search_that_goes_on_leaves_retrained_models_alone(searched_run, tiny_
     events.write("trial", trial_id="t0000-r9", role="retrain", parent="t0000", space="s", baseline=None, config={
         "optim.epochs": 3}, config_hash="x", seed=1, params={})  # fmt: skip
     recorder = Recorder(
-        searched_run, events, Storage(searched_run), space="s", keep=1, hold=1, max_failures=0, cuts={},
-        ending=lambda: None, watcher=lambda record, name: None,
+        searched_run, events, Storage(searched_run), Policy(SearchPlan(SPACES["anchors"], TrainConfig(), 1)), keep=1,
+        watcher=lambda record, name: None,
     )  # fmt: skip
-    assert not any(to_go_on(trial) for trial in events.record.trials.values())  # it is retrain's to go on with
+    assert not any(is_open(trial) for trial in events.record.trials.values())  # it is retrain's to go on with
     recorder.finish()
     events.close()
     assert (searched_run / "models" / "t0000-r1" / "model.safetensors").is_file()

@@ -5,6 +5,7 @@ import ipaddress
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -335,7 +336,9 @@ def test_ctrl_c_keeps_all_rows_and_resume_goes_on_where_it_stood(tmp_path, drawn
     assert run.main(["--status", str(folder)]) == 0
     status = capsys.readouterr().out
     assert "is written by nobody now" in status
-    assert f"go on with  {this_python()} -m search.run --resume held --out {tmp_path / 'runs'}" in status
+    assert (
+        f"go on with  {this_python()} -m search.run --resume held --out {shlex.quote(str(tmp_path / 'runs'))}" in status
+    )
 
     code, out, errors = finish(started("--resume", "held", "--trials", "+1", "--epochs", "5", *arguments))
     assert code == 0, errors
@@ -369,7 +372,7 @@ def test_sigterm_does_what_ctrl_c_does(to_all, tmp_path, drawn):
     code, out, _ = finish(process)
     assert code == 143
     assert re.search(r"1=? +t000\d", out)  # the leaderboard
-    assert f"--resume ended --out {tmp_path}" in out
+    assert f"--resume ended --out {shlex.quote(str(tmp_path))}" in out
     record = read_record(tmp_path / "ended", "ended")
     board = read_leaderboard(tmp_path / "ended")
     assert set(board["trial_id"]) == set(record.trials)

@@ -6,6 +6,7 @@ from conftest import introduce, report
 from digits_core.config import TrainConfig
 from results.record import EventWriter
 from search.cli.run_folder import make_longer
+from search.policy.plan import Plan
 from search.policy.proposals import Proposer
 from spaces.registry import Space
 
@@ -42,7 +43,7 @@ def asked(events):
 def next_setting(events, epochs):
     space = Space(name="s", summary="", suggest=lambda _: {})
     base = TrainConfig.from_flat({EPOCHS: epochs})
-    return Proposer(space, base, sampler="random", seed=0, num_trials=9).next(events.record)
+    return Proposer(Plan(space, base, 9, sampler="random")).next(events.record)
 
 
 def test_trials_of_a_shorter_plan_train_on_and_are_not_proposed_again(events):

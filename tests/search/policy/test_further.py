@@ -1,10 +1,20 @@
+from typing import NamedTuple
+
 import pytest
 
 from conftest import report
 from digits_core.anchors import setting_digest
 from digits_core.config import TrainConfig
 from results.record import RunRecord
-from search.policy.further import CONFIRM_SEED, FurtherTrials, Waiting
+from search.policy.further import CONFIRM_SEED, Waiting, most_further, next_further, to_confirm
+
+
+class Asked(NamedTuple):
+    """What is to follow a search."""
+
+    replicates: int
+    replicate_top: int
+    confirm: int
 
 
 class Run:
@@ -39,10 +49,13 @@ class Run:
             self._event("end", trial_id=name, status=status)
         return name
 
-    def walk(self, further, value=0.5):
+    def next(self, asked):
+        return next_further(self.record, asked)
+
+    def walk(self, asked, value=0.5):
         """Train whatever is due until nothing is; returns (role, rate, seed) of each."""
         done = []
-        while (due := further.next()) is not None:
+        while (due := self.next(asked)) is not None:
             assert due is not Waiting
             config, role = due
             done.append((role, config.optim.lr, config.runtime.seed))
@@ -56,10 +69,10 @@ def test_the_best_survivors_get_further_seeds_seed_after_seed():
     run.trial(0.9, lr=2e-3, status="stopped")  # did not survive
     run.trial(0.7, lr=3e-3)
     run.trial(0.6, lr=4e-3)
-    further = FurtherTrials(run.record, replicates=3, top=2, confirm=0)
-    done = run.walk(further)
+    asked = Asked(3, 2, 0)
+    done = run.walk(asked)
     assert done == [("replicate", 3e-3, 1), ("replicate", 4e-3, 1), ("replicate", 3e-3, 2), ("replicate", 4e-3, 2)]
-    assert len(done) == further.most(4)
+    assert len(done) == most_further(asked, 4)
 
 
 def test_a_setting_that_is_sure_of_its_place_does_not_wait_for_those_that_still_run():
@@ -67,22 +80,22 @@ def test_a_setting_that_is_sure_of_its_place_does_not_wait_for_those_that_still_
     run.trial(0.7, lr=1e-3)
     run.trial(0.6, lr=2e-3)
     run.trial(0.4, lr=3e-3, status="running")
-    further = FurtherTrials(run.record, replicates=2, top=2, confirm=0)
-    config, role = further.next()
+    asked = Asked(2, 2, 0)
+    config, role = run.next(asked)
     assert (config.optim.lr, role) == (1e-3, "replicate")  # at worst the second best
     run.trial(0.7, config=config, role=role)
-    assert further.next() is Waiting  # the other place is still open
+    assert run.next(asked) is Waiting  # the other place is still open
     run._event("report", trial_id="t0002", **report(5, 0.65))
     run._event("end", trial_id="t0002", status="finished")
-    assert run.walk(further) == [("replicate", 3e-3, 1)]
+    assert run.walk(asked) == [("replicate", 3e-3, 1)]
 
 
 def test_the_choice_is_by_the_first_seed_alone():
     run = Run()
     run.trial(0.7, lr=1e-3)
     run.trial(0.6, lr=2e-3)
-    further = FurtherTrials(run.record, replicates=2, top=1, confirm=0)
-    assert run.walk(further, value=0.1) == [("replicate", 1e-3, 1)]
+    asked = Asked(2, 1, 0)
+    assert run.walk(asked, value=0.1) == [("replicate", 1e-3, 1)]
 
 
 def test_confirmation_trains_the_best_and_the_default_on_fresh_seeds():
@@ -90,11 +103,11 @@ def test_confirmation_trains_the_best_and_the_default_on_fresh_seeds():
     run.trial(0.3, baseline="default", status="stopped")
     run.trial(0.7, lr=1e-3)
     run.trial(0.6, lr=2e-3)
-    further = FurtherTrials(run.record, replicates=1, top=3, confirm=1)
+    asked = Asked(1, 3, 1)
     default = TrainConfig().optim.lr
-    done = run.walk(further)
+    done = run.walk(asked)
     assert done == [("confirm", rate, CONFIRM_SEED + seed) for seed in range(3) for rate in (1e-3, default)]
-    assert len(done) == further.most(4)
+    assert len(done) == most_further(asked, 4)
 
 
 def test_confirmation_waits_for_the_replicates_and_goes_by_them():
@@ -102,14 +115,14 @@ def test_confirmation_waits_for_the_replicates_and_goes_by_them():
     run.trial(0.3, baseline="default")
     run.trial(0.7, lr=1e-3)
     run.trial(0.6, lr=2e-3)
-    further = FurtherTrials(run.record, replicates=2, top=2, confirm=1)
+    asked = Asked(2, 2, 1)
     for value in (0.2, 0.65):
-        config, role = further.next()
+        config, role = run.next(asked)
         assert role == "replicate"
         last = run.trial(value, config=config, role=role, status="running")
-        assert further.next() is Waiting or value == 0.2
+        assert run.next(asked) is Waiting or value == 0.2
         run._event("end", trial_id=last, status="finished")
-    confirmed = run.walk(further)
+    confirmed = run.walk(asked)
     assert {rate for _, rate, _ in confirmed} == {2e-3, TrainConfig().optim.lr}
     assert len(confirmed) == 6
 
@@ -117,18 +130,17 @@ def test_confirmation_waits_for_the_replicates_and_goes_by_them():
 def test_a_resumed_run_trains_only_what_is_missing():
     run = Run()
     run.trial(0.7, lr=1e-3)
-    first = FurtherTrials(run.record, replicates=4, top=1, confirm=0)
-    config, role = first.next()
+    asked = Asked(4, 1, 0)
+    config, role = run.next(asked)
     run.trial(0.6, config=config, role=role)
-    again = FurtherTrials(run.record, replicates=4, top=1, confirm=0)
-    assert [seed for *_, seed in run.walk(again)] == [2, 3]
+    assert [seed for *_, seed in run.walk(asked)] == [2, 3]
 
 
 @pytest.mark.parametrize("status", ["screened", "diverged", "stopped"])
 def test_nothing_follows_when_nothing_survived(status):
     run = Run()
     run.trial(0.5 if status == "stopped" else None, lr=1e-3, status=status)
-    assert FurtherTrials(run.record, replicates=3, top=3, confirm=2).next() is None
+    assert run.next(Asked(3, 3, 2)) is None
 
 
 def test_a_shorter_training_gets_no_further_seeds_before_those_of_the_plan():
@@ -137,6 +149,6 @@ def test_a_shorter_training_gets_no_further_seeds_before_those_of_the_plan():
     run.trial(0.9, lr=1e-3)
     run._event("run", metric="val_map", epochs=6)
     run.trial(0.5, config=TrainConfig.from_flat({"optim.lr": 2e-3, "optim.epochs": 6}))
-    further = FurtherTrials(run.record, replicates=2, top=1, confirm=1)
-    assert run.walk(further)[0] == ("replicate", 2e-3, 1)
-    assert [lead.trial_id for lead in further.to_confirm()] == ["t0001"]
+    asked = Asked(2, 1, 1)
+    assert run.walk(asked)[0] == ("replicate", 2e-3, 1)
+    assert [lead.trial_id for lead in to_confirm(run.record, 1)] == ["t0001"]

@@ -12,8 +12,8 @@ from digits_core.anchors import Coverage, setting_digest
 from digits_core.config import TrainConfig
 from oracle import table_of
 from proposing import EPOCHS, Told
-from search.cli.settings import Plan
 from search.monitor.closing import fewer_words
+from search.policy.plan import Plan
 from search.policy.proposals import build_sampler
 from search.policy.screen import Screen
 from spaces.catalogue import SPACES

@@ -10,12 +10,17 @@ from hypothesis import strategies as st
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import AsyncHyperBandScheduler, MedianStoppingRule, TrialScheduler
 
+from conftest import introduce, report
+from digits_core.config import TrainConfig
 from digits_core.errors import RunError
 from results.record import EventWriter, RunRecord, read_record
 from search.defaults import GRACE_EPOCHS, REDUCTION_FACTOR
-from search.policy.stopping import Asha, Median, build_rule
+from search.policy.decisions import Policy
+from search.policy.plan import Plan
+from search.policy.stopping import Asha, Median, Stopping
 from search.replay import replay
-from search.tune.scheduler import RuleScheduler
+from search.tune.scheduler import PolicyScheduler
+from spaces.catalogue import SPACES
 
 EPOCHS = 9
 
@@ -131,8 +136,13 @@ def differing(said, make_rule):
 def test_killed_once_or_fifty_times_it_has_decided_as_if_never(seed, kills, rule_class):
     steps = set(random.Random(seed).choices(range(1, 150), k=kills))
     said = simulate(seed, rebuilt(rule_class), kill=steps.__contains__)
-    assert any(stop for *_, stop in said)
     assert differing(said, rebuilt(rule_class)) == 0
+
+
+@pytest.mark.parametrize("rule_class", [Asha, Median])
+def test_the_storms_of_these_tests_do_stop_trials(rule_class):
+    stopping = [any(stop for *_, stop in simulate(seed, rebuilt(rule_class))) for seed in range(10)]
+    assert sum(stopping) >= 5
 
 
 def test_rays_own_forgets_at_a_restart():
@@ -155,20 +165,30 @@ def test_an_epoch_told_again_gets_the_decision_that_it_got(rule_class):
     assert rule.decide("t3", GRACE_EPOCHS, 0.0) is None
 
 
-def trial_of(name, role="search"):
-    return SimpleNamespace(trial_id="ray", config={"trial_id": name, "role": role})
+def trial_of(name):
+    return SimpleNamespace(trial_id="ray", config={"trial_id": name})
 
 
-def test_further_seeds_are_not_raced():
-    scheduler = RuleScheduler(Asha("val_map", EPOCHS), "val_map")
+def test_replicates_are_not_raced(tmp_path):
+    events = EventWriter(tmp_path, "r")
+    events.write("run", metric="val_map", scheduler="asha", epochs=EPOCHS, trials=8, resumed=False, asha=[2, 2])
+    base = TrainConfig.from_flat({"optim.epochs": EPOCHS})
+    policy = Policy(Plan(SPACES["anchors"], base, 9, scheduler="asha"))
+    scheduler = PolicyScheduler(policy, events.record, "val_map")
+    for name, role in (("t0", "search"), ("t1", "search"), ("t2", "replicate"), ("t3", "search"), ("t4", "search")):
+        introduce(events, name, role=role)
     for name, score in (("t0", 0.9), ("t1", 0.8)):
         scheduler.on_trial_result(None, trial_of(name), {"epoch": GRACE_EPOCHS, "val_map": score})
+        events.write("report", trial_id=name, **report(GRACE_EPOCHS, score))
     bad = {"epoch": GRACE_EPOCHS, "val_map": 0.0}
-    assert scheduler.on_trial_result(None, trial_of("t2", "replicate"), bad) == TrialScheduler.CONTINUE
+    assert scheduler.on_trial_result(None, trial_of("t2"), bad) == TrialScheduler.CONTINUE
     assert scheduler.on_trial_result(None, trial_of("t3"), bad) == TrialScheduler.STOP
-    assert f"val_map 0.000 at epoch {GRACE_EPOCHS} lies under the cut" in scheduler.cuts["t3"]
-    unmeasured = {"epoch": GRACE_EPOCHS, "val_map": None}
-    assert scheduler.on_trial_result(None, trial_of("t4"), unmeasured) == TrialScheduler.CONTINUE
+    said = policy.judge(events.record, "t3", GRACE_EPOCHS, 0.0)  # asked again, by the recorder
+    assert f"val_map 0.000 at epoch {GRACE_EPOCHS} lies under the cut" in said
+    for unmeasured in (None, float("nan")):
+        result = {"epoch": GRACE_EPOCHS, "val_map": unmeasured}
+        assert scheduler.on_trial_result(None, trial_of("t4"), result) == TrialScheduler.CONTINUE
+    events.close()
 
 
 @settings(max_examples=25)
@@ -195,7 +215,7 @@ def recorded(tmp_path):
     events = EventWriter(tmp_path, "r")
     for driver in range(3):
         events.write("run", metric="val_map", scheduler="asha", epochs=EPOCHS, trials=8, resumed=driver > 0)
-        rule = build_rule("asha", EPOCHS, events.record)
+        stopping = Stopping("asha", EPOCHS)
         for number in range(4 * driver, 4 * driver + 4):
             name = f"t{number:04d}"
             facts = {"space": "s", "role": "search", "baseline": None, "config": {"optim.epochs": EPOCHS}, "seed": 0}
@@ -206,7 +226,7 @@ def recorded(tmp_path):
                 if trial.cut is not None:
                     break
                 value = draw.random()
-                cut = rule.decide(name, epoch, value)
+                cut = stopping.judge(events.record, name, epoch, value)
                 more = {} if cut is None else {"cut": cut}
                 events.write("report", trial_id=name, epoch=epoch, val_map=value, early_stopped=False, **more)
         events.close()
@@ -235,10 +255,13 @@ def test_a_run_is_decided_as_it_began_whatever_the_defaults_are_now(tmp_path):
         events = EventWriter(tmp_path / name, name)
         events.write("run", metric="val_map", scheduler="asha", epochs=EPOCHS, trials=2, resumed=False, **named)
         events.write("run", metric="val_map", scheduler="asha", epochs=EPOCHS, trials=2, resumed=True, asha=[3, 5])
-        rule = build_rule("asha", EPOCHS, events.record)
+        stopping = Stopping("asha", EPOCHS)
+        for trial_id in ("t0", "t1"):
+            introduce(events, trial_id)
+        record = events.record
+        assert [stopping.judge(record, "t0", epoch, 0.9) for epoch in range(1, EPOCHS + 1)] == [None] * EPOCHS
+        decisions = [stopping.judge(record, "t1", epoch, 0.1) is not None for epoch in range(1, stopped_at + 1)]
         events.close()
-        assert [rule.decide("t0", epoch, 0.9) for epoch in range(1, EPOCHS + 1)] == [None] * EPOCHS
-        decisions = [rule.decide("t1", epoch, 0.1) is not None for epoch in range(1, stopped_at + 1)]
         assert decisions == [False] * (stopped_at - 1) + [True]
 
 

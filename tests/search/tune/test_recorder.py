@@ -11,10 +11,12 @@ from digits_core.checkpoint_state import TrainingState
 from digits_core.config import TrainConfig
 from digits_core.files import BEST_FOLDER, MODEL_FILE, STATE_FILE, TRAINING_FILE, file_digest
 from results.record import EventWriter, read_record
+from search.policy.decisions import Close, Policy, is_open
 from search.policy.faults import change_to_retry
+from search.policy.plan import Plan
 from search.storage.places import Storage
 from search.tune.recorder import Recorder
-from search.tune.tuning import settle, to_go_on
+from spaces.catalogue import SPACES
 
 TRIAL = SimpleNamespace(config={"trial_id": "t0000"}, error_file=None)
 
@@ -33,23 +35,24 @@ class Search:
         self.record = self.events.record
         self.events.write("run", metric="val_map", trials=1, resumed=False)
         self.said = []
+        base = TrainConfig.from_flat({"optim.epochs": 3})
+        self.policy = Policy(Plan(SPACES["lr_schedules"], base, 1, max_failures=2))
         self.recorder = Recorder(
             self.folder,
             self.events,
             Storage(self.folder),
-            space="lr_schedules",
+            self.policy,
             keep=1,
-            hold=1,
-            max_failures=2,
-            cuts={},
-            ending=lambda: None,
             watcher=lambda record, name: self.said.append(record.trials[name].stop_reason),
         )
 
     def again(self):
         self.events.close()
         self.open()
-        settle(self.record, self.recorder)
+        self.recorder.check_saved()
+        action = self.policy.next_action(self.record)
+        if isinstance(action, Close):
+            self.recorder.settle(action.trial_id)
 
     def start(self):
         self.recorder.on_trial_start(0, [], TRIAL)
@@ -91,7 +94,8 @@ def test_a_trial_trained_again_from_the_start_is_not_finished_by_what_it_had_rep
     search.start()
     search.train(1, 0.1, number=1)
     search.again()
-    assert to_go_on(search.trial)
+    assert is_open(search.trial)
+    assert not search.trial.done
     assert (search.trial.num_epochs, search.trial.saved_epoch) == (1, 1)
     assert search.trial.best("val_map")["epoch"] == 1
     search.start()
@@ -122,7 +126,8 @@ def test_a_damaged_last_checkpoint_is_trained_again_and_the_record_says_so(searc
     else:
         last.rename(last.with_name("gone"))
     search.again()
-    assert to_go_on(search.trial)
+    assert is_open(search.trial)
+    assert not search.trial.done
     assert search.trial.saved is None
     assert search.said[-1] == "its last checkpoint is damaged or missing; it trains again from the start"
     search.start()

@@ -3,36 +3,39 @@
 import pytest
 from ray.tune.search import Searcher
 
-from digits_core.config import TrainConfig
 from proposing import Told
-from search.policy.further import Waiting
 from spaces.catalogue import SPACES
 from spaces.registry import Space
 
 
-class Due:
-    """What follows a search, as told."""
-
-    def __init__(self, *due):
-        self._due = iter(due)
-
-    def next(self):
-        return next(self._due)
-
-
-def test_what_follows_the_search_is_asked_for_when_the_settings_are_used_up():
-    config = TrainConfig.from_flat({"runtime.seed": 9})
-    told = Told(SPACES["anchors"], 2, further=Due(Waiting, (config, "replicate"), None, None))
+def test_replicates_follow_when_the_settings_are_used_up():
+    told = Told(SPACES["anchors"], 2, replicates=2, replicate_top=1)
     first, second = told.suggest(), told.suggest()
     assert [first["role"], second["role"]] == ["search", "search"]
-    assert told.suggest() is None  # to be asked again later
+    assert told.suggest() is None  # who is best is open
+    told.train(first["trial_id"], 0.5, 0.5, 0.5, 0.9)
+    assert told.suggest() is None
+    told.train(second["trial_id"], 0.5, 0.5, 0.5, 0.5)
     params = told.suggest()
-    assert (params["role"], params["trial_id"], params["config"]["runtime.seed"]) == ("replicate", "t0002", 9)
-    told.train("t0002", 0.99, 0.99, 0.99, 0.99)
+    assert (params["role"], params["trial_id"], params["config"]["runtime.seed"]) == ("replicate", "t0002", 1)
+    assert params["config"] == {**first["config"], "runtime.seed": 1}
     assert told.suggest() is None  # what runs may yet have to be started again
-    for one in (first, second):
-        told.train(one["trial_id"], 0.5, 0.5, 0.5, 0.5)
+    told.train("t0002", 0.99, 0.99, 0.99, 0.99)
     assert told.suggest() == Searcher.FINISHED
+
+
+def test_a_trial_whose_driver_died_before_it_wrote_the_end_is_ended_and_not_trained():
+    first = Told(SPACES["anchors"], 1)
+    name = first.suggest()["trial_id"]
+    first.train(name, 0.1, 0.2, 0.3, 0.4, status=None)
+    first.tell("checkpoint", trial_id=name, path="c", epoch=4)
+    again = Told(SPACES["anchors"], 1, events=first.events)
+    assert again.suggest() == Searcher.FINISHED
+    assert again.record.trials[name].status == "finished"
+    waiting = Told(SPACES["anchors"], 1, events=first.events)
+    waiting.closing.add(name)  # its end waits for room on the disk
+    assert waiting.suggest() == Searcher.FINISHED
+    assert waiting.record.trials[name].status == "running"
 
 
 def test_a_training_that_a_fault_broke_off_is_the_next_to_start():
@@ -90,7 +93,8 @@ def test_a_space_that_is_used_up_is_not_drawn_from_again_while_something_still_r
         drawn.append(True)
         return {"optim.batch_size": trial.suggest_categorical("b", [8, 16])}
 
-    told = Told(Space(name="few", summary="", suggest=suggest), 30, further=Due(*[Waiting] * 9))
+    told = Told(Space(name="few", summary="", suggest=suggest), 30)
+    told.suggest()  # runs on
     while (params := told.suggest()) is not None:
         told.train(params["trial_id"], 0.5, 0.5, 0.5, 0.5)
     before = len(drawn)
