@@ -148,7 +148,12 @@ def _halving(value: object) -> bool:
 
 
 ALLOWED: dict[str, dict[str, Check]] = {
-    "run": {"epochs": _whole, "scheduler": _text, "asha": _halving},
+    "run": {
+        "epochs": _whole,
+        "scheduler": _text,
+        "asha": _halving,
+        **dict.fromkeys(("replicates", "replicate_top", "confirm"), _whole),
+    },
     "trial": {
         "role": lambda value: value in get_args(Role),
         "coverage": _or_none(_coverage),

@@ -152,6 +152,9 @@ def _run(search: Search, console: Console, *, resume: bool, machine: dict[str, f
             sampler=settings.sampler,
             seed=settings.seed,
             screen=settings.screen,
+            replicates=plan.replicates,
+            replicate_top=plan.replicate_top,
+            confirm=plan.confirm,
         )
         shorter = make_longer(search.storage, events, plan.base.optim.epochs)
         if shorter:

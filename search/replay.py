@@ -4,6 +4,7 @@ import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from digits_core.anchors import setting_digest
 from digits_core.cache import open_data
@@ -16,7 +17,7 @@ from results.store import find_run, read_record_of, read_run_file
 from search.cli.remembered import Choice, choices_of, is_remembered
 from search.cli.run_folder import resumed_settings
 from search.cli.settings import SearchSettings, make_plan
-from search.policy.proposals import Proposer
+from search.policy.decisions import Add, Policy
 from search.policy.screen import Screen
 from search.policy.stopping import RULES, Stopping
 from spaces.catalogue import space_files
@@ -62,13 +63,13 @@ def replay(folder: Path, table: Table | None = None) -> Replay:
     """
     record, found = RunRecord(folder.name), Replay()
     stopping: Stopping | None = None
-    proposer: Proposer | None = None
+    policy: Policy | None = None
     read = RunRecord(folder.name)  # one event ahead of `record`
     for event in read_events(folder, read):
         if event["kind"] == "run" and table is not None:
-            proposer = proposer_of(folder, event, table)
-        if event["kind"] == "trial" and event.get("role", "search") == "search" and proposer is not None:
-            _propose_again(proposer, record, event, found)
+            policy = policy_of(folder, event, table)
+        if event["kind"] == "trial" and event.get("role") != "retrain" and policy is not None:
+            _propose_again(policy, record, event, found)
         record.apply(event)
         if event["kind"] == "run":
             found.drivers += 1
@@ -93,8 +94,8 @@ def replay(folder: Path, table: Table | None = None) -> Replay:
     return found
 
 
-def proposer_of(folder: Path, event: Event, table: Table) -> Proposer | None:
-    """What proposed the settings of a run from its `run` event on.
+def policy_of(folder: Path, event: Event, table: Table) -> Policy | None:
+    """What decided in a run from its `run` event on.
 
     None where the event does not say enough, or names a space file that the user has not named on this machine.
     """
@@ -103,9 +104,9 @@ def proposer_of(folder: Path, event: Event, table: Table) -> Proposer | None:
     settings = _of_space(resumed_settings(str(folder.parent), folder.name), str(event["space"]))
     if not all(is_remembered(one) for one in _choices(settings)):
         return None
-    asked = {key: event[key] for key in ("trials", "epochs", "sampler", "seed")}
-    plan = make_plan(replace(settings, **asked))
-    return Proposer(replace(plan, trials=event["trials"]), Screen(table, active=event["screen"]))
+    names = ("trials", "epochs", "sampler", "seed", "replicates", "replicate_top", "confirm")
+    plan = make_plan(replace(settings, **{name: event[name] for name in names if name in event}))
+    return Policy(plan, Screen(table, active=event["screen"]))
 
 
 def _of_space(settings: SearchSettings, space: str) -> SearchSettings:
@@ -117,16 +118,29 @@ def _choices(settings: SearchSettings) -> list[Choice]:
     return [one for one in choices_of(settings) if one.flag in ("--space", "--data")]
 
 
-def _propose_again(proposer: Proposer, record: RunRecord, event: Event, found: Replay) -> None:
-    """Compare a setting with what is proposed from all that had been reported before it."""
-    again = proposer.next(record)
+def _propose_again(policy: Policy, record: RunRecord, event: Event, found: Replay) -> None:
+    """Compare a new trial with what is decided from all that had been reported before it."""
+    # Whatever had not ended then was in a slot: otherwise it would have gone on in the place of this one.
+    again = policy.next_action(record, running=record.trials)
     found.proposals += 1
-    if again is None or setting_digest(again.config) != event["config_hash"]:
-        words = "nothing" if again is None else str(again.params or again.baseline)
-        found.differing.append(
-            f"setting {event['n']}, {event['trial_id']}: recorded {event['params'] or event['baseline']}; "
-            f"replayed {words}"
-        )
+    if isinstance(again, Add) and (
+        again.role,
+        setting_digest(again.proposed.config),
+        again.proposed.config.runtime.seed,
+    ) == (
+        event.get("role", "search"),
+        event["config_hash"],
+        event["seed"],
+    ):
+        return
+    words = _words(again.role, again.proposed.baseline, again.proposed.params) if isinstance(again, Add) else "nothing"
+    recorded = _words(event.get("role", "search"), event["baseline"], event["params"])
+    found.differing.append(f"setting {event['n']}, {event['trial_id']}: recorded {recorded}; replayed {words}")
+
+
+def _words(role: str, baseline: str | None, params: dict[str, Any]) -> str:
+    what = str(baseline or params)
+    return what if role == "search" else role
 
 
 def training_table(folder: Path) -> Table | str:
