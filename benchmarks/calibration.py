@@ -19,11 +19,11 @@ from pathlib import Path
 import numpy as np
 from scipy import stats
 
-from digits_core.bootstrap import bootstrap_scores, resample_weights
-from digits_core.cache import open_data
-from digits_core.config import TrainConfig
-from digits_core.metrics import Truth
-from digits_core.source import DataSource
+from digits_core.config.train_config import TrainConfig
+from digits_core.data.cache import open_data
+from digits_core.data.source import DataSource
+from digits_core.evaluation.bootstrap import bootstrap_scores, resample_weights
+from digits_core.evaluation.metrics import Truth
 from results.matches import RESAMPLES
 from results.statistics import LEVEL, Difference, model_difference, pooled_variance, setting_difference
 
@@ -41,7 +41,7 @@ def train_once(name: str, number: int, folder: str) -> str:
     """One short training; its scores and their bootstrap go into FOLDER."""
     import torch
 
-    from digits_core.train import train
+    from digits_core.training.train import train
 
     target = Path(folder) / f"{name}{number:04d}.npz"
     if target.exists():

@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtr, ndtri
 
-from digits_core.bootstrap import bootstrap_ap, resample_weights
-from digits_core.metrics import MatchTable, Truth, average_precision, rank_within
+from digits_core.evaluation.bootstrap import bootstrap_ap, resample_weights
+from digits_core.evaluation.metrics import MatchTable, Truth, average_precision, rank_within
 from results.matches import RESAMPLES
 from results.statistics import (
     LEVEL,
@@ -228,11 +228,11 @@ def pool(images: int) -> tuple[MatchTable, Truth]:
     """What the shipped model detects on drawn images, at Task 1's setting."""
     import torch
 
-    from digits_core.cache import open_data
-    from digits_core.checkpoint import load_config, load_model
-    from digits_core.evaluate import evaluate
-    from digits_core.model import DRAWN_WEIGHTS, build_model
-    from digits_core.source import DataSource
+    from digits_core.data.cache import open_data
+    from digits_core.data.source import DataSource
+    from digits_core.evaluation.evaluate import evaluate
+    from digits_core.model.build import DRAWN_WEIGHTS, build_model
+    from digits_core.model.checkpoint import load_config, load_model
 
     config = load_config(DRAWN_WEIGHTS)
     model, _ = build_model(config)

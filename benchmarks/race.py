@@ -204,7 +204,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         source = args.data
         if source is None:
-            from digits_core.synthetic import write_drawn_folder
+            from digits_core.data.drawn import write_drawn_folder
 
             source = Path(scratch) / "drawn"
             write_drawn_folder(source, args.train, args.valid)

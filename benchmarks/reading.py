@@ -13,14 +13,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from digits_core.cache import Split, open_data
-from digits_core.checkpoint import load_config, load_model
-from digits_core.config import READINGS
-from digits_core.evaluate import evaluate
-from digits_core.model import build_model
-from digits_core.source import DataSource
-from digits_core.sweep import sweep
-from digits_core.transcribe import reading_order
+from digits_core.config.train_config import READINGS
+from digits_core.data.cache import Split, open_data
+from digits_core.data.source import DataSource
+from digits_core.evaluation.evaluate import evaluate
+from digits_core.evaluation.sweep import sweep
+from digits_core.evaluation.transcribe import reading_order
+from digits_core.model.build import build_model
+from digits_core.model.checkpoint import load_config, load_model
 
 
 def annotated(split: Split, reading: str) -> tuple[int, int]:

@@ -30,14 +30,14 @@ import numpy as np
 import torch
 from torch import nn
 
-from digits_core.checkpoint import save_model, save_training
-from digits_core.checkpoint_state import TrainingState
-from digits_core.coco import Table
-from digits_core.config import TrainConfig
-from digits_core.evaluate import match_tasks
+from digits_core.config.train_config import TrainConfig
+from digits_core.data.coco import Table
+from digits_core.evaluation.evaluate import match_tasks
+from digits_core.evaluation.matching import Candidates
+from digits_core.evaluation.metrics import Truth
 from digits_core.files import BEST_FOLDER, MATCHES_FILE, STATE_FILE
-from digits_core.matching import Candidates
-from digits_core.metrics import Truth
+from digits_core.model.checkpoint import save_model, save_training
+from digits_core.model.checkpoint_state import TrainingState
 from results.leaderboard import read_leaderboard
 from results.matches import StoredMatches, write_matches
 from results.record import EventWriter, read_record
@@ -303,8 +303,8 @@ def formula_trial(params: dict[str, Any]) -> None:
 def through_ray(folder: Path, trials: int, epochs: int, slots: int) -> dict[str, Any]:
     """Seconds from the first report to the last, over the reports: Ray's loop is the only one at work."""
     import search.tune.tuning
-    from digits_core.cache import open_data
-    from digits_core.source import DataSource
+    from digits_core.data.cache import open_data
+    from digits_core.data.source import DataSource
     from search.storage.copier import Copier
     from search.tune.cluster import connected, prepare_environment
     from search.tune.search import Search

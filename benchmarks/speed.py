@@ -33,16 +33,16 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from digits_core.batches import epoch_batches, load_batch
-from digits_core.cache import DigitData, open_data
-from digits_core.config import TrainConfig
-from digits_core.evaluate import detect_split, match_tasks
-from digits_core.inference import kept_at
-from digits_core.matching import Candidates
-from digits_core.metrics import Truth, score
-from digits_core.source import DataSource
-from digits_core.synthetic import write_drawn_folder
-from digits_core.train import Run, choose_dtype, open_run, train, train_one_epoch, train_step
+from digits_core.config.train_config import TrainConfig
+from digits_core.data.batches import epoch_batches, load_batch
+from digits_core.data.cache import DigitData, open_data
+from digits_core.data.drawn import write_drawn_folder
+from digits_core.data.source import DataSource
+from digits_core.evaluation.evaluate import detect_split, match_tasks
+from digits_core.evaluation.matching import Candidates
+from digits_core.evaluation.metrics import Truth, score
+from digits_core.submission.inference import kept_at
+from digits_core.training.train import Run, choose_dtype, open_run, train, train_one_epoch, train_step
 
 FIXED = {"model.fresh_rpn": True}
 """What the space `anchors` fixes."""
@@ -256,8 +256,8 @@ def overlap(start: float, end: float, begun: float, ended: float) -> float:
 
 HOLD = """
 import sys, time
-from digits_core.cache import open_data
-from digits_core.source import DataSource
+from digits_core.data.cache import open_data
+from digits_core.data.source import DataSource
 data = open_data(DataSource(folder=sys.argv[1]))
 total = sum(int(split.image(index).sum()) for split in (data.train, data.valid) for index in range(len(split)))
 print(data.train.pixels.nbytes, flush=True)

@@ -19,15 +19,15 @@ import torch
 from torchmetrics.detection import MeanAveragePrecision
 from torchvision.ops import batched_nms, nms
 
-from digits_core.bootstrap import bootstrap_scores, resample_weights
-from digits_core.cache import Split, open_data
-from digits_core.checkpoint import load_config, load_model
-from digits_core.evaluate import detect_split, evaluate
-from digits_core.matching import Candidates
-from digits_core.metrics import Truth
-from digits_core.model import build_model
-from digits_core.source import DataSource
-from digits_core.sweep import NUM_SWEPT, sweep
+from digits_core.data.cache import Split, open_data
+from digits_core.data.source import DataSource
+from digits_core.evaluation.bootstrap import bootstrap_scores, resample_weights
+from digits_core.evaluation.evaluate import detect_split, evaluate
+from digits_core.evaluation.matching import Candidates
+from digits_core.evaluation.metrics import Truth
+from digits_core.evaluation.sweep import NUM_SWEPT, sweep
+from digits_core.model.build import build_model
+from digits_core.model.checkpoint import load_config, load_model
 
 SAMPLED = ((0.5, False, 0.01), (0.5, False, 0.5), (0.9, False, 0.01), (0.3, True, 0.05), (0.7, True, 0.3))
 """NMS, its kind and score threshold of the settings that torchmetrics evaluates: easy and hard ones."""
@@ -108,7 +108,7 @@ def main() -> int:
     parser.add_argument("--repeats", type=int, default=3)
     args = parser.parse_args()
     torch.set_num_threads(1)
-    from digits_core.model import DRAWN_WEIGHTS
+    from digits_core.model.build import DRAWN_WEIGHTS
 
     folder = args.checkpoint or DRAWN_WEIGHTS
     config = load_config(folder)

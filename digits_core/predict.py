@@ -17,10 +17,10 @@ from digits_core.command import CommandParser, at_least, number_where, run_comma
 from digits_core.errors import DataError, UsageError, printable
 
 if TYPE_CHECKING:
-    from digits_core.coco import Table
-    from digits_core.inference import Detector, Predictions
+    from digits_core.data.coco import Table
     from digits_core.labels import Categories
-    from digits_core.submission import Detection
+    from digits_core.submission.files import Detection
+    from digits_core.submission.inference import Detector, Predictions
 
 DECIMALS = 3
 """Of pixels in pred.json."""
@@ -81,8 +81,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _check(args: argparse.Namespace) -> int:
-    from digits_core.inference import image_sizes
-    from digits_core.submission import NOTE, check_file, numbered_images
+    from digits_core.submission.files import NOTE, check_file, numbered_images
+    from digits_core.submission.inference import image_sizes
 
     if len(args.paths) != 1:
         raise UsageError("--check FILE takes one folder beside it: the images that it is about")
@@ -102,9 +102,9 @@ def _check(args: argparse.Namespace) -> int:
 
 
 def _predict(args: argparse.Namespace) -> int:
-    from digits_core.inference import load_detector, predict_images
-    from digits_core.submission import numbered_images, write_submission
-    from digits_core.train import choose_device
+    from digits_core.submission.files import numbered_images, write_submission
+    from digits_core.submission.inference import load_detector, predict_images
+    from digits_core.training.train import choose_device
 
     if len(args.paths) != 2:
         raise UsageError("takes two folders, MODEL and IMAGES")
@@ -193,7 +193,7 @@ def at_scores(detector: "Detector", score_1: float | None, score_2: float | None
 
 def detections(found: "Predictions", detector: "Detector") -> "list[Detection]":
     """Task 1's lines of pred.json: boxes inside their images, coordinates rounded."""
-    from digits_core.submission import Detection
+    from digits_core.submission.files import Detection
 
     boxes = found.found.original_boxes.astype(float)
     lines = []
@@ -239,10 +239,10 @@ def read_truth(path: Path, images: dict[int, Path], categories: "Categories") ->
     Raises:
         DataError: the file cannot be read, is broken, is about other images, or names other categories than the model.
     """
-    from digits_core.coco import Table, read_part
+    from digits_core.data.coco import Table, read_part
+    from digits_core.data.source import MAX_ANNOTATION_BYTES
     from digits_core.files import read_whole
-    from digits_core.inference import image_sizes
-    from digits_core.source import MAX_ANNOTATION_BYTES
+    from digits_core.submission.inference import image_sizes
 
     name = printable(str(path))
     try:
@@ -281,10 +281,10 @@ def draw_sheet(
     truth: "Table | None",
 ) -> list[str]:
     """Draw some images with what is read on them; with truth, the worst misses first. Returns the file's name."""
-    from digits_core.inference import kept_at
-    from digits_core.metrics import wrong_labels
-    from digits_core.preview import Shown, write_predictions
-    from digits_core.source import decode_image
+    from digits_core.data.preview import Shown, write_predictions
+    from digits_core.data.source import decode_image
+    from digits_core.evaluation.metrics import wrong_labels
+    from digits_core.submission.inference import kept_at
 
     read = kept_at(found.found, detector.config.detect.task2)
     boxes, image = read.original_boxes, read.image

@@ -58,13 +58,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _pretrain(args: argparse.Namespace) -> int:
     import torch
 
-    from digits_core.cache import open_data
-    from digits_core.checkpoint import load_config, load_model, save_model
-    from digits_core.config import TrainConfig, parse_assignment
-    from digits_core.model import build_model
-    from digits_core.source import DRAWN, DataSource
-    from digits_core.synthetic import PRETRAIN_SEED
-    from digits_core.train import EpochReport, train
+    from digits_core.config.train_config import TrainConfig, parse_assignment
+    from digits_core.data.cache import open_data
+    from digits_core.data.drawn import PRETRAIN_SEED
+    from digits_core.data.source import DRAWN, DataSource
+    from digits_core.model.build import build_model
+    from digits_core.model.checkpoint import load_config, load_model, save_model
+    from digits_core.training.train import EpochReport, train
 
     if args.threads:
         torch.set_num_threads(args.threads)

@@ -13,7 +13,7 @@ from digits_core.command import CommandParser, at_least, run_command, say
 from digits_core.errors import DataError, UsageError, printable
 
 if TYPE_CHECKING:
-    from digits_core.inference import Detector
+    from digits_core.submission.inference import Detector
 
 OPSET = 17
 
@@ -69,7 +69,7 @@ def _export(args: argparse.Namespace) -> int:
         raise UsageError(f"ONNX needs packages of its own ({error.name} is missing): pip install '.[onnx]'") from None
     import torch
 
-    from digits_core.inference import load_detector
+    from digits_core.submission.inference import load_detector
 
     if args.out.suffix != ".onnx":
         raise UsageError(f"-o {printable(str(args.out))}: must be a file that ends in .onnx")
@@ -98,11 +98,11 @@ def _export(args: argparse.Namespace) -> int:
 def _images(folder: Path | None, count: int) -> list[Any]:
     """Images to compare on, uint8 [height, width, 3]."""
     if folder is None:
-        from digits_core.synthetic import draw_numbers, stream_seed
+        from digits_core.data.drawn import draw_numbers, stream_seed
 
         return [one.pixels for one in draw_numbers(stream_seed("valid", 0), count)]
-    from digits_core.source import decode_image
-    from digits_core.submission import numbered_images
+    from digits_core.data.source import decode_image
+    from digits_core.submission.files import numbered_images
 
     found = []
     for path in list(numbered_images(folder).values())[:count]:
@@ -122,7 +122,7 @@ def export(detector: "Detector", path: Path) -> None:
     from torchvision.models.detection.transform import GeneralizedRCNNTransform
     from torchvision.ops import clip_boxes_to_image, nms, remove_small_boxes
 
-    from digits_core.detect import MIN_SIDE_PX
+    from digits_core.evaluation.detect import MIN_SIDE_PX
 
     class Transform(GeneralizedRCNNTransform):
         """torchvision's own, but for a resize to whole pixels: ONNX would scale by the unrounded factor."""
@@ -212,8 +212,8 @@ def compare(detector: "Detector", path: Path, images: Sequence[Any]) -> float:
     import numpy as np
     import onnxruntime
 
-    from digits_core.detect import to_tensor
-    from digits_core.inference import detect_with, kept_at
+    from digits_core.data.batches import to_tensor
+    from digits_core.submission.inference import detect_with, kept_at
 
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     worst, compared = 0.0, 0

@@ -9,7 +9,7 @@ from typing import Any
 
 from digits_core.command import CommandParser, run_command
 from digits_core.errors import RunError, UsageError, did_you_mean, printable
-from digits_core.metrics import SCORE_NAMES
+from digits_core.evaluation.metrics import SCORE_NAMES
 from results.guard import best_weights, differing_knobs, find_twins
 from results.lengths import LENGTH_KNOBS, length_words
 from results.matches import MATCHES_FOLDER, matches_path, read_matches

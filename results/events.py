@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any, get_args
 
-from digits_core.coco import is_plain_path
-from digits_core.config import knob_named
+from digits_core.config.train_config import knob_named
+from digits_core.data.coco import is_plain_path
 from digits_core.errors import ConfigError
 from results.schema import EPOCH_NUMBERS, STATUSES, Role
 

@@ -17,10 +17,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from digits_core.bootstrap import bootstrap_scores, resample_weights
-from digits_core.config import DetectConfig, TaskConfig, TrainConfig
+from digits_core.config.train_config import DetectConfig, TaskConfig, TrainConfig
 from digits_core.errors import RunError, reason_of
-from digits_core.metrics import (
+from digits_core.evaluation.bootstrap import bootstrap_scores, resample_weights
+from digits_core.evaluation.metrics import (
     SCORE_NAMES,
     SHARES_OF_IMAGES,
     MatchTable,
@@ -30,7 +30,7 @@ from digits_core.metrics import (
     rank_within,
     score,
 )
-from digits_core.transcribe import numbers_of
+from digits_core.evaluation.transcribe import numbers_of
 from results.schema import BOOTSTRAP, MATCHES
 from results.statistics import interval
 from results.tables import WITHOUT, check_epoch, epoch_of, of_epoch, read_arrow, write_table

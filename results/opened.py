@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from digits_core.config import TrainConfig
+from digits_core.config.train_config import TrainConfig
 from digits_core.errors import ConfigError
 from digits_core.labels import DIGITS
 from results.leaderboard import SHOWN, knob_columns

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from digits_core.command import CommandParser, at_least, run_command, say
-from digits_core.config import TrainConfig
+from digits_core.config.train_config import TrainConfig
 from digits_core.errors import RunError, UsageError, did_you_mean, printable
 from digits_core.labels import DIGITS
 from results.leaderboard import SHOWN

@@ -17,9 +17,9 @@ from pathlib import Path
 from shlex import quote
 from typing import Any, BinaryIO
 
-from digits_core.config import knob_named
+from digits_core.config.stages import parse_stages, spans
+from digits_core.config.train_config import knob_named
 from digits_core.errors import RunError
-from digits_core.stages import parse_stages, spans
 from results.events import Event, check_event
 from results.lengths import run_of, varied_lengths
 from results.lock import lock_run, unlock_run

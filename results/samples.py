@@ -9,10 +9,10 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from digits_core.coco import Table
-from digits_core.config import TrainConfig
+from digits_core.config.train_config import TrainConfig
+from digits_core.data.coco import Table
 from digits_core.errors import RunError
-from digits_core.metrics import wrong_labels
+from digits_core.evaluation.metrics import wrong_labels
 from results.matches import StoredMatches, matches_path, read_matches
 from results.record import RunRecord
 from results.schema import BOXES, SAMPLES

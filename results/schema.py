@@ -4,7 +4,7 @@ from typing import Literal, get_args
 
 import pyarrow as pa
 
-from digits_core.metrics import SCORE_NAMES
+from digits_core.evaluation.metrics import SCORE_NAMES
 
 SCHEMA_VERSION = "3"
 

@@ -6,10 +6,10 @@ from typing import Any
 
 import pyarrow as pa
 
-from digits_core.config import knob_named
+from digits_core.config.train_config import knob_named
 from digits_core.errors import ConfigError, RunError, printable
+from digits_core.evaluation.metrics import SCORE_NAMES
 from digits_core.files import link_out_of, read_text
-from digits_core.metrics import SCORE_NAMES
 from results.guard import find_twins
 from results.matches import score_intervals
 from results.record import EVENTS_FILE, RunRecord, TrialRecord, read_record

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from digits_core.config import TrainConfig
+from digits_core.config.train_config import TrainConfig
 from results.leaderboard import SHOWN, score_cells
 from results.record import RunRecord
 from results.store import BEST_FILE

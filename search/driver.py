@@ -9,7 +9,7 @@ from typing import NamedTuple, TextIO
 
 from rich.console import Console
 
-from digits_core.cache import DigitData
+from digits_core.data.cache import DigitData
 from digits_core.errors import DataError, UsageError, UserError
 from digits_core.terminal import open_console
 from results.lock import lock_run

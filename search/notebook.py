@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from digits_core.command import say
+from digits_core.config.knob import Scalar
 from digits_core.errors import UserError
-from digits_core.knob import Scalar
 from results.opened import OpenedRun, open_run
 from search.cli.flags import build_parser
 from search.cli.settings import run_name

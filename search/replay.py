@@ -6,11 +6,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from digits_core.anchors import setting_digest
-from digits_core.cache import open_data
-from digits_core.coco import Table
 from digits_core.command import CommandParser, run_command, say
+from digits_core.data.cache import open_data
+from digits_core.data.coco import Table
 from digits_core.errors import RunError, UserError
+from digits_core.model.anchors import setting_digest
 from results.events import Event
 from results.record import EVENTS_FILE, RunRecord, read_events
 from results.store import find_run, read_record_of, read_run_file

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from digits_core.command import CommandParser, at_least, run_command
-from digits_core.config import TrainConfig, parse_assignment
+from digits_core.config.train_config import TrainConfig, parse_assignment
 from digits_core.errors import RunError, UsageError, did_you_mean, printable
 from results.lock import lock_run
 from results.record import RunRecord, TrialRecord
@@ -129,7 +129,7 @@ def changes(config: TrainConfig, trial: TrialRecord) -> list[str]:
 
 
 def _retrain(args: argparse.Namespace) -> int:
-    from digits_core.cache import images_per_epoch
+    from digits_core.data.cache import images_per_epoch
     from digits_core.terminal import open_console
     from search.cli.prepare import prepare_data
     from search.cli.remembered import data_choices, refuse_unnamed, remember

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from digits_core.command import run_command, say
-from digits_core.data import LAYOUT
+from digits_core.data.command import LAYOUT
 from digits_core.errors import UsageError
 from search import defaults
 from search.cli.flags import AUTO, build_parser
@@ -64,7 +64,7 @@ def _handle(args: argparse.Namespace, typed: list[str]) -> int:
         _refuse_others(
             args, {*allowed, "gpus_per_trial"}, "nothing is trained with --from, so this flag has no meaning"
         )
-    from digits_core.source import DRAWN
+    from digits_core.data.source import DRAWN
     from spaces.catalogue import space_files
 
     fixed, config = read_knobs(args.set, args.config)
@@ -256,7 +256,7 @@ def _list_spaces() -> int:
 
 
 def _list_knobs() -> int:
-    from digits_core.config import knobs
+    from digits_core.config.train_config import knobs
 
     for knob in knobs().values():
         say(f"{knob.name}  (default {knob.default}; {knob.limits})")
@@ -265,9 +265,9 @@ def _list_knobs() -> int:
 
 
 def _dry_run(settings: Any) -> int:
-    from digits_core.cache import images_per_epoch
+    from digits_core.data.cache import images_per_epoch
+    from digits_core.evaluation.sweep import NUM_SWEPT
     from digits_core.files import size_words
-    from digits_core.sweep import NUM_SWEPT
     from digits_core.terminal import open_console
     from search.cli.prepare import prepare_data
     from search.cli.settings import make_plan

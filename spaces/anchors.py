@@ -2,8 +2,8 @@
 
 import optuna
 
-from digits_core.config import NUM_LEVELS
-from digits_core.knob import format_numbers
+from digits_core.config.knob import format_numbers
+from digits_core.config.train_config import NUM_LEVELS
 from spaces.registry import Baseline, Overrides, space
 
 

@@ -2,7 +2,7 @@
 
 import optuna
 
-from digits_core.config import BACKBONES
+from digits_core.config.train_config import BACKBONES
 from spaces.registry import Baseline, Overrides, space
 
 CHOICES = tuple(name for name in BACKBONES if name != "tiny")

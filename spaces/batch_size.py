@@ -2,7 +2,7 @@
 
 import optuna
 
-from digits_core.config import LR_BATCH
+from digits_core.config.train_config import LR_BATCH
 from spaces.registry import Baseline, Overrides, space
 
 

@@ -11,9 +11,9 @@ import optuna
 from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial
 
-from digits_core.config import TrainConfig
+from digits_core.config.knob import Flat
+from digits_core.config.train_config import TrainConfig
 from digits_core.errors import ConfigError, SpaceError
-from digits_core.knob import Flat
 
 Overrides = Flat
 """Knobs of TrainConfig by flat name."""

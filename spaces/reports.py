@@ -11,7 +11,7 @@ from dataclasses import replace
 
 import optuna
 
-from digits_core.knob import Flat
+from digits_core.config.knob import Flat
 from spaces.registry import Baseline, Overrides, Row, Space, Table
 
 STEP: Flat = {"optim.schedule": "step", "optim.step_epochs": 3, "optim.step_gamma": 0.1}

@@ -2,7 +2,7 @@
 
 import optuna
 
-from digits_core.sweep import NMS_VALUES, SCORE_VALUES
+from digits_core.evaluation.sweep import NMS_VALUES, SCORE_VALUES
 from spaces.registry import Overrides, space
 
 

@@ -72,7 +72,7 @@ def own_state(tmp_path_factory):
 @pytest.fixture(scope="session")
 def tiny_folder(tmp_path_factory):
     """A COCO folder of 8 + 4 drawn images; train's first image has no digits."""
-    from digits_core.synthetic import write_drawn_folder
+    from digits_core.data.drawn import write_drawn_folder
 
     folder = tmp_path_factory.mktemp("data") / "tiny"
     write_drawn_folder(folder, 8, 4, seed=7)
@@ -84,8 +84,8 @@ def tiny_folder(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def tiny_data(tiny_folder, own_cache):
-    from digits_core.cache import open_data
-    from digits_core.source import DataSource
+    from digits_core.data.cache import open_data
+    from digits_core.data.source import DataSource
 
     return open_data(DataSource(folder=str(tiny_folder)))
 
@@ -189,8 +189,8 @@ def report(epoch, val_map, **more):
 
 
 def introduce(events, trial_id, role="search", **flat):
-    from digits_core.anchors import setting_digest
-    from digits_core.config import TrainConfig
+    from digits_core.config.train_config import TrainConfig
+    from digits_core.model.anchors import setting_digest
 
     config = TrainConfig.from_flat(flat)
     events.write(

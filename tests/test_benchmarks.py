@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from digits_core.metrics import MatchTable, Truth, average_precision
+from digits_core.evaluation.metrics import MatchTable, Truth, average_precision
 from search.policy.stopping import Asha, NoStopping
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"

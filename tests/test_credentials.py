@@ -4,11 +4,11 @@ import json
 
 import pytest
 
-from digits_core import data
-from digits_core.cache import open_data
+from digits_core.data import command as data
+from digits_core.data.cache import open_data
+from digits_core.data.remote import open_place
+from digits_core.data.source import DataSource
 from digits_core.errors import UsageError, printable, reason_of
-from digits_core.remote import open_place
-from digits_core.source import DataSource
 from results import leaderboard
 from search import retrain, run
 from search.cli.run_folder import describe_run

@@ -8,10 +8,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from conftest import write_shapes_folder
-from digits_core import data, predict, to_onnx
-from digits_core.config import TrainConfig
+from digits_core import predict, to_onnx
+from digits_core.config.train_config import TrainConfig
+from digits_core.data import command as data
 from digits_core.errors import UsageError
-from digits_core.model import DRAWN_WEIGHTS
+from digits_core.model.build import DRAWN_WEIGHTS
 from results import compare, export, leaderboard, plots, report, runs
 from results.samples import write_boxes, write_samples
 from search import driver, replay, retrain, run
@@ -35,7 +36,7 @@ def plant(tree):
 
 
 def table(label, **knobs):
-    from digits_core.anchors import setting_digest
+    from digits_core.model.anchors import setting_digest
 
     digest = setting_digest(TrainConfig.from_flat(knobs))
     return {"label": label + CLOSED, "config_hash": digest, "published": {"val_map": 0.4}, "detect": {}}

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from digits_core import data, predict, pretrain, to_onnx
-from digits_core.config import knobs
+from digits_core import predict, pretrain, to_onnx
+from digits_core.config.train_config import knobs
+from digits_core.data import command as data
 from results import compare, export, leaderboard, plots, repair, report, runs
 from results.leaderboard import SHOWN
 from results.schema import EPOCHS, LEADERBOARD
@@ -65,7 +66,10 @@ def test_results_and_spaces_load_neither_torch_nor_ray():
 
 
 def test_core_loads_neither_ray_nor_optuna():
-    assert not loaded_by("import digits_core.train, digits_core.sweep, digits_core.data") & {"ray", "optuna"}
+    assert not loaded_by("import digits_core.training.train, digits_core.evaluation.sweep, digits_core.data") & {
+        "ray",
+        "optuna",
+    }
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -197,7 +201,7 @@ def test_nothing_phones_home():
         "import os, socket; os.environ.pop('NO_ALBUMENTATIONS_UPDATE', None)\n"
         "def refuse(*_, **__): raise SystemExit('asked the network')\n"
         "socket.getaddrinfo = socket.create_connection = refuse\n"
-        "from digits_core.synthetic import draw_number; draw_number(1, 1)"
+        "from digits_core.data.drawn import draw_number; draw_number(1, 1)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stderr

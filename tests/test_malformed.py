@@ -18,7 +18,7 @@ import pytest
 from PIL import Image
 
 from digits_core import predict
-from digits_core.model import DRAWN_WEIGHTS
+from digits_core.model.build import DRAWN_WEIGHTS
 from results import compare, export, leaderboard, plots
 from results.record import EventWriter
 from search import replay, retrain, run
@@ -264,7 +264,7 @@ def event(**values):
 
 
 def introduced(**changes):
-    from digits_core.config import TrainConfig
+    from digits_core.config.train_config import TrainConfig
 
     facts = {
         "kind": "trial", "trial_id": "t9", "space": "s", "config": TrainConfig().to_flat(), "config_hash": "x",

@@ -20,9 +20,9 @@ from torchvision.models.detection.faster_rcnn import FastRCNNPredictor
 from torchvision.ops import MultiScaleRoIAlign
 from torchvision.transforms.v2 import functional
 
-from digits_core.backbones import build_backbone, build_box_head
-from digits_core.config import TrainConfig
-from digits_core.model import build_model
+from digits_core.config.train_config import TrainConfig
+from digits_core.model.backbones import build_backbone, build_box_head
+from digits_core.model.build import build_model
 
 NUM_CLASSES = 11
 BATCH_SIZE = 8

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from digits_core.config import TrainConfig
+from digits_core.config.train_config import TrainConfig
 from digits_core.errors import RunError, printable
-from digits_core.transcribe import read_number
+from digits_core.evaluation.transcribe import read_number
 from results.matches import StoredMatches, matches_path, read_matches
 from results.opened import OpenedRun
 from results.samples import SampleImage, read_misses, read_samples, worst_images

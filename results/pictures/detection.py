@@ -7,9 +7,9 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from digits_core.anchors import anchors_of, resized_sizes
-from digits_core.config import TrainConfig
+from digits_core.config.train_config import TrainConfig
 from digits_core.errors import RunError, did_you_mean, printable
+from digits_core.model.anchors import anchors_of, resized_sizes
 from results.opened import OpenedRun, open_run
 from results.pictures.style import COLORS, FAINT, SCALE, finish, plain
 from results.record import TrialRecord

@@ -3,7 +3,7 @@
 import argparse
 
 from digits_core.command import CommandParser, at_least, number_where
-from digits_core.data import add_layout_flags
+from digits_core.data.command import add_layout_flags
 from search import defaults
 
 _EPILOG = """

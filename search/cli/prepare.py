@@ -4,9 +4,9 @@ import time
 
 from rich.console import Console
 
-from digits_core.cache import DigitData, open_data
+from digits_core.data.cache import DigitData, open_data
+from digits_core.data.source import DRAWN
 from digits_core.errors import UsageError
-from digits_core.source import DRAWN
 from search.cli.settings import SearchSettings
 
 

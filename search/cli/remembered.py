@@ -15,10 +15,10 @@ from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, NamedTuple
 
+from digits_core.data.remote import is_address
+from digits_core.data.source import DataSource
 from digits_core.errors import UsageError
 from digits_core.files import read_whole
-from digits_core.remote import is_address
-from digits_core.source import DataSource
 from search.defaults import LOOPBACK_NAMES
 
 if TYPE_CHECKING:

@@ -10,13 +10,13 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
-from digits_core.anchors import setting_digest
-from digits_core.cache import DigitData
 from digits_core.command import PACKAGES, version_of
-from digits_core.config import TrainConfig
+from digits_core.config.train_config import TrainConfig
 from digits_core.credentials import scrub
+from digits_core.data.cache import DigitData
 from digits_core.errors import RunError, UsageError, UserError
-from digits_core.sweep import NUM_SWEPT
+from digits_core.evaluation.sweep import NUM_SWEPT
+from digits_core.model.anchors import setting_digest
 from results.record import EventWriter
 from results.samples import write_boxes, write_samples
 from results.schema import ENDED

@@ -7,14 +7,14 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from digits_core.anchors import setting_digest
-from digits_core.config import TrainConfig, knob_named, parse_assignment, read_toml
+from digits_core.config.fields import wrong_field
+from digits_core.config.knob import Flat, Scalar
+from digits_core.config.stages import parse_stages
+from digits_core.config.train_config import TrainConfig, knob_named, parse_assignment, read_toml
+from digits_core.data.remote import SCHEMES, is_address, open_place
+from digits_core.data.source import DRAWN, DataSource
 from digits_core.errors import UsageError, printable
-from digits_core.fields import wrong_field
-from digits_core.knob import Flat, Scalar
-from digits_core.remote import SCHEMES, is_address, open_place
-from digits_core.source import DRAWN, DataSource
-from digits_core.stages import parse_stages
+from digits_core.model.anchors import setting_digest
 from results.events import is_name
 from search.defaults import (
     COMPARISON_REPLICATES,

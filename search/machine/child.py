@@ -7,10 +7,10 @@ import subprocess
 import sys
 from typing import Any
 
-from digits_core.cache import DigitData, open_data
-from digits_core.config import TrainConfig
+from digits_core.config.train_config import TrainConfig
+from digits_core.data.cache import DigitData, open_data
+from digits_core.data.source import DataSource
 from digits_core.errors import UsageError
-from digits_core.source import DataSource
 from search.machine.probe import child_environment
 
 

@@ -3,8 +3,8 @@
 import dataclasses
 import json
 
-from digits_core.config import TrainConfig
-from digits_core.source import DataSource
+from digits_core.config.train_config import TrainConfig
+from digits_core.data.source import DataSource
 from search.defaults import GRACE_EPOCHS, REDUCTION_FACTOR
 from search.machine.child import Child, read_asked
 
@@ -73,7 +73,7 @@ def measure(config: TrainConfig, source: DataSource, fingerprint: str, *, thread
 def _measure() -> Speed:
     import numpy as np
 
-    from digits_core.train import EpochReport, train
+    from digits_core.training.train import EpochReport, train
 
     config, data, device = read_asked()
     some = np.arange(min(VALID_IMAGES, len(data.valid)))

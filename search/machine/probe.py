@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from digits_core.config import ModelConfig, TrainConfig
+from digits_core.config.train_config import ModelConfig, TrainConfig
 from digits_core.errors import ConfigError, DeviceError, UsageError, UserError, WeightsError
 from digits_core.labels import NUM_CLASSES
 
@@ -108,7 +108,7 @@ def look(settings: Mapping[str, TrainConfig], num_classes: int = NUM_CLASSES) ->
 
 def _look_at_models(settings: Mapping[str, TrainConfig], num_classes: int) -> Findings:
     """What would fail in every trial of a setting: better once, before the first."""
-    from digits_core.model import check_model
+    from digits_core.model.build import check_model
 
     left_out = weights_fault = None
     checked: set[ModelConfig] = set()

@@ -6,9 +6,9 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 
-from digits_core.config import TrainConfig
+from digits_core.config.train_config import TrainConfig
+from digits_core.data.source import DataSource
 from digits_core.errors import UsageError
-from digits_core.source import DataSource
 from search.machine.child import Child, read_asked
 
 MOST = 8
@@ -132,9 +132,9 @@ def _train() -> None:
     """One of the trials: warm up, wait for the word, train for some seconds, tell."""
     import torch
 
-    from digits_core.batches import epoch_batches, load_batch
-    from digits_core.optim import set_lr
-    from digits_core.train import open_run, train_step
+    from digits_core.data.batches import epoch_batches, load_batch
+    from digits_core.training.optim import set_lr
+    from digits_core.training.train import open_run, train_step
 
     config, data, device = read_asked()
     run = open_run(config, data, device=device)

@@ -7,13 +7,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from digits_core.cache import DigitData
-from digits_core.config import DetectConfig, TaskConfig, TrainConfig
+from digits_core.config.train_config import DetectConfig, TaskConfig, TrainConfig
+from digits_core.data.cache import DigitData
 from digits_core.files import CLASSES_FILE, CONFIG_FILE, MODEL_FILE
 from results.matches import RESAMPLES, StoredMatches, intervals_of
 
 if TYPE_CHECKING:
-    from digits_core.inference import Detector
+    from digits_core.submission.inference import Detector
 
 METRICS_FILE, CARD_FILE = "metrics.json", "MODEL_CARD.md"
 
@@ -43,14 +43,14 @@ def measure(detector: "Detector", data: DigitData) -> Claim:
     Task 2 is read from the detections of Task 1 alone, as `digits_core.predict` writes it. The thresholds are chosen
     on the very images that they are scored on.
     """
-    from digits_core.augment import Processing
-    from digits_core.bootstrap import bootstrap_scores, resample_weights
-    from digits_core.detect import SCORE_FLOOR
-    from digits_core.evaluate import evaluate
-    from digits_core.inference import kept_at
-    from digits_core.matching import NmsSetting, match
-    from digits_core.metrics import MatchTable, Truth, score
-    from digits_core.sweep import sweep
+    from digits_core.data.augment import Processing
+    from digits_core.evaluation.bootstrap import bootstrap_scores, resample_weights
+    from digits_core.evaluation.detect import SCORE_FLOOR
+    from digits_core.evaluation.evaluate import evaluate
+    from digits_core.evaluation.matching import NmsSetting, match
+    from digits_core.evaluation.metrics import MatchTable, Truth, score
+    from digits_core.evaluation.sweep import sweep
+    from digits_core.submission.inference import kept_at
     from search.tune.trainable import optima
 
     config, valid = detector.config, data.valid
@@ -190,7 +190,7 @@ def card(name: str, config: TrainConfig, metrics: dict[str, Any]) -> str:
             "```python",
             "from pathlib import Path",
             "import torch",
-            "from digits_core.inference import load_detector",
+            "from digits_core.submission.inference import load_detector",
             f'detector = load_detector(Path("{name}"), torch.device("cpu"))',
             "```",
             "",

@@ -4,9 +4,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from digits_core.anchors import setting_digest
-from digits_core.cache import DigitData, images_per_epoch
-from digits_core.config import TrainConfig
+from digits_core.config.train_config import TrainConfig
+from digits_core.data.cache import DigitData, images_per_epoch
+from digits_core.model.anchors import setting_digest
 from results.matches import matches_path, write_matches
 from results.record import EventWriter
 from results.schema import EPOCH_NUMBERS
@@ -41,8 +41,8 @@ def keep_retraining(
         settings: the run's, for where its data came from.
         data: the run's.
     """
-    from digits_core.inference import load_detector
-    from digits_core.train import choose_device
+    from digits_core.submission.inference import load_detector
+    from digits_core.training.train import choose_device
 
     state = folder / RETRAIN / name
     config, joined = TrainConfig.from_flat(plan.config), plan.trained_on == "train+valid"

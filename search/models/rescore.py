@@ -5,10 +5,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-from digits_core.anchors import setting_digest
-from digits_core.checkpoint import load_categories, load_config, load_model
-from digits_core.config import TrainConfig
+from digits_core.config.train_config import TrainConfig
 from digits_core.errors import UsageError, WeightsError, printable
+from digits_core.model.anchors import setting_digest
+from digits_core.model.checkpoint import load_categories, load_config, load_model
 from digits_core.terminal import open_console
 from results.matches import matches_path
 from results.record import EventWriter
@@ -68,12 +68,12 @@ def rescore(settings: SearchSettings, source: str, *, own_data: bool, dry_run: b
 
 
 def _sweep(settings: SearchSettings, plan: Plan, model: Source, data: Any, folder: Path, console: Any) -> int:
-    from digits_core.augment import Processing
-    from digits_core.detect import SCORE_FLOOR
-    from digits_core.evaluate import evaluate
-    from digits_core.model import build_model, read_back
-    from digits_core.sweep import sweep
-    from digits_core.train import choose_device, choose_dtype
+    from digits_core.data.augment import Processing
+    from digits_core.evaluation.detect import SCORE_FLOOR
+    from digits_core.evaluation.evaluate import evaluate
+    from digits_core.evaluation.sweep import sweep
+    from digits_core.model.build import build_model, read_back
+    from digits_core.training.train import choose_device, choose_dtype
     from search.tune.trainable import optima, tasks_of, write_evaluation, write_sweep
 
     config, name = plan.base, "t0000"

@@ -3,10 +3,10 @@
 import dataclasses
 from pathlib import Path
 
+from digits_core.config.knob import Flat
+from digits_core.data.source import DataSource
 from digits_core.errors import DataError, RunError, UsageError, printable
 from digits_core.files import CONFIG_FILE, MODEL_FILE
-from digits_core.knob import Flat
-from digits_core.source import DataSource
 from results.store import CHECKPOINTS, RUN_FILE, THRESHOLDS, find_runs, read_record_of, read_run_file
 
 

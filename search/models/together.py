@@ -12,10 +12,10 @@ from typing import Any
 
 from ray import train as ray_train
 
-from digits_core.config import TrainConfig
+from digits_core.config.train_config import TrainConfig
+from digits_core.data.source import DataSource
 from digits_core.errors import UserError
 from digits_core.files import BEST_FOLDER
-from digits_core.source import DataSource
 from search.tune.trainable import RefusedError
 
 EPOCHS_FILE = "epochs.jsonl"
@@ -40,10 +40,10 @@ def train_together(params: dict[str, Any]) -> None:
     Raises:
         RefusedError: data, weights or device cannot be used; the message says what to do.
     """
-    from digits_core.cache import open_data
-    from digits_core.checkpoint_state import load_state
-    from digits_core.parallel import World
-    from digits_core.train import EpochReport, train
+    from digits_core.data.cache import open_data
+    from digits_core.model.checkpoint_state import load_state
+    from digits_core.training.parallel import World
+    from digits_core.training.train import EpochReport, train
 
     context = ray_train.get_context()
     world = World(context.get_world_rank(), context.get_world_size())

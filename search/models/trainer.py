@@ -10,7 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from digits_core.config import TrainConfig
+from digits_core.config.train_config import TrainConfig
 from digits_core.errors import RunError, reason_of
 from digits_core.files import read_text
 from results.events import is_name

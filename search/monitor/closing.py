@@ -7,9 +7,9 @@ from shlex import quote
 
 from rich.console import Console
 
-from digits_core.data import LAYOUT
+from digits_core.data.command import LAYOUT
+from digits_core.data.source import DRAWN, DataSource
 from digits_core.errors import SpaceError
-from digits_core.source import DRAWN, DataSource
 from digits_core.terminal import open_console
 from results.compare import confirmation_words, twin_words
 from results.guard import left_out_words

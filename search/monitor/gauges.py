@@ -1,6 +1,6 @@
 """A search as Ray's own metrics, for its dashboard, Prometheus and Grafana."""
 
-from digits_core.knob import Flat
+from digits_core.config.knob import Flat
 from results.record import RunRecord
 from results.schema import ENDED, FAILED
 

@@ -6,8 +6,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from digits_core.config.knob import Flat
 from digits_core.errors import UsageError, printable, reason_of, refuse_credentials
-from digits_core.knob import Flat
 from results.record import RunRecord, TrialRecord
 from results.schema import ENDED, EPOCH_NUMBERS, FAILED
 

@@ -14,9 +14,9 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from digits_core.config.knob import Flat
 from digits_core.errors import RunError, printable
 from digits_core.files import size_words
-from digits_core.knob import Flat
 from digits_core.terminal import open_console
 from results.leaderboard import SHOWN
 from results.matches import score_intervals

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from digits_core.config import TrainConfig
+from digits_core.config.knob import Flat
+from digits_core.config.train_config import TrainConfig
 from digits_core.errors import RunError
-from digits_core.knob import Flat
 from results.matches import matches_path, read_matches
 from results.record import RunRecord, TrialRecord
 from results.samples import SampleImage, read_samples

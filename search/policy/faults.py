@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from digits_core.config import TrainConfig
+from digits_core.config.train_config import TrainConfig
 from digits_core.credentials import scrub
 from results.record import TrialRecord
 

@@ -2,7 +2,7 @@
 
 from typing import Protocol
 
-from digits_core.config import TrainConfig
+from digits_core.config.train_config import TrainConfig
 from results.record import RunRecord, TrialRecord
 from results.schema import ENDED
 from search.defaults import CONFIRM_SEEDS

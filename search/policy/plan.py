@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass, field
 
-from digits_core.anchors import setting_digest
-from digits_core.config import TrainConfig
+from digits_core.config.train_config import TrainConfig
 from digits_core.errors import ConfigError, SpaceError
+from digits_core.model.anchors import setting_digest
 from search.defaults import MAX_FAILURES, REPLICATE_TOP
 from spaces.registry import DEFAULT_BASELINE, Overrides, Space
 

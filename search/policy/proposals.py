@@ -11,9 +11,9 @@ from typing import Any
 import optuna
 from optuna.trial import TrialState
 
-from digits_core.anchors import Coverage, setting_digest
-from digits_core.config import TrainConfig
+from digits_core.config.train_config import TrainConfig
 from digits_core.errors import ConfigError, SpaceError
+from digits_core.model.anchors import Coverage, setting_digest
 from digits_core.seeds import derived_seed
 from results.record import RunRecord, TrialRecord
 from search.policy.history import study_of

@@ -1,8 +1,8 @@
 """The anchor screen: settings whose anchors miss the digits are seen before anything is trained."""
 
-from digits_core.anchors import Coverage, coverage
-from digits_core.coco import Table
-from digits_core.config import TrainConfig
+from digits_core.config.train_config import TrainConfig
+from digits_core.data.coco import Table
+from digits_core.model.anchors import Coverage, coverage
 
 MARGIN = 0.15
 """A setting is screened when its anchors' mean best IoU lies further than this under the best baseline's. Among 24

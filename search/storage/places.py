@@ -13,11 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from digits_core.checkpoint_state import is_whole, load_state
-from digits_core.coco import is_plain_path
-from digits_core.errors import RunError, UsageError, printable, reason_of
-from digits_core.files import is_inside
-from digits_core.remote import (
+from digits_core.data.coco import is_plain_path
+from digits_core.data.remote import (
     FAULTS,
     fetch_files,
     is_address,
@@ -27,6 +24,9 @@ from digits_core.remote import (
     send_folder,
     shows_whole_files,
 )
+from digits_core.errors import RunError, UsageError, printable, reason_of
+from digits_core.files import is_inside
+from digits_core.model.checkpoint_state import is_whole, load_state
 from results.lock import DRIVER_FILE, UNSEEN_SECONDS, driver_at_work, driver_in, this_process
 from results.record import EVENTS_FILE, TrialRecord
 from results.tables import damaged_copies

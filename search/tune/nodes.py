@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from pathlib import Path
 
+from digits_core.data.remote import is_address
+from digits_core.data.source import DRAWN
 from digits_core.errors import UsageError, reason_of
-from digits_core.remote import is_address
-from digits_core.source import DRAWN
 from search.cli.settings import SearchSettings
 from search.policy.plan import Plan
 from search.storage.places import Storage
@@ -49,7 +49,7 @@ def check_nodes(nodes: Mapping[str, Resources], paths: Mapping[str, str], finger
     own_folder = None if data == DRAWN or is_address(data) else data
 
     def missing() -> tuple[str, list[str]]:
-        from digits_core.cache import cache_root
+        from digits_core.data.cache import cache_root
 
         lacking = [path for path in paths if not Path(path).exists()]
         decoded = (cache_root() / fingerprint.partition("-")[0]).is_dir()

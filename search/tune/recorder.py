@@ -14,8 +14,6 @@ from typing import Any
 from ray.tune import Callback
 from ray.tune.experiment import Trial
 
-from digits_core.anchors import setting_digest
-from digits_core.checkpoint_state import is_whole, load_state
 from digits_core.credentials import scrub
 from digits_core.files import (
     BEST_FOLDER,
@@ -28,6 +26,8 @@ from digits_core.files import (
     copy_checked,
     file_digest,
 )
+from digits_core.model.anchors import setting_digest
+from digits_core.model.checkpoint_state import is_whole, load_state
 from results.matches import drop_matches, matches_path, resampled_scores
 from results.record import FULL, EventWriter, RunRecord, TrialRecord
 from results.schema import ENDED, EPOCH_NUMBERS

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from digits_core.cache import DigitData
+from digits_core.data.cache import DigitData
 from results.record import EventWriter, RunRecord
 from search.cli.settings import SearchSettings
 from search.policy.plan import Plan

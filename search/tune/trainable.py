@@ -1,4 +1,4 @@
-"""One trial: a few lines between Ray Tune and digits_core.train."""
+"""One trial: a few lines between Ray Tune and digits_core.training.train."""
 
 # The driver imports this module to hand run_trial to Ray: torch and what needs it is imported by trials alone.
 import contextlib
@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 from ray import tune
 
-from digits_core.cache import DigitData, open_data
-from digits_core.config import TaskConfig, TrainConfig
+from digits_core.config.train_config import TaskConfig, TrainConfig
+from digits_core.data.cache import DigitData, open_data
+from digits_core.data.remote import StoreError
+from digits_core.data.source import DataSource
 from digits_core.errors import DivergedError, UserError
 from digits_core.files import (
     BEST_FOLDER,
@@ -24,17 +26,15 @@ from digits_core.files import (
     THRESHOLDS_FILE,
     file_digest,
 )
-from digits_core.remote import StoreError
-from digits_core.source import DataSource
 from search.policy.faults import DIVERGED
 from search.storage.places import SAVED, StorageError, fetch_checkpoint, store_checkpoint
 
 if TYPE_CHECKING:
-    from digits_core.cache import Split
-    from digits_core.config import DetectConfig
-    from digits_core.evaluate import Evaluation
-    from digits_core.sweep import Sweep
-    from digits_core.train import EpochReport
+    from digits_core.config.train_config import DetectConfig
+    from digits_core.data.cache import Split
+    from digits_core.evaluation.evaluate import Evaluation
+    from digits_core.evaluation.sweep import Sweep
+    from digits_core.training.train import EpochReport
     from spaces.registry import Overrides
 
 
@@ -55,9 +55,9 @@ def run_trial(params: dict[str, Any]) -> None:
         RefusedError: data, weights or device cannot be used; the message says what to do.
         StorageError: a store does not give the data or the checkpoint, for now.
     """
-    from digits_core.checkpoint_state import is_whole
-    from digits_core.detect import SCORE_FLOOR
-    from digits_core.train import free_memory, train
+    from digits_core.evaluation.detect import SCORE_FLOOR
+    from digits_core.model.checkpoint_state import is_whole
+    from digits_core.training.train import free_memory, train
 
     _entitle()
     free_memory(params["device"])
@@ -163,7 +163,7 @@ def keep_evaluation(
     Returns:
         As JSON text: `optima`, the best thresholds of each task; `confirm`, the scores on the part set apart.
     """
-    from digits_core.sweep import sweep
+    from digits_core.evaluation.sweep import sweep
 
     assert report.valid is not None  # trials always validate
     found = sweep(
@@ -210,7 +210,7 @@ def write_sweep(found: "Sweep", path: Path, *, epoch: int) -> None:
 
 def write_evaluation(one: "Evaluation", split: "Split", detect: "DetectConfig", path: Path, *, epoch: int) -> None:
     """Write the match tables of an epoch's evaluation as Parquet."""
-    from digits_core.metrics import Truth
+    from digits_core.evaluation.metrics import Truth
     from results.matches import StoredMatches, write_matches
 
     truth = Truth.from_table(split.table, detect.reading)

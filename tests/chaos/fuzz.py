@@ -26,15 +26,15 @@ from pathlib import Path
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 
 
-from digits_core.checkpoint import load_categories, load_config, load_tensors
-from digits_core.checkpoint_state import load_state
-from digits_core.coco import read_part
-from digits_core.config import TrainConfig, read_toml
+from digits_core.config.train_config import TrainConfig, read_toml
+from digits_core.data.coco import read_part
+from digits_core.data.drawn import write_drawn_folder
+from digits_core.data.source import DataSource, check_data, decode_image
 from digits_core.errors import UserError
-from digits_core.model import DRAWN_WEIGHTS
-from digits_core.source import DataSource, check_data, decode_image
-from digits_core.submission import Detection, check_file, write_submission
-from digits_core.synthetic import write_drawn_folder
+from digits_core.model.build import DRAWN_WEIGHTS
+from digits_core.model.checkpoint import load_categories, load_config, load_tensors
+from digits_core.model.checkpoint_state import load_state
+from digits_core.submission.files import Detection, check_file, write_submission
 from results.compare import check_tables
 from results.events import check_event
 from results.matches import matches_path, read_matches

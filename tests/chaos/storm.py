@@ -19,7 +19,7 @@ from pathlib import Path
 
 import psutil
 
-from digits_core.synthetic import write_drawn_folder
+from digits_core.data.drawn import write_drawn_folder
 from results.record import EVENTS_FILE, RunRecord, read_events, read_record
 from results.store import leaderboard_table
 from results.tables import read_arrow

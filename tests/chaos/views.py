@@ -12,7 +12,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from digits_core.config import TrainConfig
+from digits_core.config.train_config import TrainConfig
 from results.record import EventWriter
 from results.store import EPOCHS_FILE, LEADERBOARD_FILE, write_views
 from results.tables import read_arrow

@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from digits_core.cache import Split
-from digits_core.coco import Table
-from digits_core.matching import Candidates
+from digits_core.data.cache import Split
+from digits_core.data.coco import Table
+from digits_core.evaluation.matching import Candidates
 
 
 def table_of(images, side=100):

@@ -8,8 +8,8 @@ import pytest
 TRAINED = """
 import sys
 import torch
-import digits_core.train
-import digits_core.augment
+import digits_core.training.train
+import digits_core.data.augment
 from digits_core.lean import StandIn
 model = torch.nn.Linear(3, 1)
 for kind in (torch.optim.SGD, torch.optim.AdamW):

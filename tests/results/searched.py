@@ -7,12 +7,12 @@ import zlib
 import numpy as np
 
 from conftest import report
-from digits_core.anchors import setting_digest
-from digits_core.coco import Table
-from digits_core.config import TrainConfig
-from digits_core.evaluate import match_tasks
-from digits_core.matching import Candidates
-from digits_core.metrics import Truth, score
+from digits_core.config.train_config import TrainConfig
+from digits_core.data.coco import Table
+from digits_core.evaluation.evaluate import match_tasks
+from digits_core.evaluation.matching import Candidates
+from digits_core.evaluation.metrics import Truth, score
+from digits_core.model.anchors import setting_digest
 from results.matches import StoredMatches, matches_path, write_matches
 from results.record import EventWriter
 

@@ -138,8 +138,8 @@ def test_a_mistake_is_one_sentence(run, tmp_path, make, arguments, said, capsys)
 
 
 def test_a_retraining_without_scores_stands_in_nobodys_way(tmp_path, capsys):
-    from digits_core.anchors import setting_digest
-    from digits_core.config import TrainConfig
+    from digits_core.config.train_config import TrainConfig
+    from digits_core.model.anchors import setting_digest
 
     made = Searched(tmp_path / "runs" / "retrained")
     made.trial("t0000", 0.9)

@@ -2,8 +2,8 @@ import pytest
 import torch
 
 from conftest import introduce, report
-from digits_core.config import TrainConfig
-from digits_core.model import build_model, read_back
+from digits_core.config.train_config import TrainConfig
+from digits_core.model.build import build_model, read_back
 from results.guard import find_twins
 from results.record import EventWriter, read_record
 

@@ -4,8 +4,8 @@ import statistics
 
 import pytest
 
-from digits_core.anchors import setting_digest
-from digits_core.config import TrainConfig
+from digits_core.config.train_config import TrainConfig
+from digits_core.model.anchors import setting_digest
 from results import compare, leaderboard
 from results.lengths import length_words
 from results.store import leaderboard_table, read_record_of

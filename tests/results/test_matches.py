@@ -5,10 +5,10 @@ import pyarrow.parquet as pq
 import pytest
 from scipy import stats
 
-from digits_core.config import DetectConfig, TaskConfig, TrainConfig
+from digits_core.config.train_config import DetectConfig, TaskConfig, TrainConfig
 from digits_core.errors import RunError
-from digits_core.evaluate import match_tasks
-from digits_core.metrics import MatchTable, Truth, score
+from digits_core.evaluation.evaluate import match_tasks
+from digits_core.evaluation.metrics import MatchTable, Truth, score
 from oracle import candidates_of, split_of
 from results.matches import (
     BOOTSTRAP_FOLDER,

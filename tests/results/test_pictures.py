@@ -98,8 +98,8 @@ def test_threshold_maps_hold_the_sweep_and_mark_its_best(folder):
 
 
 def test_anchors_are_the_realised_ones_over_boxes_after_the_resize(folder):
-    from digits_core.anchors import anchors_of
-    from digits_core.config import TrainConfig
+    from digits_core.config.train_config import TrainConfig
+    from digits_core.model.anchors import anchors_of
 
     figure = plot_anchors(folder, trial="t0003")
     config = TrainConfig.from_flat(open_run(folder).record.trials["t0003"].config)

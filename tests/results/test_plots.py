@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from digits_core.anchors import setting_digest
-from digits_core.config import TrainConfig
+from digits_core.config.train_config import TrainConfig
 from digits_core.errors import RunError
+from digits_core.model.anchors import setting_digest
 from results import plots
 from results.plots import COLORS, DASHES, MARKERS, Line, chosen_settings, draw_figures, trainings
 from results.samples import NUM_SAMPLES, read_samples, write_samples

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from digits_core.anchors import setting_digest
-from digits_core.config import TrainConfig
+from digits_core.config.train_config import TrainConfig
 from digits_core.errors import RunError, UsageError
+from digits_core.model.anchors import setting_digest
 from results import compare
 from results.matches import read_at, resampled_scores
 from results.published import Published, luck_of

@@ -115,7 +115,7 @@ def test_wrong_labels_are_counted_as_by_hand():
 
     import numpy as np
 
-    from digits_core.metrics import wrong_labels
+    from digits_core.evaluation.metrics import wrong_labels
 
     generator = np.random.default_rng(0)
     for _ in range(50):

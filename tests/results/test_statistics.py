@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from digits_core.bootstrap import resample_weights
+from digits_core.evaluation.bootstrap import resample_weights
 from results.statistics import (
     Difference,
     holm,

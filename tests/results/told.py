@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pyarrow as pa
 
-from digits_core.config import TrainConfig
+from digits_core.config.train_config import TrainConfig
 from results.matches import matches_path, read_matches
 from results.record import read_record
 from results.samples import MissesKeeper, write_boxes, write_samples

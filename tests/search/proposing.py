@@ -5,8 +5,8 @@ from dataclasses import asdict
 from ray.tune.search import Searcher
 
 from conftest import report
-from digits_core.anchors import setting_digest
-from digits_core.config import TrainConfig
+from digits_core.config.train_config import TrainConfig
+from digits_core.model.anchors import setting_digest
 from results.record import RunRecord
 from search.policy.decisions import Policy, how_it_ended
 from search.policy.plan import Plan

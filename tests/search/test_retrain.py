@@ -6,9 +6,9 @@ import shutil
 import pytest
 
 from digits_core import predict
-from digits_core.config import TrainConfig
+from digits_core.config.train_config import TrainConfig
 from digits_core.errors import RunError, UsageError
-from digits_core.model import DRAWN_WEIGHTS
+from digits_core.model.build import DRAWN_WEIGHTS
 from results.record import EventWriter
 from results.schema import EPOCH_NUMBERS
 from results.store import leaderboard_table, read_record_of
@@ -189,7 +189,7 @@ def test_a_model_of_train_and_valid_can_be_used_as_it_is(searched_run, tiny_data
     assert "ended after 2 epochs, the best epoch of its trial" in (model / "MODEL_CARD.md").read_text()
     row = next(row for row in leaderboard_table(record, searched_run).to_pylist() if row["role"] == "retrain")
     assert (row["trained_on"], row["val_map"], row["status"]) == ("train+valid", None, "finished")
-    from digits_core.synthetic import write_drawn_folder
+    from digits_core.data.drawn import write_drawn_folder
 
     write_drawn_folder(tmp_path / "drawn", 1, 3, seed=3)
     assert predict.main([str(model), str(tmp_path / "drawn" / "valid"), "-o", str(tmp_path / "out")]) == 0

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 import pytest
 from optuna.trial import TrialState
 
-from digits_core.config import TrainConfig, read_toml
+from digits_core.config.train_config import TrainConfig, read_toml
 from processes import finish, wait_until
 from results.leaderboard import read_leaderboard
 from results.record import read_record
@@ -66,7 +66,7 @@ def started(*arguments):
 
 @pytest.fixture(scope="module")
 def drawn(tmp_path_factory):
-    from digits_core.synthetic import write_drawn_folder
+    from digits_core.data.drawn import write_drawn_folder
 
     folder = tmp_path_factory.mktemp("drawn") / "data"
     write_drawn_folder(folder, 64, 64, seed=9)
@@ -142,11 +142,11 @@ def test_every_report_is_one_epoch_and_in_order(whole):
 
 
 def test_the_kept_checkpoint_is_the_best_epochs_and_scores_what_the_board_says(whole, drawn, one_thread):
-    from digits_core.cache import open_data
-    from digits_core.checkpoint import load_config, load_model
-    from digits_core.evaluate import evaluate
-    from digits_core.model import build_model
-    from digits_core.source import DataSource
+    from digits_core.data.cache import open_data
+    from digits_core.data.source import DataSource
+    from digits_core.evaluation.evaluate import evaluate
+    from digits_core.model.build import build_model
+    from digits_core.model.checkpoint import load_config, load_model
 
     folder, _ = whole
     board = read_leaderboard(folder)
@@ -158,7 +158,7 @@ def test_the_kept_checkpoint_is_the_best_epochs_and_scores_what_the_board_says(w
     data = open_data(DataSource(folder=str(drawn), confirm_fraction=0.5))
     import torch
 
-    from digits_core.train import choose_dtype
+    from digits_core.training.train import choose_dtype
 
     device = torch.device("cpu")
     dtype = choose_dtype(config.runtime.precision, device)
@@ -430,7 +430,7 @@ def test_a_comparison_on_other_categories_answers_its_table(tmp_path, shapes_fol
 @pytest.mark.timeout(600)
 def test_the_best_is_retrained_by_two_processes_killed_and_gone_on_with(whole, drawn, tmp_path, capsys):
     from digits_core import predict
-    from digits_core.submission import numbered_images
+    from digits_core.submission.files import numbered_images
 
     folder = shutil.copytree(whole[0], tmp_path / "again")
     best, why = choose_trial(read_record(folder, "again"), folder, "best")

@@ -12,7 +12,7 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 
-from digits_core.config import knobs
+from digits_core.config.train_config import knobs
 from spaces.catalogue import SPACES
 
 pytestmark = pytest.mark.site

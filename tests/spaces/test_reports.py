@@ -2,7 +2,7 @@
 
 import pytest
 
-from digits_core.config import TrainConfig
+from digits_core.config.train_config import TrainConfig
 from spaces.registry import probe
 from spaces.reports import SETTINGS, TABLES, reports, reports_tiny
 

@@ -4,10 +4,10 @@ import optuna
 import pytest
 import torch
 
-from digits_core.config import TrainConfig
+from digits_core.config.train_config import TrainConfig
 from digits_core.errors import SpaceError
-from digits_core.model import build_model, check_model
-from digits_core.sweep import NMS_VALUES, SCORE_VALUES
+from digits_core.evaluation.sweep import NMS_VALUES, SCORE_VALUES
+from digits_core.model.build import build_model, check_model
 from spaces.catalogue import SPACES, get_spaces
 from spaces.registry import (
     Baseline,

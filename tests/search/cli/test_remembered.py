@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from digits_core.cache import open_data
+from digits_core.data.cache import open_data
 from digits_core.errors import UsageError
 from results import compare, export, leaderboard, plots, report, runs
 from results.record import EventWriter

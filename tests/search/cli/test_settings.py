@@ -2,7 +2,7 @@ import os
 
 import pytest
 
-from digits_core.config import TrainConfig
+from digits_core.config.train_config import TrainConfig
 from digits_core.errors import SpaceError, UsageError
 from search.cli.settings import (
     SearchSettings,

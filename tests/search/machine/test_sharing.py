@@ -3,10 +3,10 @@ import sys
 
 import pytest
 
-from digits_core.cache import open_data
-from digits_core.config import TrainConfig
+from digits_core.config.train_config import TrainConfig
+from digits_core.data.cache import open_data
+from digits_core.data.source import DataSource
 from digits_core.errors import UsageError
-from digits_core.source import DataSource
 from search.machine import sharing
 from search.machine.sharing import Sharing, best_sharing, try_sharing
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from conftest import introduce, report
-from digits_core.config import TrainConfig, read_toml
-from digits_core.model import DRAWN_WEIGHTS
+from digits_core.config.train_config import TrainConfig, read_toml
+from digits_core.model.build import DRAWN_WEIGHTS
 from results.leaderboard import read_leaderboard
 from results.matches import read_matches
 from results.record import EventWriter
@@ -98,10 +98,10 @@ def test_a_mistake_is_one_sentence_and_writes_nothing(searched, arguments, said,
 
 
 def test_the_model_of_a_checkpoint_is_the_one_that_is_scored(tiny_folder, tmp_path, tiny_data, one_thread):
-    from digits_core.checkpoint import load_config, load_model
-    from digits_core.evaluate import evaluate
-    from digits_core.model import build_model
-    from digits_core.train import choose_dtype
+    from digits_core.evaluation.evaluate import evaluate
+    from digits_core.model.build import build_model
+    from digits_core.model.checkpoint import load_config, load_model
+    from digits_core.training.train import choose_dtype
 
     arguments = ["--space", "thresholds", "--from", DRAWN_WEIGHTS, "--data", tiny_folder, "--out", tmp_path]
     assert command(*arguments, "--name", "swept") == 0

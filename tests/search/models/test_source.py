@@ -4,7 +4,7 @@ import pytest
 
 from conftest import introduce, report
 from digits_core.errors import RunError, UsageError
-from digits_core.model import DRAWN_WEIGHTS
+from digits_core.model.build import DRAWN_WEIGHTS
 from results.record import EventWriter
 from search import run
 from search.cli.settings import SearchSettings, make_plan

@@ -2,7 +2,7 @@
 
 import pytest
 
-from digits_core.config import TrainConfig
+from digits_core.config.train_config import TrainConfig
 from results.record import RunRecord, TrialRecord
 from search.policy.faults import Fault, change_to_retry, classify
 

@@ -3,8 +3,8 @@ from typing import NamedTuple
 import pytest
 
 from conftest import report
-from digits_core.anchors import setting_digest
-from digits_core.config import TrainConfig
+from digits_core.config.train_config import TrainConfig
+from digits_core.model.anchors import setting_digest
 from results.record import RunRecord
 from search.policy.further import CONFIRM_SEED, Waiting, most_further, next_further, to_confirm
 

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from conftest import report
-from digits_core.anchors import Coverage, setting_digest
-from digits_core.config import TrainConfig
+from digits_core.config.train_config import TrainConfig
+from digits_core.model.anchors import Coverage, setting_digest
 from oracle import table_of
 from proposing import EPOCHS, Told
 from search.monitor.closing import fewer_words

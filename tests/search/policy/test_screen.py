@@ -1,6 +1,6 @@
 import pytest
 
-from digits_core.config import TrainConfig
+from digits_core.config.train_config import TrainConfig
 from oracle import table_of
 from search.policy.screen import MARGIN, Screen
 

@@ -11,7 +11,7 @@ from ray.tune.experiment import Trial
 from ray.tune.schedulers import AsyncHyperBandScheduler, MedianStoppingRule, TrialScheduler
 
 from conftest import introduce, report
-from digits_core.config import TrainConfig
+from digits_core.config.train_config import TrainConfig
 from digits_core.errors import RunError
 from results.record import EventWriter, RunRecord, read_record
 from search.defaults import GRACE_EPOCHS, REDUCTION_FACTOR

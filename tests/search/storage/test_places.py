@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from conftest import environment, introduce, report
-from digits_core.cache import brought_here, open_data
+from digits_core.data.cache import brought_here, open_data
+from digits_core.data.remote import _file_system, open_place
+from digits_core.data.source import DataSource
 from digits_core.errors import RunError, UsageError
-from digits_core.remote import _file_system, open_place
-from digits_core.source import DataSource
 from results import repair
 from results.lock import driver_at_work
 from results.record import EventWriter, read_record
@@ -31,9 +31,9 @@ def served():
 def flaky(served, monkeypatch):
     """The store with faults; those who ask again do not wait long, and ask often enough to be answered at last."""
     app, _, _ = served
-    monkeypatch.setattr("digits_core.remote.FIRST_PAUSE_S", 0.01)
-    monkeypatch.setattr("digits_core.remote.PAUSE_GROWTH", 1.1)
-    monkeypatch.setattr("digits_core.remote.ATTEMPTS", 1)  # pyarrow's own pauses are seconds
+    monkeypatch.setattr("digits_core.data.remote.FIRST_PAUSE_S", 0.01)
+    monkeypatch.setattr("digits_core.data.remote.PAUSE_GROWTH", 1.1)
+    monkeypatch.setattr("digits_core.data.remote.ATTEMPTS", 1)  # pyarrow's own pauses are seconds
     _file_system.cache_clear()
     app.failing = 0.25
     yield served
@@ -129,7 +129,7 @@ def test_a_checkpoint_is_found_on_another_node_and_goes_when_dropped(flaky, tmp_
 def test_an_outage_is_said_once_and_trials_wait_until_it_is_over(served, tmp_path, monkeypatch):
     app, address, client = served
     monkeypatch.setattr("search.storage.copier.COPY_SECONDS", 0.1)
-    monkeypatch.setattr("digits_core.remote.PATIENCE_S", 0.5)
+    monkeypatch.setattr("digits_core.data.remote.PATIENCE_S", 0.5)
     begun(tmp_path / "demo3").close()
     said = []
     copier = Copier(Storage(tmp_path / "demo3", address), said.append)

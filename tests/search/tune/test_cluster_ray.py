@@ -141,7 +141,7 @@ def cluster():
 
 
 def test_a_submitted_search_outlives_a_node_and_a_failing_store(cluster, tmp_path):
-    from digits_core.synthetic import write_drawn_folder
+    from digits_core.data.drawn import write_drawn_folder
 
     second = cluster.start(f"--address=127.0.0.1:{cluster.port}")
     write_drawn_folder(tmp_path / "data", 64, 64, seed=9)

@@ -6,10 +6,10 @@ import pytest
 import torch
 
 import conftest
-from digits_core.checkpoint import load_tensors, save_model, save_training
-from digits_core.checkpoint_state import TrainingState
-from digits_core.config import TrainConfig
+from digits_core.config.train_config import TrainConfig
 from digits_core.files import BEST_FOLDER, MODEL_FILE, STATE_FILE, TRAINING_FILE, file_digest
+from digits_core.model.checkpoint import load_tensors, save_model, save_training
+from digits_core.model.checkpoint_state import TrainingState
 from results.record import EventWriter, read_record
 from search.policy.decisions import Close, Policy, is_open
 from search.policy.faults import change_to_retry

@@ -1,0 +1,75 @@
+"""Dataclasses whose fields are knobs: flat names in and out, each value checked."""
+
+import dataclasses
+import types
+import typing
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from digits_core.config.knob import Knob, Scalar
+
+
+def leaves(section: Any, prefix: str = "") -> Iterator[tuple[str, Scalar]]:
+    """Every knob of a section and of those within it, by its flat name."""
+    for item in dataclasses.fields(section):
+        value = getattr(section, item.name)
+        if dataclasses.is_dataclass(value):
+            yield from leaves(value, f"{prefix}{item.name}.")
+        else:
+            yield f"{prefix}{item.name}", value
+
+
+def build(cls: type, values: Mapping[str, Scalar], prefix: str = "") -> Any:
+    """A section, with those within it, from flat names.
+
+    Raises:
+        ConfigError: a section refuses its values.
+    """
+    hints = typing.get_type_hints(cls)
+    arguments = {
+        item.name: build(hints[item.name], values, f"{prefix}{item.name}.")
+        if dataclasses.is_dataclass(hints[item.name])
+        else values[f"{prefix}{item.name}"]
+        for item in dataclasses.fields(cls)
+    }
+    return cls(**arguments)
+
+
+def section_knobs(cls: type, prefix: str, section: Any, *, nested: bool = True) -> Iterator[Knob]:
+    """The knobs of a section class, with the defaults that `section` holds."""
+    hints = typing.get_type_hints(cls)
+    for item in dataclasses.fields(cls):
+        hint = hints[item.name]
+        if dataclasses.is_dataclass(hint):
+            if nested:
+                inner = getattr(section, item.name)
+                yield from section_knobs(typing.cast(type, hint), f"{prefix}{item.name}.", inner)
+            continue
+        optional = isinstance(hint, types.UnionType)
+        kind = next(part for part in typing.get_args(hint) if part is not type(None)) if optional else hint
+        yield Knob(
+            name=f"{prefix}{item.name}",
+            kind=kind,
+            optional=optional,
+            default=getattr(section, item.name),
+            **item.metadata,
+        )
+
+
+_SECTION_KNOBS: dict[type, tuple[Knob, ...]] = {}
+
+
+def check_section(name: str, section: Any) -> None:
+    """Check each knob of a section, and give it its own type.
+
+    Raises:
+        ConfigError: a value is not one of its knob.
+    """
+    cls = type(section)
+    if cls not in _SECTION_KNOBS:
+        # Sections within this one check themselves.
+        defaults = types.SimpleNamespace(**{item.name: item.default for item in dataclasses.fields(cls)})
+        _SECTION_KNOBS[cls] = tuple(section_knobs(cls, f"{name}.", defaults, nested=False))
+    for one in _SECTION_KNOBS[cls]:
+        attribute = one.name.rpartition(".")[2]
+        object.__setattr__(section, attribute, one.check(getattr(section, attribute)))

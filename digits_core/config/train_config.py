@@ -1,0 +1,489 @@
+"""Every knob of one training: its name, type, unit, limits and default.
+
+A knob's flat name is its path with dots (`model.anchor_sizes`, `detect.task1.nms`). Spaces, `--set`
+and `--config` all speak in flat names, and all of them end in `TrainConfig.from_flat`.
+"""
+
+import hashlib
+import json
+import tomllib
+import typing
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Self
+
+from digits_core.config.knob import Flat, Knob, Scalar, format_numbers, knob, parse_numbers
+from digits_core.config.sections import build, check_section, leaves, section_knobs
+from digits_core.config.stages import Span, format_stages, parse_stages, spans
+from digits_core.errors import ConfigError, did_you_mean, printable
+from digits_core.files import read_text
+
+BACKBONES = (
+    "tiny",
+    "resnet18",
+    "resnet50",
+    "resnet101",
+    "resnext50_32x4d",
+    "resnext101_32x8d",
+    "resnet50_v2",
+)
+"""All but tiny are torchvision's; resnet50_v2 is its second version, with live batch norm and a deeper head."""
+
+COCO_BACKBONES = ("resnet50", "resnet50_v2")
+"""Those that torchvision has COCO weights of."""
+
+PIPELINES = ("none", "color", "color_b", "geometric", "binarize")
+"""The augmentation pipelines by name; `augment` holds them."""
+
+PROCESSING = ("binarize",)
+"""Those without chance, that belong to the data itself: done to evaluated images too."""
+
+READINGS = ("left_to_right", "main_axis")
+"""The rules by which the digits of an image become a number; `transcribe` follows them."""
+
+LR_BATCH = 8
+"""Images per step that `optim.lr` is meant for where it is scaled."""
+
+NUM_LEVELS = 5
+"""Pyramid levels of every backbone: 0, 1, 2, 3 and pool."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DataConfig:
+    """How much of the data an epoch takes."""
+
+    images_per_epoch: int = knob(
+        0, "training images between two evaluations; 0 takes all of them", low=0, high=10_000_000
+    )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AugmentConfig:
+    """What is done to training images and their boxes."""
+
+    pipeline: str = knob("none", "one of none, color, color_b, geometric, binarize, or several with commas, in order")
+    mirror: bool = knob(False, "mirror every other training image; a mirrored 2 is no 2")
+
+    def __post_init__(self) -> None:
+        """Check each knob and every name of the pipeline."""
+        check_section("augment", self)
+        names = [name.strip() for name in self.pipeline.split(",")]
+        for name in names:
+            if name not in PIPELINES:
+                raise ConfigError(
+                    f"augment.pipeline: unknown pipeline '{printable(name)}'{did_you_mean(name, PIPELINES)}"
+                )
+        if len(names) > 1 and "none" in names:
+            raise ConfigError("augment.pipeline: none stands alone, or leave it out")
+        if len(set(names)) < len(names):
+            raise ConfigError(f"augment.pipeline: '{self.pipeline}' names one pipeline twice")
+        object.__setattr__(self, "pipeline", ",".join(names))
+
+    @property
+    def steps(self) -> tuple[str, ...]:
+        """The names of what is done, in order."""
+        named = () if self.pipeline == "none" else tuple(self.pipeline.split(","))
+        return (*named, *(("mirror",) if self.mirror else ()))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModelConfig:
+    """The detector: backbone, initial weights, anchors, RPN and RoI heads."""
+
+    backbone: str = knob("tiny", "feature extractor under the pyramid", choices=BACKBONES)
+    weights: str = knob(
+        "drawn",
+        "initial weights: none | drawn (shipped, tiny only) | imagenet | coco | path of a checkpoint folder",
+    )
+    fresh_rpn: bool = knob(False, "start the RPN head anew, since a pretrained one is fitted to its own anchors")
+    trainable_layers: int | None = knob(
+        None, "resnet stages that train, from the top; none: 3 with weights, all 5 without", low=0, high=5
+    )
+    live_batch_norm: bool = knob(
+        False,
+        "batch norm of a resnet that trains, as a training from nothing needs; else it is frozen, as loaded weights "
+        "want it (tiny and resnet50_v2 always have it live)",
+    )
+    anchor_sizes: str = knob(
+        "18,26,38,55,80", "one anchor side per pyramid level (0 1 2 3 pool), pixels after the resize"
+    )
+    aspect_ratios: str = knob("1.4,2,2.8", "height / width of the anchors, on every level")
+    min_size: int = knob(64, "shortest image side after the resize, pixels", low=32, high=4096)
+    max_size: int = knob(224, "longest image side after the resize, pixels", low=32, high=8192)
+    fixed_size: int | None = knob(
+        None,
+        "side of a square that every image is resized to, whatever its shape; none keeps shapes",
+        low=32,
+        high=4096,
+    )
+    rpn_pre_nms_top_n_train: int = knob(400, "proposals per level before NMS, training", low=1, high=20_000)
+    rpn_pre_nms_top_n_test: int = knob(200, "proposals per level before NMS, testing", low=1, high=20_000)
+    rpn_post_nms_top_n_train: int = knob(200, "proposals per image after NMS, training", low=1, high=20_000)
+    rpn_post_nms_top_n_test: int = knob(60, "proposals per image after NMS, testing", low=1, high=20_000)
+    rpn_nms: float = knob(0.7, "IoU above which the RPN drops the weaker proposal", low=0.0, high=1.0)
+    rpn_fg_iou: float = knob(0.7, "IoU from which an anchor counts as foreground", low=0.0, high=1.0)
+    rpn_bg_iou: float = knob(0.3, "IoU under which an anchor counts as background", low=0.0, high=1.0)
+    rpn_batch_size: int = knob(128, "anchors per image in the RPN loss", low=1, high=4096)
+    rpn_positive_fraction: float = knob(0.5, "largest share of foreground anchors", low=0.0, high=1.0)
+    roi_fg_iou: float = knob(0.5, "IoU from which a proposal counts as foreground", low=0.0, high=1.0)
+    roi_batch_size: int = knob(64, "proposals per image in the RoI loss", low=1, high=4096)
+    roi_positive_fraction: float = knob(0.25, "largest share of foreground proposals", low=0.0, high=1.0)
+    roi_levels: int = knob(4, "pyramid levels that RoIAlign reads: 4 is 0-3, 2 is 0-1", low=1, high=4)
+    roi_output_size: int = knob(5, "side of the pooled RoI features", low=1, high=28)
+    roi_sampling_ratio: int = knob(2, "RoIAlign samples per bin and axis", low=1, high=8)
+
+    def __post_init__(self) -> None:
+        """Check each knob and what they say together."""
+        check_section("model", self)
+        if not self.weights.strip():
+            raise ConfigError("model.weights must be none, drawn, imagenet, coco or a path, got nothing")
+        sizes = parse_numbers(self.anchor_sizes, "model.anchor_sizes")
+        ratios = parse_numbers(self.aspect_ratios, "model.aspect_ratios")
+        if len(sizes) != NUM_LEVELS:
+            raise ConfigError(
+                f"model.anchor_sizes must hold {NUM_LEVELS} sizes, one per pyramid level, got {len(sizes)}"
+            )
+        if min(round(size * min(ratio**0.5, ratio**-0.5) / 2) for size in sizes for ratio in ratios) < 1:
+            raise ConfigError(
+                f"model.anchor_sizes {self.anchor_sizes} with ratios {self.aspect_ratios} gives an anchor "
+                "that rounds to no width or height; make the smallest size larger"
+            )
+        # Two spellings of one setting are one setting.
+        object.__setattr__(self, "anchor_sizes", format_numbers(sizes))
+        object.__setattr__(self, "aspect_ratios", format_numbers(ratios))
+        if self.max_size < self.min_size:
+            raise ConfigError(f"model.max_size must be at least model.min_size ({self.min_size}), got {self.max_size}")
+        if self.rpn_bg_iou > self.rpn_fg_iou:
+            raise ConfigError(
+                f"model.rpn_bg_iou must not exceed model.rpn_fg_iou ({self.rpn_fg_iou}), got {self.rpn_bg_iou}"
+            )
+        if self.weights == "drawn" and self.backbone != "tiny":
+            raise ConfigError(
+                f"model.weights=drawn fits model.backbone=tiny alone; for {self.backbone} use none, imagenet, "
+                "coco or a path"
+            )
+        if self.weights in ("imagenet", "coco") and self.backbone == "tiny":
+            raise ConfigError(f"model.weights={self.weights} does not exist for model.backbone=tiny; use drawn or none")
+        if self.weights == "coco" and self.backbone not in COCO_BACKBONES:
+            raise ConfigError(
+                f"model.weights=coco exists for {' and '.join(COCO_BACKBONES)} alone, not for model.backbone="
+                f"{self.backbone}; use imagenet, none or a path"
+            )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class OptimConfig:
+    """Optimiser, learning-rate schedule and length of the training."""
+
+    optimizer: str = knob("adamw", "torch.optim optimiser", choices=("adamw", "sgd"))
+    lr: float = knob(1.5e-3, "peak learning rate", low=1e-8, high=10.0)
+    lr_scaling: str = knob(
+        "none",
+        f"how lr, meant for {LR_BATCH} images a step, follows batch_size: not at all, in proportion, or by its root",
+        choices=("none", "linear", "sqrt"),
+    )
+    weight_decay: float = knob(1e-4, "weight decay", low=0.0, high=1.0)
+    momentum: float = knob(0.9, "momentum of sgd", low=0.0, high=0.9999)
+    schedule: str = knob(
+        "onecycle", "learning rate over the epochs", choices=("onecycle", "cosine", "step", "constant")
+    )
+    step_epochs: int = knob(3, "epochs between two cuts of schedule=step", low=1, high=10_000)
+    step_gamma: float = knob(0.1, "factor of each cut of schedule=step", low=0.0, high=1.0)
+    eta_min: float = knob(0.0, "learning rate at the end of schedule=cosine", low=0.0, high=10.0)
+    t_max: int | None = knob(
+        None, "epochs in which schedule=cosine falls to eta_min, and rises again after; none: all", low=1, high=10_000
+    )
+    onecycle_peak: float = knob(0.3, "share of the training before the peak of onecycle", low=0.01, high=0.99)
+    warmup_epochs: float = knob(0.0, "epochs of linear warm-up from a hundredth", low=0.0, high=1000.0)
+    batch_size: int = knob(8, "images per optimiser step", low=1, high=4096)
+    epochs: int = knob(4, "epochs of the full schedule; early stopping never shortens it", low=1, high=10_000)
+    max_grad_norm: float = knob(5.0, "gradients are clipped to this norm; 0 leaves them", low=0.0, high=1e6)
+    early_stop_epochs: int = knob(
+        0, "stop after so many epochs without a better score, counted in the last stage; 0 never", low=0, high=10_000
+    )
+    stages: str | None = knob(
+        None,
+        "parts of the training that follow each other, each a length (epochs or %) and knobs of optim or augment: "
+        "'10 augment.pipeline=color; 10 augment.pipeline=geometric'; each has its own optimiser and schedule",
+    )
+
+    def __post_init__(self) -> None:
+        """Check each knob and what they say together."""
+        check_section("optim", self)
+        if self.schedule == "cosine" and self.eta_min >= self.peak_lr:
+            raise ConfigError(f"optim.eta_min must lie below optim.lr ({self.peak_lr:g}), got {self.eta_min}")
+        if self.warmup_epochs and self.warmup_epochs >= self.epochs:
+            raise ConfigError(
+                f"optim.warmup_epochs must be less than optim.epochs ({self.epochs}), got {self.warmup_epochs}"
+            )
+
+    @property
+    def peak_lr(self) -> float:
+        """The learning rate for steps of `batch_size` images.
+
+        Source:
+            linear: Goyal et al. 2017, Accurate, large minibatch SGD; sqrt: Krizhevsky 2014, One weird trick.
+        """
+        power = {"none": 0.0, "linear": 1.0, "sqrt": 0.5}[self.lr_scaling]
+        return float(self.lr * (self.batch_size / LR_BATCH) ** power)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TaskConfig:
+    """What is kept of a model's raw detections, for one task. Acts after training only."""
+
+    nms: float = knob(0.5, "IoU above which the weaker detection is dropped", low=0.0, high=1.0)
+    score: float = knob(0.01, "detections are kept strictly above this score", low=0.0, high=1.0)
+    max_detections: int = knob(100, "best detections kept per image", low=1, high=1000)
+    class_agnostic: bool = knob(False, "NMS over all classes together instead of within each")
+
+    def __post_init__(self) -> None:
+        """Check each knob."""
+        check_section("detect.task", self)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DetectConfig:
+    """Task 1 (boxes, COCO AP) and Task 2 (the whole number) read one model at two settings."""
+
+    task1: TaskConfig = field(default_factory=TaskConfig)
+    task2: TaskConfig = field(
+        default_factory=lambda: TaskConfig(nms=0.5, score=0.5, max_detections=100, class_agnostic=True)
+    )
+    reading: str = knob(
+        "left_to_right",
+        "order of the digits of a number; main_axis also reads numbers that stand one above the other",
+        choices=READINGS,
+    )
+
+    def __post_init__(self) -> None:
+        """Check each knob."""
+        check_section("detect", self)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RuntimeConfig:
+    """What changes neither the setting nor, on one device, its meaning."""
+
+    seed: int = knob(0, "seed of weights, data order and sampling", low=0, high=2**31 - 1)
+    precision: str = knob(
+        "auto",
+        "arithmetic: auto is bfloat16 on a GPU or CPU that computes it in hardware, float32 elsewhere",
+        choices=("auto", "float32", "bfloat16"),
+    )
+    micro_batch: int | None = knob(
+        None,
+        "images that go through the model at once in training; their gradients add up to those of batch_size; none: "
+        "all of them",
+        low=1,
+        high=4096,
+    )
+    eval_batch_size: int = knob(32, "images per batch of an evaluation", low=1, high=4096)
+    train_sample: int = knob(
+        0,
+        "training images, always the same, that are scored after each epoch beside valid, so that overfitting shows",
+        low=0,
+        high=10_000_000,
+    )
+
+    def __post_init__(self) -> None:
+        """Check each knob."""
+        check_section("runtime", self)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainConfig:
+    """One training, whole."""
+
+    data: DataConfig = field(default_factory=DataConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    detect: DetectConfig = field(default_factory=DetectConfig)
+    runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
+
+    def __post_init__(self) -> None:
+        """Check the stages, each as the config that it is."""
+        if self.optim.stages is None:
+            return
+        text = format_stages(parse_stages(self.optim.stages, knob_named))
+        object.__setattr__(self.optim, "stages", text)  # two spellings of one setting are one setting
+        for stage in self.stages:
+            for name in PROCESSING:
+                if (name in stage.config.augment.steps) != (name in self.augment.steps):
+                    raise ConfigError(
+                        f"optim.stages: {name} changes evaluated images too, so it must stand in augment.pipeline and "
+                        "in every stage, or nowhere"
+                    )
+
+    @property
+    def stages(self) -> tuple["Stage", ...]:
+        """The parts of the training; one that is the config itself where none are named.
+
+        Raises:
+            ConfigError: the epochs of the stages do not add up, or a stage is no valid config.
+        """
+        if self.optim.stages is None:
+            return (Stage(Span(1, self.optim.epochs), self),)
+        parsed = parse_stages(self.optim.stages, knob_named)
+        found = []
+        for number, ((_, overrides), span) in enumerate(
+            zip(parsed, spans(parsed, self.optim.epochs), strict=True), start=1
+        ):
+            flat = {**overrides, "optim.stages": None, "optim.epochs": span.epochs}
+            try:
+                found.append(Stage(span, TrainConfig.from_flat(flat, self)))
+            except ConfigError as error:
+                raise ConfigError(f"optim.stages, stage {number}: {error}") from None
+        return tuple(found)
+
+    @classmethod
+    def from_flat(cls, flat: Mapping[str, object], base: Self | None = None) -> Self:
+        """Build a config from flat names; what is not named keeps the value of `base` (or the default).
+
+        Raises:
+            ConfigError: an unknown name, a wrong type or a value outside its limits.
+        """
+        values: dict[str, Scalar] = dict((base or cls()).to_flat())
+        for name, value in flat.items():
+            values[name] = knob_named(name).check(value)
+        return typing.cast(Self, build(cls, values))
+
+    def to_flat(self) -> Flat:
+        """Every knob by its flat name, in the order of this file."""
+        return dict(leaves(self))
+
+    def to_json(self) -> str:
+        """The config as one JSON object of flat names."""
+        return json.dumps(self.to_flat())
+
+    @classmethod
+    def from_json(cls, text: str, source: str = "config") -> Self:
+        """Read what `to_json` wrote.
+
+        Raises:
+            ConfigError: no JSON object, or one that `from_flat` refuses.
+        """
+        try:
+            flat = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise ConfigError(f"{source} is not JSON: {error}") from None
+        if not isinstance(flat, dict):
+            raise ConfigError(f"{source} must hold one JSON object of flat names")
+        return cls.from_flat(flat)
+
+    def to_toml(self) -> str:
+        """The config as a TOML file that `--config` takes. Knobs at None are left out."""
+        lines: list[str] = []
+        section = None
+        for name, value in self.to_flat().items():
+            table, _, key = name.rpartition(".")
+            if table != section:
+                lines += [*([""] if lines else []), f"[{table}]"]
+                section = table
+            if value is not None:
+                # JSON's numbers, booleans and escaped strings are TOML's as well.
+                lines.append(f"{key} = {json.dumps(value, ensure_ascii=False)}")
+        return "\n".join(lines) + "\n"
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """One part of a training.
+
+    Attributes:
+        span: its epochs, counted through the whole training.
+        config: the training as if this part were all of it.
+    """
+
+    span: Span
+    config: TrainConfig
+
+
+def flat_digest(flat: Mapping[str, Scalar]) -> str:
+    """Sixteen hex digits of flat knobs, `runtime` left out."""
+    kept = {name: value for name, value in flat.items() if not name.startswith("runtime.")}
+    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def read_toml(path: Path) -> Flat:
+    """Flat knobs of a TOML file; tables are the parts of a flat name.
+
+    Raises:
+        ConfigError: no such file, broken TOML, an unknown knob or a value it does not take.
+    """
+    try:
+        tree = tomllib.loads(read_text(path))
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise ConfigError(f"--config {path}: cannot be read: {reason}") from None
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        raise ConfigError(f"--config {path}: broken TOML: {error}") from None
+    flat: Flat = {}
+    try:
+        stages = _stages_of(tree.pop("stages")) if "stages" in tree else None
+        for name, value in _flatten(tree, ""):
+            flat[name] = knob_named(name).check(value)
+        if stages is not None:
+            if "optim.stages" in flat:
+                raise ConfigError("[[stages]] and optim.stages both name the stages; leave one out")
+            flat["optim.stages"] = stages
+    except ConfigError as error:
+        raise ConfigError(f"--config {path}: {error}") from None
+    return flat
+
+
+def _stages_of(tables: object) -> str:
+    """The knob `optim.stages` of a TOML array of tables, each with `epochs` and the knobs of one stage."""
+    if not isinstance(tables, list) or not all(isinstance(table, Mapping) and "epochs" in table for table in tables):
+        raise ConfigError("stages must be tables [[stages]], each with epochs (a number, or a share like '50%')")
+    parsed = []
+    for table in tables:
+        knobs_of = {name: knob_named(name).check(value) for name, value in _flatten(table, "") if name != "epochs"}
+        for name, value in knobs_of.items():
+            if isinstance(value, str):
+                knobs_of[name] = ",".join(part.strip() for part in value.split(","))
+        parsed.append((str(table["epochs"]), knobs_of))
+    return format_stages(parsed)
+
+
+def parse_assignment(text: str) -> tuple[str, Scalar]:
+    """One `--set NAME=VALUE`, typed and checked.
+
+    Raises:
+        ConfigError: no `=`, an unknown knob or a value it does not take.
+    """
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise ConfigError(f"--set takes NAME=VALUE, like model.min_size=96, got '{printable(text)}'")
+    return name.strip(), knob_named(name.strip()).parse(value)
+
+
+def knobs() -> dict[str, Knob]:
+    """All knobs by flat name, in the order of this file."""
+    return dict(_ALL_KNOBS)
+
+
+def knob_named(name: str) -> Knob:
+    """The knob of a flat name.
+
+    Raises:
+        ConfigError: there is none; the message names the nearest ones.
+    """
+    try:
+        return _ALL_KNOBS[name]
+    except KeyError:
+        hint = did_you_mean(str(name), _ALL_KNOBS) or "; --list-knobs prints them all"
+        raise ConfigError(f"unknown knob '{printable(str(name))}'{hint}") from None
+
+
+def _flatten(tree: Mapping[str, object], prefix: str) -> Iterator[tuple[str, object]]:
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from _flatten(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+_ALL_KNOBS: dict[str, Knob] = {one.name: one for one in section_knobs(TrainConfig, "", TrainConfig())}

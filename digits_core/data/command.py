@@ -1,0 +1,170 @@
+"""python -m digits_core.data: checks, draws and converts data sets."""
+
+import argparse
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from digits_core.command import CommandParser, at_least, number_where, run_command, say
+from digits_core.errors import DataError, UsageError, printable
+
+MAX_LISTED = 200
+"""Problems printed before the rest is only counted."""
+
+
+_fraction = number_where(lambda number: 0 < number < 1, "lie between 0 and 1")
+
+
+def add_layout_flags(parser: argparse._ActionsContainer) -> None:
+    """The flags that say where things lie inside a COCO folder, shared by every command that reads one."""
+    parser.add_argument("--train-json", default="train.json", metavar="FILE", help="annotations inside FOLDER")
+    parser.add_argument(
+        "--valid-json", default="valid.json", metavar="FILE", help="likewise; without it, train is split"
+    )
+    parser.add_argument("--train-dir", default="train", metavar="DIR", help="images inside FOLDER")
+    parser.add_argument("--valid-dir", default="valid", metavar="DIR", help="likewise")
+    parser.add_argument(
+        "--valid-fraction", type=_fraction, default=0.1, metavar="X", help="share set apart then (default 0.1)"
+    )
+    parser.add_argument("--split-seed", type=at_least(0), default=0, metavar="N", help="which images are set apart")
+
+
+LAYOUT = ("train_json", "valid_json", "train_dir", "valid_dir", "valid_fraction", "split_seed")
+"""The flags of `add_layout_flags` as fields of DataSource."""
+
+
+_EPILOG = """
+examples:
+  python -m digits_core.data check FOLDER
+  python -m digits_core.data draw -o drawn
+  python -m digits_core.data preview --augment color,geometric -o sheet.png
+  python -m digits_core.data convert SVHN -o FOLDER
+
+exit codes: 0 fine, 2 problems in the data, or a mistake in what was asked
+"""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The flags of this command."""
+    parser = CommandParser(
+        prog="python -m digits_core.data", description="Check, draw, preview and convert data sets.", epilog=_EPILOG
+    )
+    actions = parser.add_subparsers(
+        dest="action", required=True, metavar="check|draw|preview|convert", parser_class=CommandParser
+    )
+
+    check = actions.add_parser(
+        "check",
+        help="read everything once and list every problem",
+        description="Read everything once and list every problem.",
+    )
+    check.add_argument("folder", metavar="FOLDER", help="COCO folder: train.json, valid.json, train/, valid/")
+    add_layout_flags(check)
+    check.set_defaults(handler=_check)
+
+    draw = actions.add_parser(
+        "draw",
+        help="write drawn house numbers as a COCO folder",
+        description="Write drawn house numbers as a COCO folder.",
+    )
+    draw.add_argument("-o", "--out", type=Path, required=True, metavar="FOLDER", help="new folder")
+    draw.add_argument("--train", type=at_least(1), default=320, metavar="N", help="training images (default 320)")
+    draw.add_argument("--valid", type=at_least(1), default=160, metavar="N", help="validation images (default 160)")
+    draw.add_argument("--seed", type=at_least(0), default=0, metavar="N", help="0 draws the built-in images (default)")
+    draw.set_defaults(handler=_draw)
+
+    preview = actions.add_parser(
+        "preview",
+        help="draw a sheet of augmented training images with their boxes",
+        description="Draw a sheet of augmented training images with their boxes.",
+    )
+    preview.add_argument("--data", default="drawn", metavar="FOLDER", help="COCO folder, or 'drawn' (default)")
+    add_layout_flags(preview)
+    preview.add_argument(
+        "--augment", default="none", metavar="NAME[,NAME]", help="none | color | color_b | geometric | binarize"
+    )
+    preview.add_argument("--mirror", action="store_true", help="mirror every other image")
+    preview.add_argument("--images", type=at_least(1), default=24, metavar="N", help="pictures (default 24)")
+    preview.add_argument("--seed", type=at_least(0), default=0, metavar="N", help="of the draws")
+    preview.add_argument("-o", "--out", type=Path, required=True, metavar="FILE.png", help="picture to write")
+    preview.set_defaults(handler=_preview)
+
+    convert = actions.add_parser(
+        "convert",
+        help="turn SVHN's own folders (digitStruct.mat) into a COCO folder",
+        description="Turn SVHN's own folders (digitStruct.mat) into a COCO folder.",
+    )
+    convert.add_argument(
+        "folder", type=Path, metavar="SVHN", help="holds train/ (and extra/, test/) with digitStruct.mat"
+    )
+    convert.add_argument("-o", "--out", type=Path, required=True, metavar="FOLDER", help="new folder")
+    convert.add_argument(
+        "--valid-fraction", type=_fraction, default=0.1, metavar="X", help="share of train (default 0.1)"
+    )
+    convert.add_argument("--seed", type=at_least(0), default=0, metavar="N", help="which images are set apart")
+    convert.set_defaults(handler=_convert)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command."""
+    args = build_parser().parse_args(argv)
+    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+    return run_command("digits_core.data", lambda: int(args.handler(args)))
+
+
+def _check(args: argparse.Namespace) -> int:
+    from digits_core.data.cache import brought_here
+    from digits_core.data.coco import describe
+    from digits_core.data.source import DataSource, check_data
+
+    source = DataSource(folder=args.folder, **{name: getattr(args, name) for name in LAYOUT})
+    tables, problems, notes = check_data(brought_here(source))
+    for line in describe(tables):
+        say(line)
+    if notes["clipped_boxes"]:
+        say(f"{notes['clipped_boxes']} boxes hang over the edge of their image a little and will be clipped")
+    if notes["crowd_boxes"]:
+        say(f"{notes['crowd_boxes']} crowd boxes: they train nothing and cost nothing in the evaluation")
+    for problem in problems[:MAX_LISTED]:
+        say(str(problem))
+    if len(problems) > MAX_LISTED:
+        say(f"and {len(problems) - MAX_LISTED} more")
+    if problems:
+        raise DataError(f"{printable(args.folder)}: {len(problems)} problems; mend them, or search with --skip-bad")
+    say("no problem found")
+    return 0
+
+
+def _draw(args: argparse.Namespace) -> int:
+    from digits_core.data.drawn import write_drawn_folder
+
+    write_drawn_folder(args.out, args.train, args.valid, args.seed)
+    say(f"wrote {args.train} training and {args.valid} validation images to {args.out}")
+    return 0
+
+
+def _preview(args: argparse.Namespace) -> int:
+    from digits_core.config.train_config import AugmentConfig
+    from digits_core.data.augment import Augmentation
+    from digits_core.data.cache import open_data
+    from digits_core.data.preview import write_sheet
+    from digits_core.data.source import DataSource
+
+    if args.out.suffix.lower() != ".png" or not args.out.parent.is_dir():
+        raise UsageError(f"-o {printable(str(args.out))}: must be a .png file in a folder that is there")
+    config = AugmentConfig(pipeline=args.augment, mirror=args.mirror)
+    source = DataSource(folder=args.data, **{name: getattr(args, name) for name in LAYOUT})
+    split = open_data(source).train
+    count = min(args.images, len(split))
+    dropped = write_sheet(split, Augmentation(config, args.seed, 1), count, args.out)
+    say(f"wrote {args.out}: {count} training images" + (f", {dropped} boxes dropped" if dropped else ""))
+    return 0
+
+
+def _convert(args: argparse.Namespace) -> int:
+    from digits_core.data.svhn import convert_svhn
+
+    counts = convert_svhn(args.folder, args.out, valid_fraction=args.valid_fraction, seed=args.seed)
+    say(f"wrote {', '.join(f'{count} {split}' for split, count in counts.items())} images to {args.out}")
+    return 0

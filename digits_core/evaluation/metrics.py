@@ -1,0 +1,362 @@
+"""Scores read off a match table: COCO AP, accuracies, threshold sweeps (numpy).
+
+A match table holds, for one setting of NMS, what became of each detection above a low score floor. Every
+score threshold and every limit per image keeps a part of its rows, so no model is needed any more.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from digits_core.config.train_config import DetectConfig
+from digits_core.data.coco import MAX_CATEGORIES, Table
+from digits_core.evaluation.matching import CROWD, IOU_THRESHOLDS, NONE, RIGHT, WRONG, Candidates, Matches
+from digits_core.evaluation.transcribe import reading_order
+
+RECALL_THRESHOLDS = np.linspace(0.0, 1.0, 101)
+"""COCO's own: AP is the mean of the interpolated precision at these recalls."""
+
+SCORE_NAMES = ("map", "map_50", "map_75", "digit_accuracy", "number_accuracy")
+"""The scores of one split, each in [0, 1]; with `val_` before them they are columns."""
+
+SHARES_OF_IMAGES = ("number_accuracy",)
+"""Scores that are the share of the images that are right; the others are over digits."""
+
+_BITS = np.uint16(1) << np.arange(len(IOU_THRESHOLDS), dtype=np.uint16)
+
+
+@dataclass(frozen=True, slots=True)
+class Truth:
+    """What is annotated, as far as the scores need it; crowds are left out.
+
+    Attributes:
+        num_images: how many images there are, those without digits too.
+        image: int64 [num_digits], ascending.
+        labels: int64 [num_digits]; in each image in the order of its number.
+        numbers: whether the labels are digits, so that those of an image make a number.
+    """
+
+    num_images: int
+    image: NDArray[np.int64]
+    labels: NDArray[np.int64]
+    numbers: bool = True
+
+    @classmethod
+    def from_table(cls, table: Table, reading: str = "left_to_right") -> "Truth":
+        """From a split's annotations, numbers read by the rule `reading`."""
+        solid = ~table.crowds
+        image = np.repeat(np.arange(len(table.image_ids)), np.diff(table.box_start))[solid]
+        order = reading_order(image, table.boxes[solid], reading)
+        return cls(len(table.image_ids), image, table.labels[solid][order], table.categories.are_digits)
+
+    @property
+    def digits(self) -> NDArray[np.int64]:
+        """int64 [num_images]: the digits of each image."""
+        return np.bincount(self.image, minlength=self.num_images)
+
+
+@dataclass(frozen=True, slots=True)
+class MatchTable:
+    """The detections that one setting of NMS keeps above the floor; image after image, best score first.
+
+    Attributes:
+        image: int64 [num].
+        rank: int64 [num]; how many better ones its image has.
+        labels: int64 [num], labels as in `coco.Table`.
+        scores: float32 [num].
+        boxes: float32 [num, 4], xyxy, pixels of the original image.
+        iou: float32 [num], with its match at IoU .5; 0 without one.
+        matched, ignored: uint16 [num]; bit t speaks of IOU_THRESHOLDS[t].
+        digits: uint8 [num], one of matching's NONE, WRONG, RIGHT, CROWD.
+    """
+
+    image: NDArray[np.int64]
+    rank: NDArray[np.int64]
+    labels: NDArray[np.int64]
+    scores: NDArray[np.float32]
+    boxes: NDArray[np.float32]
+    iou: NDArray[np.float32]
+    matched: NDArray[np.uint16]
+    ignored: NDArray[np.uint16]
+    digits: NDArray[np.uint8]
+
+    @classmethod
+    def of(cls, found: Candidates, matches: Matches, setting: int) -> "MatchTable":
+        """The table of setting number `setting` of a matching pass."""
+        bit = np.uint64(1 << setting)
+        rows = np.flatnonzero(matches.kept & bit)
+        image = found.image[rows]
+        iou = np.zeros(len(found.scores), np.float32)
+        mine = (matches.iou_word & bit) != 0
+        iou[matches.iou_row[mine]] = matches.iou[mine]
+        digits = np.full(len(rows), NONE, np.uint8)
+        digits[(matches.on_digit[rows] & bit) != 0] = WRONG
+        digits[(matches.on_own[rows] & bit) != 0] = RIGHT
+        digits[(matches.on_crowd[rows] & bit) != 0] = CROWD
+        return cls(
+            image=image,
+            rank=rank_within(image),
+            labels=found.labels[rows],
+            scores=found.scores[rows],
+            boxes=found.boxes[rows] * found.scale[image],
+            iou=iou[rows],
+            matched=_pack((matches.matched[rows] & bit) != 0),
+            ignored=_pack((matches.ignored[rows] & bit) != 0),
+            digits=digits,
+        )
+
+    def above(self, score: float, max_detections: int) -> "MatchTable":
+        """What a score threshold (strictly above) and a limit per image leave."""
+        return self.select((self.scores > np.float32(score)) & (self.rank < max_detections))
+
+    def select(self, rows: NDArray[np.bool_]) -> "MatchTable":
+        """Some of the rows; where they are not each image's best, `rank` keeps what it was."""
+        return MatchTable(*(getattr(self, name)[rows] for name in self.__slots__))
+
+
+def wrong_labels(
+    image: NDArray[np.int64],
+    labels: NDArray[np.int64],
+    truth_image: NDArray[np.int64],
+    truth_labels: NDArray[np.int64],
+    num_images: int,
+) -> NDArray[np.int64]:
+    """How many labels of each image are wrong: found but not annotated, or annotated but not found, wherever they are.
+
+    Args:
+        image: int64 [num], of what was found, counted from 0.
+        labels: int64 [num], of the same.
+        truth_image: int64 [num_digits], of what is annotated.
+        truth_labels: int64 [num_digits], of the same.
+        num_images: how many images there are.
+
+    Returns:
+        int64 [num_images].
+    """
+    size = (num_images, MAX_CATEGORIES + 1)
+    counts = [
+        np.bincount(one * size[1] + two, minlength=size[0] * size[1]).reshape(size)
+        for one, two in ((image, labels), (truth_image, truth_labels))
+    ]
+    return np.asarray(np.abs(counts[0] - counts[1]).sum(axis=1))
+
+
+def rank_within(image: NDArray[np.int64]) -> NDArray[np.int64]:
+    """How many rows of its image stand before each row; `image` is ascending."""
+    return np.arange(len(image)) - np.searchsorted(image, image, side="left")
+
+
+def _pack(flags: NDArray[np.bool_]) -> NDArray[np.uint16]:
+    return np.asarray((flags * _BITS).sum(axis=1), dtype=np.uint16)
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """Scores of one split, each in [0, 1]; None where nothing could be measured.
+
+    Attributes:
+        map: COCO AP averaged over IoU .50:.95, at Task 1's setting.
+        map_50, map_75: AP at IoU .50 and .75.
+        digit_accuracy: digits read right, over all digits and all detections that lie on none, at Task 2's.
+        number_accuracy: share of images whose whole number is read right, at Task 2's setting.
+    """
+
+    map: float | None
+    map_50: float | None
+    map_75: float | None
+    digit_accuracy: float | None
+    number_accuracy: float | None
+
+    def named(self, metric: str) -> float | None:
+        """A score by the name of its column: `val_map`, `val_digit_accuracy`."""
+        value: float | None = getattr(self, metric.removeprefix("val_"))
+        return value
+
+
+def score(task1: MatchTable, task2: MatchTable, truth: Truth, detect: DetectConfig) -> Scores:
+    """The scores of the two tasks' match tables at their own thresholds."""
+    boxes = task1.above(detect.task1.score, detect.task1.max_detections)
+    numbers = task2.above(detect.task2.score, detect.task2.max_detections)
+    ap = average_precision(boxes, truth)
+    right, of = digit_counts(numbers, truth).sum(axis=0).tolist()
+    return Scores(
+        map=None if ap is None else float(ap.mean()),
+        map_50=None if ap is None else float(ap[0]),
+        map_75=None if ap is None else float(ap[5]),
+        digit_accuracy=right / of if len(truth.labels) else None,
+        number_accuracy=float(numbers_right(numbers, truth, detect.reading).mean())
+        if truth.num_images and truth.numbers
+        else None,
+    )
+
+
+def images_behind(name: str, num_images: int, with_digits: int) -> int:
+    """The images that bear on a score: all of them, or of a score over digits those that have any.
+
+    Args:
+        name: one of SCORE_NAMES.
+        num_images: of the split.
+        with_digits: how many of them have digits.
+    """
+    return num_images if name in SHARES_OF_IMAGES else with_digits
+
+
+# ---------------------------------------------------------------------------------------- average precision
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """The precision-recall curves of one class: its detections best first, all images together.
+
+    Attributes:
+        image: int64 [num].
+        scores: float32 [num].
+        counts: bool [num, 10]; whether it counts at all (on a crowd it does not).
+        right: bool [num, 10].
+        truth_image: int64 [num_digits]; the image of each digit of the class.
+    """
+
+    image: NDArray[np.int64]
+    scores: NDArray[np.float32]
+    counts: NDArray[np.bool_]
+    right: NDArray[np.bool_]
+    truth_image: NDArray[np.int64]
+
+
+def curves(table: MatchTable, truth: Truth) -> Iterator[Curve]:
+    """The curves of every class that has digits."""
+    order = np.lexsort((-table.scores, table.labels))  # stable: equal scores keep the order of images
+    labels = table.labels[order]
+    for label in np.unique(truth.labels):
+        rows = order[np.searchsorted(labels, label, "left") : np.searchsorted(labels, label, "right")]
+        right = (table.matched[rows, None] & _BITS) != 0
+        counts = (table.ignored[rows, None] & _BITS) == 0
+        yield Curve(table.image[rows], table.scores[rows], counts, right, truth.image[truth.labels == label])
+
+
+def average_precision(table: MatchTable, truth: Truth) -> NDArray[np.float64] | None:
+    """COCO AP at each of IOU_THRESHOLDS, mean over the classes that have digits; None without any.
+
+    Source:
+        pycocotools `COCOeval.accumulate`, all areas, the most detections.
+    """
+    swept = ap_over_scores(table, truth, np.array([-1.0]))
+    return None if swept is None else swept[:, 0]
+
+
+def ap_over_scores(table: MatchTable, truth: Truth, thresholds: NDArray[np.float64]) -> NDArray[np.float64] | None:
+    """COCO AP with only the detections strictly above each score threshold.
+
+    Args:
+        table: detections.
+        truth: what is annotated.
+        thresholds: float64 [num_thresholds].
+
+    Returns:
+        float64 [10, num_thresholds], mean over the classes that have digits; None without any.
+    """
+    if not len(truth.labels):
+        return None
+    each = [_class_ap_over_scores(curve, thresholds.astype(np.float32)) for curve in curves(table, truth)]
+    return np.asarray(np.mean(each, axis=0))
+
+
+def _class_ap_over_scores(curve: Curve, thresholds: NDArray[np.float32]) -> NDArray[np.float64]:
+    """float64 [10, num_thresholds]: AP of one class.
+
+    Interpolated precision at a recall is the best precision at that recall or beyond. So AP is a sum over
+    the right detections: how many of the 101 recalls each is the first to reach, times the best precision
+    from it to the end. A score threshold moves the end alone.
+    """
+    level, position = np.nonzero(curve.right.T)  # right detections, IoU threshold after IoU threshold
+    if not len(level):
+        return np.zeros((len(IOU_THRESHOLDS), len(thresholds)))
+    starts = np.searchsorted(level, np.arange(len(IOU_THRESHOLDS)))
+    number = np.arange(1, len(level) + 1) - starts[level]
+    precision = number / (np.cumsum(curve.counts, axis=0)[position, level] + np.spacing(1))
+    # numpy has no cumulative maximum that begins anew at each IoU threshold: a step of 2 between them, whose
+    # precisions lie in [0, 1], does it.
+    step = 2.0 * (len(IOU_THRESHOLDS) - 1 - level)
+    kept = curve.scores[position] > thresholds[:, None]
+    best = np.where(kept, precision, 0.0) + step
+    best = np.maximum.accumulate(best[:, ::-1], axis=1)[:, ::-1] - step
+    gain = np.zeros((len(thresholds), len(level) + 1))
+    np.cumsum(_recalls_reached(number, len(curve.truth_image)) * kept * best, axis=1, out=gain[:, 1:])
+    return np.asarray(np.diff(gain[:, [*starts, len(level)]], axis=1).T / len(RECALL_THRESHOLDS))
+
+
+def _recalls_reached(number: NDArray[np.int64], num_digits: int) -> NDArray[np.int64]:
+    """How many of the 101 recalls the n-th right detection is the first to reach."""
+    reached = np.searchsorted(RECALL_THRESHOLDS, np.arange(num_digits + 1) / num_digits, side="right")
+    reached[0] = 0
+    return np.asarray(reached[number] - reached[number - 1])
+
+
+# ---------------------------------------------------------------------------------------------- accuracies
+
+
+def digit_counts(table: MatchTable, truth: Truth) -> NDArray[np.int64]:
+    """int64 [num_images, 2]: digits read right, and digits plus detections that lie on none.
+
+    The accuracy is the sum of the first over the sum of the second.
+
+    Source:
+        course report B: a digit counts as right only when detected with its class; what is predicted on
+        nothing counts as wrong.
+    """
+    right = np.bincount(table.image[table.digits == RIGHT], minlength=truth.num_images)
+    stray = np.bincount(table.image[table.digits == NONE], minlength=truth.num_images)
+    return np.stack([right, truth.digits + stray], axis=1)
+
+
+def numbers_right(table: MatchTable, truth: Truth, reading: str = "left_to_right") -> NDArray[np.bool_]:
+    """Bool [num_images]: whether the detections, read by the rule `reading`, give the annotated number."""
+    counts = np.bincount(table.image, minlength=truth.num_images)
+    right: NDArray[np.bool_] = counts == truth.digits
+    order = reading_order(table.image, table.boxes, reading)
+    labels, image = table.labels[order], table.image  # still ascending
+    mine, theirs = right[image], right[truth.image]
+    right[image[mine][labels[mine] != truth.labels[theirs]]] = False
+    return right
+
+
+def digit_accuracy_over_scores(
+    table: MatchTable, truth: Truth, thresholds: NDArray[np.float64]
+) -> NDArray[np.float64] | None:
+    """Digit accuracy with only the detections strictly above each threshold; None without any digit."""
+    if not len(truth.labels):
+        return None
+    right = _count_above(table.scores[table.digits == RIGHT], thresholds)
+    stray = _count_above(table.scores[table.digits == NONE], thresholds)
+    return np.asarray(right / (len(truth.labels) + stray))
+
+
+def number_accuracy_over_scores(
+    table: MatchTable, truth: Truth, thresholds: NDArray[np.float64], reading: str = "left_to_right"
+) -> NDArray[np.float64] | None:
+    """Share of images whose number is read right, at each score threshold; None without images or numbers.
+
+    A threshold leaves the best n detections of an image. The number can be right for one n alone, the
+    number of its digits: so each image is read once, and right from one score to the next.
+    """
+    images, digits = truth.num_images, truth.digits
+    if not images or not truth.numbers:
+        return None
+    some = table.select(table.rank < digits[table.image])
+    right = numbers_right(some, truth, reading)
+    counts = np.bincount(table.image, minlength=images)
+    starts = np.searchsorted(table.image, np.arange(images))
+    right &= counts >= digits
+    scores = np.append(table.scores, np.float32(-np.inf))
+    last = np.where(digits > 0, scores[np.minimum(starts + digits - 1, len(table.scores))], np.inf)
+    following = np.where(counts > digits, scores[np.minimum(starts + digits, len(table.scores))], -np.inf)
+    # right at threshold s where following <= s < last
+    return (_count_above(last[right], thresholds) - _count_above(following[right], thresholds)) / images
+
+
+def _count_above(scores: NDArray[np.floating], thresholds: NDArray[np.float64]) -> NDArray[np.int64]:
+    """How many scores lie strictly above each threshold; compared as float32, as torch does."""
+    ascending = np.sort(scores)
+    return len(scores) - np.searchsorted(ascending, thresholds.astype(np.float32), side="right")

@@ -1,0 +1,150 @@
+"""Checkpoints: safetensors and JSON in a folder; loading one runs no code from it.
+
+A folder holds `model.safetensors`, `config.json` and `classes.json`; one that training can go on from also holds
+`training.safetensors` (optimiser state) and `state.json` (epoch, history).
+"""
+
+import json
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from digits_core.config.train_config import TrainConfig
+from digits_core.errors import WeightsError, printable
+from digits_core.files import CLASSES_FILE, CONFIG_FILE, MODEL_FILE, STATE_FILE, TRAINING_FILE, read_text
+from digits_core.labels import DIGITS, Categories
+from digits_core.model.checkpoint_state import TrainingState, load_state
+
+
+def save_model(
+    folder: Path, model: nn.Module, config: TrainConfig, *, categories: Categories = DIGITS, half: bool = False
+) -> None:
+    """Write weights and config into `folder` (made if missing).
+
+    Args:
+        folder: a new folder; a reader must not look before the caller has finished.
+        model: any module; its state is copied to the CPU.
+        config: written beside the weights.
+        categories: what its labels mean, likewise.
+        half: store floating-point tensors as float16.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = {
+        name: (tensor.half() if half and tensor.is_floating_point() else tensor).detach().cpu().contiguous()
+        for name, tensor in model.state_dict().items()
+    }
+    save_file(tensors, folder / MODEL_FILE)
+    (folder / CONFIG_FILE).write_text(config.to_json(), encoding="utf-8")
+    classes = {"ids": categories.ids, "names": categories.names}
+    (folder / CLASSES_FILE).write_text(json.dumps(classes), encoding="utf-8")
+
+
+def save_training(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, state: TrainingState) -> None:
+    """Write what training needs to go on, beside the model in `folder`."""
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    tensors: dict[str, Tensor] = {}
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            for key, value in optimizer.state.get(parameter, {}).items():
+                if value is not None:
+                    tensors[f"{names[id(parameter)]}:{key}"] = torch.as_tensor(value).detach().cpu().contiguous()
+    save_file(tensors, folder / TRAINING_FILE)
+    values = {name: getattr(state, name) for name in ("epoch", "step", "best_epoch", "best_value")}
+    (folder / STATE_FILE).write_text(json.dumps(values), encoding="utf-8")
+
+
+def load_tensors(folder: Path, file: str = MODEL_FILE) -> dict[str, Tensor]:
+    """The tensors of a checkpoint folder.
+
+    Raises:
+        WeightsError: no such file, or one that is no safetensors file.
+    """
+    path = folder / file
+    if not path.is_file():
+        raise WeightsError(f"{path}: no such file; {no_checkpoint(folder)}")
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise WeightsError(f"{path} is damaged or no safetensors file: {error}") from None
+
+
+def load_config(folder: Path) -> TrainConfig:
+    """The config beside a checkpoint's weights.
+
+    Raises:
+        WeightsError: no such file.
+        ConfigError: it holds no valid config.
+    """
+    path = folder / CONFIG_FILE
+    try:
+        text = read_text(path)
+    except (OSError, UnicodeDecodeError):
+        raise WeightsError(no_checkpoint(folder)) from None
+    return TrainConfig.from_json(text, str(path))
+
+
+def no_checkpoint(folder: Path) -> str:
+    """Why a folder is no checkpoint, in a sentence."""
+    name = printable(str(folder))
+    if not folder.is_dir():
+        return f"{name}: no such folder; a checkpoint that was deleted is trained again by python -m search.retrain"
+    inside = sorted(one.parent for depth in ("*", "*/*") for one in folder.glob(f"{depth}/{MODEL_FILE}"))
+    more = f"; it holds some: {', '.join(printable(str(one)) for one in inside[:3])}" if inside else ""
+    return f"{name}: is no checkpoint, a folder with {MODEL_FILE} and {CONFIG_FILE}{more}"
+
+
+def load_categories(folder: Path) -> Categories:
+    """What the labels of a checkpoint mean; the digits where it does not say.
+
+    Raises:
+        WeightsError: the file is damaged.
+    """
+    path = folder / CLASSES_FILE
+    if not path.is_file():
+        return DIGITS
+    try:
+        tree = json.loads(read_text(path))
+        return Categories(tuple(int(number) for number in tree["ids"]), tuple(str(name) for name in tree["names"]))
+    except (OSError, ValueError, KeyError, TypeError, RecursionError, OverflowError) as error:
+        raise WeightsError(f"{path} is damaged: {error}") from None
+
+
+def load_model(folder: Path, model: nn.Module) -> None:
+    """Load a checkpoint into a model of the very same shape.
+
+    Raises:
+        WeightsError: the checkpoint is missing, damaged or of another shape.
+    """
+    tensors = load_tensors(folder)
+    own = model.state_dict()
+    cast = {name: tensor.to(own[name].dtype) if name in own else tensor for name, tensor in tensors.items()}
+    try:
+        model.load_state_dict(cast)
+    except RuntimeError as error:
+        raise WeightsError(
+            f"{folder / MODEL_FILE} does not fit its config: {str(error).splitlines()[-1].strip()}"
+        ) from None
+
+
+def load_training(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> TrainingState:
+    """Load weights and optimiser state, and return where training stood.
+
+    Raises:
+        WeightsError: the checkpoint is missing, damaged or of another shape.
+    """
+    load_model(folder, model)
+    parameters = dict(model.named_parameters())
+    for key, tensor in load_tensors(folder, TRAINING_FILE).items():
+        name, _, slot = key.rpartition(":")
+        if name not in parameters:
+            raise WeightsError(f"{folder / TRAINING_FILE} does not fit its model: unknown parameter {name}")
+        parameter = parameters[name]
+        if tensor.ndim and tensor.shape != parameter.shape:
+            raise WeightsError(f"{folder / TRAINING_FILE} does not fit its model: {key} has another shape")
+        # The fused optimisers want all on one device, and walk parameter and state side by side in memory.
+        moved = torch.empty_like(parameter, dtype=tensor.dtype).copy_(tensor) if tensor.ndim else tensor
+        optimizer.state[parameter][slot] = moved.to(parameter.device)
+    return load_state(folder)

@@ -1,0 +1,227 @@
+"""A trained model on a folder of images: decoding ahead of the model, both tasks from one pass."""
+
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torchvision.models.detection import FasterRCNN
+
+from digits_core.config.train_config import DetectConfig, TaskConfig, TrainConfig
+from digits_core.data.augment import Processing, Sample
+from digits_core.data.batches import to_tensor
+from digits_core.data.source import Pixels, decode_image
+from digits_core.evaluation.detect import batches_by_shape, detect_raw
+from digits_core.evaluation.matching import Candidates, NmsSetting, keep
+from digits_core.evaluation.metrics import rank_within
+from digits_core.evaluation.transcribe import numbers_of, reading_order
+from digits_core.labels import Categories
+from digits_core.model.build import build_model
+from digits_core.model.checkpoint import load_categories, load_config, load_model
+
+AHEAD = 3
+"""Batches that are decoded before the model asks for them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Detector:
+    """A trained model, ready to detect.
+
+    Attributes:
+        model: in evaluation mode, on its device.
+        config: with both tasks' thresholds.
+        categories: what its labels mean.
+        device: where it is.
+        dtype: arithmetic of the forward pass.
+    """
+
+    model: FasterRCNN
+    config: TrainConfig
+    categories: Categories
+    device: torch.device
+    dtype: torch.dtype
+
+
+@dataclass(frozen=True, slots=True)
+class Predictions:
+    """What a model says of some images.
+
+    Attributes:
+        image_ids: their numbers, ascending.
+        found: Task 1's detections of each, in that order.
+        numbers: the number read in each; `-1` for none. None where the classes are no digits.
+        sizes: width and height of each, pixels; None where it could not be read.
+        damaged: images that could not be read, and why.
+        seconds: all the time it took.
+        model_seconds: the model alone.
+    """
+
+    image_ids: list[int]
+    found: Candidates
+    numbers: dict[int, str] | None
+    sizes: dict[int, tuple[int, int] | None]
+    damaged: dict[int, str]
+    seconds: float
+    model_seconds: float
+
+
+def load_detector(folder: Path, device: torch.device, dtype: torch.dtype | None = None) -> Detector:
+    """Load a model folder or checkpoint; no code of it is run.
+
+    Raises:
+        WeightsError: it is missing, damaged, or does not fit its config.
+        ConfigError: its config is not one.
+    """
+    from digits_core.training.train import choose_dtype
+
+    config, categories = load_config(folder), load_categories(folder)
+    bare = replace(config, model=replace(config.model, weights="none"))
+    model, _ = build_model(bare, num_classes=categories.num_classes)
+    load_model(folder, model)
+    chosen = choose_dtype(config.runtime.precision, device) if dtype is None else dtype
+    return Detector(model.to(device).eval(), config, categories, device, chosen)
+
+
+def predict_images(
+    detector: Detector, images: dict[int, Path], *, batch_size: int, progress: Callable[[int], None] = lambda done: None
+) -> Predictions:
+    """Both tasks on image files, numbers ascending.
+
+    A damaged image costs that image only.
+
+    Args:
+        detector: from `load_detector`, with the thresholds to use in its config.
+        images: files by their numbers.
+        batch_size: images that go through the model together.
+        progress: called with how many images are done.
+    """
+    started = time.perf_counter()
+    ids = list(images)
+    change = Processing(detector.config.augment)
+    sizes = image_sizes(images)
+    model = detector.config.model
+    damaged: dict[int, str] = {}
+    found: dict[int, Candidates] = {}
+    model_seconds = 0.0
+    for image_id, size in sizes.items():
+        if size is None:
+            _, damaged[image_id] = decode_image(images[image_id])
+        elif model.fixed_size is None and min(size) * min(model.min_size / min(size), model.max_size / max(size)) < 1:
+            damaged[image_id] = f"is {size[0]} x {size[1]} px, too thin for the model's size of {model.max_size} px"
+    whole = [image_id for image_id in ids if image_id not in damaged]
+    shapes = np.array([sizes[image_id] for image_id in whole], dtype=np.int32).reshape(-1, 2)
+    batches = [[whole[index] for index in some] for some in batches_by_shape(shapes, batch_size)]
+    done = len(damaged)
+    with decoded_ahead(batches, images) as stream:
+        for batch, results in stream:
+            tensors, kept = [], []
+            for image_id, (pixels, fault) in zip(batch, results, strict=True):
+                if pixels is None:
+                    damaged[image_id] = fault
+                    continue
+                empty = Sample(pixels, np.zeros((0, 4), np.float32), np.zeros(0, np.int64))
+                tensors.append(to_tensor(change(empty, image_id).pixels).to(detector.device, non_blocking=True))
+                kept.append(image_id)
+            if tensors:
+                begun = time.perf_counter()
+                raw = detect_with(detector, tensors)
+                model_seconds += time.perf_counter() - begun
+                found |= dict(zip(kept, raw.split(), strict=True))
+            done += len(batch)
+            progress(done)
+    nothing = Candidates.of_images(
+        [(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64), np.ones(4, np.float32))]
+    )
+    raw = Candidates.join([found.get(image_id, nothing) for image_id in ids])
+    task1, numbers = read_tasks(raw, detector.config.detect)
+    return Predictions(
+        ids,
+        task1,
+        dict(zip(ids, numbers, strict=True)) if detector.categories.are_digits else None,
+        sizes | dict.fromkeys(damaged),
+        dict(sorted(damaged.items())),
+        time.perf_counter() - started,
+        model_seconds,
+    )
+
+
+def detect_with(detector: Detector, images: list[torch.Tensor]) -> Candidates:
+    """Raw detections of one batch, above Task 1's score."""
+    enabled = detector.dtype != torch.float32
+    with torch.autocast(detector.device.type, detector.dtype, enabled=enabled):
+        raw, _ = detect_raw(detector.model, images, floor=detector.config.detect.task1.score)
+    return raw
+
+
+def read_tasks(raw: Candidates, detect: DetectConfig) -> tuple[Candidates, list[str]]:
+    """Task 1's detections, and each image's number read from them alone."""
+    task1 = kept_at(raw, detect.task1)
+    task2 = kept_at(task1, detect.task2)
+    image = task2.image
+    order = reading_order(image, task2.original_boxes, detect.reading)
+    return task1, numbers_of(len(task2.start) - 1, image, task2.labels[order])
+
+
+def kept_at(found: Candidates, task: TaskConfig) -> Candidates:
+    """What NMS, score threshold and limit per image of a task leave, in torchvision's order."""
+    image = found.image
+    above = found.scores > np.float32(task.score)
+    bits = keep(found, [NmsSetting(task.nms, task.class_agnostic)])
+    rows = np.flatnonzero(((bits & np.uint64(1)) != 0) & above)
+    rows = rows[rank_within(image[rows]) < task.max_detections]
+    counts = np.bincount(image[rows], minlength=len(found.start) - 1)
+    return Candidates(
+        np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
+        found.boxes[rows],
+        found.scores[rows],
+        found.labels[rows],
+        found.scale,
+    )
+
+
+def image_sizes(images: dict[int, Path]) -> dict[int, tuple[int, int] | None]:
+    """Width and height of each image from its header; None where that cannot be read."""
+    from PIL import Image
+
+    def size(path: Path) -> tuple[int, int] | None:
+        try:
+            with Image.open(path) as image:
+                return image.size
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+            return None
+
+    with ThreadPoolExecutor() as pool:
+        return dict(zip(images, pool.map(size, images.values()), strict=True))
+
+
+Decoded = tuple[Pixels | None, str]
+
+
+@contextmanager
+def decoded_ahead(
+    batches: list[list[int]], images: dict[int, Path]
+) -> Iterator[Iterator[tuple[list[int], list[Decoded]]]]:
+    """Batches with their decoded images, decoded by threads while the model works on those before."""
+    with ThreadPoolExecutor(thread_name_prefix="decode") as pool:
+        waiting: list[tuple[list[int], list[Future[Decoded]]]] = []
+
+        def stream() -> Iterator[tuple[list[int], list[Decoded]]]:
+            for batch in batches:
+                waiting.append((batch, [pool.submit(decode_image, images[image_id]) for image_id in batch]))
+                if len(waiting) > AHEAD:
+                    first, futures = waiting.pop(0)
+                    yield first, [future.result() for future in futures]
+            while waiting:
+                first, futures = waiting.pop(0)
+                yield first, [future.result() for future in futures]
+
+        try:
+            yield stream()
+        finally:
+            for _, futures in waiting:
+                for future in futures:
+                    future.cancel()

@@ -1,0 +1,70 @@
+"""The optimiser, and the learning rate as a function of the step alone."""
+
+import math
+from collections.abc import Iterable
+
+import torch
+from torch import nn
+
+from digits_core.config.train_config import OptimConfig
+
+WARMUP_START = 0.01
+"""Share of the learning rate at which a warm-up starts."""
+
+ONECYCLE_START, ONECYCLE_END = 1 / 25, 1 / 25e4
+"""Shares of the peak at both ends of one-cycle: torch's div_factor and final_div_factor."""
+
+
+def build_optimizer(parameters: Iterable[nn.Parameter], config: OptimConfig) -> torch.optim.Optimizer:
+    """AdamW or SGD over the parameters that train; one kernel updates them all."""
+    trained = [parameter for parameter in parameters if parameter.requires_grad]
+    lr, decay = config.peak_lr, config.weight_decay
+    if config.optimizer == "adamw":
+        return torch.optim.AdamW(trained, lr=lr, weight_decay=decay, fused=True)
+    return torch.optim.SGD(trained, lr=lr, momentum=config.momentum, weight_decay=decay, fused=True)
+
+
+def lr_at(config: OptimConfig, step: int, steps_per_epoch: int) -> float:
+    """The learning rate of one optimiser step.
+
+    A function of the step alone, so that a resumed training cannot be out of step with its schedule,
+    and over the full number of epochs, whatever stops the training before.
+
+    Args:
+        config: schedule, rates and epochs.
+        step: optimiser steps done before, from 0.
+        steps_per_epoch: optimiser steps of one epoch.
+
+    Source:
+        torch.optim.lr_scheduler: StepLR and CosineAnnealingLR (closed forms, stepped once per epoch),
+        OneCycleLR (cosine, two phases, stepped once per step), LinearLR for the warm-up.
+    """
+    epoch, peak_lr = step // steps_per_epoch, config.peak_lr
+    match config.schedule:
+        case "step":
+            lr = peak_lr * config.step_gamma ** (epoch // config.step_epochs)
+        case "cosine":
+            lr = _cosine(peak_lr, config.eta_min, epoch / (config.t_max or config.epochs))
+        case "onecycle":
+            total = config.epochs * steps_per_epoch
+            peak = config.onecycle_peak * total - 1
+            if step <= peak:
+                lr = _cosine(peak_lr * ONECYCLE_START, peak_lr, step / peak if peak else 1.0)
+            else:
+                lr = _cosine(peak_lr, peak_lr * ONECYCLE_END, (step - peak) / (total - 1 - peak))
+        case _:
+            lr = peak_lr
+    warmup_steps = config.warmup_epochs * steps_per_epoch
+    if step < warmup_steps:
+        lr *= WARMUP_START + (1 - WARMUP_START) * step / warmup_steps
+    return lr
+
+
+def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
+    """Set the rate of the next step."""
+    for group in optimizer.param_groups:
+        group["lr"] = lr
+
+
+def _cosine(start: float, end: float, share: float) -> float:
+    return end + (start - end) * (1 + math.cos(math.pi * share)) / 2

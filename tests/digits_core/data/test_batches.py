@@ -1,0 +1,89 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from digits_core.data.batches import epoch_batches, load_batch, steps_per_epoch
+from digits_core.data.cache import Split, images_per_epoch
+from digits_core.data.coco import Table
+from digits_core.seeds import derived_seed
+
+
+def split_of(count):
+    """A split of `count` images without pixels, of many shapes."""
+    rng = np.random.default_rng(count)
+    sizes = rng.integers(20, 200, (count, 2)).astype(np.int32)
+    table = Table(
+        image_ids=np.arange(count),
+        sizes=sizes,
+        box_start=np.zeros(count + 1, dtype=np.int64),
+        boxes=np.zeros((0, 4), dtype=np.float32),
+        labels=np.zeros(0, dtype=np.int64),
+        crowds=np.zeros(0, dtype=bool),
+    )
+    return Split("train", table, np.zeros(count, dtype=np.int64), np.zeros(0, dtype=np.uint8))
+
+
+COUNTS = st.integers(1, 150)
+
+
+@given(COUNTS, st.integers(1, 12), st.integers(0, 5), st.integers(1, 4))
+def test_an_epoch_of_all_images_holds_each_once(count, batch_size, seed, epoch):
+    batches = epoch_batches(split_of(count), seed=seed, epoch=epoch, batch_size=batch_size, asked=0)
+    assert sorted(index for batch in batches for index in batch) == list(range(count))
+    assert all(1 <= len(batch) <= batch_size for batch in batches)
+    assert len(batches) == steps_per_epoch(count, 0, batch_size)
+
+
+@given(COUNTS, st.integers(1, 12), st.integers(1, 200), st.integers(0, 3))
+def test_partial_epochs_see_no_image_twice_before_each_once(count, batch_size, asked, seed):
+    split = split_of(count)
+    per_epoch = images_per_epoch(count, asked)
+    epochs = 3 * count // per_epoch + 1
+    seen = [
+        index
+        for epoch in range(1, epochs + 1)
+        for batch in epoch_batches(split, seed=seed, epoch=epoch, batch_size=batch_size, asked=asked)
+        for index in batch
+    ]
+    assert len(seen) == epochs * per_epoch
+    counts = np.bincount(seen, minlength=count)
+    assert counts.max() - counts.min() <= 1 + (per_epoch < count)
+
+
+def test_batches_depend_on_seed_and_epoch_alone():
+    split = split_of(60)
+
+    def batches(seed, epoch):
+        return epoch_batches(split, seed=seed, epoch=epoch, batch_size=8, asked=0)
+
+    assert batches(1, 2) == batches(1, 2)
+    assert batches(1, 2) != batches(1, 3)
+    assert batches(1, 2) != batches(2, 2)
+
+
+def test_batches_hold_like_shapes():
+    split = split_of(256)
+    aspect = split.table.sizes[:, 0] / split.table.sizes[:, 1]
+    batches = epoch_batches(split, seed=0, epoch=1, batch_size=8, asked=0)
+    within = np.mean([np.log(aspect[batch]).std() for batch in batches])
+    assert within < 0.5 * np.log(aspect).std()
+
+
+def test_derived_seeds_differ_and_fit_torch():
+    seeds = {derived_seed("epoch", seed, epoch) for seed in range(20) for epoch in range(20)}
+    assert len(seeds) == 400
+    assert all(0 <= seed < 2**63 for seed in seeds)
+
+
+def test_a_batch_is_what_torchvision_takes(tiny_data):
+    import torch
+
+    images, targets = load_batch(tiny_data.train, [0, 1], torch.device("cpu"))
+    assert targets[0]["boxes"].shape == (0, 4)  # the image without digits
+    assert len(targets[1]["boxes"]) == len(targets[1]["labels"]) > 0
+    assert images[1].dtype == torch.float32
+    assert 0 <= float(images[1].min()) <= float(images[1].max()) <= 1
+    pixels = tiny_data.train.image(1)
+    assert images[1].shape == (3, *pixels.shape[:2])
+    assert float(images[1][2, 1, 3]) == pytest.approx(pixels[1, 3, 2] / 255)

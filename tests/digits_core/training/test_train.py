@@ -1,0 +1,254 @@
+import copy
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from torchvision.models.detection.rpn import RegionProposalNetwork
+from torchvision.ops import MultiScaleRoIAlign
+
+from digits_core.config.train_config import TrainConfig
+from digits_core.data.batches import epoch_batches, load_batch
+from digits_core.errors import DeviceError, DivergedError
+from digits_core.model.checkpoint import load_config, load_tensors
+from digits_core.training.train import (
+    BEST_FOLDER,
+    LOSSES,
+    EpochMetrics,
+    choose_device,
+    choose_dtype,
+    open_run,
+    train,
+    train_step,
+)
+
+SETTINGS = {
+    "model.weights": "none",
+    "model.min_size": 32,
+    "model.max_size": 128,
+    "model.anchor_sizes": "8,12,16,24,32",
+    "optim.epochs": 1,
+    "optim.batch_size": 4,
+}
+
+
+def config_of(**flat):
+    return TrainConfig.from_flat(SETTINGS | flat)
+
+
+def numbers(report):
+    """What must not depend on the clock or the memory."""
+    values = dataclasses.asdict(report.metrics)
+    for name in ("images_per_second", "peak_memory_bytes", "epoch_seconds", "train_seconds", "eval_seconds"):
+        values.pop(name)
+    return values
+
+
+def test_every_epoch_is_reported_with_losses_scores_and_costs(tiny_data, spy_report, tmp_path):
+    train(config_of(**{"optim.epochs": 2}), tiny_data, spy_report, workdir=tmp_path)
+    assert [report.metrics.epoch for report in spy_report.seen] == [1, 2]
+    for report in spy_report.seen:
+        metrics = report.metrics
+        losses = [getattr(metrics, name) for name in LOSSES]
+        assert metrics.train_loss == pytest.approx(sum(losses))
+        assert all(np.isfinite(losses))
+        assert 0 <= metrics.val_map <= metrics.val_map_50 <= 1
+        assert metrics.images_per_second > 0
+        assert metrics.epoch_seconds >= metrics.train_seconds + metrics.eval_seconds
+        assert len(report.valid.found.start) == len(tiny_data.valid) + 1
+        assert report.valid.loss == metrics.val_loss > 0
+        assert report.confirm is None
+        assert report.device == "cpu"
+        assert load_config(report.checkpoint).optim.epochs == 2
+
+
+def test_the_same_seed_gives_the_same_numbers_and_another_seed_others(tiny_data, spy_report, one_thread):
+    for seed in (4, 4, 5):
+        train(config_of(**{"runtime.seed": seed}), tiny_data, spy_report)
+    first, again, other = map(numbers, spy_report.seen)
+    assert first == again
+    assert first["train_loss"] != other["train_loss"]
+
+
+@pytest.mark.parametrize("extra", [{}, {"optim.optimizer": "sgd", "data.images_per_epoch": 5}])
+def test_stopping_and_going_on_equals_running_through(tiny_data, spy_report, tmp_path, one_thread, extra):
+    config = config_of(**{"optim.epochs": 4, **extra})
+    train(config, tiny_data, spy_report, workdir=tmp_path / "through")
+    through = list(spy_report.seen)
+
+    class KilledError(Exception):
+        pass
+
+    def kill_after_two(report):
+        spy_report(report)
+        if report.metrics.epoch == 2:
+            raise KilledError
+
+    spy_report.seen.clear()
+    with pytest.raises(KilledError):
+        train(config, tiny_data, kill_after_two, workdir=tmp_path / "first")
+    train(config, tiny_data, spy_report, workdir=tmp_path / "second", resume_from=spy_report.seen[-1].checkpoint)
+    assert [numbers(report) for report in spy_report.seen] == [numbers(report) for report in through]
+    last, expected = (load_tensors(reports[-1].checkpoint) for reports in (spy_report.seen, through))
+    assert all(torch.equal(last[name], expected[name]) for name in expected)
+    best, expected = (load_tensors(reports[-1].checkpoint / BEST_FOLDER) for reports in (spy_report.seen, through))
+    assert all(torch.equal(best[name], expected[name]) for name in expected)
+
+
+def torchvision_twin(run):
+    """The run's model in torchvision's own parts, with the same weights, and torch's plain SGD over it."""
+    model, config = copy.deepcopy(run.model), run.config.model
+    ours, heads = model.rpn, model.roi_heads
+    model.rpn = RegionProposalNetwork(
+        ours.anchor_generator, ours.head, config.rpn_fg_iou, config.rpn_bg_iou, config.rpn_batch_size,
+        config.rpn_positive_fraction, ours._pre_nms_top_n, ours._post_nms_top_n, config.rpn_nms,
+    )  # fmt: skip
+    levels = [str(level) for level in range(config.roi_levels)]
+    heads.box_roi_pool = MultiScaleRoIAlign(levels, config.roi_output_size, config.roi_sampling_ratio)
+    optim = run.config.optim
+    chosen = {"lr": optim.lr, "momentum": optim.momentum, "weight_decay": optim.weight_decay}
+    return model, torch.optim.SGD(model.parameters(), **chosen)
+
+
+def test_the_steps_of_a_training_are_those_of_torchvisions_own_loop(tiny_data, one_thread):
+    """In float64, and by SGD: AdamW divides by gradients that are nothing but rounding."""
+    flat = {"optim.optimizer": "sgd", "optim.lr": 0.01, "runtime.precision": "float32"}
+    run = open_run(config_of(**flat), tiny_data, device="cpu")
+    run.model.double()
+    theirs, optimizer = torchvision_twin(run)
+    mine, other = [], []
+    for epoch in range(1, 5):
+        for indices in epoch_batches(tiny_data.train, seed=0, epoch=epoch, batch_size=4, asked=0):
+            images, targets = load_batch(tiny_data.train, indices, run.device)
+            images = [image.double() for image in images]
+            targets = [{**one, "boxes": one["boxes"].double()} for one in targets]
+            torch.manual_seed(epoch)  # both draw the same anchors and proposals
+            mine.append(train_step(run, images, targets).tolist())
+            torch.manual_seed(epoch)
+            losses = theirs(images, targets)
+            optimizer.zero_grad()
+            sum(losses.values()).backward()
+            torch.nn.utils.clip_grad_norm_(theirs.parameters(), run.config.optim.max_grad_norm)
+            optimizer.step()
+            other.append([float(losses[name].detach()) for name in LOSSES])
+    np.testing.assert_allclose(mine, other, rtol=1e-4, atol=1e-6)
+    assert len(mine) == 8
+
+
+def test_losses_fall(tiny_data, spy_report):
+    train(config_of(**{"optim.epochs": 8, "optim.lr": 1e-3, "optim.schedule": "constant"}), tiny_data, spy_report)
+    losses = [report.metrics.train_loss for report in spy_report.seen]
+    assert np.isfinite(losses).all()
+    assert np.mean(losses[-3:]) < np.mean(losses[:3])
+
+
+def score_as(monkeypatch, *values):
+    """Let the evaluations give these mAPs."""
+    from digits_core.evaluation.metrics import Scores
+    from digits_core.training import train as module
+
+    left, real = iter(values), module.evaluate
+    monkeypatch.setattr(
+        module,
+        "evaluate",
+        lambda *given, **named: dataclasses.replace(
+            real(*given, **named), scores=Scores(next(left), 0.5, 0.1, 0.0, 0.0)
+        ),
+    )
+
+
+def test_the_best_epochs_are_scored_on_the_part_to_confirm_when_asked(tiny_data, spy_report, monkeypatch):
+    score_as(monkeypatch, 0.3, 0.7, 0.2, 0.4, 0.6)  # valid, confirm; valid alone, for it is no better; valid, confirm
+    data = dataclasses.replace(tiny_data, confirm=tiny_data.train)
+    train(config_of(**{"optim.epochs": 3}), data, spy_report, confirm=True)
+    confirmed = [None if one.confirm is None else one.confirm.scores.map for one in spy_report.seen]
+    assert confirmed == [0.7, None, 0.6]
+    assert [one.metrics.val_map for one in spy_report.seen] == [0.3, 0.2, 0.4]
+
+
+def test_the_best_epoch_is_carried_along_not_the_last(tiny_data, spy_report, tmp_path, monkeypatch):
+    score_as(monkeypatch, 0.1, 0.3, 0.2, 0.3)
+    train(config_of(**{"optim.epochs": 4}), tiny_data, spy_report, workdir=tmp_path)
+    assert [report.improved for report in spy_report.seen] == [True, True, False, False]
+    best = load_tensors(spy_report.seen[-1].checkpoint / BEST_FOLDER)
+    second = load_tensors(spy_report.seen[1].checkpoint)
+    assert all(torch.equal(best[name], second[name]) for name in second)
+
+
+def test_early_stop_ends_after_epochs_without_progress(tiny_data, spy_report, monkeypatch):
+    score_as(monkeypatch, 0.1, 0.3, 0.2, 0.2, 0.9)
+    train(config_of(**{"optim.epochs": 5, "optim.early_stop_epochs": 2}), tiny_data, spy_report)
+    assert [report.metrics.early_stopped for report in spy_report.seen] == [False, False, False, True]
+
+
+def test_a_loss_that_is_not_finite_names_step_and_losses(tiny_data, spy_report):
+    config = config_of(
+        **{"optim.optimizer": "sgd", "optim.lr": 10.0, "optim.max_grad_norm": 0.0, "optim.schedule": "constant"}
+    )
+    with pytest.raises(
+        DivergedError, match=r"step \d+: the loss is not finite: loss_classifier=|epoch \d+: on valid the loss"
+    ):
+        train(TrainConfig.from_flat({"optim.epochs": 30}, config), tiny_data, spy_report)
+
+
+def test_the_learning_rate_horizon_is_all_epochs_whatever_stops_before(tiny_data, spy_report):
+    class StoppedError(Exception):
+        pass
+
+    def stop(report):
+        spy_report(report)
+        raise StoppedError
+
+    rates = []
+    for epochs in (2, 20):
+        with pytest.raises(StoppedError):
+            train(config_of(**{"optim.epochs": epochs, "optim.schedule": "cosine"}), tiny_data, stop)
+        rates.append(spy_report.seen[-1].metrics.lr)
+    assert rates[0] == pytest.approx(rates[1])  # the first epoch of a cosine is its peak
+    train(config_of(**{"optim.epochs": 2, "optim.schedule": "cosine"}), tiny_data, spy_report)
+    assert spy_report.seen[-1].metrics.lr == pytest.approx(rates[0] / 2)
+
+
+def test_evaluation_leaves_the_model_as_it_was(tiny_data):
+    from digits_core.evaluation.evaluate import detect_split
+
+    run = open_run(config_of(), tiny_data, device="cpu")
+    before = {name: tensor.clone() for name, tensor in run.model.state_dict().items()}
+    detect_split(run.model, tiny_data.valid, 0.01, batch_size=3, device=run.device, dtype=torch.float32)
+    assert run.model.training
+    assert all(torch.equal(tensor, before[name]) for name, tensor in run.model.state_dict().items())
+
+
+def test_devices_that_cannot_be_used_are_one_sentence():
+    with pytest.raises(DeviceError, match="must be auto, cpu, cuda"):
+        choose_device("tpu9")
+    if not torch.cuda.is_available():
+        with pytest.raises(DeviceError, match="device cuda cannot be used"):
+            choose_device("cuda")
+        assert choose_device("auto").type == "cpu"
+
+
+@pytest.mark.parametrize("has", [{"avx512_bf16": True}, {"amx_bf16": True}, {"avx512_f": True}, {}])
+def test_bfloat16_is_for_devices_that_compute_it_unless_asked(monkeypatch, has):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: has)
+    cpu, native = torch.device("cpu"), any("bf16" in name for name in has)
+    assert choose_dtype("auto", cpu) == (torch.bfloat16 if native else torch.float32)
+    assert choose_dtype("float32", cpu) == torch.float32
+    assert choose_dtype("bfloat16", cpu) == torch.bfloat16
+
+
+def test_bfloat16_trains_on_any_device(tiny_data, spy_report):
+    train(config_of(**{"runtime.precision": "bfloat16"}), tiny_data, spy_report)
+    assert np.isfinite(spy_report.seen[0].metrics.train_loss)
+
+
+@pytest.mark.gpu
+def test_a_gpu_trains_in_mixed_precision_and_tells_its_memory(tiny_data, spy_report):
+    train(config_of(), tiny_data, spy_report, device="cuda")
+    assert spy_report.seen[0].metrics.peak_memory_bytes > 0
+    assert spy_report.seen[0].device != "cpu"
+
+
+def test_metrics_are_plain_values():
+    kinds = {str(item.type) for item in dataclasses.fields(EpochMetrics)}
+    assert kinds <= {str(kind) for kind in (int, float, bool, float | None, int | None)}
