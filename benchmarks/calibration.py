@@ -24,8 +24,8 @@ from digits_core.data.cache import open_data
 from digits_core.data.source import DataSource
 from digits_core.evaluation.bootstrap import bootstrap_scores, resample_weights
 from digits_core.evaluation.metrics import Truth
-from results.matches import RESAMPLES
 from results.statistics import LEVEL, Difference, model_difference, pooled_variance, setting_difference
+from results.tables.matches import RESAMPLES
 
 IMAGES = {"a": 96, "b": 24, "c": 72}
 EPOCHS = 2

@@ -17,7 +17,6 @@ from scipy.special import ndtr, ndtri
 
 from digits_core.evaluation.bootstrap import bootstrap_ap, resample_weights
 from digits_core.evaluation.metrics import MatchTable, Truth, average_precision, rank_within
-from results.matches import RESAMPLES
 from results.statistics import (
     LEVEL,
     image_error,
@@ -27,6 +26,7 @@ from results.statistics import (
     pooled_variance,
     setting_difference,
 )
+from results.tables.matches import RESAMPLES
 
 Values = NDArray[np.float64]
 Ends = tuple[float, float]

@@ -38,10 +38,10 @@ from digits_core.evaluation.metrics import Truth
 from digits_core.files import BEST_FOLDER, MATCHES_FILE, STATE_FILE
 from digits_core.model.checkpoint import save_model, save_training
 from digits_core.model.checkpoint_state import TrainingState
-from results.leaderboard import read_leaderboard
-from results.matches import StoredMatches, write_matches
-from results.record import EventWriter, read_record
-from results.store import leaderboard_table, write_views
+from results.record.log import EventWriter, read_record
+from results.tables.matches import StoredMatches, write_matches
+from results.views.leaderboard import read_leaderboard
+from results.views.store import leaderboard_table, write_views
 from search.cli.settings import SearchSettings, make_plan
 from search.monitor.progress import Progress
 from search.policy.decisions import Policy

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from scipy.stats import spearmanr
 
-from results.leaderboard import read_leaderboard
+from results.views.leaderboard import read_leaderboard
 
 COLUMNS = ("anchor_recall_50", "anchor_recall_70", "anchor_mean_iou")
 RESAMPLES = 5000

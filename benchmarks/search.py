@@ -79,7 +79,7 @@ def make_bank(run: Path, target: Path) -> None:
     """Take the trainings of a run folder that were drawn by its space and ended."""
     import pandas as pd
 
-    from results.store import read_record_of
+    from results.record.folder import read_record_of
 
     record = read_record_of(run)
     rows = [

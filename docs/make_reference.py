@@ -8,7 +8,7 @@ from pathlib import Path
 from digits_core import data, predict, pretrain, to_onnx
 from digits_core.config.train_config import knobs
 from results import compare, export, leaderboard, plots, repair, report, runs
-from results.schema import BOOTSTRAP, BOXES, EPOCHS, LEADERBOARD, MATCHES, SAMPLES, THRESHOLDS
+from results.record.schema import BOOTSTRAP, BOXES, EPOCHS, LEADERBOARD, MATCHES, SAMPLES, THRESHOLDS
 from search import replay, retrain, run
 from spaces.catalogue import SPACES
 

@@ -7,26 +7,26 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from results.leaderboard import read_leaderboard, read_leaderboards
-    from results.opened import OpenedRun, open_run
-    from results.pictures.detection import plot_anchors, plot_thresholds
-    from results.pictures.settings import plot_contours, plot_importances, plot_parallel, plot_slices
-    from results.pictures.training import plot_curves, plot_overfitting, plot_pareto, plot_time
+    from results.figures.detection import plot_anchors, plot_thresholds
+    from results.figures.settings import plot_contours, plot_importances, plot_parallel, plot_slices
+    from results.figures.training import plot_curves, plot_overfitting, plot_pareto, plot_time
     from results.report import write_report
+    from results.views.leaderboard import read_leaderboard, read_leaderboards
+    from results.views.opened import OpenedRun, open_run
 
 _HOMES = {
-    "OpenedRun": "results.opened",
-    "open_run": "results.opened",
-    "plot_anchors": "results.pictures.detection",
-    "plot_contours": "results.pictures.settings",
-    "plot_curves": "results.pictures.training",
-    "plot_importances": "results.pictures.settings",
-    "plot_overfitting": "results.pictures.training",
-    "plot_parallel": "results.pictures.settings",
-    "plot_pareto": "results.pictures.training",
-    "plot_slices": "results.pictures.settings",
-    "plot_thresholds": "results.pictures.detection",
-    "plot_time": "results.pictures.training",
+    "OpenedRun": "results.views.opened",
+    "open_run": "results.views.opened",
+    "plot_anchors": "results.figures.detection",
+    "plot_contours": "results.figures.settings",
+    "plot_curves": "results.figures.training",
+    "plot_importances": "results.figures.settings",
+    "plot_overfitting": "results.figures.training",
+    "plot_parallel": "results.figures.settings",
+    "plot_pareto": "results.figures.training",
+    "plot_slices": "results.figures.settings",
+    "plot_thresholds": "results.figures.detection",
+    "plot_time": "results.figures.training",
     "read_leaderboard": "results.leaderboard",
     "read_leaderboards": "results.leaderboard",
     "write_report": "results.report",

@@ -10,14 +10,17 @@ from typing import Any
 from digits_core.command import CommandParser, run_command
 from digits_core.errors import RunError, UsageError, did_you_mean, printable
 from digits_core.evaluation.metrics import SCORE_NAMES
-from results.guard import best_weights, differing_knobs, find_twins
-from results.lengths import LENGTH_KNOBS, length_words
-from results.matches import MATCHES_FOLDER, matches_path, read_matches
-from results.published import Published, luck_of
-from results.record import RunRecord, TrialRecord
+from results.record.fold import RunRecord
+from results.record.folder import find_runs, read_record_of, read_run_file
+from results.record.lengths import LENGTH_KNOBS, length_words
+from results.record.trial import TrialRecord
 from results.statistics import pooled_variance
-from results.store import find_runs, read_record_of, read_run_file, varying_knobs
-from results.verdicts import Board, Verdict, confirmations, whole_board
+from results.tables.matches import MATCHES_FOLDER, matches_path, read_matches
+from results.verdicts.board import Board, Verdict, whole_board
+from results.verdicts.guard import best_weights
+from results.verdicts.published import Published, luck_of
+from results.verdicts.words import confirmation_words, twin_words, verdict_lines
+from results.views.store import varying_knobs
 
 METRICS = tuple(f"val_{name}" for name in SCORE_NAMES)
 
@@ -189,59 +192,6 @@ def check_tables(record: RunRecord, folder: Path) -> None:
         )
     for path in there[:1]:
         read_matches(path)
-
-
-def verdict_lines(verdicts: Sequence[Verdict]) -> list[str]:
-    """One line per comparison, aligned."""
-    pairs = [f"{one.first} against {one.second}" for one in verdicts]
-    width = max(map(len, pairs), default=0)
-    return [f"  {pair:{width}}  {one.words}" for pair, one in zip(pairs, verdicts, strict=True)]
-
-
-def confirmation_words(record: RunRecord, folder: Path) -> list[str]:
-    """Whether the best settings of a search still beat the default on images that took no part in it, as lines.
-
-    No lines when nothing was confirmed.
-    """
-    lines = []
-    for one in confirmations(record, folder):
-        difference, claimed = one.verdict.difference, one.claimed
-        seen = (
-            "whose first training was cut short" if claimed is None else f"the scores that chose it said {claimed:+.3f}"
-        )
-        said = f"  {one.trial.trial_id} against the default: "
-        if difference is None:
-            lines.append(f"{said}{one.verdict.words}")
-            continue
-        said += seen
-        reach = f"{difference.estimate:+.3f} [{difference.low:.3f}, {difference.high:.3f}]"
-        verdict = "the two cannot be told apart" + ("" if claimed is None or claimed <= 0 else ", so not confirmed")
-        if one.verdict.told_apart:
-            verdict = "it still beats the default" if difference.estimate > 0 else "the default is better"
-        said += f"; {one.seeds} fresh seeds on images set apart say {reach}: {verdict}"
-        if claimed is not None and claimed > 0:
-            flattered = claimed - difference.estimate
-            if flattered > difference.high - difference.estimate:
-                said += f"; choosing had flattered it by {flattered:.3f}"
-            elif flattered >= 0.0005:
-                said += f"; {flattered:.3f} less than it seemed, which may be luck"
-        lines.append(said)
-    return [f"confirmation ({record.metric} on images that took no part in the search):", *lines] if lines else []
-
-
-def twin_words(record: RunRecord) -> list[str]:
-    """A warning for each setting whose knobs did nothing; those that share twin and knobs in one line."""
-    groups: dict[tuple[str, str], list[str]] = {}
-    seen: set[tuple[str, str]] = set()
-    for trial_id, other in find_twins(record).items():
-        first, second = record.trials[other], record.trials[trial_id]
-        if (first.config_hash, second.config_hash) not in seen:  # their further seeds say it again
-            seen.add((first.config_hash, second.config_hash))
-            groups.setdefault((other, ", ".join(differing_knobs(first, second))), []).append(trial_id)
-    return [
-        f"warning: {', '.join(names)} trained to the same weights as {other}: {knobs} did nothing here"
-        for (other, knobs), names in groups.items()
-    ]
 
 
 def _pairs(records: dict[str, tuple[RunRecord, Path]], names: str, metric: str | None) -> list[Verdict]:

@@ -14,11 +14,13 @@ from digits_core.command import CommandParser, at_least, run_command, say
 from digits_core.config.train_config import TrainConfig
 from digits_core.errors import RunError, UsageError, did_you_mean, printable
 from digits_core.labels import DIGITS
-from results.leaderboard import SHOWN
-from results.matches import matches_path, read_matches
-from results.record import RunRecord, TrialRecord
-from results.samples import SAMPLES_FILE, SampleImage, read_samples
-from results.store import RUN_FILE, find_run, read_record_of, read_run_file, refuse_links, varying_knobs
+from results.record.fold import RunRecord
+from results.record.folder import RUN_FILE, find_run, read_record_of, read_run_file, refuse_links
+from results.record.trial import TrialRecord
+from results.tables.matches import matches_path, read_matches
+from results.tables.samples import SAMPLES_FILE, SampleImage, read_samples
+from results.views.leaderboard import SHOWN
+from results.views.store import varying_knobs
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -10,13 +10,14 @@ from shlex import quote
 
 from digits_core.command import CommandParser, run_command, say
 from digits_core.errors import ConfigError, RunError
-from results.lock import lock_run, unlock_run
-from results.record import EVENTS_FILE
-from results.salvage import STRAY, Piece, Salvage, salvage
-from results.schema import ENDED
-from results.store import BEST_FILE, find_run, read_run_file, rebuild
-from results.tables import free_name, keep_aside, write_text
-from results.winner import write_best
+from results.record.folder import BEST_FILE, find_run, read_run_file
+from results.record.lock import lock_run, unlock_run
+from results.record.log import EVENTS_FILE
+from results.record.salvage import STRAY, Piece, Salvage, salvage
+from results.record.schema import ENDED
+from results.tables.parquet import free_name, keep_aside, write_text
+from results.views.store import rebuild
+from results.views.winner import write_best
 
 _EPILOG = """
 examples:

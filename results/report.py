@@ -13,7 +13,7 @@ from digits_core.command import CommandParser, at_least, run_command, say, versi
 from digits_core.errors import UsageError, printable
 
 if TYPE_CHECKING:
-    from results.opened import OpenedRun
+    from results.views.opened import OpenedRun
 
 REPORT_FILE = "report.html"
 
@@ -61,8 +61,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _report(args: argparse.Namespace) -> int:
-    from results.opened import open_run
-    from results.store import find_runs
+    from results.record.folder import find_runs
+    from results.views.opened import open_run
 
     folders = find_runs(args.runs)
     path = args.out or (folders[0] / REPORT_FILE if len(folders) == 1 else Path(REPORT_FILE))
@@ -106,7 +106,7 @@ def write_report(runs: "Sequence[OpenedRun]", path: Path, *, watch: int | None =
     Raises:
         RunError: a table of a run is damaged.
     """
-    from results.tables import replacing
+    from results.tables.parquet import replacing
 
     content = render(runs, watch=watch).encode("utf-8", errors="replace")
     with replacing(path) as half:
@@ -120,8 +120,8 @@ def render(runs: "Sequence[OpenedRun]", *, watch: int | None = None) -> str:
     from markupsafe import Markup
     from plotly.offline import get_plotlyjs
 
+    from results.figures.style import DARK, LIGHT
     from results.page.content import content_of, now
-    from results.pictures.style import DARK, LIGHT
 
     def file(name: str) -> str:
         return resources.files("results.page").joinpath(name).read_text(encoding="utf-8")

@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 from digits_core.command import CommandParser, run_command
 from digits_core.errors import RunError, UsageError, UserError, printable
 from digits_core.files import folder_bytes, size_words
-from results.lock import DRIVER_FILE, driver_at_work, lock_run
-from results.schema import ENDED
-from results.store import find_runs, read_record_of, read_run_file
+from results.record.folder import find_runs, read_record_of, read_run_file
+from results.record.lock import DRIVER_FILE, driver_at_work, lock_run
+from results.record.schema import ENDED
 
 
 class Run(NamedTuple):

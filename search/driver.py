@@ -12,9 +12,9 @@ from rich.console import Console
 from digits_core.data.cache import DigitData
 from digits_core.errors import DataError, UsageError, UserError
 from digits_core.terminal import open_console
-from results.lock import lock_run
-from results.record import RunRecord
-from results.store import write_views
+from results.record.fold import RunRecord
+from results.record.lock import lock_run
+from results.views.store import write_views
 from search.cli.prepare import prepare_data
 from search.cli.remembered import choices_of, remember
 from search.cli.run_folder import check_folder, is_comparison, make_longer, open_folder

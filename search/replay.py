@@ -11,9 +11,10 @@ from digits_core.data.cache import open_data
 from digits_core.data.coco import Table
 from digits_core.errors import RunError, UserError
 from digits_core.model.anchors import setting_digest
-from results.events import Event
-from results.record import EVENTS_FILE, RunRecord, read_events
-from results.store import find_run, read_record_of, read_run_file
+from results.record.events import Event
+from results.record.fold import RunRecord
+from results.record.folder import find_run, read_record_of, read_run_file
+from results.record.log import EVENTS_FILE, read_events
 from search.cli.remembered import Choice, choices_of, is_remembered
 from search.cli.run_folder import resumed_settings
 from search.cli.settings import SearchSettings, make_plan

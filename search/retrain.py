@@ -11,10 +11,18 @@ from typing import Any
 from digits_core.command import CommandParser, at_least, run_command
 from digits_core.config.train_config import TrainConfig, parse_assignment
 from digits_core.errors import RunError, UsageError, did_you_mean, printable
-from results.lock import lock_run
-from results.record import RunRecord, TrialRecord
-from results.store import MODELS, RETRAIN, find_run, read_record_of, read_run_file, refuse_links
-from results.tables import write_text
+from results.record.fold import RunRecord
+from results.record.folder import (
+    MODELS,
+    RETRAIN,
+    find_run,
+    read_record_of,
+    read_run_file,
+    refuse_links,
+)
+from results.record.lock import lock_run
+from results.record.trial import TrialRecord
+from results.tables.parquet import write_text
 from search.models.plan import Plan
 
 RETRAIN_SEED = 200_000
@@ -87,7 +95,7 @@ def choose_trial(record: RunRecord, folder: Path, name: str) -> tuple[TrialRecor
     Raises:
         RunError: there is no such trial, or none with a score.
     """
-    from results.verdicts import Board
+    from results.verdicts.board import Board
 
     if name != "best":
         trial = record.trials.get(name)
@@ -209,7 +217,7 @@ def retrain_config(trial: TrialRecord, args: argparse.Namespace, folder: Path) -
     Raises:
         UserError: a knob that is chosen elsewhere, or a value that it does not take.
     """
-    from results.winner import swept_thresholds
+    from results.views.winner import swept_thresholds
     from search.models.folder import in_order
     from search.models.source import initial_weights
 

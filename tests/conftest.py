@@ -209,7 +209,7 @@ def introduce(events, trial_id, role="search", **flat):
 @pytest.fixture
 def run_folder(tmp_path):
     """Five trials: a finished winner, a stopped one, a diverged one that led, one without a score, a running one."""
-    from results.record import EventWriter
+    from results.record.log import EventWriter
 
     folder = tmp_path / "runs" / "demo"
     folder.mkdir(parents=True)

@@ -14,7 +14,7 @@ from digits_core.data import command as data
 from digits_core.errors import UsageError
 from digits_core.model.build import DRAWN_WEIGHTS
 from results import compare, export, leaderboard, plots, report, runs
-from results.samples import write_boxes, write_samples
+from results.tables.samples import write_boxes, write_samples
 from search import driver, replay, retrain, run
 from search.cli.settings import SearchSettings
 from searched import Searched

@@ -12,8 +12,8 @@ from digits_core import predict, pretrain, to_onnx
 from digits_core.config.train_config import knobs
 from digits_core.data import command as data
 from results import compare, export, leaderboard, plots, repair, report, runs
-from results.leaderboard import SHOWN
-from results.schema import EPOCHS, LEADERBOARD
+from results.record.schema import EPOCHS, LEADERBOARD
+from results.views.leaderboard import SHOWN
 from search import replay, retrain, run
 from search.defaults import METRICS, SAMPLERS, SCHEDULERS
 

@@ -20,7 +20,7 @@ from PIL import Image
 from digits_core import predict
 from digits_core.model.build import DRAWN_WEIGHTS
 from results import compare, export, leaderboard, plots
-from results.record import EventWriter
+from results.record.log import EventWriter
 from search import replay, retrain, run
 from search.storage.places import Storage
 from searched import Searched
@@ -435,7 +435,7 @@ def test_checkpoints(name, data, tmp_path, capsys):
 
 
 def test_a_stranger_cannot_have_files_deleted_by_a_link(tmp_path):
-    from results.record import TrialRecord
+    from results.record.trial import TrialRecord
 
     outside = tmp_path / "home"
     outside.mkdir()
@@ -456,7 +456,7 @@ def test_a_second_writer_is_refused_and_a_dead_one_leaves_no_lock(tmp_path, caps
     import sys
 
     code = (
-        "import sys, time; from pathlib import Path; from results.record import EventWriter\n"
+        "import sys, time; from pathlib import Path; from results.record.fold import EventWriter\n"
         "writer = EventWriter(Path(sys.argv[1]), 'r'); print('held', flush=True); time.sleep(60)"
     )
     root = Path(__file__).parents[1]

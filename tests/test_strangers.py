@@ -7,8 +7,9 @@ import pytest
 
 from digits_core.errors import RunError
 from results import plots, runs
-from results.record import EventWriter, TrialRecord
-from results.store import read_record_of
+from results.record.folder import read_record_of
+from results.record.log import EventWriter
+from results.record.trial import TrialRecord
 from search import retrain, run
 from search.models.trainer import run_trainer
 from search.storage.places import Storage

@@ -1,1 +1,4 @@
-"""What a report page holds, and the files that it is made of."""
+"""The report page: one HTML file of a run, its board, pictures and images.
+
+Imports everything below: figures, views, verdicts, tables, the record.
+"""

@@ -9,11 +9,11 @@ from typing import Any
 import pandas as pd
 
 from digits_core.errors import printable
-from results.export import csv_text
-from results.guard import differing_knobs
-from results.leaderboard import SHOWN, knob_columns
-from results.opened import OpenedRun
-from results.record import TrialRecord
+from results.record.trial import TrialRecord
+from results.tables.formats import csv_text
+from results.verdicts.guard import differing_knobs
+from results.views.leaderboard import SHOWN, knob_columns
+from results.views.opened import OpenedRun
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,15 +10,8 @@ from typing import Any
 import plotly.graph_objects as go
 
 from digits_core.errors import RunError, printable
-from results.compare import confirmation_words, twin_words
-from results.guard import find_twins, left_out_words
-from results.leaderboard import SHOWN
-from results.lengths import length_words
-from results.opened import OpenedRun
-from results.page.board import board_of, decimals, details_of, number, value_words
-from results.page.gallery import gallery_of
-from results.pictures.detection import plot_anchors, plot_thresholds
-from results.pictures.settings import (
+from results.figures.detection import plot_anchors, plot_thresholds
+from results.figures.settings import (
     FEW,
     SOME,
     plot_contours,
@@ -27,11 +20,18 @@ from results.pictures.settings import (
     plot_slices,
     scored_settings,
 )
-from results.pictures.style import LIGHT
-from results.pictures.training import plot_curves, plot_overfitting, plot_pareto, plot_time, time_parts, timeline
-from results.schema import ENDED, FAILED
-from results.verdicts import whole_board
-from results.winner import verdict_words
+from results.figures.style import LIGHT
+from results.figures.training import plot_curves, plot_overfitting, plot_pareto, plot_time, time_parts, timeline
+from results.page.board import board_of, decimals, details_of, number, value_words
+from results.page.gallery import gallery_of
+from results.record.lengths import length_words
+from results.record.schema import ENDED, FAILED
+from results.verdicts.board import whole_board
+from results.verdicts.guard import find_twins, left_out_words
+from results.verdicts.words import confirmation_words, twin_words
+from results.views.leaderboard import SHOWN
+from results.views.opened import OpenedRun
+from results.views.winner import verdict_words
 
 TOP_MARGIN = 36
 """Pixels over a picture whose heading stands above it."""

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from digits_core.config.train_config import TrainConfig
 from digits_core.errors import RunError, printable
 from digits_core.evaluation.transcribe import read_number
-from results.matches import StoredMatches, matches_path, read_matches
-from results.opened import OpenedRun
-from results.samples import SampleImage, read_misses, read_samples, worst_images
+from results.tables.matches import StoredMatches, matches_path, read_matches
+from results.tables.samples import SampleImage, read_misses, read_samples, worst_images
+from results.views.opened import OpenedRun
 
 MAX_SIDE_PX = 280
 """Of an image on the page."""

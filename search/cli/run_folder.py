@@ -17,11 +17,11 @@ from digits_core.data.cache import DigitData
 from digits_core.errors import RunError, UsageError, UserError
 from digits_core.evaluation.sweep import NUM_SWEPT
 from digits_core.model.anchors import setting_digest
-from results.record import EventWriter
-from results.samples import write_boxes, write_samples
-from results.schema import ENDED
-from results.store import RUN_FILE, read_run_file, refuse_links
-from results.tables import write_text
+from results.record.folder import RUN_FILE, read_run_file, refuse_links
+from results.record.log import EventWriter
+from results.record.schema import ENDED
+from results.tables.parquet import write_text
+from results.tables.samples import write_boxes, write_samples
 from search.cli.settings import SearchSettings
 from search.defaults import GRACE_EPOCHS, REDUCTION_FACTOR, rungs
 from search.policy.plan import Plan

@@ -15,7 +15,7 @@ from digits_core.data.remote import SCHEMES, is_address, open_place
 from digits_core.data.source import DRAWN, DataSource
 from digits_core.errors import UsageError, printable
 from digits_core.model.anchors import setting_digest
-from results.events import is_name
+from results.record.events import is_name
 from search.defaults import (
     COMPARISON_REPLICATES,
     KEEP,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from digits_core.config.train_config import DetectConfig, TaskConfig, TrainConfig
 from digits_core.data.cache import DigitData
 from digits_core.files import CLASSES_FILE, CONFIG_FILE, MODEL_FILE
-from results.matches import RESAMPLES, StoredMatches, intervals_of
+from results.tables.matches import RESAMPLES, StoredMatches, intervals_of
 
 if TYPE_CHECKING:
     from digits_core.submission.inference import Detector

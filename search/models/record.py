@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 from digits_core.config.train_config import TrainConfig
 from digits_core.data.cache import DigitData, images_per_epoch
 from digits_core.model.anchors import setting_digest
-from results.matches import matches_path, write_matches
-from results.record import EventWriter
-from results.schema import EPOCH_NUMBERS
-from results.store import MODELS, RETRAIN, write_views
+from results.record.folder import MODELS, RETRAIN
+from results.record.log import EventWriter
+from results.record.schema import EPOCH_NUMBERS
+from results.tables.matches import matches_path, write_matches
+from results.views.store import write_views
 from search.cli.settings import SearchSettings
 from search.models.folder import measure, write_model
 from search.models.together import MODEL_FOLDER

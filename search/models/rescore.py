@@ -10,11 +10,12 @@ from digits_core.errors import UsageError, WeightsError, printable
 from digits_core.model.anchors import setting_digest
 from digits_core.model.checkpoint import load_categories, load_config, load_model
 from digits_core.terminal import open_console
-from results.matches import matches_path
-from results.record import EventWriter
-from results.samples import MissesKeeper
-from results.schema import EPOCH_NUMBERS
-from results.store import THRESHOLDS, write_views
+from results.record.folder import THRESHOLDS
+from results.record.log import EventWriter
+from results.record.schema import EPOCH_NUMBERS
+from results.tables.matches import matches_path
+from results.tables.samples import MissesKeeper
+from results.views.store import write_views
 from search.cli.prepare import prepare_data
 from search.cli.remembered import choices_of, data_choices, refuse_unnamed, remember
 from search.cli.run_folder import write_description

@@ -7,7 +7,14 @@ from digits_core.config.knob import Flat
 from digits_core.data.source import DataSource
 from digits_core.errors import DataError, RunError, UsageError, printable
 from digits_core.files import CONFIG_FILE, MODEL_FILE
-from results.store import CHECKPOINTS, RUN_FILE, THRESHOLDS, find_runs, read_record_of, read_run_file
+from results.record.folder import (
+    CHECKPOINTS,
+    RUN_FILE,
+    THRESHOLDS,
+    find_runs,
+    read_record_of,
+    read_run_file,
+)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from digits_core.config.train_config import TrainConfig
 from digits_core.errors import RunError, reason_of
 from digits_core.files import read_text
-from results.events import is_name
+from results.record.events import is_name
 
 if TYPE_CHECKING:
     from search.models.plan import Plan

@@ -11,15 +11,16 @@ from digits_core.data.command import LAYOUT
 from digits_core.data.source import DRAWN, DataSource
 from digits_core.errors import SpaceError
 from digits_core.terminal import open_console
-from results.compare import confirmation_words, twin_words
-from results.guard import left_out_words
-from results.leaderboard import print_board
-from results.lengths import length_words
-from results.record import RunRecord
-from results.schema import FAILED
-from results.store import BEST_FILE, leaderboard_table
-from results.verdicts import confirmations, whole_board
-from results.winner import verdict_words, winner_words, write_best
+from results.record.fold import RunRecord
+from results.record.folder import BEST_FILE
+from results.record.lengths import length_words
+from results.record.schema import FAILED
+from results.verdicts.board import confirmations, whole_board
+from results.verdicts.guard import left_out_words
+from results.verdicts.words import confirmation_words, twin_words
+from results.views.printed import print_board
+from results.views.store import leaderboard_table
+from results.views.winner import verdict_words, winner_words, write_best
 from search.cli.settings import SearchSettings, count_settings
 from search.policy.plan import Plan
 

@@ -3,8 +3,8 @@
 import math
 import statistics
 
-from results.record import RunRecord
-from results.schema import ENDED
+from results.record.fold import RunRecord
+from results.record.schema import ENDED
 
 WIDE = 2.0
 """Standard deviations from the guess to each end of the range."""

@@ -1,8 +1,8 @@
 """A search as Ray's own metrics, for its dashboard, Prometheus and Grafana."""
 
 from digits_core.config.knob import Flat
-from results.record import RunRecord
-from results.schema import ENDED, FAILED
+from results.record.fold import RunRecord
+from results.record.schema import ENDED, FAILED
 
 PREFIX = "digit_search"
 

@@ -8,8 +8,9 @@ from typing import Any
 
 from digits_core.config.knob import Flat
 from digits_core.errors import UsageError, printable, reason_of, refuse_credentials
-from results.record import RunRecord, TrialRecord
-from results.schema import ENDED, EPOCH_NUMBERS, FAILED
+from results.record.fold import RunRecord
+from results.record.schema import ENDED, EPOCH_NUMBERS, FAILED
+from results.record.trial import TrialRecord
 
 PAUSE_SECONDS = 5.0
 """Between two tries; there are three."""

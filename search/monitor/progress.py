@@ -18,11 +18,12 @@ from digits_core.config.knob import Flat
 from digits_core.errors import RunError, printable
 from digits_core.files import size_words
 from digits_core.terminal import open_console
-from results.leaderboard import SHOWN
-from results.matches import score_intervals
-from results.record import RunRecord, TrialRecord
-from results.schema import ENDED, FAILED
-from results.store import LOGS_FOLDER
+from results.record.fold import RunRecord
+from results.record.folder import LOGS_FOLDER
+from results.record.schema import ENDED, FAILED
+from results.record.trial import TrialRecord
+from results.tables.matches import score_intervals
+from results.views.leaderboard import SHOWN
 from search.monitor.estimate import seconds_left
 
 LEADERS = 5

@@ -5,11 +5,12 @@ import time
 from datetime import UTC, datetime
 from pathlib import Path
 
-from results.lock import writer_of
-from results.opened import open_run
-from results.record import RunRecord, TrialRecord
-from results.schema import FAILED
-from results.store import find_run
+from results.record.fold import RunRecord
+from results.record.folder import find_run
+from results.record.lock import writer_of
+from results.record.schema import FAILED
+from results.record.trial import TrialRecord
+from results.views.opened import open_run
 from search.cli.run_folder import planned, resumed_settings
 from search.monitor.closing import resume_command
 from search.monitor.progress import Progress

@@ -11,11 +11,12 @@ from numpy.typing import NDArray
 from digits_core.config.knob import Flat
 from digits_core.config.train_config import TrainConfig
 from digits_core.errors import RunError
-from results.matches import matches_path, read_matches
-from results.record import RunRecord, TrialRecord
-from results.samples import SampleImage, read_samples
-from results.schema import ENDED, EPOCH_NUMBERS
-from results.store import TENSORBOARD
+from results.record.fold import RunRecord
+from results.record.folder import TENSORBOARD
+from results.record.schema import ENDED, EPOCH_NUMBERS
+from results.record.trial import TrialRecord
+from results.tables.matches import matches_path, read_matches
+from results.tables.samples import SampleImage, read_samples
 
 PICTURE_PX = 160
 """Side of a sample image in the sheet of predictions."""

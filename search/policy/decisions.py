@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
-from results.record import RunRecord, TrialRecord
-from results.schema import ENDED
+from results.record.fold import RunRecord
+from results.record.schema import ENDED
+from results.record.trial import TrialRecord
 from search.policy.faults import Fault, change_to_retry
 from search.policy.further import Waiting, next_further
 from search.policy.plan import Plan

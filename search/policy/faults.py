@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from digits_core.config.train_config import TrainConfig
 from digits_core.credentials import scrub
-from results.record import TrialRecord
+from results.record.trial import TrialRecord
 
 MAX_REASON = 500
 

@@ -3,8 +3,9 @@
 from typing import Protocol
 
 from digits_core.config.train_config import TrainConfig
-from results.record import RunRecord, TrialRecord
-from results.schema import ENDED
+from results.record.fold import RunRecord
+from results.record.schema import ENDED
+from results.record.trial import TrialRecord
 from search.defaults import CONFIRM_SEEDS
 
 CONFIRM_SEED = 100_000

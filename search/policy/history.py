@@ -13,7 +13,8 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from digits_core.errors import UserError
-from results.record import RunRecord, TrialRecord
+from results.record.fold import RunRecord
+from results.record.trial import TrialRecord
 from spaces.registry import OneByOneSampler, Space, quiet_study
 
 STUDY_FILE = "study.journal"

@@ -15,7 +15,8 @@ from digits_core.config.train_config import TrainConfig
 from digits_core.errors import ConfigError, SpaceError
 from digits_core.model.anchors import Coverage, setting_digest
 from digits_core.seeds import derived_seed
-from results.record import RunRecord, TrialRecord
+from results.record.fold import RunRecord
+from results.record.trial import TrialRecord
 from search.policy.history import study_of
 from search.policy.plan import Plan
 from search.policy.screen import Screen

@@ -27,9 +27,10 @@ from digits_core.data.remote import (
 from digits_core.errors import RunError, UsageError, printable, reason_of
 from digits_core.files import is_inside
 from digits_core.model.checkpoint_state import is_whole, load_state
-from results.lock import DRIVER_FILE, UNSEEN_SECONDS, driver_at_work, driver_in, this_process
-from results.record import EVENTS_FILE, TrialRecord
-from results.tables import damaged_copies
+from results.record.lock import DRIVER_FILE, UNSEEN_SECONDS, driver_at_work, driver_in, this_process
+from results.record.log import EVENTS_FILE
+from results.record.trial import TrialRecord
+from results.tables.parquet import damaged_copies
 
 TUNE_FOLDER = "tune"
 

@@ -28,11 +28,14 @@ from digits_core.files import (
 )
 from digits_core.model.anchors import setting_digest
 from digits_core.model.checkpoint_state import is_whole, load_state
-from results.matches import drop_matches, matches_path, resampled_scores
-from results.record import FULL, EventWriter, RunRecord, TrialRecord
-from results.schema import ENDED, EPOCH_NUMBERS
-from results.store import CHECKPOINTS, LOGS_FOLDER, THRESHOLDS, write_views
-from results.tables import replacing
+from results.record.fold import RunRecord
+from results.record.folder import CHECKPOINTS, LOGS_FOLDER, THRESHOLDS
+from results.record.log import FULL, EventWriter
+from results.record.schema import ENDED, EPOCH_NUMBERS
+from results.record.trial import TrialRecord
+from results.tables.matches import drop_matches, matches_path, resampled_scores
+from results.tables.parquet import replacing
+from results.views.store import write_views
 from search.policy.decisions import End, Policy, how_it_ended, is_open
 from search.policy.faults import DIVERGED, PLAIN, Fault, classify, kernel_kills
 from search.policy.proposals import Proposed

@@ -200,8 +200,8 @@ def write_sweep(found: "Sweep", path: Path, *, epoch: int) -> None:
     """Write the threshold sweep of an epoch as Parquet."""
     import pyarrow as pa
 
-    from results.schema import THRESHOLDS
-    from results.tables import of_epoch, write_table
+    from results.record.schema import THRESHOLDS
+    from results.tables.parquet import of_epoch, write_table
 
     columns = [getattr(found, name.removeprefix("val_")) for name in THRESHOLDS.names]
     arrays = [pa.array(values, field.type, from_pandas=True) for values, field in zip(columns, THRESHOLDS, strict=True)]
@@ -211,7 +211,7 @@ def write_sweep(found: "Sweep", path: Path, *, epoch: int) -> None:
 def write_evaluation(one: "Evaluation", split: "Split", detect: "DetectConfig", path: Path, *, epoch: int) -> None:
     """Write the match tables of an epoch's evaluation as Parquet."""
     from digits_core.evaluation.metrics import Truth
-    from results.matches import StoredMatches, write_matches
+    from results.tables.matches import StoredMatches, write_matches
 
     truth = Truth.from_table(split.table, detect.reading)
     write_matches(path, StoredMatches(split.table.image_ids, truth, one.task1, one.task2, epoch), detect)

@@ -8,8 +8,9 @@ from ray import tune
 from ray.tune.experiment import Trial
 from ray.tune.stopper import Stopper
 
-from results.record import RunRecord, TrialRecord
-from results.samples import MissesKeeper
+from results.record.fold import RunRecord
+from results.record.trial import TrialRecord
+from results.tables.samples import MissesKeeper
 from search.monitor.progress import setting_words
 from search.policy.decisions import Policy
 from search.policy.history import StudyView

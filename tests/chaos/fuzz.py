@@ -36,13 +36,15 @@ from digits_core.model.checkpoint import load_categories, load_config, load_tens
 from digits_core.model.checkpoint_state import load_state
 from digits_core.submission.files import Detection, check_file, write_submission
 from results.compare import check_tables
-from results.events import check_event
-from results.matches import matches_path, read_matches
-from results.record import EVENTS_FILE, RunRecord, read_record
+from results.record.events import check_event
+from results.record.fold import RunRecord
+from results.record.folder import read_run_file
+from results.record.log import EVENTS_FILE, read_record
 from results.repair import affected_lines, look, lost_lines
-from results.store import leaderboard_table, read_run_file
-from results.tables import read_arrow
-from results.verdicts import Board
+from results.tables.matches import matches_path, read_matches
+from results.tables.parquet import read_arrow
+from results.verdicts.board import Board
+from results.views.store import leaderboard_table
 from search.cli.run_folder import resumed_settings
 from search.cli.settings import SearchSettings, make_plan
 from search.replay import replay
@@ -81,7 +83,7 @@ def sound(folder):
     write_submission(predictions, [Detection(1, (1.0, 2.0, 9.0, 9.0), 0.5, 3)] * 9, {1: "2", 2: "-1"})
     table = matches_path(run, "t0000", "val")
     (folder / "board").mkdir()
-    from results.tables import write_table
+    from results.tables.parquet import write_table
 
     write_table(folder / "board" / "leaderboard.parquet", leaderboard_table(read_record(run, "r"), run))
 

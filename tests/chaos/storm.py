@@ -20,9 +20,10 @@ from pathlib import Path
 import psutil
 
 from digits_core.data.drawn import write_drawn_folder
-from results.record import EVENTS_FILE, RunRecord, read_events, read_record
-from results.store import leaderboard_table
-from results.tables import read_arrow
+from results.record.fold import RunRecord
+from results.record.log import EVENTS_FILE, read_events, read_record
+from results.tables.parquet import read_arrow
+from results.views.store import leaderboard_table
 from search.replay import replay, training_table
 
 ROOT = Path(__file__).parents[2]

@@ -13,9 +13,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from digits_core.config.train_config import TrainConfig
-from results.record import EventWriter
-from results.store import EPOCHS_FILE, LEADERBOARD_FILE, write_views
-from results.tables import read_arrow
+from results.record.folder import EPOCHS_FILE, LEADERBOARD_FILE
+from results.record.log import EventWriter
+from results.tables.parquet import read_arrow
+from results.views.store import write_views
 
 TRIALS = 20
 

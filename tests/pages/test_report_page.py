@@ -7,7 +7,7 @@ import pytest
 from told import HOSTILE, told_run
 
 from results import open_run, read_leaderboard, write_report
-from results.record import EventWriter
+from results.record.log import EventWriter
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(300)]
 

@@ -13,8 +13,8 @@ from digits_core.evaluation.evaluate import match_tasks
 from digits_core.evaluation.matching import Candidates
 from digits_core.evaluation.metrics import Truth, score
 from digits_core.model.anchors import setting_digest
-from results.matches import StoredMatches, matches_path, write_matches
-from results.record import EventWriter
+from results.record.log import EventWriter
+from results.tables.matches import StoredMatches, matches_path, write_matches
 
 NUM_IMAGES = 60
 

@@ -6,7 +6,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from results import export, leaderboard
-from results.export import FORMATS
+from results.tables.formats import FORMATS
 
 
 def test_leaderboard_prints_best_first_and_says_why_not(run_folder, capsys):

@@ -89,8 +89,8 @@ def bare(folder):
 def of_version_one(folder):
     import pyarrow.parquet as pq
 
-    from results.matches import matches_path
-    from results.tables import write_table
+    from results.tables.matches import matches_path
+    from results.tables.parquet import write_table
 
     one = Searched(folder)
     one.trial("t0000", 0.5)

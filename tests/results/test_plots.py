@@ -9,8 +9,8 @@ from digits_core.errors import RunError
 from digits_core.model.anchors import setting_digest
 from results import plots
 from results.plots import COLORS, DASHES, MARKERS, Line, chosen_settings, draw_figures, trainings
-from results.samples import NUM_SAMPLES, read_samples, write_samples
-from results.store import read_record_of
+from results.record.folder import read_record_of
+from results.tables.samples import NUM_SAMPLES, read_samples, write_samples
 from searched import Searched, annotations
 
 SLOW, FAST = {"optim.lr": 1e-3}, {"optim.lr": 2e-3}

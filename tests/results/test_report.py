@@ -12,7 +12,7 @@ from digits_core.errors import RunError
 from results import open_run, read_leaderboard, report, write_report
 from results.page.board import board_of, decimals
 from results.page.gallery import gallery_of
-from results.samples import worst_images
+from results.tables.samples import worst_images
 
 
 @pytest.fixture(scope="module")
@@ -128,7 +128,7 @@ def test_wrong_labels_are_counted_as_by_hand():
 
 
 def test_worst_images_holds_only_what_is_wrong(folder):
-    from results.matches import matches_path, read_matches
+    from results.tables.matches import matches_path, read_matches
 
     record = open_run(folder).record
     stored = read_matches(matches_path(folder, "t0009", "val"))

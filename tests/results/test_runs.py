@@ -4,7 +4,7 @@ import time
 import pytest
 
 from results import runs
-from results.record import EventWriter
+from results.record.log import EventWriter
 from searched import Searched
 
 

@@ -6,11 +6,11 @@ import numpy as np
 import pyarrow as pa
 
 from digits_core.config.train_config import TrainConfig
-from results.matches import matches_path, read_matches
-from results.record import read_record
-from results.samples import MissesKeeper, write_boxes, write_samples
-from results.schema import THRESHOLDS
-from results.tables import write_table
+from results.record.log import read_record
+from results.record.schema import THRESHOLDS
+from results.tables.matches import matches_path, read_matches
+from results.tables.parquet import write_table
+from results.tables.samples import MissesKeeper, write_boxes, write_samples
 from searched import Searched, annotations
 
 HOSTILE = '<img src=x onerror="document.title=\'owned\'">&amp;"\'`</script><script>document.title="owned"</script>'

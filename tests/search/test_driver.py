@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from conftest import introduce, report
-from results.record import EventWriter, read_record
+from results.record.log import EventWriter, read_record
 from search.monitor.chatter import chatter_to
 from search.monitor.progress import Progress, clock, setting_words
 from search.tune.ending import Ending

@@ -9,9 +9,10 @@ from digits_core import predict
 from digits_core.config.train_config import TrainConfig
 from digits_core.errors import RunError, UsageError
 from digits_core.model.build import DRAWN_WEIGHTS
-from results.record import EventWriter
-from results.schema import EPOCH_NUMBERS
-from results.store import leaderboard_table, read_record_of
+from results.record.folder import read_record_of
+from results.record.log import EventWriter
+from results.record.schema import EPOCH_NUMBERS
+from results.views.store import leaderboard_table
 from search import retrain
 from search.cli.settings import SearchSettings
 from search.models.folder import card, with_optima

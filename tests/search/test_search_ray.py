@@ -21,9 +21,9 @@ from optuna.trial import TrialState
 
 from digits_core.config.train_config import TrainConfig, read_toml
 from processes import finish, wait_until
-from results.leaderboard import read_leaderboard
-from results.record import read_record
-from results.schema import THRESHOLDS
+from results.record.log import read_record
+from results.record.schema import THRESHOLDS
+from results.views.leaderboard import read_leaderboard
 from search import run
 from search.monitor.closing import this_python
 from search.replay import replay, training_table

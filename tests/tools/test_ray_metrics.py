@@ -13,7 +13,7 @@ import sys, time, urllib.request
 from pathlib import Path
 from search.tune.cluster import connected, prepare_environment
 prepare_environment(joins=False)
-from results.record import read_record
+from results.record.log import read_record
 from search.monitor.gauges import Gauges
 record = read_record(Path(sys.argv[1]), "demo")
 with connected(None, machine={"CPU": 1.0, "GPU": 0.0}, host="127.0.0.1"):

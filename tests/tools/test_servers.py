@@ -12,7 +12,7 @@ from told import told_run
 
 from processes import wait_until
 from proposing import Told
-from results.record import read_record
+from results.record.log import read_record
 from search.monitor.mlflow import MLflow
 from search.policy.history import STUDY_FILE, StudyView
 from spaces.catalogue import SPACES

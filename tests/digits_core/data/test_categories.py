@@ -22,7 +22,7 @@ from digits_core.evaluation.metrics import Truth
 from digits_core.evaluation.sweep import sweep
 from digits_core.labels import DIGITS, Categories
 from digits_core.training.train import train
-from results.matches import StoredMatches, read_matches, write_matches
+from results.tables.matches import StoredMatches, read_matches, write_matches
 
 
 @pytest.fixture(scope="module")

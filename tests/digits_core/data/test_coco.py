@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from digits_core.data import main
 from digits_core.data.cache import open_data
 from digits_core.data.coco import read_part
+from digits_core.data.command import main
 from digits_core.data.source import DataSource, check_data
 from digits_core.errors import DataError
 

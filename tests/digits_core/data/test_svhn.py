@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from digits_core.data import main
+from digits_core.data.command import main
 from digits_core.data.source import DataSource, check_data
 from digits_core.data.svhn import read_digit_struct
 from digits_core.errors import DataError

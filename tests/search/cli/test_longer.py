@@ -4,7 +4,7 @@ import pytest
 
 from conftest import introduce, report
 from digits_core.config.train_config import TrainConfig
-from results.record import EventWriter
+from results.record.log import EventWriter
 from search.cli.run_folder import make_longer
 from search.policy.plan import Plan
 from search.policy.proposals import Proposer

@@ -13,7 +13,7 @@ import pytest
 from digits_core.data.cache import open_data
 from digits_core.errors import UsageError
 from results import compare, export, leaderboard, plots, report, runs
-from results.record import EventWriter
+from results.record.log import EventWriter
 from search import driver, replay, retrain, run
 from search.cli.remembered import Choice, choices_of, is_remembered, refuse_unnamed, remember
 from search.cli.run_folder import describe_run

@@ -6,10 +6,10 @@ import torch
 from conftest import introduce, report
 from digits_core.config.train_config import TrainConfig, read_toml
 from digits_core.model.build import DRAWN_WEIGHTS
-from results.leaderboard import read_leaderboard
-from results.matches import read_matches
-from results.record import EventWriter
-from results.tables import read_table
+from results.record.log import EventWriter
+from results.tables.matches import read_matches
+from results.tables.parquet import read_table
+from results.views.leaderboard import read_leaderboard
 from search import run
 
 

@@ -5,7 +5,7 @@ import pytest
 from conftest import introduce, report
 from digits_core.errors import RunError, UsageError
 from digits_core.model.build import DRAWN_WEIGHTS
-from results.record import EventWriter
+from results.record.log import EventWriter
 from search import run
 from search.cli.settings import SearchSettings, make_plan
 from search.models.source import find_source, initial_weights

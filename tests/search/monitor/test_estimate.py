@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from conftest import introduce, report
-from results.record import EventWriter
+from results.record.log import EventWriter
 from search.machine.cost import Speed, cost_of, least_epochs
 from search.monitor.estimate import seconds_left
 from search.monitor.progress import spark

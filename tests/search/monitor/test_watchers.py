@@ -5,7 +5,7 @@ import pytest
 from told import told_run
 
 from conftest import introduce, report
-from results.record import EventWriter, read_record
+from results.record.log import EventWriter, read_record
 from search.monitor.mlflow import MLflow, check_mlflow
 from search.monitor.tensorboard import TensorBoard, predictions_sheet
 from search.monitor.watchers import Watchers

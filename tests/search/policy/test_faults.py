@@ -3,7 +3,8 @@
 import pytest
 
 from digits_core.config.train_config import TrainConfig
-from results.record import RunRecord, TrialRecord
+from results.record.fold import RunRecord
+from results.record.trial import TrialRecord
 from search.policy.faults import Fault, change_to_retry, classify
 
 TRACEBACK = """Failure # 1 (occurred at 2026-01-01_00-00-00)

@@ -9,7 +9,7 @@ import pytest
 from conftest import introduce
 from digits_core.errors import RunError
 from digits_core.files import folder_bytes, size_words
-from results.record import RESERVE_FILE, EventWriter, read_record
+from results.record.log import RESERVE_FILE, EventWriter, read_record
 from search.cli.settings import parse_size
 from search.storage import disk as room
 from search.storage.disk import CHECKPOINT, Room

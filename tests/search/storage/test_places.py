@@ -14,8 +14,8 @@ from digits_core.data.remote import _file_system, open_place
 from digits_core.data.source import DataSource
 from digits_core.errors import RunError, UsageError
 from results import repair
-from results.lock import driver_at_work
-from results.record import EventWriter, read_record
+from results.record.lock import driver_at_work
+from results.record.log import EventWriter, read_record
 from search.storage.copier import Copier
 from search.storage.places import Storage, StorageError, fetch_checkpoint, store_checkpoint
 from store_server import KEYS, store

@@ -19,8 +19,8 @@ import pytest
 
 from conftest import environment
 from processes import last_lines, wait_until
-from results.leaderboard import read_leaderboard
-from results.record import read_record
+from results.record.log import read_record
+from results.views.leaderboard import read_leaderboard
 from search.replay import replay
 from store_server import KEYS, store
 

@@ -10,7 +10,7 @@ from digits_core.config.train_config import TrainConfig
 from digits_core.files import BEST_FOLDER, MODEL_FILE, STATE_FILE, TRAINING_FILE, file_digest
 from digits_core.model.checkpoint import load_tensors, save_model, save_training
 from digits_core.model.checkpoint_state import TrainingState
-from results.record import EventWriter, read_record
+from results.record.log import EventWriter, read_record
 from search.policy.decisions import Close, Policy, is_open
 from search.policy.faults import change_to_retry
 from search.policy.plan import Plan

@@ -1,0 +1,133 @@
+"""Pictures of what a trained model finds: threshold maps, and its anchors over the boxes' sizes."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from digits_core.config.train_config import TrainConfig
+from digits_core.errors import RunError, did_you_mean, printable
+from digits_core.model.anchors import anchors_of, resized_sizes
+from results.figures.style import COLORS, FAINT, SCALE, finish, plain
+from results.record.folder import THRESHOLDS
+from results.record.trial import TrialRecord
+from results.tables.parquet import WITHOUT, check_epoch, epoch_of, read_arrow
+from results.tables.samples import BOXES_FILE, read_boxes
+from results.views.opened import OpenedRun, open_run
+
+MOST_BOXES = 1500
+"""Boxes drawn as points."""
+
+TASKS = {
+    1: ("val_map", "mAP", "Task 1"),
+    2: ("val_number_accuracy", "numbers read right", "Task 2"),
+}
+"""The score that each task raises, its short name, the task's."""
+
+
+def chosen_trial(opened: OpenedRun, trial: str | None) -> TrialRecord:
+    """A trial by name, or the winner.
+
+    Raises:
+        RunError: there is no such trial, or none with a score.
+    """
+    if trial is not None and trial not in opened.record.trials:
+        names = opened.record.trials
+        raise RunError(f"run '{opened.name}' has no trial {printable(trial)}{did_you_mean(trial, names)}")
+    found = opened.record.winner() if trial is None else opened.record.trials[trial]
+    if found is None:
+        raise RunError(f"run '{opened.name}' has no trial with a score yet")
+    return found
+
+
+def plot_thresholds(run: str | Path | OpenedRun, *, task: int = 1, trial: str | None = None) -> go.Figure | None:
+    """A task's score over NMS and score threshold, for both kinds of NMS, its best marked; None without a sweep.
+
+    Args:
+        run: a run folder.
+        task: 1 (mAP) or 2 (numbers).
+        trial: whose model; None is the winner's.
+
+    Raises:
+        RunError: it is no run, has no such trial, or the sweep's file is damaged.
+    """
+    opened = open_run(run)
+    chosen = chosen_trial(opened, trial)
+    path = opened.folder / THRESHOLDS / f"{chosen.trial_id}.parquet"
+    if not path.is_file():
+        return None
+    column, label, name = TASKS[task]
+    table = read_arrow(path, WITHOUT)
+    check_epoch(path, epoch_of(table), chosen.best_epoch(opened.record.metric))
+    swept = table.to_pandas(types_mapper=pd.ArrowDtype)
+    if column not in swept or swept[column].isna().all():
+        return None
+    common = swept["max_detections"].mode().iloc[0]
+    swept = swept[(swept["max_detections"] == common) & swept[column].notna()]
+    kinds = [(False, "NMS within classes"), (True, "NMS across classes")]
+    figure = make_subplots(rows=1, cols=2, subplot_titles=[words for _, words in kinds], shared_yaxes=True)
+    best = swept.loc[swept[column].astype(float).idxmax()].to_dict()
+    if f"task{task}_nms" in chosen.optima:  # of equals the one that the record names
+        best |= {name: chosen.optima[f"task{task}_{name}"] for name in ("nms", "score", "class_agnostic")}
+    low, high = float(swept[column].min()), float(swept[column].max())
+    for place, (agnostic, _) in enumerate(kinds, start=1):
+        grid = swept[swept["class_agnostic"] == agnostic].pivot_table(index="nms", columns="score", values=column)
+        figure.add_heatmap(
+            x=grid.columns.to_numpy(dtype=np.float64).round(4), y=grid.index.to_numpy(dtype=np.float64).round(4),
+            z=grid.to_numpy(dtype=np.float64).round(4), zmin=low, zmax=high, colorscale=SCALE, row=1, col=place,
+            showscale=place == 2, colorbar={"title": {"text": label}, "tickformat": ".2f", "thickness": 12},
+            hovertemplate=f"score %{{x:.2f}}, NMS %{{y:.2f}}: {label} %{{z:.3f}}<extra></extra>",
+        )  # fmt: skip
+    figure.add_scatter(
+        x=[float(best["score"])], y=[float(best["nms"])], mode="markers", row=1, col=2 if best["class_agnostic"] else 1,
+        marker={"symbol": "star", "size": 16, "color": COLORS[1], "line": {"color": "white", "width": 1.5}},
+        name=f"best: {float(best[column]):.3f}", hovertemplate="best: score %{x:.2f}, NMS %{y:.2f}<extra></extra>",
+    )  # fmt: skip
+    figure.update_xaxes(title="score threshold", tickformat=".1f")
+    figure.update_yaxes(title="NMS IoU", tickformat=".1f", col=1)
+    return finish(figure, f"{opened.name}, {chosen.trial_id}: {name}, {label} by thresholds")
+
+
+def plot_anchors(run: str | Path | OpenedRun, *, trial: str | None = None) -> go.Figure | None:
+    """The training boxes by width and height after the resize, and the anchors; None where the run kept no boxes.
+
+    Args:
+        run: a run folder.
+        trial: whose anchors; None is the winner's. The default's stand beside them.
+
+    Raises:
+        RunError: it is no run, has no such trial, or the file of boxes is damaged.
+    """
+    opened = open_run(run)
+    chosen = chosen_trial(opened, trial)
+    if not (opened.folder / BOXES_FILE).is_file():
+        return None
+    images, boxes = read_boxes(opened.folder)
+    if not len(boxes):
+        return None
+    model = TrainConfig.from_flat(chosen.config).model
+    sides = boxes * (resized_sizes(model, images) / images)
+    some = sides[np.unique(np.linspace(0, len(sides) - 1, MOST_BOXES).astype(int))].astype(np.float32)
+    figure = go.Figure()
+    figure.add_scatter(
+        x=some[:, 0].round(1), y=some[:, 1].round(1), mode="markers", name="boxes (training)",
+        marker={"size": 4, "color": FAINT, "opacity": 0.4}, hovertemplate="box %{x} × %{y} px<extra></extra>",
+    )  # fmt: skip
+    known = [(f"anchors of {chosen.trial_id}", model, "square", COLORS[1], 11)]
+    default = next((one for one in opened.record.trials.values() if one.baseline == "default"), None)
+    if default is not None and default.trial_id != chosen.trial_id:
+        theirs = TrainConfig.from_flat(default.config).model
+        if not np.array_equal(anchors_of(theirs), anchors_of(model)):
+            known.append(("anchors of the default", theirs, "diamond-open", COLORS[0], 11))
+    for name, one, symbol, color, size in known:
+        shapes = anchors_of(one).reshape(-1, 4)
+        figure.add_scatter(
+            x=shapes[:, 2] - shapes[:, 0], y=shapes[:, 3] - shapes[:, 1], mode="markers", name=plain(name),
+            marker={"symbol": symbol, "size": size, "color": color, "line": {"color": color, "width": 2}},
+            hovertemplate="anchor %{x} × %{y} px<extra></extra>",
+        )  # fmt: skip
+    figure.update_xaxes(title="width after the resize, px", type="log", dtick="D2")
+    figure.update_yaxes(title="height, px", type="log", dtick="D2")
+    return finish(figure, f"{opened.name}: anchors over the boxes' sizes", height=440)

@@ -1,0 +1,250 @@
+"""Pictures of what settings do to the score, drawn by Optuna: parallel coordinates, importance, slices, contours."""
+
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import optuna
+import plotly.graph_objects as go
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from plotly.colors import sample_colorscale
+
+from results.figures.style import FAINT, MARKERS, RISE, SCALE, finish, plain
+from results.record.schema import FAILED
+from results.record.trial import TrialRecord
+from results.views.leaderboard import SHOWN
+from results.views.opened import OpenedRun, open_run
+from results.views.store import varying_knobs
+
+FEW = 10
+"""With fewer trials nothing is said of importance: chance would lead."""
+
+SOME = 40
+"""With fewer the importance is shown with a warning."""
+
+MOST_PARAMETERS = 8
+"""Parameters in one picture."""
+
+LOG_SPAN = 20.0
+"""A range whose ends are so many times apart is drawn on a logarithmic axis."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """The settings of a run and what they reached, as a study of Optuna's.
+
+    Attributes:
+        study: complete trials alone.
+        epoch: the one after which all are compared; None where each has its best epoch, all of them trained alike.
+        label: of the score.
+    """
+
+    study: optuna.Study
+    epoch: int | None
+    label: str
+
+    @property
+    def parameters(self) -> list[str]:
+        """Those that vary, most values first where there are many."""
+        seen: dict[str, set[Any]] = {}
+        for trial in self.study.get_trials(deepcopy=False):
+            for name, value in trial.params.items():
+                seen.setdefault(name, set()).add(value)
+        several = [name for name, values in seen.items() if len(values) > 1]
+        return sorted(several, key=lambda name: -len(seen[name]))[:MOST_PARAMETERS]
+
+    @property
+    def everywhere(self) -> list[str]:
+        """Those of the parameters that every setting has: conditions leave some without."""
+        trials = self.study.get_trials(deepcopy=False)
+        return [name for name in self.parameters if all(name in trial.params for trial in trials)]
+
+
+def scored_settings(run: str | Path | OpenedRun) -> Scored:
+    """The settings of a run as a study: at the best epoch where all were trained alike, else at the last common one.
+
+    A setting that was stopped early has no final score, and its best one is of fewer epochs: side by side with whole
+    trainings it would look worse than it is.
+
+    Raises:
+        RunError: it is no run.
+    """
+    opened = open_run(run)
+    metric = opened.metric
+    known = sorted(opened.record.settings(), key=lambda one: one.trial_id)  # as they were drawn
+    trials = [one for one in known if one.epochs and one.status not in FAILED]
+    alike = len({one.num_epochs for one in trials}) <= 1
+    common = min((one.num_epochs for one in trials), default=0)
+    values: list[tuple[TrialRecord, float]] = []
+    for trial in trials:
+        best = trial.best(metric) if alike else trial.epochs.get(common)
+        if best is not None and best.get(metric) is not None:
+            values.append((trial, float(best[metric])))
+    parameters = {trial.trial_id: dict(trial.params) for trial, _ in values}
+    if sum(map(bool, parameters.values())) < 3:  # a comparison: its settings are named, not drawn
+        varying = varying_knobs([trial for trial, _ in values])
+        parameters = {trial.trial_id: {knob: trial.config.get(knob) for knob in varying} for trial, _ in values}
+    distributions = _distributions(list(parameters.values()))
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    study = optuna.create_study(direction="maximize", sampler=optuna.samplers.RandomSampler(seed=0))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a choice that is no plain value
+        for trial, value in values:
+            mine = {plain(name): one for name, one in parameters[trial.trial_id].items()}
+            kinds = {plain(name): distributions[name] for name in parameters[trial.trial_id]}
+            mine = {
+                name: one if not isinstance(kinds[name], CategoricalDistribution) else plain(one)
+                for name, one in mine.items()
+            }
+            if mine:
+                study.add_trial(
+                    optuna.trial.create_trial(
+                        params=mine, distributions=kinds, value=value, user_attrs={"trial": trial.trial_id}
+                    )
+                )
+    label = f"{SHOWN.get(metric, metric)}" + ("" if alike else f" after epoch {common}")
+    return Scored(study, None if alike else common, label)
+
+
+def plot_parallel(run: str | Path | OpenedRun) -> go.Figure | None:
+    """Every setting as a line through the parameters that all have; None with fewer than two of either.
+
+    Raises:
+        RunError: it is no run.
+    """
+    opened = open_run(run)
+    scored = scored_settings(opened)
+    if not _several(scored) or len(scored.everywhere) < 2:
+        return None
+    from optuna.visualization import plot_parallel_coordinate
+
+    figure = plot_parallel_coordinate(scored.study, params=scored.everywhere, target_name=scored.label)
+    figure.update_traces(selector={"mode": "markers"}, marker={"colorscale": RISE, "reversescale": False})
+    lines = list(figure.select_traces(selector={"mode": "lines"}))  # each from its score, within 0 to 1
+    for line, name in zip(lines, _names(scored, scored.everywhere), strict=True):
+        line.hovertemplate = f"{name}<br>{line.hovertemplate}"
+        line.update(line={"color": sample_colorscale(RISE, [float(line.y[0])])[0], "width": 1.8}, opacity=0.8)
+    figure = finish(figure, f"{opened.name}: settings and {scored.label}", height=400)
+    return figure.update_layout(margin={"l": 90, "r": 30, "b": 40})
+
+
+def plot_importances(run: str | Path | OpenedRun) -> go.Figure | None:
+    """How much of the difference between settings each parameter accounts for; None with too few settings.
+
+    Raises:
+        RunError: it is no run.
+
+    Source:
+        Watanabe et al. 2023, PED-ANOVA, as Optuna has it: what sets the best settings apart from all.
+    """
+    opened = open_run(run)
+    scored = scored_settings(opened)
+    found = importances(scored)
+    if not found:
+        return None
+    names, values = list(found), list(found.values())
+    figure = go.Figure(
+        go.Bar(x=values[::-1], y=names[::-1], orientation="h", hovertemplate="%{y}: %{x:.2f}<extra></extra>")
+    )
+    figure.update_xaxes(title="share of the importance", range=[0, 1])
+    return finish(figure, f"{opened.name}: what {scored.label} hangs on", height=160 + 34 * len(names))
+
+
+def importances(scored: Scored) -> dict[str, float]:
+    """Share of each parameter, largest first; empty with too few settings, or with one parameter alone."""
+    trials = scored.study.get_trials(deepcopy=False)
+    if len(trials) < FEW or len(scored.everywhere) < 2:
+        return {}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            found = optuna.importance.get_param_importances(
+                scored.study, evaluator=optuna.importance.PedAnovaImportanceEvaluator(), params=scored.everywhere
+            )
+        except (ValueError, RuntimeError):  # all settings score alike
+            return {}
+    return found if any(value > 0 for value in found.values()) else {}
+
+
+def plot_slices(run: str | Path | OpenedRun) -> go.Figure | None:
+    """The score against each parameter; None with fewer than two settings that have any.
+
+    Raises:
+        RunError: it is no run.
+    """
+    opened = open_run(run)
+    scored = scored_settings(opened)
+    if not _several(scored):
+        return None
+    from optuna.visualization import plot_slice
+
+    figure = plot_slice(scored.study, params=scored.parameters, target_name=scored.label)
+    figure.update_traces(
+        marker={"colorscale": RISE, "size": 8, "line": {"color": FAINT, "width": 0.5}, "colorbar": {"title": "order"}}
+    )
+    for parameter, trace in zip(scored.parameters, figure.data, strict=True):
+        trace.text = _names(scored, [parameter])
+        trace.hovertemplate = f"%{{text}}<br>{parameter} %{{x}}<extra></extra>"
+        if any(isinstance(value, str) for value in trace.x):
+            trace.x = [str(value).strip("'") for value in trace.x]  # Optuna quotes choices that are text
+    figure.for_each_xaxis(lambda axis: axis.update({"dtick": 1} if axis.type == "log" else {"nticks": 4}))
+    figure.update_xaxes(exponentformat="e")
+    figure.update_yaxes(tickformat=".2f")
+    return finish(figure, f"{opened.name}: {scored.label} by each parameter").update_layout(width=None)
+
+
+def plot_contours(run: str | Path | OpenedRun) -> go.Figure | None:
+    """The score over the two parameters that matter most; None with fewer than two, or too few settings.
+
+    Raises:
+        RunError: it is no run.
+    """
+    opened = open_run(run)
+    scored = scored_settings(opened)
+    trials = scored.study.get_trials(deepcopy=False)
+    pair = list(dict.fromkeys([*importances(scored), *scored.everywhere]))[:2]
+    if len(pair) < 2 or len(trials) < FEW:
+        return None
+    from optuna.visualization import plot_contour
+
+    figure = plot_contour(scored.study, params=pair, target_name=scored.label)
+    figure.update_traces(selector={"type": "contour"}, colorscale=SCALE, reversescale=False)
+    figure.update_traces(
+        selector={"type": "scatter"}, marker={"symbol": MARKERS[0], "size": 7, "line": {"color": "white", "width": 1}}
+    )
+    return finish(figure, f"{opened.name}: {scored.label} over two parameters", height=420)
+
+
+def _names(scored: Scored, parameters: list[str]) -> list[str]:
+    """Trial and score of each setting that has all of some parameters."""
+    return [
+        f"{trial.user_attrs['trial']}: {scored.label} {trial.value or 0:.3f}"
+        for trial in scored.study.get_trials(deepcopy=False)
+        if all(name in trial.params for name in parameters)
+    ]
+
+
+def _several(scored: Scored) -> bool:
+    return len(scored.study.get_trials(deepcopy=False)) >= 2 and bool(scored.parameters)
+
+
+def _distributions(parameters: list[dict[str, Any]]) -> dict[str, BaseDistribution]:
+    """What parameters were drawn from, as wide as their values lie."""
+    seen: dict[str, list[Any]] = {}
+    for one in parameters:
+        for name, value in one.items():
+            seen.setdefault(name, []).append(value)
+    found: dict[str, BaseDistribution] = {}
+    for name, values in seen.items():
+        numbers = [value for value in values if isinstance(value, int | float) and not isinstance(value, bool)]
+        if len(numbers) < len(values) or len(set(numbers)) < 2:
+            found[name] = CategoricalDistribution([plain(value) for value in dict.fromkeys(values)])
+            continue
+        low, high = min(numbers), max(numbers)
+        log = low > 0 and high / low >= LOG_SPAN
+        if isinstance(low, int) and isinstance(high, int) and all(isinstance(value, int) for value in numbers):
+            found[name] = IntDistribution(low, high, log=log)
+        else:
+            found[name] = FloatDistribution(low, high, log=log)
+    return found

@@ -1,0 +1,268 @@
+"""Pictures of how trials trained: curves, overfitting, what was reached at what price, where the time went."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from results.figures.style import COLORS, DASHES, FAINT, MARKERS, SCALE, finish, plain, setting_names
+from results.record.fold import RunRecord
+from results.record.schema import FAILED
+from results.record.trial import TrialRecord, last_sign
+from results.views.leaderboard import SHOWN
+from results.views.opened import OpenedRun, open_run
+
+TOP = 6
+"""Settings that stand out in a picture; the others are faint."""
+
+
+def plot_curves(run: str | Path | OpenedRun, *, metric: str | None = None, top: int = TOP) -> go.Figure:
+    """A score over epochs: the best settings, all others faint behind them, rungs marked.
+
+    Args:
+        run: a run folder.
+        metric: a column of the epochs; None is the run's metric.
+        top: settings that stand out.
+
+    Raises:
+        RunError: it is no run.
+    """
+    opened = open_run(run)
+    record, column = opened.record, metric or opened.metric
+    leads = [lead for lead in record.settings() if lead.epochs]
+    figure = go.Figure()
+    others = [trial for trial in record.trials.values() if trial.epochs and trial.role != "retrain"]
+    behind = [trial for trial in others if trial not in leads[:top]]
+    for name, some, alpha in (
+        ("stopped or failed", [one for one in behind if one.status in ("stopped", *FAILED)], 0.35),
+        ("others", [one for one in behind if one.status not in ("stopped", *FAILED)], 0.7),
+    ):
+        if some:
+            x, y, text = _joined(some, column)
+            figure.add_scatter(
+                x=x, y=y, text=text, mode="lines+markers", name=f"{name} ({len(some)})", opacity=alpha,
+                line={"color": FAINT, "width": 1}, marker={"size": 4}, connectgaps=False,
+                hovertemplate="%{text}<br>epoch %{x}: %{y:.3f}<extra></extra>",
+            )  # fmt: skip
+    for number, (lead, name) in enumerate(zip(leads[:top], setting_names(record, leads[:top]), strict=True)):
+        _line(figure, number, plain(name), lead, {epoch: one.get(column) for epoch, one in lead.epochs.items()})
+    for rung in _rungs(opened):
+        figure.add_vline(x=rung, line={"dash": "dot", "width": 1, "color": FAINT}, annotation_text="rung",
+                         annotation_font_size=11)  # fmt: skip
+    figure.update_xaxes(title="epoch", dtick=_step(leads))
+    figure.update_yaxes(title=SHOWN.get(column, column), tickformat=".2f")
+    return finish(figure, f"{opened.name}: {SHOWN.get(column, column)} over epochs", height=420)
+
+
+def plot_overfitting(run: str | Path | OpenedRun, *, top: int = TOP) -> go.Figure | None:
+    """Validation loss minus training loss over epochs, and training mAP minus valid mAP where both were measured.
+
+    None where no loss was measured, as of a model that was only swept.
+
+    Raises:
+        RunError: it is no run.
+    """
+    opened = open_run(run)
+    leads = [lead for lead in opened.record.settings() if lead.epochs][:top]
+    scored = any(one.get("train_map") is not None for lead in leads for one in lead.epochs.values())
+    gaps = [("val_loss", "train_loss", "validation loss − training loss")]
+    gaps += [("train_map", "val_map", "training mAP − valid mAP")] if scored else []
+    figure = make_subplots(rows=1, cols=len(gaps), subplot_titles=[title for *_, title in gaps])
+    for number, lead in enumerate(leads):
+        name = f"{lead.trial_id} {lead.baseline or ''}".strip()
+        for place, (high, low, _) in enumerate(gaps, start=1):
+            values = {epoch: _minus(one.get(high), one.get(low)) for epoch, one in lead.epochs.items()}
+            _line(figure, number, plain(name), lead, values, place=place)
+    if not any(len(trace.x) for trace in figure.data):
+        return None
+    figure.update_xaxes(title="epoch", dtick=_step(leads))
+    return finish(figure, f"{opened.name}: overfitting")
+
+
+def plot_pareto(run: str | Path | OpenedRun) -> go.Figure | None:
+    """Box quality against numbers read, coloured by training speed; stars are beaten by no other trial in all three.
+
+    None where no trial has all three, as where the categories are no digits.
+
+    Raises:
+        RunError: it is no run.
+    """
+    opened = open_run(run)
+    found = []
+    for trial in opened.record.trials.values():
+        best = None if trial.status in FAILED else trial.best(opened.metric)
+        values = [None if best is None else best.get(name) for name in _GOALS]
+        if None not in values:
+            found.append((trial, [float(value) for value in values if value is not None]))
+    if not found:
+        return None
+    figure = go.Figure()
+    goals = np.array([values for _, values in found])
+    front = pareto_front(goals)
+    names = [plain(name) for name in setting_names(opened.record, [trial for trial, _ in found])]
+    figure.add_scatter(
+        x=goals[:, 0], y=goals[:, 1], text=names, mode="markers", showlegend=False,
+        marker={
+            "size": np.where(front, 14, 8), "color": goals[:, 2], "colorscale": SCALE, "showscale": True,
+            "colorbar": {"title": {"text": "images/s"}, "thickness": 12},
+            "symbol": ["star" if one else "circle" for one in front],
+            "line": {"color": FAINT, "width": np.where(front, 1.5, 0.5)},
+        },
+        hovertemplate="%{text}<br>mAP %{x:.3f}, numbers %{y:.3f}, %{marker.color:.0f} images/s<extra></extra>",
+    )  # fmt: skip
+    figure.update_xaxes(title="mAP", tickformat=".2f")
+    figure.update_yaxes(title="numbers read right", tickformat=".2f")
+    return finish(figure, f"{opened.name}: what is reached together (stars: beaten by no other in all three)")
+
+
+_GOALS = ("val_map", "val_number_accuracy", "images_per_second")
+
+
+def pareto_front(goals: Any) -> Any:
+    """Which rows no other row beats: none is at least as good in all columns and better in one.
+
+    Args:
+        goals: float64 [num, num_goals]; larger is better.
+
+    Returns:
+        bool [num].
+    """
+    values = np.asarray(goals)
+    as_good = (values[:, None, :] >= values[None, :, :]).all(axis=2)
+    better = (values[:, None, :] > values[None, :, :]).any(axis=2)
+    return ~(as_good & better).any(axis=0)
+
+
+HANDOVER_SECONDS = 0.05
+"""A slot's next trial may be noted down that much before the end of the last."""
+
+PARTS = ("training", "evaluating", "starting, saving, reporting", "slots waiting")
+
+
+def time_parts(record: RunRecord) -> dict[str, float]:
+    """Slot seconds by what they went into, in the order of `PARTS`.
+
+    A slot waits while others train and it does not; time with no trial at all (between two starts of a search) is not
+    counted.
+    """
+    trials = [trial for trial in record.trials.values() if trial.started_at is not None and trial.role != "retrain"]
+    epochs = [one for trial in trials for one in trial.epochs.values()]
+    training = sum(float(one.get("train_seconds") or 0) for one in epochs)
+    evaluating = sum(float(one.get("eval_seconds") or 0) for one in epochs)
+    lanes, bars = timeline(record)
+    spans = sorted((start, end) for _, start, end, _ in bars)
+    busy, reached = 0.0, 0.0
+    for start, end in spans:
+        busy += max(end - max(start, reached), 0.0)
+        reached = max(reached, end)
+    inside = sum(end - start for start, end in spans)
+    other = max(inside - training - evaluating, 0.0)
+    return dict(zip(PARTS, (training, evaluating, other, max(lanes * busy - inside, 0.0)), strict=True))
+
+
+def timeline(record: RunRecord) -> tuple[int, list[tuple[int, float, float, TrialRecord]]]:
+    """Trials as bars: how many ran side by side at most; lane, start and end (seconds since the first) of each part."""
+    parts = [
+        (start, end, trial)
+        for trial in record.trials.values()
+        if trial.started_at is not None and trial.role != "retrain"
+        for start, end in [*trial.parts, *([(trial.since, last_sign(trial))] if trial.since else [])]
+    ]
+    begin = min((start for start, _, _ in parts), default=None)
+    free: list[float] = []
+    bars = []
+    for start, end, trial in sorted(parts, key=lambda part: (part[0], part[1])):
+        first, last = ((one - (begin or one)).total_seconds() for one in (start, end))
+        lane = next((number for number, until in enumerate(free) if until <= first + HANDOVER_SECONDS), len(free))
+        free[lane : lane + 1] = [last]
+        bars.append((lane, first, last, trial))
+    return len(free), bars
+
+
+def plot_time(run: str | Path | OpenedRun) -> go.Figure:
+    """Where the slots' time went, in all, and slot by slot.
+
+    Raises:
+        RunError: it is no run.
+    """
+    opened = open_run(run)
+    parts = time_parts(opened.record)
+    lanes, bars = timeline(opened.record)
+    figure = make_subplots(rows=2, cols=1, row_heights=[0.3, 0.7], vertical_spacing=0.25)
+    total = sum(parts.values()) or 1.0
+    for number, (name, seconds) in enumerate(parts.items()):
+        figure.add_bar(
+            x=[100 * seconds / total], y=["all slots"], orientation="h", name=name, row=1, col=1,
+            marker={"color": COLORS[number], "pattern": {"shape": ("", "/", "x", ".")[number]}},
+            hovertemplate=f"{name}: {seconds / 60:.1f} min (%{{x:.1f}} %)<extra></extra>",
+        )  # fmt: skip
+    colors = {"finished": COLORS[2], "running": COLORS[0], "stopped": FAINT}
+    for status in dict.fromkeys(trial.status for *_, trial in bars):
+        some = [bar for bar in bars if bar[3].status == status]
+        figure.add_bar(
+            x=[(end - start) / 60 for _, start, end, _ in some], base=[start / 60 for _, start, _, _ in some],
+            y=[f"slot {lane + 1}" for lane, *_ in some], orientation="h", row=2, col=1, showlegend=False,
+            marker={"color": colors.get(status, COLORS[1]), "line": {"color": "rgba(128,128,128,0.9)", "width": 1}},
+            text=[trial.trial_id for *_, trial in some], textposition="inside", insidetextanchor="middle",
+            hovertemplate=f"%{{text}} ({status}): %{{x:.1f}} min<extra></extra>",
+        )  # fmt: skip
+    figure.update_xaxes(title="% of the slots' time", range=[0, 100], row=1, col=1)
+    figure.update_xaxes(title="minutes since the first trial", row=2, col=1)
+    figure.update_yaxes(autorange="reversed", row=2, col=1)
+    figure.update_layout(barmode="stack", legend={"traceorder": "normal"})
+    return finish(figure, f"{opened.name}: where the time went", height=260 + 34 * min(max(lanes, 1), 16))
+
+
+def _rungs(opened: OpenedRun) -> list[int]:
+    """The epochs after which ASHA decided; of runs that do not say, those where it stopped a trial."""
+    named = opened.about.get("rungs")
+    if isinstance(named, list) and all(isinstance(one, int) for one in named):
+        return named
+    return sorted({one.epoch for one in opened.record.arrivals if one.cut is not None})
+
+
+def _joined(trials: Iterable[TrialRecord], column: str) -> tuple[list[Any], list[Any], list[str]]:
+    """Many curves as one trace, with gaps: a thousand traces would be slow."""
+    x: list[Any] = []
+    y: list[Any] = []
+    text: list[str] = []
+    for trial in trials:
+        for epoch, one in sorted(trial.epochs.items()):
+            x.append(epoch)
+            y.append(one.get(column))
+            text.append(f"{trial.trial_id}, {trial.status}")
+        x.append(None)
+        y.append(None)
+        text.append("")
+    return x, y, text
+
+
+def _line(
+    figure: go.Figure, number: int, name: str, lead: TrialRecord, values: dict[int, float | None], *, place: int = 0
+) -> None:
+    shown = sorted((epoch, value) for epoch, value in values.items() if value is not None)
+    figure.add_scatter(
+        x=[epoch for epoch, _ in shown],
+        y=[value for _, value in shown],
+        mode="lines+markers",
+        name=name,
+        legendgroup=lead.trial_id,
+        showlegend=place < 2,
+        line={"color": COLORS[number % len(COLORS)], "dash": DASHES[number % len(DASHES)], "width": 2},
+        marker={"symbol": MARKERS[number % len(MARKERS)], "size": 8},
+        hovertemplate=f"{name}<br>epoch %{{x}}: %{{y:.3f}}<extra></extra>",
+        **({"row": 1, "col": place} if place else {}),
+    )
+
+
+def _minus(high: float | None, low: float | None) -> float | None:
+    return None if high is None or low is None else float(high) - float(low)
+
+
+def _step(leads: list[TrialRecord]) -> int | None:
+    """Whole epochs on the axis."""
+    longest = max((lead.num_epochs for lead in leads), default=1)
+    return 1 if longest <= 12 else None

@@ -1,0 +1,205 @@
+"""What one line of `events.jsonl` may hold: a record from a stranger is only ever data."""
+
+import math
+import re
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from typing import Any, get_args
+
+from digits_core.config.train_config import knob_named
+from digits_core.data.coco import is_plain_path
+from digits_core.errors import ConfigError
+from results.record.schema import EPOCH_NUMBERS, STATUSES, Role
+
+Event = dict[str, Any]
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+
+MAX_EPOCH = 1_000_000
+
+MAX_LOST_DRIVERS = 1000
+"""Starts of the search that one repair counts as lost."""
+
+Check = Callable[[Any], bool]
+
+
+def is_name(value: object) -> bool:
+    """Whether a value may name a run or a trial, and so a file: no path, nothing hidden."""
+    return isinstance(value, str) and _NAME.fullmatch(value) is not None
+
+
+def is_inside(value: object) -> bool:
+    """Whether a value is a path that stays under the run folder."""
+    return isinstance(value, str) and is_plain_path(value)
+
+
+def _number(value: object) -> bool:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return math.isfinite(value) if isinstance(value, float) else abs(value) < 2**53
+
+
+def _share(value: object) -> bool:
+    """A score; a mean of ones may exceed one by rounding."""
+    return _number(value) and -1e-9 <= value <= 1 + 1e-9  # type: ignore[operator]
+
+
+def is_score(name: str) -> bool:
+    """Whether a number of an epoch is a score: an average precision, or a share of digits or numbers read right."""
+    return re.search(r"_map(_\d+)?$|_accuracy$", name) is not None
+
+
+def _whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**53
+
+
+def _text(value: object) -> bool:
+    return isinstance(value, str)
+
+
+def _flat(value: object) -> bool:
+    """Knobs by their names, as plain values."""
+    return isinstance(value, Mapping) and all(
+        one is None or isinstance(one, str | int | float) for one in value.values()
+    )
+
+
+def _config(value: object) -> bool:
+    """Flat knobs of a training, each of its own kind; those of another version are looked at where they are used."""
+    if not isinstance(value, Mapping) or not _whole(value.get("optim.epochs")):
+        return False
+    return all(isinstance(name, str) and _knob(name, one) for name, one in value.items())
+
+
+def _knob(name: str, value: object) -> bool:
+    if value is None:
+        return True
+    try:
+        kind = knob_named(name).kind
+    except ConfigError:
+        return isinstance(value, str)
+    return isinstance(value, kind) if kind in (bool, str) else _number(value) and (kind is float or _whole(value))
+
+
+def _scores(value: object) -> bool:
+    return isinstance(value, Mapping) and all(one is None or _share(one) for one in value.values())
+
+
+def _coverage(value: object) -> bool:
+    return _scores(value) and set(value) <= {"recall_50", "recall_70", "mean_iou"}  # type: ignore[call-overload]
+
+
+def _object(value: object) -> bool:
+    return isinstance(value, Mapping)
+
+
+def _or_none(check: Check) -> Check:
+    return lambda value: value is None or check(value)
+
+
+_EPOCH = {name: _or_none(_share if is_score(name) else _number) for name in EPOCH_NUMBERS}
+_EPOCH["peak_memory_bytes"] = _or_none(_whole)
+
+_OPTIMA = {
+    f"task{task}_{name}": _or_none(check)
+    for task in (1, 2)
+    for name, check in {
+        **dict.fromkeys(("map", "number_accuracy"), _share),
+        **dict.fromkeys(("nms", "score"), _number),
+        "class_agnostic": lambda value: isinstance(value, bool),
+        "max_detections": _whole,
+    }.items()
+}
+
+NEEDED: dict[str, dict[str, Check]] = {
+    "run": {"metric": _text},
+    "trial": {
+        "trial_id": is_name,
+        "space": _text,
+        "config": _config,
+        "config_hash": _text,
+        "seed": _whole,
+        "params": _object,
+        "baseline": _or_none(_text),
+    },
+    "start": {"trial_id": is_name},
+    "report": {"trial_id": is_name, "epoch": lambda value: _whole(value) and 1 <= value <= MAX_EPOCH},
+    "checkpoint": {"trial_id": is_name, "path": _or_none(_text)},  # looked at where it is used
+    "kept": {"trial_id": is_name, "path": _or_none(is_inside)},
+    "fault": {"trial_id": is_name, "fault": _text, "reason": _text},
+    "longer": {"trial_id": is_name, "config": _config, "config_hash": _text},
+    "claim": {"trial_id": is_name, "epoch": _whole},
+    "end": {"trial_id": is_name, "status": lambda value: value in STATUSES},
+    "repaired": {
+        "num_lost": _whole,
+        "lost": lambda value: isinstance(value, list) and all(map(_object, value)),
+        "trials": lambda value: isinstance(value, list) and all(map(is_name, value)),
+        "drivers": lambda value: _whole(value) and value <= MAX_LOST_DRIVERS,
+    },
+}
+"""The kinds of events, and what each must have."""
+
+
+def _halving(value: object) -> bool:
+    """A grace period and a reduction factor."""
+    if not isinstance(value, list) or len(value) != 2 or not all(map(_whole, value)):
+        return False
+    return bool(value[0] >= 1 and value[1] >= 2)
+
+
+ALLOWED: dict[str, dict[str, Check]] = {
+    "run": {
+        "epochs": _whole,
+        "scheduler": _text,
+        "asha": _halving,
+        **dict.fromkeys(("replicates", "replicate_top", "confirm"), _whole),
+    },
+    "trial": {
+        "role": lambda value: value in get_args(Role),
+        "coverage": _or_none(_coverage),
+        "parent": _or_none(is_name),
+        "trained_on": _text,
+    },
+    "report": {
+        **_EPOCH,
+        "model": _or_none(lambda value: isinstance(value, Mapping) and _or_none(_whole)(value.get("num_parameters"))),
+        "optima": _or_none(_object),
+        "confirm": _or_none(_scores),
+        "device": _or_none(_text),
+        "weights": _or_none(_text),
+        "cut": _or_none(_text),
+    },
+    "checkpoint": {"epoch": _whole},
+    "fault": {"change": _flat, "epoch": _whole},
+    "claim": _EPOCH,
+    "end": {"reason": _or_none(_text)},
+}
+"""What it may bear beside, and what that must be then."""
+
+
+def check_event(event: object) -> Event:
+    """An event that can be taken in.
+
+    Raises:
+        ValueError: it is none; names the field.
+    """
+    if not isinstance(event, dict) or not {"n", "time", "kind"} <= event.keys():
+        raise ValueError("an event bears n, time and kind")
+    if not _whole(event["n"]) or not _text(event["kind"]) or not _text(event["time"]):
+        raise ValueError("n must be a whole number, time and kind text")
+    if event["kind"] not in NEEDED:
+        raise ValueError(f"'{event['kind'][:40]}' is no kind of event")
+    if datetime.fromisoformat(event["time"]).tzinfo is None:
+        raise ValueError("time must say its time zone")
+    if "trial_id" in event and not is_name(event["trial_id"]):
+        raise ValueError("trial_id must be letters, digits, '.', '-' and '_'")
+    for name, check in NEEDED.get(event["kind"], {}).items():
+        if name not in event or not check(event[name]):
+            raise ValueError(f"'{name}' of a '{event['kind']}' is missing or wrong")
+    for name, check in ALLOWED.get(event["kind"], {}).items():
+        if name in event and not check(event[name]):
+            raise ValueError(f"'{name}' of a '{event['kind']}' is wrong")
+    for name, check in _OPTIMA.items():
+        if not check((event.get("optima") or {}).get(name)):
+            raise ValueError(f"'{name}' among the optima is no number")
+    return event

@@ -1,0 +1,263 @@
+"""The record of a run: events in, one row per trial and per epoch out.
+
+`events.jsonl` is the truth of a run folder. Each line is one event: `n` (its number), `time` (UTC),
+`kind`, and what belongs to the kind. Everything else in the folder can be rebuilt from it.
+"""
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from itertools import chain
+
+from results.record.events import Event
+from results.record.lengths import run_of, varied_lengths
+from results.record.schema import ENDED, EPOCH_NUMBERS, FAILED
+from results.record.trial import TrialRecord, leave_slot
+
+_TRIAL_KEYS = (
+    "trial_id",
+    "space",
+    "role",
+    "baseline",
+    "config",
+    "config_hash",
+    "seed",
+    "params",
+    "coverage",
+    "parent",
+    "trained_on",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """One report in the order of arrival, as a scheduler saw it.
+
+    Attributes:
+        number: of its event.
+        trial_id: whose it is.
+        epoch: from 1; after a fault the same one may arrive again.
+        value: the run's metric; None where it could not be measured.
+        cut: why it stopped the trial; None when it went on.
+    """
+
+    number: int
+    trial_id: str
+    epoch: int
+    value: float | None
+    cut: str | None
+
+
+@dataclass(slots=True)
+class RunRecord:
+    """All that is known of one run, folded from its events."""
+
+    run: str
+    metric: str = "val_map"
+    trials: dict[str, TrialRecord] = field(default_factory=dict)
+    num_events: int = 0
+    comparison: bool = False
+    """Every setting is trained alike, to its end and as often: no choice has looked at any seed."""
+    asha: tuple[int, int] = (1, 3)
+    """Its grace period and reduction factor, as the run began; those of records that do not name them."""
+    num_drivers: int = 0
+    """Starts of the search: one more with each resume."""
+    planned_epochs: int | None = None
+    """Epochs that its latest start was to train for; None in records without them."""
+    arrivals: list[Arrival] = field(default_factory=list)
+    """Every report, in the order of arrival."""
+    num_lost: int = 0
+    """Events that repairs of a damaged record dropped, or found missing."""
+    lost_trials: set[str] = field(default_factory=set)
+    """Trials that repairs dropped whole: their names are not given again."""
+
+    def apply(self, event: Event) -> None:
+        """Take in one event.
+
+        Raises:
+            ValueError: it does not follow the event before, introduces a trial twice, or names a trial that no event
+                has introduced. Nothing is taken in then.
+        """
+        self.check_place(event)
+        self.num_events = int(event["n"])
+        kind, time = event["kind"], datetime.fromisoformat(event["time"])
+        if kind == "repaired":
+            self.num_lost += event["num_lost"]
+            self.lost_trials |= set(event["trials"])
+            self.num_drivers += event["drivers"]
+        if kind == "run":
+            self.metric = event["metric"]
+            self.comparison = bool(event.get("comparison"))
+            if not self.num_drivers and "asha" in event:
+                self.asha = (event["asha"][0], event["asha"][1])
+            self.num_drivers += 1
+            self.planned_epochs = event.get("epochs", self.planned_epochs)
+        if kind in ("run", "repaired"):
+            # A new driver, or none: whatever was under way when the last one died is not any more.
+            for trial in self.trials.values():
+                leave_slot(trial, None)
+            return
+        if kind == "trial":
+            known = {key: event[key] for key in _TRIAL_KEYS if key in event}
+            self.trials[event["trial_id"]] = TrialRecord(**known, planned_epochs=self.planned_epochs)
+            return
+        if "trial_id" not in event:
+            return
+        trial = self.trials[event["trial_id"]]
+        trial.known.clear()
+        match kind:
+            case "start":
+                trial.status, trial.stop_reason, trial.finished_at = "running", None, None
+                trial.started_at = trial.started_at or time
+                leave_slot(trial, time)
+                trial.since = time
+            case "report":
+                trial.forget_after(int(event["epoch"]))
+                trial.epochs[int(event["epoch"])] = {key: event.get(key) for key in EPOCH_NUMBERS} | {
+                    "epoch": int(event["epoch"]),
+                    "reported_at": time,
+                }
+                trial.early_stopped = bool(event.get("early_stopped"))
+                trial.cut = event.get("cut")
+                value = event.get(self.metric)
+                self.arrivals.append(Arrival(self.num_events, trial.trial_id, int(event["epoch"]), value, trial.cut))
+                trial.model = event.get("model") or trial.model
+                trial.device = event.get("device") or trial.device
+                if event.get("optima"):
+                    trial.optima_after[int(event["epoch"])] = event["optima"]
+                if event.get("confirm"):
+                    trial.confirm_after[int(event["epoch"])] = event["confirm"]
+                if event.get("weights"):
+                    trial.weights[int(event["epoch"])] = event["weights"]
+            case "checkpoint":
+                trial.saved, trial.saved_epoch = event["path"], int(event.get("epoch", trial.num_epochs))
+            case "claim" if int(event["epoch"]) in trial.epochs:
+                trial.claim = {key: value for key, value in event.items() if key == "epoch" or key in EPOCH_NUMBERS}
+            case "kept":
+                trial.checkpoint = event["path"]
+            case "fault":
+                trial.faults.append({key: event.get(key) for key in ("fault", "reason", "epoch")})
+                trial.status, trial.stop_reason = "interrupted", event["reason"]
+                trial.config = {**trial.config, **event.get("change", {})}
+                leave_slot(trial, time)
+            case "longer":  # the run trains for more epochs than it did
+                trial.config, trial.config_hash = event["config"], event["config_hash"]
+                trial.planned_epochs = self.planned_epochs
+                trial.status, trial.stop_reason, trial.finished_at = "interrupted", None, None
+            case "end":
+                trial.status, trial.stop_reason = event["status"], event.get("reason")
+                trial.finished_at = time if trial.status in ENDED else None
+                leave_slot(trial, time)
+
+    def check_place(self, event: Event) -> None:
+        """See that an event can come next.
+
+        Raises:
+            ValueError: as `apply`.
+        """
+        if event["n"] != self.num_events + 1:
+            raise ValueError(f"event {event['n']} follows event {self.num_events}")
+        if "trial_id" not in event:
+            return
+        if event["kind"] == "trial" and event["trial_id"] in self.trials:
+            raise ValueError(f"event {event['n']} introduces trial {event['trial_id']} again")
+        if event["kind"] != "trial" and event["trial_id"] not in self.trials:
+            raise ValueError(f"event {event['n']} names an unknown trial, {event['trial_id']}")
+
+    def value(self, trial: TrialRecord) -> float | None:
+        """The run's metric at a trial's best epoch; None without one, or when it failed."""
+        best = None if trial.status in FAILED else trial.best(self.metric)
+        found = None if best is None else best.get(self.metric)  # a retraining on all images has none
+        return None if found is None else float(found)
+
+    def fresh_seeds(self) -> dict[str, list[TrialRecord]]:
+        """Whole trainings with seeds that no choice has looked at, in the order of their ids, by their setting."""
+        found: dict[str, dict[int, TrialRecord]] = {}
+        for _, trial in sorted(self.trials.items()):
+            counts = trial.role in ("replicate", "confirm") or (self.comparison and trial.role == "search")
+            if counts and trial.status == "finished" and self.value(trial) is not None:
+                # Trained twice (in two runs looked at as one), a seed still counts once.
+                found.setdefault(trial.config_hash, {}).setdefault(trial.seed, trial)
+        return {digest: list(seeds.values()) for digest, seeds in found.items()}
+
+    def standing(self, trial: TrialRecord) -> float | None:
+        """What a setting is ranked by: the mean of its replicates, or its first training; never what confirms it."""
+        mean = self._replicate_mean(self.fresh_seeds().get(trial.config_hash, []))
+        return self.value(trial) if mean is None else mean
+
+    def _replicate_mean(self, seeds: list[TrialRecord]) -> float | None:
+        """The mean over a setting's fresh seeds, but for those that confirm it; None without any."""
+        values = [self.value(one) or 0.0 for one in seeds if one.role != "confirm"]
+        return sum(values) / len(values) if values else None
+
+    def epochs_now(self) -> int:
+        """Epochs that the run trains for now; those of its longest training where the record does not name them."""
+        asked = (int(one.config["optim.epochs"]) for one in self.trials.values() if one.role == "search")
+        return max(asked, default=0) if self.planned_epochs is None else self.planned_epochs
+
+    def short(self) -> set[str]:
+        """Trials of an earlier plan, which had fewer epochs than the run trains for now.
+
+        A trial whose number of epochs was set by its space is none of them.
+        """
+        now = self.epochs_now()
+        fewer = [trial for trial in self.trials.values() if int(trial.config["optim.epochs"]) < now]
+        varied = varied_lengths(self.trials.values())["optim.epochs"] if fewer else set()
+        return {
+            trial.trial_id
+            for trial in fewer
+            if trial.planned_epochs in (None, trial.config["optim.epochs"])
+            and (run_of(trial), trial.space) not in varied
+        }
+
+    def behind(self) -> set[str]:
+        """The same trials, once a training as long as the run trains for now has ended: they rank after the others."""
+        short = self.short()
+        whole = short and any(
+            trial.role == "search" and trial.status == "finished" and self.value(trial) is not None
+            for trial in self.trials.values()
+            if trial.trial_id not in short
+        )
+        return short if whole else set()
+
+    def settings(self) -> list[TrialRecord]:
+        """The first training of every setting, best first.
+
+        Those that are behind with their epochs come after the others. Replicated settings come
+        first, by the mean of their replicates; the rest by their one training. Of equals the cheaper leads, then the
+        earlier. Those that failed come after all others, without a score last.
+        """
+        seeds, behind = self.fresh_seeds(), self.behind()
+
+        def key(trial: TrialRecord) -> tuple[bool, bool, bool, bool, float, float, str]:
+            best = trial.best(self.metric)
+            mean = self._replicate_mean(seeds.get(trial.config_hash, []))
+            score = mean if mean is not None else None if best is None else float(best[self.metric])
+            rank = score is None, trial.trial_id in behind, mean is None
+            return trial.status in FAILED, *rank, -(score or 0.0), trial.train_seconds, trial.trial_id
+
+        return sorted((trial for trial in self.trials.values() if trial.role == "search"), key=key)
+
+    def ranked(self) -> list[TrialRecord]:
+        """All trials: each setting's first training, best setting first; under it its further seeds and retrainings.
+
+        Last come those whose setting or trial is not there.
+        """
+        seeds: dict[str, list[TrialRecord]] = {}
+        retrained: dict[str, list[TrialRecord]] = {}
+        for _, trial in sorted(self.trials.items()):
+            if trial.role == "retrain":
+                retrained.setdefault(str(trial.parent), []).append(trial)
+            elif trial.role != "search":
+                seeds.setdefault(trial.config_hash, []).append(trial)
+        found = []
+        for trial in self.settings():
+            for one in [trial, *seeds.pop(trial.config_hash, [])]:
+                found += [one, *retrained.pop(one.trial_id, [])]
+        # Those of a setting that is not there: it was made longer, or a repair dropped its first training.
+        for one in chain.from_iterable(seeds.values()):
+            found += [one, *retrained.pop(one.trial_id, [])]
+        return [*found, *chain.from_iterable(retrained.values())]
+
+    def winner(self) -> TrialRecord | None:
+        """The first training of the best setting; None when no trial that did not fail has a score."""
+        return next((trial for trial in self.settings() if self.value(trial) is not None), None)

@@ -1,0 +1,77 @@
+"""How long trainings are: which are equally long, and which are shorter than the run trains now."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from results.record.fold import RunRecord
+    from results.record.trial import TrialRecord
+
+LENGTH_KNOBS = ("optim.epochs", "data.images_per_epoch")
+"""What makes a training long: trials that differ in one of them are not compared."""
+
+MOST_NAMED = 5
+"""Trials that a sentence names; the rest are counted."""
+
+Varied = dict[str, set[tuple[str, str]]]
+"""For each of LENGTH_KNOBS the spaces that vary it, as (run, space)."""
+
+
+def varied_lengths(trials: Iterable[TrialRecord]) -> Varied:
+    """The knobs of length that a space itself varies: comparing their values is what it was searched for.
+
+    A plan gives all trials of a space one length; only `--resume` with another plan changes it. So a space varies
+    a knob where trials that were made under one plan have different values of it.
+
+    Args:
+        trials: of one run, or of several with names RUN:TRIAL. Those of a record that names no plan vary nothing.
+    """
+    values: dict[tuple[str, str, str, int], set[Any]] = {}
+    for trial in trials:
+        if trial.role == "search" and trial.planned_epochs is not None:
+            for knob in LENGTH_KNOBS:
+                place = (knob, run_of(trial), trial.space, trial.planned_epochs)
+                values.setdefault(place, set()).add(trial.config.get(knob))
+    varied: Varied = {knob: set() for knob in LENGTH_KNOBS}
+    for (knob, run, space, _), found in values.items():
+        if len(found) > 1:
+            varied[knob].add((run, space))
+    return varied
+
+
+def length_of(trial: TrialRecord, varied: Varied) -> tuple[Any, ...]:
+    """How long a training was to be; two of equal value may be compared."""
+    place = (run_of(trial), trial.space)
+    return tuple(place if place in varied[knob] else trial.config.get(knob) for knob in LENGTH_KNOBS)
+
+
+def unequal_words(first: TrialRecord, second: TrialRecord, varied: Varied) -> str | None:
+    """Why two trainings are of unequal length, in words; None where they are of equal length."""
+    for knob, ours, theirs in zip(LENGTH_KNOBS, length_of(first, varied), length_of(second, varied), strict=True):
+        if ours != theirs:
+            return f"not compared: {knob} {first.config.get(knob)} against {second.config.get(knob)}"
+    return None
+
+
+def run_of(trial: TrialRecord) -> str:
+    """The run that a trial named RUN:TRIAL belongs to; empty where one run is looked at."""
+    return trial.trial_id.rpartition(":")[0]
+
+
+def length_words(record: RunRecord) -> list[str]:
+    """Which settings are not compared with the others because the run now trains for longer, as lines."""
+    short, place = record.short(), "ranked after the others and " if record.behind() else ""
+    groups: dict[int, list[str]] = {}
+    for lead in record.settings():
+        if lead.trial_id in short and record.value(lead) is not None:
+            groups.setdefault(int(lead.config["optim.epochs"]), []).append(lead.trial_id)
+    lines = []
+    for epochs, names in sorted(groups.items(), reverse=True):
+        more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
+        lines.append(
+            f"{', '.join(sorted(names)[:MOST_NAMED])}{more}: planned for {epochs} epoch{'s' * (epochs != 1)}, the run "
+            f"now trains for {record.epochs_now()}; {place}not compared with {'them' if place else 'longer ones'}"
+        )
+    return lines

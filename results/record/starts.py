@@ -1,0 +1,58 @@
+"""A start of the search that a damaged record lost, written anew from what else is known of the run."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from results.record.events import Event, check_event
+
+
+def start_anew(before: Sequence[Event], after: Sequence[Event], about: Mapping[str, Any]) -> Event | None:
+    """The event of a lost start of the search, as far as other starts, its trials and `run.json` tell it.
+
+    Args:
+        before: the events before it, in order.
+        after: those after it.
+        about: what `run.json` says; may be empty.
+
+    Returns:
+        The event, number left to the caller; None where not even the metric is known.
+    """
+    later = next((place for place, event in enumerate(after) if event["kind"] == "run"), None)
+    near = [event for event in before if event["kind"] == "run"][-1:] or ([] if later is None else [after[later]])
+    settings, space = _object(about.get("settings")), _object(about.get("space"))
+    found: Event = {name: settings.get(name) for name in ("metric", "scheduler", "space", "sampler", "seed", "screen")}
+    found |= {"trials": space.get("trials"), "comparison": about.get("comparison")}
+    for start in near:
+        found |= start
+    if not before:
+        found["asha"] = _asha(about) or found.get("asha")
+    found |= {"epochs": _epochs(before, after[:later], about if later is None else {})}
+    found |= {"n": 1, "time": (after[:1] or before[-1:])[0]["time"], "kind": "run", "resumed": bool(before)}
+    found["restored"] = True
+    for leave_out in ((), ("asha",), ("asha", "epochs", "scheduler")):  # what a stranger wrote into run.json
+        try:
+            return check_event({name: one for name, one in found.items() if one is not None and name not in leave_out})
+        except ValueError:
+            continue
+    return None
+
+
+def _epochs(before: Sequence[Event], after: Sequence[Event], about: Mapping[str, Any]) -> Any:
+    """The epochs that trials were to be trained for from there on."""
+    longer = [event["config"]["optim.epochs"] for event in after if event["kind"] == "longer"]
+    planned = [event.get("epochs") for event in before if event["kind"] == "run"][-1:]
+    trained = [event["config"]["optim.epochs"] for event in after if event["kind"] == "trial"]
+    told = _object(about.get("base_config")).get("optim.epochs")  # of the latest start
+    return next((one for one in (*longer, told, *planned, *trained) if one is not None), None)
+
+
+def _asha(about: Mapping[str, Any]) -> Any:
+    """The grace period and the reduction factor of a run; an older `run.json` tells them by its rungs."""
+    match about.get("rungs"):
+        case [int(grace), int(second), *_] if "asha" not in about and grace > 0:
+            return [grace, second // grace]
+    return about.get("asha")
+
+
+def _object(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}

@@ -1,0 +1,123 @@
+"""A table as a file: CSV, JSON, Parquet, Excel, Markdown, LaTeX."""
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from digits_core.errors import UsageError, did_you_mean, printable
+from results.tables.parquet import replacing
+
+
+def export_table(table: pd.DataFrame, form: str, path: Path) -> None:
+    """Write a table in one of FORMATS, by a temporary name and a rename.
+
+    Args:
+        table: as `read_leaderboards` returns it.
+        form: one of FORMATS.
+        path: the file; its folder must exist.
+
+    Raises:
+        UsageError: an unknown format, a folder that is not there, or a package that the format needs is missing.
+    """
+    if form not in FORMATS:
+        raise UsageError(f"--format {printable(form)}: unknown format{did_you_mean(form, FORMATS)}")
+    if path.is_dir() or not path.parent.is_dir():
+        what = "is a folder; name a file" if path.is_dir() else f"there is no folder {path.parent}"
+        raise UsageError(f"-o {printable(str(path))}: {what}")
+    with replacing(path) as half:
+        FORMATS[form](table, half)
+
+
+def _plain(table: pd.DataFrame) -> pd.DataFrame:
+    """Times as ISO 8601 text in UTC, for formats without a time type."""
+    out = table.copy()
+    for name in out.columns:
+        if "timestamp" in str(out[name].dtype):
+            out[name] = [None if pd.isna(time) else pd.Timestamp(time).isoformat() for time in out[name]]
+    return out
+
+
+def csv_text(table: pd.DataFrame) -> str:
+    """A table as comma-separated values, times in ISO 8601."""
+    return str(_plain(table).to_csv(index=False))
+
+
+def _csv(table: pd.DataFrame, path: Path) -> None:
+    path.write_text(csv_text(table), encoding="utf-8")
+
+
+def _json(table: pd.DataFrame, path: Path) -> None:
+    rows = [
+        {name: None if pd.isna(value) else value for name, value in row.items()}
+        for row in _plain(table).to_dict("records")
+    ]
+    path.write_text(json.dumps(rows, indent=1, allow_nan=False), encoding="utf-8")
+
+
+def _parquet(table: pd.DataFrame, path: Path) -> None:
+    table.to_parquet(path, index=False)
+
+
+def _xlsx(table: pd.DataFrame, path: Path) -> None:
+    try:
+        import openpyxl  # noqa: F401
+    except ImportError:
+        raise UsageError("--format xlsx needs the package openpyxl: pip install 'digit-search[xlsx]'") from None
+    with path.open("wb") as out:
+        _plain(table).to_excel(out, index=False, engine="openpyxl")
+
+
+def _cells(table: pd.DataFrame, escape: Callable[[str], str]) -> tuple[list[str], list[list[str]]]:
+    """Header and rows as text for people: no JSON columns, scores to two decimals, to three with an interval."""
+    shown = _plain(table).drop(columns=["config", "model"], errors="ignore").dropna(axis="columns", how="all")
+    rows = [
+        [escape(_cell(value, precise=_has_interval(str(name), row))) for name, value in row.items()]
+        for row in shown.to_dict("records")
+    ]
+    return [escape(printable(str(name))) for name in shown.columns], rows
+
+
+def _has_interval(name: str, row: Mapping[Any, Any]) -> bool:
+    """Whether a cell is a score with an interval, or an end of one."""
+    low = row.get(f"{name.removesuffix('_low').removesuffix('_high')}_low")
+    return low is not None and not pd.isna(low)
+
+
+def _cell(value: Any, *, precise: bool = False) -> str:
+    if pd.isna(value):
+        return ""
+    if isinstance(value, float) and precise:
+        return f"{value:.3f}"
+    if isinstance(value, float):
+        return f"{value:.2f}" if 0.01 <= abs(value) < 1000 else f"{value:.3g}"
+    return printable(str(value))
+
+
+def _md(table: pd.DataFrame, path: Path) -> None:
+    header, rows = _cells(table, lambda text: text.replace("\\", "\\\\").replace("|", "\\|"))
+    lines = [header, ["---"] * len(header), *rows]
+    path.write_text("".join(f"| {' | '.join(line)} |\n" for line in lines), encoding="utf-8")
+
+
+def _latex(table: pd.DataFrame, path: Path) -> None:
+    header, rows = _cells(table, lambda text: "".join(_LATEX.get(sign, sign) for sign in text))
+    lines = [f"\\begin{{tabular}}{{{'l' * len(header)}}}", r"\hline", " & ".join(header) + r" \\", r"\hline"]
+    lines += [" & ".join(row) + r" \\" for row in rows]
+    path.write_text("\n".join([*lines, r"\hline", r"\end{tabular}", ""]), encoding="utf-8")
+
+
+_LATEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"} | {
+    sign: f"\\{sign}" for sign in "&%$#_{}"
+}
+
+FORMATS: dict[str, Callable[[pd.DataFrame, Path], None]] = {
+    "csv": _csv,
+    "json": _json,
+    "md": _md,
+    "latex": _latex,
+    "parquet": _parquet,
+    "xlsx": _xlsx,
+}

@@ -1,0 +1,432 @@
+"""Verdicts on a run's trials and settings: what is better, what cannot be told apart, what is not compared."""
+
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from results.record.fold import RunRecord
+from results.record.lengths import Varied, length_of, unequal_words, varied_lengths
+from results.record.trial import TrialRecord
+from results.statistics import (
+    LEVEL,
+    ROUNDING,
+    Difference,
+    holm,
+    image_error,
+    image_p_values,
+    model_difference,
+    needed,
+    pooled_variance,
+    setting_difference,
+)
+from results.tables.matches import count_images, matches_path, resampled_scores, sample_size
+from results.verdicts.guard import best_weights, differing_knobs
+
+Level = Literal["models", "settings", "groups"]
+
+MIN_GROUP = 4
+"""Settings that a group needs for a verdict: of fewer the spread between them is hardly known."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """One comparison.
+
+    Attributes:
+        first, second: names of the two sides.
+        level: whether trained models, settings or groups of settings are compared.
+        difference: first minus second; None when they are not compared, or are the same models.
+        p: corrected where several were compared at once; 1 of the same models, None when they are not compared.
+        words: the verdict for people.
+    """
+
+    first: str
+    second: str
+    level: Level
+    difference: Difference | None
+    p: float | None
+    words: str
+
+    @property
+    def told_apart(self) -> bool | None:
+        """Whether one is better; None when they are not compared."""
+        return None if self.p is None else self.p < 1 - LEVEL
+
+
+class Board:
+    """A run's trials with their scores on one split, ready to be compared."""
+
+    def __init__(
+        self,
+        record: RunRecord,
+        folder: Path,
+        metric: str,
+        part: str = "val",
+        *,
+        folders: Mapping[str, Path] | None = None,
+        make: bool = True,
+    ) -> None:
+        """Look at one score.
+
+        Args:
+            record: the run's.
+            folder: the run folder, with its match tables.
+            metric: `val_map` or another score; on the part to confirm it is the score of the same name.
+            part: `val` or `confirm`.
+            folders: where several runs are looked at as one, with trials named RUN:TRIAL: RUN to its folder.
+            make: whether to bootstrap trials that have not been yet; else they are not compared.
+        """
+        self.record, self.folder, self.metric, self.part = record, folder, metric, part
+        self._folders, self._make = dict(folders or {}), make
+        self._score = metric.removeprefix("val_")
+
+    def point(self, trial: TrialRecord) -> float | None:
+        """The score at the trial's best epoch."""
+        if self.part == "confirm":
+            return trial.confirm.get(self._score)
+        best = trial.best(self.record.metric)
+        return None if best is None else best.get(self.metric)
+
+    def resampled(self, trial: TrialRecord) -> NDArray[np.float64] | None:
+        """The same under each resample of the images; None without match tables."""
+        folder, name = self._place(trial)
+        epoch = trial.best_epoch(self.record.metric)
+        return resampled_scores(folder, name, trial.config, self.part, epoch=epoch, make=self._make).get(self._score)
+
+    def measured(self, trials: Sequence[TrialRecord]) -> list[TrialRecord]:
+        """Those with a score and a match table."""
+        return [trial for trial in trials if self.point(trial) is not None and self.resampled(trial) is not None]
+
+    def fresh(self, trial: TrialRecord) -> list[TrialRecord]:
+        """The fresh seeds of a trial's setting that can be compared here."""
+        return self._fresh.get(trial.config_hash, [])
+
+    @cached_property
+    def _fresh(self) -> dict[str, list[TrialRecord]]:
+        roles = ("confirm",) if self.part == "confirm" else ("search", "replicate", "confirm")
+        return {
+            digest: self.measured([trial for trial in trials if trial.role in roles])
+            for digest, trials in self.record.fresh_seeds().items()
+        }
+
+    @cached_property
+    def _varied(self) -> Varied:
+        return varied_lengths(self.record.trials.values())
+
+    @property
+    def seed_variance(self) -> tuple[float, int]:
+        """Variance over seeds within settings, and its degrees of freedom; of the length of training most repeated."""
+        return max(self._seed_variances.values(), key=lambda one: one[1], default=(0.0, 0))
+
+    def seed_variance_of(self, trial: TrialRecord) -> tuple[float, int]:
+        """The same, of settings whose trainings are as long as a trial's."""
+        return self._seed_variances.get(length_of(trial, self._varied), (0.0, 0))
+
+    @cached_property
+    def _seed_variances(self) -> dict[tuple[Any, ...], tuple[float, int]]:
+        groups: dict[tuple[Any, ...], list[list[float]]] = {}
+        for group in self._fresh.values():
+            for one in group[:1]:
+                groups.setdefault(length_of(one, self._varied), []).append([self._point(seed) for seed in group])
+        return {length: pooled_variance(some) for length, some in groups.items()}
+
+    @cached_property
+    def num_images(self) -> int:
+        """Images of the split."""
+        path = self._some_matches
+        return 0 if path is None else count_images(path)
+
+    @cached_property
+    def sample(self) -> int:
+        """Images of the split that bear on the score."""
+        path = self._some_matches
+        return 1 if path is None else sample_size(path, self._score)
+
+    @cached_property
+    def _some_matches(self) -> Path | None:
+        paths = (matches_path(*self._place(trial), self.part) for trial in self.record.trials.values())
+        return next((path for path in paths if path.is_file()), None)
+
+    def compare(self, first: TrialRecord, second: TrialRecord) -> Verdict:
+        """Two trials: as settings where both have fresh seeds, else as the models they are."""
+        names = first.trial_id, second.trial_id
+        if first.config_hash == second.config_hash:
+            alike = "not compared: two trainings of one setting, whose difference is what seeds do"
+            return self._refuse(*names, "models", alike)
+        fresh = [self.fresh(one) if one.role == "search" else [] for one in (first, second)]
+        settings = all(fresh) and self.seed_variance_of(first)[1] > 0
+        level: Level = "settings" if settings or self.part == "confirm" else "models"
+        reason = self.unequal(first, second) if level == "settings" else self.incomparable(first, second)
+        if reason is None and level == "settings" and not settings:
+            reason = "not compared: confirmed by fewer than two seeds"
+        if reason is not None:
+            return self._refuse(*names, level, reason)
+        sides = fresh if settings else [[first], [second]]
+        if self._same_models(*sides):
+            return Verdict(*names, level, None, 1.0, self._equal_words(*sides))
+        if settings:
+            return self.judge(*names, level, self._of(sides[0], sides[1], self.seed_variance_of(first)))
+        difference = model_difference(
+            self._point(first), self._point(second), self._resampled(first), self._resampled(second), self.sample
+        )
+        return self.judge(*names, level, difference)
+
+    def compare_groups(
+        self,
+        first: str,
+        firsts: Sequence[TrialRecord],
+        second: str,
+        seconds: Sequence[TrialRecord],
+        spread: tuple[float, int],
+    ) -> Verdict:
+        """Two groups of settings, each setting by the mean of its fresh seeds or by its one training."""
+        if len(firsts) == len(seconds) == 1:
+            verdict = self.compare(firsts[0], seconds[0])
+            words = verdict.words.replace(firsts[0].trial_id, first).replace(seconds[0].trial_id, second)
+            return replace(verdict, first=first, second=second, words=words)
+        reason = next(filter(None, (self.unequal(firsts[0], one) for one in [*firsts, *seconds])), None)
+        if reason is not None:
+            return self._refuse(first, second, "groups", reason)
+        trained = [[self.fresh(one) or [one] for one in group] for group in (firsts, seconds)]
+        if self._same_models(*(list(itertools.chain(*some)) for some in trained)):
+            twin = next((some for some in trained[1] if self._same_models(trained[0][0], some)), trained[1][0])
+            return Verdict(first, second, "groups", None, 1.0, self._equal_words(trained[0][0], twin, groups=True))
+        values = [[self.setting_value(one) for one in group] for group in (firsts, seconds)]
+        if min(map(len, values)) < MIN_GROUP:
+            counts, means = [len(one) for one in values], [float(np.mean(one)) for one in values]
+            words = (
+                f"too few trials: {counts[0]} and {counts[1]}, at least {MIN_GROUP} of each are needed "
+                f"(means {means[0]:.3f} and {means[1]:.3f})"
+            )
+            return self._refuse(first, second, "groups", words)
+        resampled = [np.stack([self._setting_resampled(one) for one in group]) for group in (firsts, seconds)]
+        difference = setting_difference(values[0], values[1], resampled[0], resampled[1], self.sample, *spread)
+        return self.judge(first, second, "groups", difference)
+
+    def setting_value(self, trial: TrialRecord) -> float:
+        """The mean of a setting's fresh seeds, or its one training."""
+        return float(np.mean([self._point(one) for one in self.fresh(trial) or [trial]]))
+
+    def unequal(self, first: TrialRecord, second: TrialRecord) -> str | None:
+        """Why two trainings are of unequal length; None where they are of equal length."""
+        return unequal_words(first, second, self._varied)
+
+    def incomparable(self, first: TrialRecord, second: TrialRecord) -> str | None:
+        """Why two trained models are not compared; None when they are."""
+        for one in (first, second):
+            if self.point(one) is None:
+                return f"{one.trial_id} has no score"
+            if self.resampled(one) is None:
+                return f"{one.trial_id} has no match table"
+        reason = self.unequal(first, second)
+        if reason is not None:
+            return reason
+        whole = all(one.status == "finished" for one in (first, second))
+        if not whole and first.num_epochs != second.num_epochs:
+            common = min(first.num_epochs, second.num_epochs)
+            values = [one.epochs.get(common, {}).get(self.metric) for one in (first, second)]
+            there = "" if None in values else f"; at epoch {common} they had {values[0]:.3f} and {values[1]:.3f}"
+            return f"not compared: {first.num_epochs} epochs against {second.num_epochs}{there}"
+        return None
+
+    def _same_models(self, firsts: Sequence[TrialRecord], seconds: Sequence[TrialRecord]) -> bool:
+        """Whether every training of one side is the very same model as one of the other side, with the same scores."""
+        metric = self.record.metric
+        weights = [sorted(str(best_weights(one, metric)) for one in some) for some in (firsts, seconds)]
+        if weights[0] != weights[1] or any(best_weights(one, metric) is None for one in firsts):
+            return False
+        scores = [sorted(self._resampled(one).tobytes() for one in some) for some in (firsts, seconds)]
+        return scores[0] == scores[1]  # thresholds may tell the same weights apart
+
+    def _equal_words(
+        self, firsts: Sequence[TrialRecord], seconds: Sequence[TrialRecord], *, groups: bool = False
+    ) -> str:
+        """Why two settings are equal, in words.
+
+        Args:
+            firsts: trainings of one.
+            seconds: trainings of the other, the same models.
+            groups: whether the two stand for all settings of two groups.
+        """
+        knobs = ", ".join(differing_knobs(firsts[0], seconds[0])) or "what they differ in"
+        bests = {(one.best(self.record.metric) or {}).get("epoch") for one in firsts}
+        at = f"epoch {bests.pop()}" if len(bests) == 1 else "the same epochs"
+        ends = [sorted(str(one.weights.get(one.num_epochs)) for one in some) for some in (firsts, seconds)]
+        why = "did nothing here" if ends[0] == ends[1] else "acted only later"
+        if groups:
+            return f"equal: each setting has a counterpart with identical weights at its best epoch; {knobs} {why}"
+        return f"equal: both are best at {at}, with identical weights; {knobs} {why}"
+
+    def correct(self, verdicts: Sequence[Verdict]) -> list[Verdict]:
+        """The same verdicts, each held to what being one of many asks for (Holm)."""
+        judged = [one for one in verdicts if one.difference is not None]
+        corrected = iter(holm([one.difference.p for one in judged if one.difference is not None]).tolist())
+        return [
+            one
+            if one.difference is None
+            else self.judge(one.first, one.second, one.level, one.difference, next(corrected), len(judged))
+            for one in verdicts
+        ]
+
+    def _of(self, first: Sequence[TrialRecord], second: Sequence[TrialRecord], spread: tuple[float, int]) -> Difference:
+        points = [[self._point(one) for one in side] for side in (first, second)]
+        resampled = [np.stack([self._resampled(one) for one in side]) for side in (first, second)]
+        return setting_difference(points[0], points[1], resampled[0], resampled[1], self.sample, *spread)
+
+    def judge(
+        self,
+        first: str,
+        second: str,
+        level: Level,
+        difference: Difference,
+        corrected: float | None = None,
+        family: int = 1,
+    ) -> Verdict:
+        """Put a difference into words; `corrected` is its p-value as one of a `family` of comparisons."""
+        p = difference.p if corrected is None else corrected
+        told_apart = p < 1 - LEVEL
+        shown = difference.swapped() if told_apart and difference.estimate < 0 else difference
+        better = first if difference.estimate >= 0 else second
+        reach = f"{shown.estimate:+.3f} [{shown.low:.3f}, {shown.high:.3f}]"
+        if told_apart:
+            what = {"models": f"{better}'s model", "settings": better, "groups": better}[level]
+            words = f"{what} is better: {reach}"
+        else:
+            unit = "settings in each" if level == "groups" else "replicates of each"
+            many = " among so many" if difference.p < 1 - LEVEL else ""
+            words = f"cannot be told apart{many}: {reach}; {needed(difference, self.sample, family, unit)}"
+        return Verdict(first, second, level, difference, p, words)
+
+    @staticmethod
+    def _refuse(first: str, second: str, level: Level, reason: str) -> Verdict:
+        return Verdict(first, second, level, None, None, reason)
+
+    def _place(self, trial: TrialRecord) -> tuple[Path, str]:
+        """The run folder of a trial, and its name there."""
+        run, _, name = trial.trial_id.rpartition(":")
+        return self._folders.get(run, self.folder), name
+
+    def _point(self, trial: TrialRecord) -> float:
+        value = self.point(trial)
+        return float("nan") if value is None else float(value)
+
+    def _resampled(self, trial: TrialRecord) -> NDArray[np.float64]:
+        values = self.resampled(trial)
+        return np.full(1, np.nan) if values is None else values
+
+    def _setting_resampled(self, trial: TrialRecord) -> NDArray[np.float64]:
+        return np.asarray(np.mean([self._resampled(one) for one in self.fresh(trial) or [trial]], axis=0))
+
+
+def whole_board(record: RunRecord, folder: Path, metric: str, *, make: bool = True) -> list[Verdict]:
+    """The best setting against each other one; Holm's correction over all pairs that can be compared.
+
+    All pairs, not only those with the best: which one is the best was seen in the same scores.
+    """
+    board = Board(record, folder, metric, make=make)
+    leads = [trial for trial in record.settings() if record.value(trial) is not None]
+    if not leads:
+        return []
+    verdicts = [board.compare(leads[0], other) for other in leads[1:]]
+    compared = [lead for lead, one in zip(leads[1:], verdicts, strict=True) if one.difference is not None]
+    ranks = _all_pairs_holm(board, [leads[0], *compared])
+    family = math.comb(len(compared) + 1, 2)
+    return [
+        verdict
+        if verdict.difference is None
+        else board.judge(
+            verdict.first, verdict.second, verdict.level, verdict.difference, ranks[verdict.second], family
+        )
+        for verdict in verdicts
+    ]
+
+
+def ties_with_best(record: RunRecord, folder: Path, *, make: bool = True) -> dict[str, bool]:
+    """For each setting's first trial, whether it cannot be told from the best one; absent where not compared."""
+    verdicts = whole_board(record, folder, record.metric, make=make)
+    ties = {verdict.second: not verdict.told_apart for verdict in verdicts if verdict.told_apart is not None}
+    winner = record.winner()
+    return ties if winner is None or not ties else {winner.trial_id: True, **ties}
+
+
+@dataclass(frozen=True, slots=True)
+class Confirmation:
+    """What fresh seeds on images that took no part in the search say of one of its best settings.
+
+    Attributes:
+        trial: its first training.
+        seeds: how many fresh ones.
+        claimed: the lead over the default by what the choice looked at; None where the default's training was
+            not as long.
+        verdict: the setting against the default on the images set apart.
+    """
+
+    trial: TrialRecord
+    seeds: int
+    claimed: float | None
+    verdict: Verdict
+
+
+def confirmations(record: RunRecord, folder: Path) -> list[Confirmation]:
+    """Every confirmed setting against the default, best of the search first; none without a confirmed default."""
+    board = Board(record, folder, record.metric, "confirm")
+    leads = [lead for lead in record.settings() if board.fresh(lead)]
+    default = next((lead for lead in leads if lead.baseline == "default"), None)
+    if default is None:
+        return []
+    others = [lead for lead in leads if lead is not default]
+    verdicts = board.correct([board.compare(lead, default) for lead in others])
+    return [
+        Confirmation(lead, len(board.fresh(lead)), _claimed(record, lead, default), verdict)
+        for lead, verdict in zip(others, verdicts, strict=True)
+    ]
+
+
+def _claimed(record: RunRecord, lead: TrialRecord, default: TrialRecord) -> float | None:
+    values = record.standing(lead), record.standing(default)
+    if None in values or lead.status != "finished" or default.status != "finished":
+        return None
+    if unequal_words(lead, default, varied_lengths(record.trials.values())) is not None:
+        return None
+    return (values[0] or 0.0) - (values[1] or 0.0)
+
+
+def _all_pairs_holm(board: Board, trials: Sequence[TrialRecord]) -> dict[str, float]:
+    """The corrected p-value of the first of `trials` against each other, within the family of all pairs."""
+    if len(trials) < 2:
+        return {}
+    raw = _model_p_values(board, trials)
+    replicated = [bool(board.fresh(trial)) and board.seed_variance_of(trial)[1] > 0 for trial in trials]
+    for one, other in itertools.combinations(np.flatnonzero(replicated).tolist(), 2):
+        difference = board.compare(trials[one], trials[other]).difference
+        raw[one, other] = 1.0 if difference is None else difference.p
+    # row after row, so that the pairs of the first come first
+    corrected = holm(raw[np.triu_indices(len(trials), k=1)])
+    return {trial.trial_id: float(p) for trial, p in zip(trials[1:], corrected, strict=False)}
+
+
+def _model_p_values(board: Board, trials: Sequence[TrialRecord]) -> NDArray[np.float64]:
+    """p-values of all pairs as models, float64 [trials, trials] above the diagonal; 1 where one has no match table."""
+    found = np.ones((len(trials), len(trials)))
+    there = [number for number, trial in enumerate(trials) if board.measured([trial])]
+    if len(there) < 2:
+        return found
+    resampled = np.stack([board._resampled(trials[number]) for number in there])
+    resampled = resampled[:, ~np.isnan(resampled).any(axis=0)]
+    covariance = np.cov(resampled)
+    variance = np.diag(covariance)
+    error = np.sqrt(np.maximum(variance[:, None] + variance[None, :] - 2 * covariance, 0))
+    error[error < ROUNDING] = image_error(np.zeros(1), board.sample)
+    points = np.array([board._point(trials[number]) for number in there])
+    distance = np.abs(points[:, None] - points[None, :])
+    upper = np.triu_indices(len(there), k=1)
+    places = np.array(there)
+    found[places[upper[0]], places[upper[1]]] = image_p_values(distance[upper], error[upper], board.sample)
+    return found

@@ -1,0 +1,124 @@
+"""A run folder opened for reading: its record, its board, what it is about."""
+
+import html
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from digits_core.config.train_config import TrainConfig
+from digits_core.errors import ConfigError
+from digits_core.labels import DIGITS
+from results.record.fold import RunRecord
+from results.record.folder import find_run, read_record_of, read_run_file
+from results.record.lock import writer_of
+from results.record.schema import ENDED
+from results.views.leaderboard import SHOWN, knob_columns
+from results.views.store import epochs_table, leaderboard_table
+
+REPR_ROWS = 10
+
+
+@dataclass(frozen=True, repr=False)
+class OpenedRun:
+    """One run, as its record stands at the moment of opening.
+
+    Attributes:
+        folder: the run folder.
+        record: folded from its events.
+        about: what `run.json` says; empty where there is none.
+    """
+
+    folder: Path
+    record: RunRecord
+    about: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        """Of the folder."""
+        return self.record.run
+
+    @property
+    def metric(self) -> str:
+        """What the search raises."""
+        return self.record.metric
+
+    @property
+    def live(self) -> bool:
+        """Whether a process writes it now."""
+        return writer_of(self.folder) is not None
+
+    @property
+    def ended(self) -> bool:
+        """Whether nobody writes it, and every trial has come to its end."""
+        return not self.live and all(trial.status in ENDED for trial in self.record.trials.values())
+
+    @cached_property
+    def leaderboard(self) -> pd.DataFrame:
+        """The leaderboard, best first, as `read_leaderboard` gives it; a writer at work makes the intervals itself."""
+        table = leaderboard_table(self.record, self.folder, make=not self.live)
+        frame: pd.DataFrame = table.to_pandas(types_mapper=pd.ArrowDtype)
+        return frame
+
+    @cached_property
+    def epochs(self) -> pd.DataFrame:
+        """One row per trial and epoch."""
+        frame: pd.DataFrame = epochs_table(self.record).to_pandas(types_mapper=pd.ArrowDtype)
+        return frame
+
+    @property
+    def best(self) -> dict[str, Any] | None:
+        """The winner's config, flat, at the thresholds that it was trained with; None before any score."""
+        winner = self.record.winner()
+        return None if winner is None else dict(winner.config)
+
+    def __repr__(self) -> str:
+        """The run in a line."""
+        winner = self.record.winner()
+        trials = len(self.record.trials)
+        if winner is None:
+            return f"<run {self.name}: {trials} trials, no score yet>"
+        score = f"{SHOWN.get(self.metric, self.metric)} {self.record.standing(winner) or 0:.2f}"
+        return f"<run {self.name}: {trials} trials, best {winner.trial_id} with {score}>"
+
+    def _repr_html_(self) -> str:
+        """The best settings as a table, for notebooks."""
+        shown = self.leaderboard[self.leaderboard["role"] == "search"]
+        metric, knobs = self.metric, knob_columns(shown)
+        columns = ["trial_id", metric, f"{metric}_low", f"{metric}_high", "val_number_accuracy", "status", *knobs]
+        table = shown[list(dict.fromkeys(columns))].head(REPR_ROWS)
+        return f"<p>{html.escape(repr(self))}</p>{table.to_html(index=False, float_format='{:.3f}'.format, border=0)}"
+
+    @cached_property
+    def base(self) -> TrainConfig:
+        """The config that settings change, with what the space fixes: the first trial's where it is the default."""
+        default = next((one for one in self.record.trials.values() if one.baseline == "default"), None)
+        flat = self.about.get("base_config") if default is None else default.config
+        try:
+            return TrainConfig.from_flat(flat if isinstance(flat, dict) else {})
+        except ConfigError:  # of another version
+            return TrainConfig()
+
+    @cached_property
+    def categories(self) -> list[str]:
+        """Names of the labels 1, 2, ..."""
+        data = self.about.get("data")
+        named = data.get("categories") if isinstance(data, dict) else None
+        return [str(name) for name in named.values()] if isinstance(named, dict) and named else list(DIGITS.names)
+
+
+def open_run(run: "str | Path | OpenedRun") -> OpenedRun:
+    """Open a run folder.
+
+    Args:
+        run: its path; one that is open already is given back.
+
+    Raises:
+        RunError: it is no run, or its files are damaged.
+    """
+    if isinstance(run, OpenedRun):
+        return run
+    folder = find_run(Path(run))
+    return OpenedRun(folder, read_record_of(folder), read_run_file(folder))

@@ -1,0 +1,91 @@
+"""The winner of a run in words: how it differs from the default, at which thresholds, and whether that is real."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from digits_core.config.train_config import TrainConfig
+from results.record.fold import RunRecord
+from results.record.folder import BEST_FILE
+from results.tables.parquet import write_text
+from results.verdicts.board import Verdict
+from results.views.leaderboard import SHOWN
+from results.views.printed import score_cells
+
+
+def winner_words(record: RunRecord, base: TrainConfig, row: Mapping[Any, Any]) -> list[str]:
+    """The winner and how it differs from the default, in a few lines.
+
+    Args:
+        record: the run's; it has a winner.
+        base: the config that settings change.
+        row: the winner's on the leaderboard.
+    """
+    winner = record.winner()
+    best = None if winner is None else winner.best(record.metric)
+    if winner is None or best is None:
+        return []
+    numbers = best["val_number_accuracy"]
+    name = f" ({winner.baseline})" if winner.baseline else ""
+    score, interval = score_cells(row, record.metric)
+    lines = [
+        "",
+        f"winner: {winner.trial_id}{name}, best at epoch {best['epoch']} of {winner.num_epochs}: "
+        f"{SHOWN[record.metric]} {score}{' ' + interval if interval else ''}, mAP@.5 {best['val_map_50']:.2f}"
+        + ("" if numbers is None else f", {numbers:.0%} of the numbers read right"),
+    ]
+    default = base.to_flat()
+    for knob, value in winner.config.items():
+        if value != default[knob]:
+            lines.append(f"        {knob} = {value}   (default {default[knob]})")
+    for task, column, unit in (("task1", "task1_map", "mAP"), ("task2", "task2_number_accuracy", "of the numbers")):
+        if column in winner.optima:
+            optima = winner.optima
+            kind = "across classes" if optima[f"{task}_class_agnostic"] else "within classes"
+            gain = f"{optima[column]:.3f} mAP" if unit == "mAP" else f"{optima[column]:.1%} {unit}"
+            lines.append(
+                f"        Task {task[-1]} at its best thresholds: nms {optima[f'{task}_nms']:g} {kind}, score "
+                f"{optima[f'{task}_score']:g} -> {gain} (chosen on these validation images)"
+            )
+    return lines
+
+
+def verdict_words(record: RunRecord, verdicts: Sequence[Verdict]) -> list[str]:
+    """What can be said of the winner against the default and the others; `verdicts` as `whole_board` gives them."""
+    winner = record.winner()
+    judged = [one for one in verdicts if one.told_apart is not None]
+    if winner is None or not judged:
+        return []
+    lines = []
+    default = next((trial.trial_id for trial in record.settings() if trial.baseline == "default"), None)
+    for one in verdicts:
+        if one.second == default:
+            lines.append(f"        against the default ({default}): {one.words}")
+    tied = [one.second for one in judged if not one.told_apart]
+    if tied:
+        lines.append(f"        {len(tied)} of {len(judged)} others cannot be told apart from it")
+    if all(one.level == "models" for one in judged):
+        repeated = any(trial.role == "replicate" for trial in record.trials.values())
+        few = "too few fresh seeds" if repeated else "one training"
+        lines.append(f"        {few} each: verdicts hold for these models; --replicates 3 tells settings apart")
+    return lines
+
+
+def write_best(folder: Path, record: RunRecord) -> None:
+    """Write the settings of a record's winner, at the thresholds that its sweep found best."""
+    winner = record.winner()
+    assert winner is not None
+    best = TrainConfig.from_flat(winner.config)
+    if winner.optima:
+        best = TrainConfig.from_flat(swept_thresholds(winner.optima), best)
+    write_text(folder / BEST_FILE, best.to_toml())
+
+
+def swept_thresholds(optima: dict[str, Any]) -> dict[str, object]:
+    """Knobs of `detect` at a sweep's best thresholds."""
+    return {
+        f"detect.{task}.{name}": optima[f"{task}_{name}"]
+        for task in ("task1", "task2")
+        for name in ("nms", "score", "class_agnostic", "max_detections")
+        if f"{task}_{name}" in optima
+    }

@@ -1,0 +1,156 @@
+"""Pictures say what the record says, and need nothing but a run folder."""
+
+import itertools
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from told import HOSTILE, told_run
+
+import results
+from digits_core.errors import RunError
+from results import open_run
+from results.figures.detection import plot_anchors, plot_thresholds
+from results.figures.settings import importances, plot_importances, plot_parallel, plot_slices, scored_settings
+from results.figures.style import plain
+from results.figures.training import PARTS, pareto_front, plot_curves, plot_overfitting, time_parts, timeline
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return told_run(tmp_path_factory.mktemp("runs") / "told")
+
+
+def test_every_exported_picture_is_a_figure_of_its_own_titled_after_the_run(folder):
+    for name in results.__all__:
+        if name.startswith("plot_"):
+            figure = getattr(results, name)(folder)
+            assert figure is not None, name
+            assert figure.layout.title.text.startswith("told"), name
+            json.loads(figure.to_json())
+
+
+def test_curves_name_the_best_and_keep_the_others_faint_in_one_trace(folder):
+    record = open_run(folder).record
+    figure = plot_curves(folder, top=3)
+    leads = [lead.trial_id for lead in record.settings()][:3]
+    assert [trace.name.split()[0] for trace in figure.data[-3:]] == leads
+    best = record.trials[leads[0]]
+    assert list(figure.data[-3].y) == [one["val_map"] for _, one in sorted(best.epochs.items())]
+    assert len(figure.data) == 5  # stopped or failed, others, three leaders
+    assert [shape.x0 for shape in figure.layout.shapes] == [1]  # the rung that run.json names
+
+
+def test_overfitting_is_the_difference_of_the_recorded_losses(tmp_path):
+    from searched import Searched
+
+    made = Searched(tmp_path / "runs" / "gap")
+    made.trial("t0000", 0.9)
+    made.done()
+    figure = plot_overfitting(tmp_path / "runs" / "gap")
+    epochs = open_run(tmp_path / "runs" / "gap").record.trials["t0000"].epochs
+    assert list(figure.data[0].y) == [one["val_loss"] - one["train_loss"] for _, one in sorted(epochs.items())]
+
+
+def test_settings_are_compared_at_the_last_epoch_that_all_reached(folder):
+    opened = open_run(folder)
+    scored = scored_settings(opened)
+    assert scored.epoch == 1
+    values = {trial.value for trial in scored.study.trials}
+    trials = [one for one in opened.record.settings() if one.status in ("finished", "stopped")]
+    assert values == {one.epochs[1]["val_map"] for one in trials}
+
+
+def test_settings_trained_alike_are_compared_at_their_best(tmp_path):
+    from searched import Searched
+
+    made = Searched(tmp_path / "runs" / "alike")
+    for number in range(4):
+        made.trial(f"t{number:04d}", 0.9 - number / 10, **{"optim.lr": 10.0 ** -(number + 1) / 2})
+    made.done()
+    scored = scored_settings(tmp_path / "runs" / "alike")
+    record = open_run(tmp_path / "runs" / "alike").record
+    assert scored.epoch is None
+    assert {trial.value for trial in scored.study.trials} == {record.value(trial) for trial in record.trials.values()}
+
+
+def test_importance_is_shares_and_is_silent_on_few_settings(folder, tmp_path):
+    found = importances(scored_settings(folder))
+    assert set(found) == {"model.anchor_sizes", "optim.lr"}
+    assert sum(found.values()) == pytest.approx(1)
+    few = told_run(tmp_path / "runs" / "few", trials=4)
+    assert plot_importances(few) is None
+    assert plot_parallel(few) is not None
+    assert plot_slices(few) is not None
+
+
+def test_threshold_maps_hold_the_sweep_and_mark_its_best(folder):
+    first, second = plot_thresholds(folder, task=1), plot_thresholds(folder, task=2)
+    within, across, star = first.data
+    assert np.array(within.z)[2, 0] == pytest.approx(0.8)
+    assert np.array(across.z)[2, 0] == pytest.approx(0.7)
+    assert (star.x[0], star.y[0], star.xaxis) == (0.1, 0.5, "x")
+    star = second.data[2]
+    assert (star.x[0], star.y[0], star.xaxis) == (0.6, 0.3, "x2")
+
+
+def test_anchors_are_the_realised_ones_over_boxes_after_the_resize(folder):
+    from digits_core.config.train_config import TrainConfig
+    from digits_core.model.anchors import anchors_of
+
+    figure = plot_anchors(folder, trial="t0003")
+    config = TrainConfig.from_flat(open_run(folder).record.trials["t0003"].config)
+    shapes = anchors_of(config.model).reshape(-1, 4)
+    assert set(zip(figure.data[1].x, figure.data[1].y, strict=True)) == {
+        (width, height) for width, height in (shapes[:, 2:] - shapes[:, :2]).tolist()
+    }
+    scale = config.model.min_size / 64  # images are 64 x 64
+    assert set(figure.data[0].x) == {np.float32(10 * scale)}
+    assert set(figure.data[0].y) == {np.float32(20 * scale)}
+
+
+def test_a_trial_that_is_not_there_is_a_sentence(folder):
+    with pytest.raises(RunError, match=r"run 'told' has no trial t0009x; did you mean"):
+        plot_thresholds(folder, trial="t0009x")
+
+
+def test_a_run_that_has_only_begun_has_pictures_of_nothing(tmp_path):
+    from searched import Searched
+
+    made = Searched(tmp_path / "runs" / "new")
+    made.done()
+    assert plot_curves(tmp_path / "runs" / "new").data == ()
+    assert plot_parallel(tmp_path / "runs" / "new") is None
+    with pytest.raises(RunError, match="has no trial with a score yet"):
+        plot_anchors(tmp_path / "runs" / "new")
+
+
+def test_the_slots_time_is_all_accounted_for(folder):
+    record = open_run(folder).record
+    parts = time_parts(record)
+    lanes, bars = timeline(record)
+    assert list(parts) == list(PARTS)
+    assert all(seconds >= 0 for seconds in parts.values())
+    assert parts["training"] == pytest.approx(
+        sum(one["train_seconds"] for trial in record.trials.values() for one in trial.epochs.values())
+    )
+    for lane in range(lanes):
+        mine = sorted((start, end) for at, start, end, _ in bars if at == lane)
+        assert all(end <= start + 0.06 for (_, end), (start, _) in itertools.pairwise(mine))
+
+
+@given(arrays(np.float64, st.tuples(st.integers(1, 12), st.integers(1, 3)), elements=st.sampled_from([0.0, 0.5, 1.0])))
+def test_the_front_is_what_no_other_beats(goals):
+    def beaten(one):
+        return any((other >= one).all() and (other > one).any() for other in goals)
+
+    assert pareto_front(goals).tolist() == [not beaten(one) for one in goals]
+
+
+@given(st.text(max_size=80))
+def test_text_of_a_picture_holds_no_tag(text):
+    assert "<" not in plain(text)
+    assert len(plain(HOSTILE)) < 200
