@@ -5,8 +5,9 @@ import sys
 from argparse import ArgumentParser, _SubParsersAction
 from pathlib import Path
 
-from digits_core import data, predict, pretrain, to_onnx
+from digits_core import predict, pretrain, to_onnx
 from digits_core.config.train_config import knobs
+from digits_core.data import command as data
 from results import compare, export, leaderboard, plots, repair, report, runs
 from results.record.schema import BOOTSTRAP, BOXES, EPOCHS, LEADERBOARD, MATCHES, SAMPLES, THRESHOLDS
 from search import replay, retrain, run

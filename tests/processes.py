@@ -8,7 +8,7 @@ import pytest
 LAST_LINES = 15
 
 
-def wait_until(state, what, process=None, seconds=300):
+def wait_until(state, what, process=None, seconds=900):
     """What `state()` gives once it is true.
 
     Args:
@@ -33,7 +33,7 @@ def wait_until(state, what, process=None, seconds=300):
         time.sleep(0.1)
 
 
-def finish(process, seconds=280):
+def finish(process, seconds=900):
     """Exit code, output and errors of a process that ends without a traceback."""
     try:
         out, errors = process.communicate(timeout=seconds)

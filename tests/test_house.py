@@ -66,10 +66,8 @@ def test_results_and_spaces_load_neither_torch_nor_ray():
 
 
 def test_core_loads_neither_ray_nor_optuna():
-    assert not loaded_by("import digits_core.training.train, digits_core.evaluation.sweep, digits_core.data") & {
-        "ray",
-        "optuna",
-    }
+    core = "import digits_core.training.train, digits_core.evaluation.sweep, digits_core.data.command"
+    assert not loaded_by(core) & {"ray", "optuna"}
 
 
 @pytest.mark.parametrize("name", COMMANDS)

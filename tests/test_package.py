@@ -20,7 +20,7 @@ PACKAGES = ("digits_core", "results", "search", "spaces")
 REFERENCE = (ROOT / "docs" / "reference.md").read_text(encoding="utf-8")
 COMMANDS = sorted(set(re.findall(r"^### python -m ([\w.]+)", REFERENCE, re.MULTILINE)))
 
-pytestmark = [pytest.mark.package, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.package, pytest.mark.timeout(1800)]
 
 
 def source_files():

@@ -7,7 +7,7 @@ from chaos.views import read_beside_kills
 
 @pytest.mark.ray
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1800)
 def test_a_search_under_fire_loses_nothing_and_decides_the_same(tmp_path):
     search, damage = storm(tmp_path, kills=2, seed=5, trials=4, epochs=6, victims=("worker", "driver"), pause=0.2)
     assert sum(damage.kills.values()) == 2

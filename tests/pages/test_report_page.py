@@ -9,7 +9,7 @@ from told import HOSTILE, told_run
 from results import open_run, read_leaderboard, write_report
 from results.record.log import EventWriter
 
-pytestmark = [pytest.mark.browser, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(1800)]
 
 
 @pytest.fixture(scope="module")

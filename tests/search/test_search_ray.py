@@ -29,7 +29,7 @@ from search.monitor.closing import this_python
 from search.replay import replay, training_table
 from search.retrain import choose_trial
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(1800)]
 
 ROOT = Path(__file__).parents[2]
 
@@ -427,7 +427,7 @@ def test_a_comparison_on_other_categories_answers_its_table(tmp_path, shapes_fol
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1800)
 def test_the_best_is_retrained_by_two_processes_killed_and_gone_on_with(whole, drawn, tmp_path, capsys):
     from digits_core import predict
     from digits_core.submission.files import numbered_images

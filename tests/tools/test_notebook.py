@@ -7,7 +7,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 
-pytestmark = [pytest.mark.tools, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.tools, pytest.mark.timeout(1800)]
 
 
 @pytest.fixture

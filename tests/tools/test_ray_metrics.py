@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-pytestmark = [pytest.mark.tools, pytest.mark.timeout(200)]
+pytestmark = [pytest.mark.tools, pytest.mark.timeout(1800)]
 
 SCRIPT = """
 import sys, time, urllib.request

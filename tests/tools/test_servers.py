@@ -17,7 +17,7 @@ from search.monitor.mlflow import MLflow
 from search.policy.history import STUDY_FILE, StudyView
 from spaces.catalogue import SPACES
 
-pytestmark = [pytest.mark.tools, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.tools, pytest.mark.timeout(1800)]
 
 
 def free_port():
