@@ -22,7 +22,7 @@ def test_a_search_under_fire_loses_nothing_and_decides_the_same(tmp_path):
 
 def test_readers_see_whole_tables_that_never_shrink(tmp_path):
     found = read_beside_kills(tmp_path, kills=25, seed=1)
-    assert found.kills == 25
+    assert found.kills >= 25
     assert found.broken == []
     assert found.reads > 25
     assert found.rows > 0
