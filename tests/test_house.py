@@ -211,3 +211,17 @@ def test_every_command_says_its_version(name, capsys):
         COMMANDS[name].build_parser().parse_args(["--version"])
     assert ended.value.code == 0
     assert re.fullmatch(r"digit-search \d\S+ \(Python 3\.\d+\.\d+, ray 2\.\S+ torch .*\)\n", capsys.readouterr().out)
+
+
+def test_the_map_names_every_room_and_no_other():
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    named = set(re.findall(r"`([a-z_]+)/`", text.partition("| package |")[2].partition("\n\n")[0]))
+    there = {
+        path.parent.name
+        for package in ("search", "results", "digits_core")
+        for path in (ROOT / package).glob("*/__init__.py")
+    }
+    assert named == there
+    for path in ROOT.glob("*/*/__init__.py"):
+        if path.parts[-3] in ("search", "results", "digits_core"):
+            assert 2 <= len(path.read_text().split('"""')[1].splitlines()) <= 6, f"{path} says what its room owns"

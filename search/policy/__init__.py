@@ -1,4 +1,4 @@
 """What is trained next and what is started again, from the record and the plan only: no Ray, no files, no clock.
 
-May import, of this package: spaces, results.record.fold; and `search.defaults`.
+May import, of this package: nothing but `search.defaults`.
 """
