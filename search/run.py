@@ -15,7 +15,7 @@ from search import defaults
 from search.cli.flags import AUTO, build_parser
 
 if TYPE_CHECKING:
-    from search.cli.settings import SearchSettings
+    from search.cli.settings import Manner, SearchSettings
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -40,17 +40,7 @@ def _handle(args: argparse.Namespace, typed: list[str]) -> int:
         return _resume(args, typed)
     if args.space is None:
         raise UsageError("--space is missing; --list-spaces prints what there is")
-    from search.cli.settings import (
-        SearchSettings,
-        data_source,
-        make_plan,
-        manner,
-        parse_duration,
-        parse_size,
-        read_knobs,
-        run_name,
-        storage_address,
-    )
+    from search.cli.settings import make_plan, manner
 
     how = manner(args.space, args.sampler, args.scheduler, args.replicates, args.screen)
     for flag, value, other, needs in (
@@ -64,7 +54,32 @@ def _handle(args: argparse.Namespace, typed: list[str]) -> int:
         _refuse_others(
             args, {*allowed, "gpus_per_trial"}, "nothing is trained with --from, so this flag has no meaning"
         )
+    settings = _new_settings(args, how)
+    if how.replicate_all and args.replicate_top is None:
+        settings = replace(settings, replicate_top=make_plan(settings).trials)
+    if args.source is not None:
+        from search.models.rescore import rescore
+
+        return rescore(settings, args.source, own_data=args.data is not None, dry_run=args.dry_run)
+    if args.dry_run:
+        return _dry_run(settings)
+    from search.driver import run_search
+
+    return run_search(settings, command=["python", "-m", "search.run", *typed], quiet=args.quiet)
+
+
+def _new_settings(args: argparse.Namespace, how: "Manner") -> "SearchSettings":
+    """The settings of a new run, as the flags say."""
     from digits_core.data.source import DRAWN
+    from search.cli.settings import (
+        SearchSettings,
+        data_source,
+        parse_duration,
+        parse_size,
+        read_knobs,
+        run_name,
+        storage_address,
+    )
     from spaces.catalogue import space_files
 
     fixed, config = read_knobs(args.set, args.config)
@@ -73,7 +88,7 @@ def _handle(args: argparse.Namespace, typed: list[str]) -> int:
         from search.models.source import initial_weights
 
         init_from = initial_weights(args.init_from, args.out, fixed)
-    settings = SearchSettings(
+    return SearchSettings(
         space=args.space,
         space_files=space_files(args.space),
         data=data_source(
@@ -112,17 +127,6 @@ def _handle(args: argparse.Namespace, typed: list[str]) -> int:
         fixed=fixed,
         config=config,
     )
-    if how.replicate_all and args.replicate_top is None:
-        settings = replace(settings, replicate_top=make_plan(settings).trials)
-    if args.source is not None:
-        from search.models.rescore import rescore
-
-        return rescore(settings, args.source, own_data=args.data is not None, dry_run=args.dry_run)
-    if args.dry_run:
-        return _dry_run(settings)
-    from search.driver import run_search
-
-    return run_search(settings, command=["python", "-m", "search.run", *typed], quiet=args.quiet)
 
 
 def _resume(args: argparse.Namespace, typed: list[str]) -> int:

@@ -208,8 +208,72 @@ def _commands(run: OpenedRun) -> list[tuple[str, str]]:
     return found
 
 
-def _pictures(run: OpenedRun) -> list[dict[str, Any]]:
-    """Each picture with its heading and a sentence on what it shows; one that a run has no data for says why."""
+Picture = tuple[str, str, str, Callable[[OpenedRun], go.Figure | None], str]
+"""Key, heading, a sentence on what it shows, what draws it, and what is said where there is nothing to draw."""
+
+_OF_TRAINING: list[Picture] = [
+    (
+        "curves",
+        "Learning curves",
+        "The best settings by name; the others, stopped ones fainter still, lie behind them. Dotted lines mark the "
+        "epochs at which the scheduler decides.",
+        plot_curves,
+        "no epoch yet",
+    ),
+    (
+        "overfitting",
+        "Overfitting",
+        "How far validation falls behind training; a line that climbs is a model that learns its training images "
+        "by heart.",
+        plot_overfitting,
+        "no loss was measured",
+    ),
+    (
+        "pareto",
+        "Boxes, numbers, speed",
+        "Each trained model by box quality and numbers read; colour is training speed. Stars are beaten by no "
+        "other model in all three.",
+        plot_pareto,
+        "no trial has all three: the categories are no digits, or nothing was trained",
+    ),
+]
+
+_OF_DETECTION: list[Picture] = [
+    (
+        "thresholds1",
+        "Thresholds for Task 1",
+        "mAP of the winner's model at every NMS and score threshold, read off one evaluation; the star is the "
+        "best, chosen on these images.",
+        lambda one: plot_thresholds(one, task=1),
+        "no sweep of the winner yet",
+    ),
+    (
+        "thresholds2",
+        "Thresholds for Task 2",
+        "Share of whole numbers read right by the same model. The two tasks want different thresholds.",
+        lambda one: plot_thresholds(one, task=2),
+        "no sweep of the winner yet, or the categories are no digits",
+    ),
+    (
+        "anchors",
+        "Anchors over the boxes",
+        "Training boxes after the model's own resize, and the anchors they are matched with. Both axes are "
+        "logarithmic.",
+        plot_anchors,
+        "the run kept no sizes of boxes: it is of an older version",
+    ),
+    (
+        "time",
+        "Where the time went",
+        "Above, what all slots did; below, slot by slot: green trials finished, grey ones were stopped, blue ones "
+        "run, orange ones failed. A slot waits while others train and it does not.",
+        plot_time,
+        "no trial has started yet",
+    ),
+]
+
+
+def _of_settings(run: OpenedRun) -> list[Picture]:
     scored = scored_settings(run)
     count = len(scored.study.get_trials(deepcopy=False))
     score = scored.label
@@ -220,31 +284,7 @@ def _pictures(run: OpenedRun) -> list[dict[str, Any]]:
         "the settings share too few parameters, or all score alike"
     )  # fmt: skip
     some = f" {count} settings are few: take it as a hint." if count < SOME else ""
-    drawn: list[tuple[str, str, str, Callable[[OpenedRun], go.Figure | None], str]] = [
-        (
-            "curves",
-            "Learning curves",
-            "The best settings by name; the others, stopped ones fainter still, lie behind them. Dotted lines mark the "
-            "epochs at which the scheduler decides.",
-            plot_curves,
-            "no epoch yet",
-        ),
-        (
-            "overfitting",
-            "Overfitting",
-            "How far validation falls behind training; a line that climbs is a model that learns its training images "
-            "by heart.",
-            plot_overfitting,
-            "no loss was measured",
-        ),
-        (
-            "pareto",
-            "Boxes, numbers, speed",
-            "Each trained model by box quality and numbers read; colour is training speed. Stars are beaten by no "
-            "other model in all three.",
-            plot_pareto,
-            "no trial has all three: the categories are no digits, or nothing was trained",
-        ),
+    return [
         (
             "importances",
             "What matters",
@@ -273,40 +313,13 @@ def _pictures(run: OpenedRun) -> list[dict[str, Any]]:
             plot_slices,
             "the settings have no parameters",
         ),
-        (
-            "thresholds1",
-            "Thresholds for Task 1",
-            "mAP of the winner's model at every NMS and score threshold, read off one evaluation; the star is the "
-            "best, chosen on these images.",
-            lambda one: plot_thresholds(one, task=1),
-            "no sweep of the winner yet",
-        ),
-        (
-            "thresholds2",
-            "Thresholds for Task 2",
-            "Share of whole numbers read right by the same model. The two tasks want different thresholds.",
-            lambda one: plot_thresholds(one, task=2),
-            "no sweep of the winner yet, or the categories are no digits",
-        ),
-        (
-            "anchors",
-            "Anchors over the boxes",
-            "Training boxes after the model's own resize, and the anchors they are matched with. Both axes are "
-            "logarithmic.",
-            plot_anchors,
-            "the run kept no sizes of boxes: it is of an older version",
-        ),
-        (
-            "time",
-            "Where the time went",
-            "Above, what all slots did; below, slot by slot: green trials finished, grey ones were stopped, blue ones "
-            "run, orange ones failed. A slot waits while others train and it does not.",
-            plot_time,
-            "no trial has started yet",
-        ),
     ]
+
+
+def _pictures(run: OpenedRun) -> list[dict[str, Any]]:
+    """Each picture with its heading and a sentence on what it shows; one that a run has no data for says why."""
     found = []
-    for key, title, words, draw, why_not in drawn:
+    for key, title, words, draw, why_not in [*_OF_TRAINING, *_of_settings(run), *_OF_DETECTION]:
         figure = None
         if run.record.winner() is None:
             why_not = "no trained model yet"

@@ -32,70 +32,84 @@ def build_parser() -> argparse.ArgumentParser:
         description="Search hyperparameters of a Faster R-CNN digit detector and keep a leaderboard.",
         epilog=_EPILOG,
     )
-    what = parser.add_argument_group("what to search")
-    what.add_argument(
+    for add in (_add_spaces, _add_data, _add_search, _add_certainty, _add_folder, _add_machines):
+        add(parser)
+    return parser
+
+
+def _add_spaces(parser: argparse.ArgumentParser) -> None:
+    """What is searched over, and where trainings start from."""
+    group = parser.add_argument_group("what to search")
+    group.add_argument(
         "--space",
         metavar="NAME[,NAME]",
         help="spaces to search together, or a file of yours (FILE.py), which is run as code",
     )
-    what.add_argument("--list-spaces", action="store_true", help="print the spaces and end")
-    what.add_argument(
+    group.add_argument("--list-spaces", action="store_true", help="print the spaces and end")
+    group.add_argument(
         "--list-knobs", action="store_true", help="print every knob of --set, its limits and default, and end"
     )
-    what.add_argument("--set", action="append", default=[], metavar="KNOB=VALUE", help="fix a knob; may be repeated")
-    what.add_argument("--config", metavar="FILE.toml", help="the same, kept in a file; a space may vary what it sets")
-
-    what.add_argument(
+    group.add_argument("--set", action="append", default=[], metavar="KNOB=VALUE", help="fix a knob; may be repeated")
+    group.add_argument("--config", metavar="FILE.toml", help="the same, kept in a file; a space may vary what it sets")
+    group.add_argument(
         "--from",
         dest="source",
         metavar="RUN[:TRIAL]|CHECKPOINT",
         help="sweep a trained model instead of training one; with spaces like thresholds alone",
     )
-
-    what.add_argument(
+    group.add_argument(
         "--init-from",
         metavar="RUN[:TRIAL]|CHECKPOINT",
         help="start every training from the weights of a trained model; what does not fit is left out, and listed",
     )
 
-    data = parser.add_argument_group("data")
-    data.add_argument(
+
+def _add_data(parser: argparse.ArgumentParser) -> None:
+    """Which images."""
+    group = parser.add_argument_group("data")
+    group.add_argument(
         "--data",
         metavar="FOLDER",
         help="COCO folder, or 'drawn', the built-in data (default; with --from RUN: the run's)",
     )
-    add_layout_flags(data)
-    data.add_argument("--skip-bad", action="store_true", help="leave out images and boxes that the check refuses")
-    data.add_argument(
+    add_layout_flags(group)
+    group.add_argument("--skip-bad", action="store_true", help="leave out images and boxes that the check refuses")
+    group.add_argument(
         "--images-per-epoch", type=at_least(1), metavar="N", help="an epoch is N images, so that reports come sooner"
     )
 
-    how = parser.add_argument_group("how to search")
-    how.add_argument(
+
+def _add_search(parser: argparse.ArgumentParser) -> None:
+    """How the search proceeds."""
+    group = parser.add_argument_group("how to search")
+    group.add_argument(
         "--trials",
         type=_trials,
         metavar="N|+N",
         help=f"settings to train (default {defaults.TRIALS}; a grid: all); with --resume, +N adds so many",
     )
-    how.add_argument(
+    group.add_argument(
         "--epochs", type=at_least(1), metavar="N", help="epochs of a whole training (default: the config's)"
     )
-    how.add_argument(
+    group.add_argument(
         "--time-budget", metavar="T", help="end after so long, counted from when Ray starts: 30m, 2h, 1h30m"
     )
-    how.add_argument(
+    group.add_argument(
         "--sampler",
         choices=defaults.SAMPLERS,
         help="proposes settings (default tpe); grid walks a finite space, and is the default of a comparison",
     )
-    how.add_argument(
+    group.add_argument(
         "--scheduler", choices=defaults.SCHEDULERS, help="stops the weak (default asha; none in a comparison)"
     )
-    how.add_argument("--metric", choices=defaults.METRICS, default="val_map", help="what to raise (default val_map)")
-    how.add_argument("--seed", type=at_least(0), default=0, metavar="N", help="of the sampler and of every training")
+    group.add_argument("--metric", choices=defaults.METRICS, default="val_map", help="what to raise (default val_map)")
+    group.add_argument("--seed", type=at_least(0), default=0, metavar="N", help="of the sampler and of every training")
 
-    real = parser.add_argument_group("what is real")
-    real.add_argument(
+
+def _add_certainty(parser: argparse.ArgumentParser) -> None:
+    """What makes differences certain."""
+    group = parser.add_argument_group("what is real")
+    group.add_argument(
         "--replicates",
         type=at_least(1),
         metavar="R",
@@ -103,14 +117,14 @@ def build_parser() -> argparse.ArgumentParser:
         f"{defaults.COMPARISON_REPLICATES}; verdicts on settings need 3; the default is judged as a setting only when "
         "it is among them, or with --confirm)",
     )
-    real.add_argument(
+    group.add_argument(
         "--replicate-top",
         type=at_least(1),
         metavar="K",
         help="how many settings that is: the best of those that trained to the end (default "
         f"{defaults.REPLICATE_TOP}; all in a comparison)",
     )
-    real.add_argument(
+    group.add_argument(
         "--confirm",
         type=at_least(1),
         default=0,
@@ -118,13 +132,13 @@ def build_parser() -> argparse.ArgumentParser:
         help="set a part of valid apart, and after the search train the K best settings and the default on fresh "
         "seeds and score them there",
     )
-    real.add_argument(
+    group.add_argument(
         "--confirm-fraction",
         type=_share,
         metavar="X",
         help=f"share of valid that is set apart (default {defaults.CONFIRM_FRACTION:g})",
     )
-    real.add_argument(
+    group.add_argument(
         "--screen",
         choices=("on", "off"),
         help="leave settings untrained whose anchors miss the digits, and let a sampler that has learned nothing yet "
@@ -132,10 +146,13 @@ def build_parser() -> argparse.ArgumentParser:
         f"{'on' if defaults.SCREEN else 'off'}; off in a comparison)",
     )
 
-    where = parser.add_argument_group("where to run and write")
-    where.add_argument("--out", default="runs", metavar="DIR", help="folder of run folders (default runs)")
-    where.add_argument("--name", metavar="NAME", help="of the run folder (default: space and time)")
-    where.add_argument(
+
+def _add_folder(parser: argparse.ArgumentParser) -> None:
+    """Where the run lies."""
+    group = parser.add_argument_group("the run")
+    group.add_argument("--out", default="runs", metavar="DIR", help="folder of run folders (default runs)")
+    group.add_argument("--name", metavar="NAME", help="of the run folder (default: space and time)")
+    group.add_argument(
         "--resume",
         metavar="NAME",
         help="go on with a run, however it ended; --trials, --epochs, --space, --time-budget, --replicates, "
@@ -144,63 +161,67 @@ def build_parser() -> argparse.ArgumentParser:
         "where the same data is now, and --storage fetches a run that is not here; of a space file and of places "
         "beyond this machine it takes those that you have named here before, or name again",
     )
-    where.add_argument("--keep", type=at_least(1), metavar="N", help="checkpoints of the best N stay (default 5)")
-    where.add_argument(
+    group.add_argument("--keep", type=at_least(1), metavar="N", help="checkpoints of the best N stay (default 5)")
+    group.add_argument(
         "--disk",
         metavar="SIZE",
         help="the run folder takes no more than 20G, 500M, ...: no new trial starts that would not fit",
     )
-    where.add_argument(
+    group.add_argument(
         "--storage",
         metavar="FOLDER|ADDRESS",
         help="where checkpoints go, and a copy of the run folder: a folder that every node of a cluster sees, or "
         "s3://bucket/folder; without it both lie in --out alone",
     )
-    where.add_argument(
+    group.add_argument(
         "--max-failures",
         type=at_least(0),
         metavar="N",
         help="times that a trial is started again from its checkpoint when its process dies, it diverges, or it runs "
         f"out of memory, then with half as many images at once (default {defaults.MAX_FAILURES})",
     )
-    where.add_argument(
+    group.add_argument("--quiet", action="store_true", help="say what goes wrong, and at the end who won; nothing else")
+    group.add_argument("--status", metavar="RUN", help="print what a run is at, from any terminal, and end")
+    group.add_argument("--dry-run", action="store_true", help="print what would run and end")
+
+
+def _add_machines(parser: argparse.ArgumentParser) -> None:
+    """Which machines it uses."""
+    group = parser.add_argument_group("machines")
+    group.add_argument(
         "--cpus-per-trial", type=_positive, metavar="X", help="cores of a slot (default 1 without a GPU)"
     )
-    where.add_argument(
+    group.add_argument(
         "--gpus-per-trial",
         type=_gpus,
         metavar="X|auto",
         help="GPUs of a slot, fractions too; auto lets 1, 2, 4 and 8 trials share one for a few seconds and takes what "
         "trains most images (default: 1 where there is one)",
     )
-    where.add_argument(
+    group.add_argument(
         "--slots",
         type=at_least(1),
         metavar="N",
         help="trials side by side (default: as many as fit); more than fit let a cluster grow that can",
     )
-    where.add_argument(
+    group.add_argument(
         "--address",
         metavar="auto|HOST:PORT",
         help="join a running Ray cluster, with the token in ~/.ray/auth_token (default local: start one here)",
     )
-    where.add_argument("--dashboard-port", type=_port, metavar="N", help="of the Ray dashboard (default: a free one)")
-    where.add_argument(
+    group.add_argument("--dashboard-port", type=_port, metavar="N", help="of the Ray dashboard (default: a free one)")
+    group.add_argument(
         "--dashboard-host",
         metavar="HOST",
         help="what the dashboard listens on (default 127.0.0.1, this machine alone); with anything else, whoever "
         "reaches it and has the token can run code here",
     )
-    where.add_argument(
+    group.add_argument(
         "--mlflow",
         metavar="URI",
         help="tell an MLflow server of every trial: http://HOST:PORT (pip install 'digit-search[mlflow]'); one that "
         "does not answer is left out, and the search goes on",
     )
-    where.add_argument("--quiet", action="store_true", help="say what goes wrong, and at the end who won; nothing else")
-    where.add_argument("--status", metavar="RUN", help="print what a run is at, from any terminal, and end")
-    where.add_argument("--dry-run", action="store_true", help="print what would run and end")
-    return parser
 
 
 def _trials(text: str) -> str:
