@@ -109,7 +109,7 @@ def run_search(
     storage, folder = place.storage, place.storage.folder
     held = lock_run(folder) if resume else None
     try:
-        storage.try_out(resume=resume)
+        storage.check_access(resume=resume)
         probe = Probe(plan.first_settings())
         data = prepare_data(settings, console)
         check_data(plan, data)
@@ -126,7 +126,7 @@ def run_search(
         if share is not None:  # of this machine: a resume on another one measures there
             settings = replace(settings, gpus_per_trial=share)
     except BaseException:
-        storage.leave()
+        storage.release()
         if held is not None:
             held.close()
         raise
@@ -312,7 +312,7 @@ def _where(search: Search, cluster: Cluster) -> list[str]:
     elif cluster.dashboard:
         lines.append(f"dashboard: http://{cluster.dashboard}")
     lines.append(f"run folder: {search.folder} (Ray's own messages in {LOG_FILE})")
-    if storage.apart:
+    if storage.is_remote:
         lines.append(f"checkpoints, and a copy of the run folder: {storage.address}")
     return lines
 

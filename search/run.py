@@ -338,7 +338,7 @@ def _dry_run(settings: Any) -> int:
         costs,
         f"swept on each trained model: {NUM_SWEPT + len(plan.sweep):,} threshold settings",
         f"run folder: {settings.out}/{settings.name}",
-        *([f"checkpoints, and a copy of the run folder: {storage.address}"] if storage.apart else []),
+        *([f"checkpoints, and a copy of the run folder: {storage.address}"] if storage.is_remote else []),
     ):
         console.print(line)
     return 0

@@ -227,7 +227,7 @@ def make_longer(storage: Storage, events: EventWriter, epochs: int) -> list[str]
             continue
         if trial.status in ENDED and not (trial.status == "finished" and trial.trained_out):
             continue
-        if trial.status in ENDED and (trial.saved is None or not storage.holds(trial.saved, ask=True)):
+        if trial.status in ENDED and (trial.saved is None or not storage.exists(trial.saved, ask=True)):
             lacking.append(trial.trial_id)
             continue
         config = TrainConfig.from_flat({**trial.config, "optim.epochs": epochs})

@@ -27,7 +27,7 @@ class Copier:
         self.storage, self._say = storage, say
         self.fault: str | None = None
         self._ended = threading.Event()
-        self._wanted = storage.apart
+        self._wanted = storage.is_remote
         self._thread = threading.Thread(target=self._follow, name="copier", daemon=True)
 
     def __enter__(self) -> "Copier":
@@ -49,7 +49,7 @@ class Copier:
             self._say(
                 f"the copy of {self.storage.folder} in --storage is not whole ({self.fault}); --resume completes it"
             )
-        self.storage.leave()
+        self.storage.release()
 
     @contextlib.contextmanager
     def telling(self, say: Callable[[str], None]) -> Iterator[None]:

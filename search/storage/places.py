@@ -76,7 +76,7 @@ class Storage:
         self._superseded: list[str] = []
 
     @property
-    def apart(self) -> bool:
+    def is_remote(self) -> bool:
         """Whether it is another place than the run folder."""
         return self.address is not None
 
@@ -89,13 +89,13 @@ class Storage:
         """The name of a place in it, from Ray's path."""
         return PurePosixPath(path).relative_to(self._root).as_posix()
 
-    def where(self, name: str) -> dict[str, Any]:
+    def reference(self, name: str) -> dict[str, Any]:
         """What a trial on any node needs to find a place in it: plain values."""
         return {"address": self.address, "root": self._root, "name": name}
 
     def saved(self, trial: TrialRecord) -> str | None:
         """The checkpoint that a trial goes on from, as far as can be told without asking a storage that is apart."""
-        return trial.saved if trial.saved is not None and self.holds(trial.saved) else None
+        return trial.saved if trial.saved is not None and self.exists(trial.saved) else None
 
     def is_whole(self, name: str) -> bool:
         """Whether training can go on from a checkpoint in it.
@@ -105,7 +105,7 @@ class Storage:
         Raises:
             StorageError: the storage does not answer.
         """
-        return self._is_folder(name) if self.apart else self.holds(name) and is_whole(self.folder / name)
+        return self._is_folder(name) if self.is_remote else self.exists(name) and is_whole(self.folder / name)
 
     def last_whole(self, trial_id: str) -> tuple[str | None, int]:
         """The checkpoint of a trial's latest epoch from which training can go on, and that epoch; None and 0 without.
@@ -119,7 +119,7 @@ class Storage:
         latest = max(found, default=0)
         return found.get(latest), latest
 
-    def holds(self, name: str, *, ask: bool = False) -> bool:
+    def exists(self, name: str, *, ask: bool = False) -> bool:
         """Whether a folder in it is there.
 
         Args:
@@ -131,38 +131,38 @@ class Storage:
         """
         if not is_plain_path(name):  # a record may come from somebody else
             return False
-        if self.apart:
+        if self.is_remote:
             return self._is_folder(name) if ask else True
         place = self.folder / name
         return is_inside(place, self.folder) and place.is_dir() and not place.samefile(self.folder)
 
     @contextlib.contextmanager
-    def here(self, name: str) -> Iterator[Path | None]:
+    def local_copy(self, name: str) -> Iterator[Path | None]:
         """A folder of the storage on this machine, for a while; None where there is none.
 
         Raises:
             StorageError: the storage does not give it.
         """
-        if not self.holds(name, ask=True):
+        if not self.exists(name, ask=True):
             yield None
             return
-        if not self.apart:
+        if not self.is_remote:
             yield self.folder / name
             return
         with tempfile.TemporaryDirectory(prefix="digit-search-") as scratch:
             _fetch(self._fs, f"{self._root}/{name}", Path(scratch))
             yield Path(scratch)
 
-    def drop(self, name: str) -> None:
+    def delete(self, name: str) -> None:
         """Delete a folder that no record names any more; in a storage that is apart, once its copy of it does not."""
-        if not self.holds(name):
+        if not self.exists(name):
             return
-        if self.apart:
+        if self.is_remote:
             self._superseded.append(name)
         else:
             shutil.rmtree(self.folder / name, ignore_errors=True)
 
-    def sweep(self, named: set[str]) -> None:
+    def delete_unreferenced(self, named: set[str]) -> None:
         """Delete checkpoints that no record names: a kill leaves them behind."""
         from pyarrow.fs import FileSelector, FileType
 
@@ -176,7 +176,7 @@ class Storage:
                 if PurePosixPath(name).name.startswith(("checkpoint_", ".checkpoint_")) and name not in named:
                     self._fs.delete_dir(folder)
 
-    def try_out(self, *, resume: bool) -> None:
+    def check_access(self, *, resume: bool) -> None:
         """See that files can be written and deleted there, and that what lies there is this run.
 
         Raises:
@@ -184,7 +184,7 @@ class Storage:
         """
         from pyarrow.fs import FileSelector
 
-        if not self.apart:
+        if not self.is_remote:
             return
         words = f"--storage {printable(str(self.address))}"
         try:
@@ -291,9 +291,9 @@ class Storage:
             self._superseded = superseded + self._superseded
             raise error if isinstance(error, StorageError) else StorageError(reason_of(error)) from None
 
-    def leave(self) -> None:
+    def release(self) -> None:
         """The driver is done: another may come at once."""
-        if not self.apart:
+        if not self.is_remote:
             return
         with contextlib.suppress(*FAULTS):
             self._fs.delete_file(f"{self._root}/{DRIVER_FILE}")
@@ -349,7 +349,7 @@ class Storage:
 
 
 def store_checkpoint(where: dict[str, Any], checkpoint: Path) -> None:
-    """Put a checkpoint of this node where `Storage.where` says, whole or not at all.
+    """Put a checkpoint of this node where `Storage.reference` says, whole or not at all.
 
     Raises:
         StorageError: the storage does not take it.
@@ -369,7 +369,7 @@ def store_checkpoint(where: dict[str, Any], checkpoint: Path) -> None:
 
 
 def fetch_checkpoint(where: dict[str, Any], target: Path) -> Path | None:
-    """A checkpoint on this node, by what `Storage.where` gave; None where it is gone.
+    """A checkpoint on this node, by what `Storage.reference` gave; None where it is gone.
 
     Raises:
         StorageError: the storage does not give it.

@@ -153,7 +153,7 @@ class Recorder(Callback):
         before = self.record.trials[name].saved
         self._events.write("checkpoint", trial_id=name, path=path, epoch=epoch)
         if before is not None and before != path:
-            self._storage.drop(before)
+            self._storage.delete(before)
 
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """A trial ended without an error: finished, stopped, interrupted, or diverged."""
@@ -226,7 +226,7 @@ class Recorder(Callback):
         try:
             damage = self._keep_best(name)
         except OSError as error:
-            lacking = self._storage.apart and isinstance(error, FileNotFoundError)
+            lacking = self._storage.is_remote and isinstance(error, FileNotFoundError)
             fault = "storage" if lacking or isinstance(error, StorageError) else "disk_full"
             if fault == "disk_full" and error.errno not in FULL:
                 raise
@@ -252,11 +252,11 @@ class Recorder(Callback):
     def _drop_saved(self, trial: TrialRecord) -> None:
         """Delete what a trial would go on from."""
         if trial.saved is not None:
-            self._storage.drop(trial.saved)
+            self._storage.delete(trial.saved)
 
     def check_saved(self) -> None:
         """See that trials of an earlier driver can go on from their last checkpoints; a power cut may damage one."""
-        if self._storage.apart:
+        if self._storage.is_remote:
             return
         for name, trial in list(self.record.trials.items()):
             goes_on = is_open(trial) and not trial.done
@@ -283,7 +283,7 @@ class Recorder(Callback):
             return None
         if not self._storage.is_whole(saved):
             return "is damaged or missing"
-        with self._storage.here(f"{saved}/{BEST_FOLDER}") as best:
+        with self._storage.local_copy(f"{saved}/{BEST_FOLDER}") as best:
             if best is None:
                 return None
             return self._take(name, best)

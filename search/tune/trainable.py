@@ -47,9 +47,9 @@ def run_trial(params: dict[str, Any]) -> None:
 
     Args:
         params: `config` (flat knobs), `data` (a DataSource as a dict), `fingerprint`, `metric`, `device`,
-            `resume_from` (what `Storage.where` gave of a checkpoint, or None), `sweep` (flat `detect.*` settings to
+            `resume_from` (what `Storage.reference` gave of a checkpoint, or None), `sweep` (flat `detect.*` settings to
             score after training beside the grid that every trial is swept over), `role` (`confirm` scores the part set
-            apart) and `storage` (what `Storage.where` gave of a folder for checkpoints, or None where Ray stores them).
+            apart) and `storage` (what `Storage.reference` gave of a folder for checkpoints, or None where Ray stores them).
 
     Raises:
         RefusedError: data, weights or device cannot be used; the message says what to do.

@@ -87,7 +87,7 @@ def fit(
         ),
     )
     recorder.check_saved()
-    storage.sweep({trial.saved for trial in record.trials.values() if trial.saved is not None})
+    storage.delete_unreferenced({trial.saved for trial in record.trials.values() if trial.saved is not None})
     room = Room(folder, slots=slots.count, most=settings.disk_bytes, say=say, regained=events.reserve)
     searcher = PolicySearcher(
         policy,
@@ -137,7 +137,7 @@ def _same_for_all(search: Search, slots: Slots) -> dict[str, Any]:
         "metric": search.settings.metric,
         "sweep": search.plan.sweep,
         # A storage that is apart is written to by the trials themselves: Ray knows nothing of it.
-        "storage": storage.where(f"{TUNE_FOLDER}/{search.record.num_drivers:03d}") if storage.apart else None,
+        "storage": storage.reference(f"{TUNE_FOLDER}/{search.record.num_drivers:03d}") if storage.is_remote else None,
         # Ray hides no GPU from trials that asked for none.
         "device": "auto" if slots.gpus else "cpu",
     }
@@ -146,7 +146,7 @@ def _same_for_all(search: Search, slots: Slots) -> dict[str, Any]:
 def start_of(storage: Storage, trial: TrialRecord) -> dict[str, Any]:
     """Where a trial begins: its last checkpoint, and how often a fault broke it off."""
     saved = storage.saved(trial)
-    return {"resume_from": None if saved is None else storage.where(saved), "starts": len(trial.faults)}
+    return {"resume_from": None if saved is None else storage.reference(saved), "starts": len(trial.faults)}
 
 
 def _trial_words(plan: Plan) -> Callable[[Trial], str]:

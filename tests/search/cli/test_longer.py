@@ -16,7 +16,7 @@ EPOCHS = "optim.epochs"
 class Kept:
     """A storage that still holds every checkpoint."""
 
-    def holds(self, path, *, ask):
+    def exists(self, path, *, ask):
         return True
 
 

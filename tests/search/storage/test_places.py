@@ -63,7 +63,7 @@ def test_a_run_folder_is_copied_followed_and_brought_back_through_faults(flaky, 
     app, address, client = flaky
     folder = tmp_path / "here" / "demo"
     storage = Storage(folder, address)
-    storage.try_out(resume=False)
+    storage.check_access(resume=False)
     events = begun(folder)
     (folder / "checkpoints" / "t0000").mkdir(parents=True)
     (folder / "checkpoints" / "t0000" / "model.safetensors").write_bytes(os.urandom(300_000))
@@ -73,22 +73,22 @@ def test_a_run_folder_is_copied_followed_and_brought_back_through_faults(flaky, 
     events.write("report", trial_id="t0000", **report(2, 0.4))
     events.close()
     storage.copy()
-    storage.leave()
+    storage.release()
     assert names(client, "demo") == {"events.jsonl", "run.json"}
     storage.copy()
-    storage.leave()
+    storage.release()
     app.failing = 0.0
     sent = app.sent
     storage.copy()
     assert app.sent - sent == 1  # nothing has changed but the driver's sign of life
     with pytest.raises(UsageError, match="there is something called demo already"):
-        Storage(folder, address).try_out(resume=False)
+        Storage(folder, address).check_access(resume=False)
 
     again = tmp_path / "there" / "demo"
     with pytest.raises(RunError, match="demo is driven by process"):
         Storage(again, address).fetch_run()
     assert not again.exists()
-    storage.leave()
+    storage.release()
     Storage(again, address).fetch_run()
     assert read_record(again, "demo").trials["t0000"].num_epochs == 2
     assert not (again / "tune").exists()
@@ -108,21 +108,21 @@ def test_a_checkpoint_is_found_on_another_node_and_goes_when_dropped(flaky, tmp_
         (checkpoint / f"{number}.json").write_text("{}" * number)
     (checkpoint / "best" / "model.safetensors").write_bytes(b"12345")
     for _ in range(5):  # pyarrow's own copy of folders loses a file of most of these on the way
-        store_checkpoint(pickle.loads(pickle.dumps(storage.where(saved))), checkpoint)
+        store_checkpoint(pickle.loads(pickle.dumps(storage.reference(saved))), checkpoint)
         sizes = {key: len(client.get_object(Bucket="digits", Key=f"runs/demo2/{saved}/{key}")["Body"].read())
                  for key in names(client, f"demo2/{saved}")}  # fmt: skip
         assert sizes == {"best/model.safetensors": 5, **{f"{number}.json": 2 * number for number in range(12)}}
-    found = fetch_checkpoint(pickle.loads(pickle.dumps(storage.where(saved))), tmp_path / "worker")
+    found = fetch_checkpoint(pickle.loads(pickle.dumps(storage.reference(saved))), tmp_path / "worker")
     assert (found / "best" / "model.safetensors").read_bytes() == b"12345"
-    with storage.here(f"{saved}/best") as best:
+    with storage.local_copy(f"{saved}/best") as best:
         assert [one.name for one in best.iterdir()] == ["model.safetensors"]
-    storage.drop(saved)
-    assert storage.holds(saved, ask=True)  # the copy of the record still names it
+    storage.delete(saved)
+    assert storage.exists(saved, ask=True)  # the copy of the record still names it
     begun(tmp_path / "demo2").close()
     storage.copy()
-    assert not storage.holds(saved, ask=True)
-    assert fetch_checkpoint(storage.where(saved), tmp_path / "gone") is None
-    with storage.here(f"{saved}/best") as best:
+    assert not storage.exists(saved, ask=True)
+    assert fetch_checkpoint(storage.reference(saved), tmp_path / "gone") is None
+    with storage.local_copy(f"{saved}/best") as best:
         assert best is None
 
 
@@ -146,7 +146,7 @@ def test_an_outage_is_said_once_and_trials_wait_until_it_is_over(served, tmp_pat
     assert "events.jsonl" in names(client, "demo3")
     app.failing = 1.0
     with pytest.raises(StorageError):
-        Storage(tmp_path / "demo3", address).holds("tune", ask=True)
+        Storage(tmp_path / "demo3", address).exists("tune", ask=True)
     app.failing = 0.0
 
 
@@ -188,7 +188,7 @@ def test_an_address_of_another_form_is_one_sentence(address, said, tmp_path):
 def test_a_bucket_that_is_not_there_is_one_sentence(served, tmp_path):
     _, address, _ = served
     with pytest.raises(UsageError, match=r"--storage s3://nowhere/runs.*: cannot be used"):
-        Storage(tmp_path / "run", address.replace("digits", "nowhere")).try_out(resume=False)
+        Storage(tmp_path / "run", address.replace("digits", "nowhere")).check_access(resume=False)
 
 
 def test_data_is_fetched_once_and_again_when_it_changes(flaky, tiny_folder, tiny_data, own_cache):
@@ -225,7 +225,7 @@ def test_what_lies_there_already_is_nobodys_to_delete(place, tmp_path):
     other = Storage(tmp_path / "data", place)
     other._write("train.json", b"a data set")
     with pytest.raises(UsageError, match="there is something called data already"):
-        Storage(tmp_path / "data", place).try_out(resume=False)
+        Storage(tmp_path / "data", place).check_access(resume=False)
     assert other._read("train.json") == b"a data set"
     mine = Storage(tmp_path / "mine", place)
     mine.try_out(resume=False)
@@ -242,7 +242,7 @@ def test_a_run_that_went_on_elsewhere_is_not_overwritten(place, tmp_path):
     first.try_out(resume=False)
     first.copy()
     with pytest.raises(RunError, match=r"is driven by process \d+ on .*; end that search first"):
-        Storage(tmp_path / "a" / "run", place).try_out(resume=True)
+        Storage(tmp_path / "a" / "run", place).check_access(resume=True)
     first.leave()
     Storage(tmp_path / "b" / "run", place).fetch_run()
     second = Storage(tmp_path / "b" / "run", place)
@@ -254,7 +254,7 @@ def test_a_run_that_went_on_elsewhere_is_not_overwritten(place, tmp_path):
         first.copy()
     second.leave()
     with pytest.raises(RunError, match="went on elsewhere"):
-        Storage(tmp_path / "a" / "run", place).try_out(resume=True)
+        Storage(tmp_path / "a" / "run", place).check_access(resume=True)
     there.write("report", trial_id="t0000", **report(3, 0.6))
     there.close()
     third = Storage(tmp_path / "b" / "run", place)
@@ -275,17 +275,17 @@ def test_a_repaired_record_goes_on_over_the_damaged_copy_of_it_and_gives_way_to_
         path.write_bytes(copied)
         storage = Storage(folder, place)
         storage.copy()
-        storage.leave()
+        storage.release()
         path.write_bytes(whole.replace(b'"report"', b'"re\xffort"'))
         assert repair.main([str(folder), "--write"]) == 0
         if goes_on:
-            storage.try_out(resume=True)
+            storage.check_access(resume=True)
             storage.copy()
-            storage.leave()
+            storage.release()
             assert storage._read("events.jsonl") == path.read_bytes()
         else:
             with pytest.raises(RunError, match=r"or its record was damaged here; move that folder away"):
-                Storage(folder, place).try_out(resume=True)
+                Storage(folder, place).check_access(resume=True)
 
 
 def test_a_driver_that_is_dead_or_long_unseen_drives_nothing():
@@ -311,7 +311,7 @@ def test_a_driver_that_is_dead_or_long_unseen_drives_nothing():
 def test_a_storage_that_does_not_hold_the_run_is_refused(place, tmp_path):
     begun(tmp_path / "run").close()
     with pytest.raises(RunError, match="holds no run run, so its checkpoints are not there"):
-        Storage(tmp_path / "run", place).try_out(resume=True)
+        Storage(tmp_path / "run", place).check_access(resume=True)
     assert not (tmp_path / "shared").exists()
 
 
@@ -326,7 +326,7 @@ def test_checkpoints_that_no_record_names_are_swept(place, tmp_path):
     for name in (named, stray):
         storage._write(f"{name}/state.json", b"{}")
     storage._write("tune/001/t0000/other/file", b"Ray's own")
-    storage.sweep({named})
-    assert storage.holds(named, ask=True)
-    assert not storage.holds(stray, ask=True)
+    storage.delete_unreferenced({named})
+    assert storage.exists(named, ask=True)
+    assert not storage.exists(stray, ask=True)
     assert storage._read("tune/001/t0000/other/file") == b"Ray's own"
