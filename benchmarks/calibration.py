@@ -48,8 +48,8 @@ def train_once(name: str, number: int, folder: str) -> str:
         return target.name
     torch.set_num_threads(1)
     seed = number + 1_000_000 * list(IMAGES).index(name)
-    knobs = {"model.fresh_rpn": True, "data.images_per_epoch": IMAGES[name], "optim.epochs": EPOCHS}
-    config = TrainConfig.from_flat({**knobs, "runtime.seed": seed})
+    parameters = {"model.fresh_rpn": True, "data.images_per_epoch": IMAGES[name], "optim.epochs": EPOCHS}
+    config = TrainConfig.from_flat({**parameters, "runtime.seed": seed})
     data = open_data(DataSource())
     last = []
     train(config, data, last.append, device="cpu")

@@ -195,7 +195,7 @@ class Sampled(Picker):
 
 
 def distance(a: dict[str, Any], b: dict[str, Any]) -> float:
-    """Between two settings, each knob scaled to its range; another schedule is a whole range away."""
+    """Between two settings, each parameter scaled to its range; another schedule is a whole range away."""
     total = float(a["schedule"] != b["schedule"])
     for name, (low, high) in RANGES.items():
         if name in a and name in b:

@@ -13,7 +13,7 @@ class UserError(Exception):
 
 
 class ConfigError(UserError):
-    """A knob of TrainConfig has an unknown name, a wrong type or a value outside its limits."""
+    """A parameter of TrainConfig has an unknown name, a wrong type or a value outside its limits."""
 
 
 class DataError(UserError):

@@ -42,7 +42,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--set",
         action="append",
         default=[],
-        metavar="KNOB=VALUE",
+        metavar="PARAMETER=VALUE",
         help="another model or schedule, like model.backbone=resnet50; may be repeated",
     )
     parser.add_argument("--threads", type=at_least(0), default=0, help="CPU threads; 0 takes torch's choice")

@@ -30,8 +30,8 @@ example:
 
 The file takes `image`, float32 [3, height, width] in [0, 1], of any size, and gives `boxes` [num, 4] (xyxy, pixels of
 that image), `labels` [num] and `scores` [num] at Task 1's thresholds. Its metadata hold the categories, both tasks'
-thresholds and the `augment` knobs: a pipeline that changes evaluated images too, like binarize, is not in the file, so
-give it images that have been through it.
+thresholds and the `augment` parameters: a pipeline that changes evaluated images too, like binarize, is not in the
+file, so give it images that have been through it.
 """
 
 

@@ -1,4 +1,4 @@
-"""Writes docs/reference.md from the argparse parsers, the knobs and the spaces: python docs/make_reference.py."""
+"""Writes docs/reference.md from the argparse parsers, the parameters and the spaces: python docs/make_reference.py."""
 
 import io
 import sys
@@ -6,7 +6,7 @@ from argparse import ArgumentParser, _SubParsersAction
 from pathlib import Path
 
 from digits_core import predict, pretrain, to_onnx
-from digits_core.config.train_config import knobs
+from digits_core.config.train_config import parameters
 from digits_core.data import command as data
 from results import compare, export, leaderboard, plots, repair, report, runs
 from results.record.schema import BOOTSTRAP, BOXES, EPOCHS, LEADERBOARD, MATCHES, SAMPLES, THRESHOLDS
@@ -17,7 +17,7 @@ OUT = Path(__file__).with_name("reference.md")
 
 INTRODUCTION = """# Reference
 
-Every command, knob, space and column. This page is written by `python docs/make_reference.py`.
+Every command, parameter, space and column. This page is written by `python docs/make_reference.py`.
 """
 
 
@@ -43,10 +43,12 @@ def reference() -> str:
         pretrain,
     ):
         _command(page, module.build_parser())
-    page.write("\n## Knobs\n\n`--set KNOB=VALUE`, or a TOML file for `--config`.\n\n")
-    page.write("| knob | default | takes | meaning |\n| --- | --- | --- | --- |\n")
-    for knob in knobs().values():
-        page.write(f"| `{knob.name}` | {knob.default} | {_cell(knob.limits)} | {_cell(knob.help)} |\n")
+    page.write("\n## Parameters\n\n`--set PARAMETER=VALUE`, or a TOML file for `--config`.\n\n")
+    page.write("| parameter | default | takes | meaning |\n| --- | --- | --- | --- |\n")
+    for parameter in parameters().values():
+        page.write(
+            f"| `{parameter.name}` | {parameter.default} | {_cell(parameter.limits)} | {_cell(parameter.help)} |\n"
+        )
     page.write("\n## Spaces\n\n| space | what | varies | baselines |\n| --- | --- | --- | --- |\n")
     for space in SPACES.values():
         baselines = [
@@ -56,7 +58,7 @@ def reference() -> str:
         page.write(f"| `{space.name}` | {space.summary} | {varies} | {_cell('; '.join(['default', *baselines]))} |\n")
     page.write("\n## Tables\n\nTimes are UTC. A missing score is null.\n")
     for title, schema in (
-        ("leaderboard.parquet: one row per trial, and one more column per knob that varies", LEADERBOARD),
+        ("leaderboard.parquet: one row per trial, and one more column per parameter that varies", LEADERBOARD),
         ("epochs.parquet: one row per trial and epoch", EPOCHS),
         ("thresholds/TRIAL.parquet: one row per setting of a task, swept on the trial's best epoch", THRESHOLDS),
         ("matches/TRIAL.parquet: one row per image, the best epoch against the annotations", MATCHES),

@@ -12,7 +12,7 @@ from digits_core.errors import RunError, UsageError, did_you_mean, printable
 from digits_core.evaluation.metrics import SCORE_NAMES
 from results.record.fold import RunRecord
 from results.record.folder import find_runs, read_record_of, read_run_file
-from results.record.lengths import LENGTH_KNOBS, length_words
+from results.record.lengths import LENGTH_PARAMETERS, length_words
 from results.record.trial import TrialRecord
 from results.statistics import pooled_variance
 from results.tables.matches import MATCHES_FOLDER, matches_path, read_matches
@@ -20,7 +20,7 @@ from results.verdicts.board import Board, Verdict, whole_board
 from results.verdicts.guard import best_weights
 from results.verdicts.published import Published, luck_of
 from results.verdicts.words import confirmation_words, twin_words, verdict_lines
-from results.views.store import varying_knobs
+from results.views.store import varying_parameters
 
 METRICS = tuple(f"val_{name}" for name in SCORE_NAMES)
 
@@ -53,7 +53,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--by",
         metavar="FIELD",
-        help="compare the groups of settings that share a knob's value; "
+        help="compare the groups of settings that share a parameter's value; "
         "'table' answers the published tables of a space like reports",
     )
     parser.add_argument("--metric", choices=METRICS, help="score to compare (default: the run's metric)")
@@ -121,8 +121,10 @@ def print_published(published: Published, console: Any) -> None:
         else f"{published.folder}: no setting was trained twice (--replicates), so none can be compared with another"
     ]
     if published.measured_with:
-        knobs = ", ".join(f"{knob} {theirs} (here {ours})" for knob, (ours, theirs) in published.measured_with.items())
-        lines.append(f"the report measured with {knobs}: verdicts say what is real here")
+        parameters = ", ".join(
+            f"{parameter} {theirs} (here {ours})" for parameter, (ours, theirs) in published.measured_with.items()
+        )
+        lines.append(f"the report measured with {parameters}: verdicts say what is real here")
     for line in lines:
         console.print(line, soft_wrap=True)
     answers = published.answers()
@@ -258,12 +260,12 @@ def _joint(records: dict[str, tuple[RunRecord, Path]], runs: list[str], metric: 
 
 
 def _groups(board: Board, field: str) -> list[Verdict]:
-    """All pairs of values of one knob, each with the settings that have it."""
+    """All pairs of values of one parameter, each with the settings that have it."""
     record = board.record
     leads = [lead for lead in record.settings() if lead.status == "finished" and board.measured([lead])]
-    short = set() if field in LENGTH_KNOBS else record.short()
+    short = set() if field in LENGTH_PARAMETERS else record.short()
     leads = [lead for lead in leads if lead.trial_id not in short]
-    known = [*varying_knobs(list(record.trials.values())), "baseline", "space"]
+    known = [*varying_parameters(list(record.trials.values())), "baseline", "space"]
     if field not in known:
         raise UsageError(f"--by {printable(field)}: no such field varies in this run{did_you_mean(field, known)}")
     groups: dict[str, list[TrialRecord]] = {}
@@ -280,7 +282,7 @@ def _groups(board: Board, field: str) -> list[Verdict]:
         raise UsageError(f"--by {field}: all settings that trained {end} share one value of it; nothing to compare")
     if len(groups) > MAX_GROUPS:
         raise UsageError(
-            f"--by {field}: takes {len(groups)} values here, more than {MAX_GROUPS}; groups are for knobs of few values"
+            f"--by {field}: takes {len(groups)} values here, more than {MAX_GROUPS}; name a parameter of few values"
         )
     spread = pooled_variance([[board.setting_value(one) for one in group] for group in groups.values()])
     ordered = sorted(groups, key=lambda name: -sum(map(board.setting_value, groups[name])) / len(groups[name]))

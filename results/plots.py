@@ -20,7 +20,7 @@ from results.record.trial import TrialRecord
 from results.tables.matches import matches_path, read_matches
 from results.tables.samples import SAMPLES_FILE, SampleImage, read_samples
 from results.views.leaderboard import SHOWN
-from results.views.store import varying_knobs
+from results.views.store import varying_parameters
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -198,7 +198,7 @@ def trainings(record: RunRecord, config_hash: str) -> tuple[TrialRecord, ...]:
 
 def setting_labels(record: RunRecord, leads: Sequence[TrialRecord]) -> list[str]:
     """A short name for each setting: its trial, and its baseline's name or what it varies."""
-    varying = varying_knobs(list(leads)) if len(leads) > 1 else []
+    varying = varying_parameters(list(leads)) if len(leads) > 1 else []
     found = []
     for lead in leads:
         words = lead.baseline

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from digits_core.command import say
-from digits_core.config.knob import Scalar
+from digits_core.config.parameter import Scalar
 from digits_core.errors import UserError
 from results.views.opened import OpenedRun, open_run
 from search.cli.flags import build_parser
@@ -31,7 +31,7 @@ def run_search(space: str | Path, *, out: str | Path = "runs", name: str | None 
         out: the folder of run folders.
         name: of the run folder; None makes one of space and time. With a run of that name, say `resume=True` to go on.
         flags: of `python -m search.run`, without their dashes and with underscores: `trials=4`, `epochs=2`,
-            `data="FOLDER"`, `quiet=True`; `set={"optim.lr": 1e-3}` fixes knobs.
+            `data="FOLDER"`, `quiet=True`; `set={"optim.lr": 1e-3}` fixes parameters.
 
     Returns:
         The opened run: `.leaderboard` is a pandas DataFrame; every `results.plot_...` takes it.
@@ -49,8 +49,8 @@ def run_search(space: str | Path, *, out: str | Path = "runs", name: str | None 
             raise SearchError(f"run_search: there is no flag {flag}; python -m search.run --help lists them")
         option = f"--{flag.replace('_', '-')}"
         if isinstance(value, Mapping):
-            for knob, one in value.items():
-                arguments += [option, f"{knob}={_text(one)}"]
+            for parameter, one in value.items():
+                arguments += [option, f"{parameter}={_text(one)}"]
         elif value is True:
             arguments.append(option)
         elif value is not None and value is not False:

@@ -75,7 +75,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--workers", type=at_least(1), metavar="N", help="processes that train together on CPU cores (default 1)"
     )
-    parser.add_argument("--set", action="append", default=[], metavar="KNOB=VALUE", help="change a knob; repeatable")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="PARAMETER=VALUE", help="change a parameter; repeatable"
+    )
     parser.add_argument(
         "--init-from", metavar="RUN[:TRIAL]|CHECKPOINT", help="start from the weights of a trained model"
     )
@@ -215,7 +217,7 @@ def retrain_config(trial: TrialRecord, args: argparse.Namespace, folder: Path) -
     """The trial's config at its swept thresholds, with what the flags change.
 
     Raises:
-        UserError: a knob that is chosen elsewhere, or a value that it does not take.
+        UserError: a parameter that is chosen elsewhere, or a value that it does not take.
     """
     from results.views.winner import swept_thresholds
     from search.models.folder import in_order

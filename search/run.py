@@ -30,7 +30,9 @@ def _handle(args: argparse.Namespace, typed: list[str]) -> int:
     if args.list_spaces:
         return _list_spaces()
     if args.list_knobs:
-        return _list_knobs()
+        say("--list-knobs is now --list-parameters; the next version will refuse the old name", error=True)
+    if args.list_parameters or args.list_knobs:
+        return _list_parameters()
     if args.status is not None:
         from search.monitor.status import print_status
 
@@ -76,13 +78,13 @@ def _new_settings(args: argparse.Namespace, how: "Manner") -> "SearchSettings":
         data_source,
         parse_duration,
         parse_size,
-        read_knobs,
+        read_parameters,
         run_name,
         storage_address,
     )
     from spaces.catalogue import space_files
 
-    fixed, config = read_knobs(args.set, args.config)
+    fixed, config = read_parameters(args.set, args.config)
     init_from = None
     if args.init_from is not None:
         from search.models.source import initial_weights
@@ -259,12 +261,12 @@ def _list_spaces() -> int:
     return 0
 
 
-def _list_knobs() -> int:
-    from digits_core.config.train_config import knobs
+def _list_parameters() -> int:
+    from digits_core.config.train_config import parameters
 
-    for knob in knobs().values():
-        say(f"{knob.name}  (default {knob.default}; {knob.limits})")
-        say(f"    {knob.help}")
+    for parameter in parameters().values():
+        say(f"{parameter.name}  (default {parameter.default}; {parameter.limits})")
+        say(f"    {parameter.help}")
     return 0
 
 

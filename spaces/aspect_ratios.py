@@ -2,7 +2,7 @@
 
 import optuna
 
-from digits_core.config.knob import format_numbers
+from digits_core.config.parameter import format_numbers
 from spaces.registry import Baseline, Overrides, space
 
 

@@ -5,7 +5,7 @@ Anchor sizes are pixels of the resized image: at another size the same numbers a
 
 import optuna
 
-from digits_core.config.knob import format_numbers, parse_numbers
+from digits_core.config.parameter import format_numbers, parse_numbers
 from digits_core.config.train_config import ModelConfig
 from spaces.registry import Overrides, space
 

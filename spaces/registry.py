@@ -11,12 +11,12 @@ import optuna
 from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial
 
-from digits_core.config.knob import Flat
+from digits_core.config.parameter import Flat
 from digits_core.config.train_config import TrainConfig
 from digits_core.errors import ConfigError, SpaceError
 
 Overrides = Flat
-"""Knobs of TrainConfig by flat name."""
+"""Parameters of TrainConfig by flat name."""
 
 Suggest = Callable[[optuna.Trial], Overrides]
 
@@ -24,7 +24,7 @@ MAX_GRID = 2000
 """Settings that a grid may hold; the sampler behind it slows down with the square."""
 
 PROBES = 32
-"""Draws that show which knobs and parameters a space has: branches rarer than one in ten may hide."""
+"""Draws that show which parameters and names a space has: branches rarer than one in ten may hide."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -48,7 +48,7 @@ class Row:
         label: what the row is called there.
         setting: name of the baseline that it stands for.
         published: scores as printed there, by name (`val_map`, `public_map`, `public_number_accuracy`).
-        detect: knobs that act after training, for a reading of the same trained models.
+        detect: parameters that act after training, for a reading of the same trained models.
     """
 
     label: str
@@ -65,7 +65,7 @@ class Table:
         title: as it is printed.
         reading: which of several ways to take the table's words this is, `as printed` or `as meant`.
         rows: the settings.
-        holds_at: knobs at which the published figures were measured; a run at other values asks another question.
+        holds_at: parameters at which the published figures were measured; a run at other values asks another question.
         note: what is to be known beside it.
     """
 
@@ -83,12 +83,12 @@ class Space:
     Attributes:
         name: as `--space` takes it.
         summary: one line for `--list-spaces`.
-        suggest: draws one setting; its keys are knobs of TrainConfig.
+        suggest: draws one setting; its keys are parameters of TrainConfig.
         baselines: settings tried first.
-        fixed: knobs that every setting of the space shares, baselines included.
-        preset: knobs that it starts from in place of the defaults; `--set` and `--config` may change them.
+        fixed: parameters that every setting of the space shares, baselines included.
+        preset: parameters that it starts from in place of the defaults; `--set` and `--config` may change them.
         tables: published tables that its baselines are rows of.
-        measured_with: knobs at which the tables' figures were measured, to be named where a run has others.
+        measured_with: parameters at which the tables' figures were measured, to be named where a run has others.
         comparison: whether it is no search but a comparison: every setting is trained to its end, with fresh seeds,
             unless flags say otherwise.
     """
@@ -104,10 +104,10 @@ class Space:
     comparison: bool = False
 
     def draw(self, trial: optuna.Trial) -> Overrides:
-        """One setting, the fixed knobs included.
+        """One setting, the fixed parameters included.
 
         Raises:
-            SpaceError: the function failed or gave no dict of knobs.
+            SpaceError: the function failed or gave no dict of parameters.
         """
         try:
             overrides = self.suggest(trial)
@@ -118,31 +118,31 @@ class Space:
                 f"space '{self.name}' failed to draw a setting: {type(error).__name__}: {error}"
             ) from error
         if not isinstance(overrides, Mapping):
-            raise SpaceError(f"space '{self.name}' must return a dict of TrainConfig knobs, got {overrides!r}")
+            raise SpaceError(f"space '{self.name}' must return a dict of TrainConfig parameters, got {overrides!r}")
         return {**self.fixed, **overrides}
 
     def fields(self) -> set[str]:
-        """The knobs that the space varies, seen by drawing; fixed ones are left out."""
+        """The parameters that the space varies, seen by drawing; fixed ones are left out."""
         drawn = probe(self)
         return {name for _, overrides in drawn for name in overrides} - self.fixed.keys()
 
-    def without(self, knob: str) -> "Space":
-        """The same space with one knob left to others, in draws and baselines alike."""
+    def without(self, parameter: str) -> "Space":
+        """The same space with one parameter left to others, in draws and baselines alike."""
         named = [*(one.overrides for one in self.baselines), self.fixed, self.preset]
-        if knob not in self.fields() and not any(knob in values for values in named):
+        if parameter not in self.fields() and not any(parameter in values for values in named):
             return self
 
         def suggest(trial: optuna.Trial) -> Overrides:
-            return {name: value for name, value in self.suggest(trial).items() if name != knob}
+            return {name: value for name, value in self.suggest(trial).items() if name != parameter}
 
         def rest(values: Mapping[str, bool | int | float | str | None]) -> Overrides:
-            return {name: value for name, value in values.items() if name != knob}
+            return {name: value for name, value in values.items() if name != parameter}
 
         baselines = tuple(replace(one, overrides=rest(one.overrides)) for one in self.baselines)
         return replace(self, suggest=suggest, baselines=baselines, fixed=rest(self.fixed), preset=rest(self.preset))
 
     def with_fixed(self, fixed: Mapping[str, bool | int | float | str | None]) -> "Space":
-        """The same space, whose baselines leave knobs as they are fixed elsewhere."""
+        """The same space, whose baselines leave parameters as they are fixed elsewhere."""
         baselines = tuple(
             replace(one, overrides={name: value for name, value in one.overrides.items() if name not in fixed})
             for one in self.baselines
@@ -151,7 +151,7 @@ class Space:
 
     @property
     def after_training(self) -> bool:
-        """Whether its knobs act after training only: then it is swept on trained models, never trained for."""
+        """Whether its parameters act after training only: then it is swept on trained models, never trained for."""
         return all(name.startswith("detect.") for name in self.fields())
 
 
@@ -164,7 +164,7 @@ def space(
     preset: Mapping[str, bool | int | float | str | None] | None = None,
     comparison: bool = False,
 ) -> Callable[[Suggest], Space]:
-    """Make a Space of a function `trial -> {knob: value}`."""
+    """Make a Space of a function `trial -> {parameter: value}`."""
 
     def make(suggest: Suggest) -> Space:
         return Space(
@@ -190,7 +190,7 @@ def combine(spaces: list[Space]) -> Space:
     """One space that draws from each.
 
     Raises:
-        SpaceError: two of them vary the same knob or parameter, or one fixes what another varies.
+        SpaceError: two of them vary the same parameter or use the same name, or one fixes what another varies.
     """
     if len(spaces) == 1:
         return spaces[0]

@@ -1,6 +1,6 @@
 """The questions of two course reports on SVHN digits, each setting trained again with fresh seeds.
 
-Both tuned Faster R-CNN by hand, one knob at a time and one run each. Report B's ten runs are eight trainings: where
+Both tuned Faster R-CNN by hand, one parameter at a time, one run each. Report B's ten runs are eight trainings: where
 it set NMS and score thresholds it assigned to names that torchvision does not read, so two pairs of its runs are one
 setting trained twice; and read as they were meant, thresholds act after training. Report A trained on easy
 augmentations and went on with hard ones.
@@ -11,7 +11,7 @@ from dataclasses import replace
 
 import optuna
 
-from digits_core.config.knob import Flat
+from digits_core.config.parameter import Flat
 from spaces.registry import Baseline, Overrides, Row, Space, Table
 
 STEP: Flat = {"optim.schedule": "step", "optim.step_epochs": 3, "optim.step_gamma": 0.1}

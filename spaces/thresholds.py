@@ -13,7 +13,7 @@ def thresholds(trial: optuna.Trial) -> Overrides:
     nms = trial.suggest_categorical("nms", NMS_VALUES)
     score = trial.suggest_categorical("score", SCORE_VALUES)
     return {
-        f"detect.{task}.{knob}": value
+        f"detect.{task}.{parameter}": value
         for task in ("task1", "task2")
-        for knob, value in (("nms", nms), ("score", score), ("class_agnostic", class_agnostic))
+        for parameter, value in (("nms", nms), ("score", score), ("class_agnostic", class_agnostic))
     }

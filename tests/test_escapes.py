@@ -35,10 +35,10 @@ def plant(tree):
     return tree + CLOSED if isinstance(tree, str) else tree
 
 
-def table(label, **knobs):
+def table(label, **parameters):
     from digits_core.model.anchors import setting_digest
 
-    digest = setting_digest(TrainConfig.from_flat(knobs))
+    digest = setting_digest(TrainConfig.from_flat(parameters))
     return {"label": label + CLOSED, "config_hash": digest, "published": {"val_map": 0.4}, "detect": {}}
 
 
@@ -62,7 +62,7 @@ def sound(tmp_path_factory, tiny_data):
         config = TrainConfig.from_flat({"optim.lr": 1e-2 / number, "model.weights": f"/w{NASTY}"}).to_flat()
         events.write(
             "trial", trial_id=name, space=f"s{CLOSED}", baseline=f"b{CLOSED}", config_hash=f"h{number}{CLOSED}", seed=0,
-            config={**config, f"mine.knob{CLOSED}": f"v{CLOSED}{number}"}, params=plant({"x": "y"}), optuna_number=None,
+            config={**config, f"mine.p{CLOSED}": f"v{CLOSED}{number}"}, params=plant({"x": "y"}), optuna_number=None,
             trained_on=f"train{CLOSED}",
         )  # fmt: skip
         events.write("start", trial_id=name)
@@ -90,7 +90,7 @@ def sound(tmp_path_factory, tiny_data):
         "tables": [
             {
                 "title": f"title{CLOSED}", "reading": f"as printed{CLOSED}", "note": f"note{CLOSED}",
-                "other_question": {f"knob{CLOSED}": [f"a{CLOSED}", f"b{CLOSED}"]},
+                "other_question": {f"parameter{CLOSED}": [f"a{CLOSED}", f"b{CLOSED}"]},
                 "rows": [table("good", **{"optim.lr": 1e-3}), table("poor", **{"optim.lr": 2e-3}), table("gone")],
             }
         ],
@@ -141,10 +141,10 @@ READERS = {
     "leaderboard of several": (leaderboard.main, ["{run}", "{run}"]),
     "compare": (compare.main, ["{run}"]),
     "compare --trials": (compare.main, ["{run}", "--trials", "t0000,t0003"]),
-    "compare --by knob": (compare.main, ["{run}", "--by", "optim.lr"]),
+    "compare --by parameter": (compare.main, ["{run}", "--by", "optim.lr"]),
     "compare --by baseline": (compare.main, ["{run}", "--by", "baseline"]),
     "compare --by table": (compare.main, ["{run}", "--by", "table"]),
-    "compare --by nothing": (compare.main, ["{run}", "--by", "mine.knob"]),
+    "compare --by nothing": (compare.main, ["{run}", "--by", "mine.p"]),
     "export csv": (export.main, ["{run}", "--format", "csv", "-o", "{out}"]),
     "export json": (export.main, ["{run}", "--format", "json", "-o", "{out}"]),
     "export md": (export.main, ["{run}", "--format", "md", "-o", "{out}"]),

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from digits_core import predict, pretrain, to_onnx
-from digits_core.config.train_config import knobs
+from digits_core.config.train_config import parameters
 from digits_core.data import command as data
 from results import compare, export, leaderboard, plots, repair, report, runs
 from results.record.schema import EPOCHS, LEADERBOARD
@@ -116,8 +116,8 @@ def _help(parser):
     return text
 
 
-def test_search_flags_are_no_knobs_but_for_three():
-    leaves = {name.rpartition(".")[2] for name in knobs()}
+def test_search_flags_are_no_parameters_but_for_three():
+    leaves = {name.rpartition(".")[2] for name in parameters()}
     flags = {action.dest for action in run.build_parser()._actions}
     assert flags & leaves == {"epochs", "images_per_epoch", "seed"}
 

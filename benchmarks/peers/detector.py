@@ -65,7 +65,7 @@ def loader(folder: Path, part: str, *, shuffle: bool) -> DataLoader[Any]:
 
 
 def anchor_setting(base: float, growth: float) -> dict[str, Any]:
-    """The two knobs of the space `anchors`, as it turns them into anchor sizes."""
+    """The two parameters of the space `anchors`, as it turns them into anchor sizes."""
     return {"model.anchor_sizes": ",".join(str(round(base * growth**level)) for level in range(5))}
 
 

@@ -1,4 +1,4 @@
-"""Dataclasses whose fields are knobs: flat names in and out, each value checked."""
+"""Dataclasses whose fields are parameters: flat names in and out, each value checked."""
 
 import dataclasses
 import types
@@ -6,11 +6,11 @@ import typing
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from digits_core.config.knob import Knob, Scalar
+from digits_core.config.parameter import Parameter, Scalar
 
 
 def leaves(section: Any, prefix: str = "") -> Iterator[tuple[str, Scalar]]:
-    """Every knob of a section and of those within it, by its flat name."""
+    """Every parameter of a section and of those within it, by its flat name."""
     for item in dataclasses.fields(section):
         value = getattr(section, item.name)
         if dataclasses.is_dataclass(value):
@@ -35,19 +35,19 @@ def build(cls: type, values: Mapping[str, Scalar], prefix: str = "") -> Any:
     return cls(**arguments)
 
 
-def section_knobs(cls: type, prefix: str, section: Any, *, nested: bool = True) -> Iterator[Knob]:
-    """The knobs of a section class, with the defaults that `section` holds."""
+def section_parameters(cls: type, prefix: str, section: Any, *, nested: bool = True) -> Iterator[Parameter]:
+    """The parameters of a section class, with the defaults that `section` holds."""
     hints = typing.get_type_hints(cls)
     for item in dataclasses.fields(cls):
         hint = hints[item.name]
         if dataclasses.is_dataclass(hint):
             if nested:
                 inner = getattr(section, item.name)
-                yield from section_knobs(typing.cast(type, hint), f"{prefix}{item.name}.", inner)
+                yield from section_parameters(typing.cast(type, hint), f"{prefix}{item.name}.", inner)
             continue
         optional = isinstance(hint, types.UnionType)
         kind = next(part for part in typing.get_args(hint) if part is not type(None)) if optional else hint
-        yield Knob(
+        yield Parameter(
             name=f"{prefix}{item.name}",
             kind=kind,
             optional=optional,
@@ -56,20 +56,20 @@ def section_knobs(cls: type, prefix: str, section: Any, *, nested: bool = True) 
         )
 
 
-_SECTION_KNOBS: dict[type, tuple[Knob, ...]] = {}
+_SECTION_PARAMETERS: dict[type, tuple[Parameter, ...]] = {}
 
 
 def check_section(name: str, section: Any) -> None:
-    """Check each knob of a section, and give it its own type.
+    """Check each parameter of a section, and give it its own type.
 
     Raises:
-        ConfigError: a value is not one of its knob.
+        ConfigError: a value is not one of its parameter.
     """
     cls = type(section)
-    if cls not in _SECTION_KNOBS:
+    if cls not in _SECTION_PARAMETERS:
         # Sections within this one check themselves.
         defaults = types.SimpleNamespace(**{item.name: item.default for item in dataclasses.fields(cls)})
-        _SECTION_KNOBS[cls] = tuple(section_knobs(cls, f"{name}.", defaults, nested=False))
-    for one in _SECTION_KNOBS[cls]:
+        _SECTION_PARAMETERS[cls] = tuple(section_parameters(cls, f"{name}.", defaults, nested=False))
+    for one in _SECTION_PARAMETERS[cls]:
         attribute = one.name.rpartition(".")[2]
         object.__setattr__(section, attribute, one.check(getattr(section, attribute)))

@@ -4,19 +4,19 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from digits_core.config.knob import Flat, Knob, Scalar
+from digits_core.config.parameter import Flat, Parameter, Scalar
 from digits_core.errors import ConfigError, printable
 
 _LENGTH = re.compile(r"(\d+(?:\.\d+)?)(%?)")
 
 STAGED = ("optim.", "augment.")
-"""Sections whose knobs a stage may set."""
+"""Sections whose parameters a stage may set."""
 
 _WHOLE_TRAINING = ("optim.epochs", "optim.stages", "optim.early_stop_epochs")
-"""Knobs of these sections that belong to the training as a whole."""
+"""Parameters of these sections that belong to the training as a whole."""
 
 Parsed = list[tuple[str, Flat]]
-"""Each stage's length, `10` epochs or `50%`, and the knobs that it sets."""
+"""Each stage's length, `10` epochs or `50%`, and the parameters that it sets."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,15 +32,15 @@ class Span:
         return self.last - self.first + 1
 
 
-def parse_stages(text: str, knob_named: Callable[[str], Knob]) -> Parsed:
+def parse_stages(text: str, parameter_named: Callable[[str], Parameter]) -> Parsed:
     """Read `10 augment.pipeline=color; 10 augment.pipeline=geometric optim.lr=5e-5`.
 
     Args:
         text: stages with semicolons; each a length and assignments with blanks.
-        knob_named: the knob of a flat name.
+        parameter_named: the parameter of a flat name.
 
     Raises:
-        ConfigError: a stage without a length, an unknown knob, one that no stage may set, or a value it does not take.
+        ConfigError: a stage without a length, an unknown parameter, one that no stage may set, or a wrong value.
     """
     found: Parsed = []
     for number, part in enumerate(text.split(";"), start=1):
@@ -55,13 +55,14 @@ def parse_stages(text: str, knob_named: Callable[[str], Knob]) -> Parsed:
             name, equals, value = assignment.partition("=")
             if not equals:
                 raise ConfigError(
-                    f"optim.stages: stage {number} takes KNOB=VALUE after its length, got '{printable(assignment)}'"
+                    f"optim.stages: stage {number} takes PARAMETER=VALUE after its length, "
+                    f"got '{printable(assignment)}'"
                 )
-            known = knob_named(name)
+            known = parameter_named(name)
             if not name.startswith(STAGED) or name in _WHOLE_TRAINING:
                 raise ConfigError(
-                    f"optim.stages: stage {number} cannot set {name}; a stage sets knobs of optim and augment, but for "
-                    f"{', '.join(_WHOLE_TRAINING)}"
+                    f"optim.stages: stage {number} cannot set {name}; a stage sets parameters of optim and augment, "
+                    f"but for {', '.join(_WHOLE_TRAINING)}"
                 )
             flat[name] = known.parse(value)
         found.append((length, dict(sorted(flat.items()))))

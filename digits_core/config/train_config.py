@@ -1,6 +1,6 @@
-"""Every knob of one training: its name, type, unit, limits and default.
+"""Every parameter of one training: its name, type, unit, limits and default.
 
-A knob's flat name is its path with dots (`model.anchor_sizes`, `detect.task1.nms`). Spaces, `--set`
+A parameter's flat name is its path with dots (`model.anchor_sizes`, `detect.task1.nms`). Spaces, `--set`
 and `--config` all speak in flat names, and all of them end in `TrainConfig.from_flat`.
 """
 
@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
-from digits_core.config.knob import Flat, Knob, Scalar, format_numbers, knob, parse_numbers
-from digits_core.config.sections import build, check_section, leaves, section_knobs
+from digits_core.config.parameter import Flat, Parameter, Scalar, format_numbers, parameter, parse_numbers
+from digits_core.config.sections import build, check_section, leaves, section_parameters
 from digits_core.config.stages import Span, format_stages, parse_stages, spans
 from digits_core.errors import ConfigError, did_you_mean, printable
 from digits_core.files import read_text
@@ -53,7 +53,7 @@ NUM_LEVELS = 5
 class DataConfig:
     """How much of the data an epoch takes."""
 
-    images_per_epoch: int = knob(
+    images_per_epoch: int = parameter(
         0, "training images between two evaluations; 0 takes all of them", low=0, high=10_000_000
     )
 
@@ -62,11 +62,13 @@ class DataConfig:
 class AugmentConfig:
     """What is done to training images and their boxes."""
 
-    pipeline: str = knob("none", "one of none, color, color_b, geometric, binarize, or several with commas, in order")
-    mirror: bool = knob(False, "mirror every other training image; a mirrored 2 is no 2")
+    pipeline: str = parameter(
+        "none", "one of none, color, color_b, geometric, binarize, or several with commas, in order"
+    )
+    mirror: bool = parameter(False, "mirror every other training image; a mirrored 2 is no 2")
 
     def __post_init__(self) -> None:
-        """Check each knob and every name of the pipeline."""
+        """Check each parameter and every name of the pipeline."""
         check_section("augment", self)
         names = [name.strip() for name in self.pipeline.split(",")]
         for name in names:
@@ -91,50 +93,50 @@ class AugmentConfig:
 class ModelConfig:
     """The detector: backbone, initial weights, anchors, RPN and RoI heads."""
 
-    backbone: str = knob("tiny", "feature extractor under the pyramid", choices=BACKBONES)
-    weights: str = knob(
+    backbone: str = parameter("tiny", "feature extractor under the pyramid", choices=BACKBONES)
+    weights: str = parameter(
         "drawn",
         "initial weights: none | drawn (shipped, tiny only) | imagenet | coco | path of a checkpoint folder",
     )
-    fresh_rpn: bool = knob(False, "start the RPN head anew, since a pretrained one is fitted to its own anchors")
-    trainable_layers: int | None = knob(
+    fresh_rpn: bool = parameter(False, "start the RPN head anew, since a pretrained one is fitted to its own anchors")
+    trainable_layers: int | None = parameter(
         None, "resnet stages that train, from the top; none: 3 with weights, all 5 without", low=0, high=5
     )
-    live_batch_norm: bool = knob(
+    live_batch_norm: bool = parameter(
         False,
         "batch norm of a resnet that trains, as a training from nothing needs; else it is frozen, as loaded weights "
         "want it (tiny and resnet50_v2 always have it live)",
     )
-    anchor_sizes: str = knob(
+    anchor_sizes: str = parameter(
         "18,26,38,55,80", "one anchor side per pyramid level (0 1 2 3 pool), pixels after the resize"
     )
-    aspect_ratios: str = knob("1.4,2,2.8", "height / width of the anchors, on every level")
-    min_size: int = knob(64, "shortest image side after the resize, pixels", low=32, high=4096)
-    max_size: int = knob(224, "longest image side after the resize, pixels", low=32, high=8192)
-    fixed_size: int | None = knob(
+    aspect_ratios: str = parameter("1.4,2,2.8", "height / width of the anchors, on every level")
+    min_size: int = parameter(64, "shortest image side after the resize, pixels", low=32, high=4096)
+    max_size: int = parameter(224, "longest image side after the resize, pixels", low=32, high=8192)
+    fixed_size: int | None = parameter(
         None,
         "side of a square that every image is resized to, whatever its shape; none keeps shapes",
         low=32,
         high=4096,
     )
-    rpn_pre_nms_top_n_train: int = knob(400, "proposals per level before NMS, training", low=1, high=20_000)
-    rpn_pre_nms_top_n_test: int = knob(200, "proposals per level before NMS, testing", low=1, high=20_000)
-    rpn_post_nms_top_n_train: int = knob(200, "proposals per image after NMS, training", low=1, high=20_000)
-    rpn_post_nms_top_n_test: int = knob(60, "proposals per image after NMS, testing", low=1, high=20_000)
-    rpn_nms: float = knob(0.7, "IoU above which the RPN drops the weaker proposal", low=0.0, high=1.0)
-    rpn_fg_iou: float = knob(0.7, "IoU from which an anchor counts as foreground", low=0.0, high=1.0)
-    rpn_bg_iou: float = knob(0.3, "IoU under which an anchor counts as background", low=0.0, high=1.0)
-    rpn_batch_size: int = knob(128, "anchors per image in the RPN loss", low=1, high=4096)
-    rpn_positive_fraction: float = knob(0.5, "largest share of foreground anchors", low=0.0, high=1.0)
-    roi_fg_iou: float = knob(0.5, "IoU from which a proposal counts as foreground", low=0.0, high=1.0)
-    roi_batch_size: int = knob(64, "proposals per image in the RoI loss", low=1, high=4096)
-    roi_positive_fraction: float = knob(0.25, "largest share of foreground proposals", low=0.0, high=1.0)
-    roi_levels: int = knob(4, "pyramid levels that RoIAlign reads: 4 is 0-3, 2 is 0-1", low=1, high=4)
-    roi_output_size: int = knob(5, "side of the pooled RoI features", low=1, high=28)
-    roi_sampling_ratio: int = knob(2, "RoIAlign samples per bin and axis", low=1, high=8)
+    rpn_pre_nms_top_n_train: int = parameter(400, "proposals per level before NMS, training", low=1, high=20_000)
+    rpn_pre_nms_top_n_test: int = parameter(200, "proposals per level before NMS, testing", low=1, high=20_000)
+    rpn_post_nms_top_n_train: int = parameter(200, "proposals per image after NMS, training", low=1, high=20_000)
+    rpn_post_nms_top_n_test: int = parameter(60, "proposals per image after NMS, testing", low=1, high=20_000)
+    rpn_nms: float = parameter(0.7, "IoU above which the RPN drops the weaker proposal", low=0.0, high=1.0)
+    rpn_fg_iou: float = parameter(0.7, "IoU from which an anchor counts as foreground", low=0.0, high=1.0)
+    rpn_bg_iou: float = parameter(0.3, "IoU under which an anchor counts as background", low=0.0, high=1.0)
+    rpn_batch_size: int = parameter(128, "anchors per image in the RPN loss", low=1, high=4096)
+    rpn_positive_fraction: float = parameter(0.5, "largest share of foreground anchors", low=0.0, high=1.0)
+    roi_fg_iou: float = parameter(0.5, "IoU from which a proposal counts as foreground", low=0.0, high=1.0)
+    roi_batch_size: int = parameter(64, "proposals per image in the RoI loss", low=1, high=4096)
+    roi_positive_fraction: float = parameter(0.25, "largest share of foreground proposals", low=0.0, high=1.0)
+    roi_levels: int = parameter(4, "pyramid levels that RoIAlign reads: 4 is 0-3, 2 is 0-1", low=1, high=4)
+    roi_output_size: int = parameter(5, "side of the pooled RoI features", low=1, high=28)
+    roi_sampling_ratio: int = parameter(2, "RoIAlign samples per bin and axis", low=1, high=8)
 
     def __post_init__(self) -> None:
-        """Check each knob and what they say together."""
+        """Check each parameter and what they say together."""
         check_section("model", self)
         if not self.weights.strip():
             raise ConfigError("model.weights must be none, drawn, imagenet, coco or a path, got nothing")
@@ -176,40 +178,40 @@ class ModelConfig:
 class OptimConfig:
     """Optimiser, learning-rate schedule and length of the training."""
 
-    optimizer: str = knob("adamw", "torch.optim optimiser", choices=("adamw", "sgd"))
-    lr: float = knob(1.5e-3, "peak learning rate", low=1e-8, high=10.0)
-    lr_scaling: str = knob(
+    optimizer: str = parameter("adamw", "torch.optim optimiser", choices=("adamw", "sgd"))
+    lr: float = parameter(1.5e-3, "peak learning rate", low=1e-8, high=10.0)
+    lr_scaling: str = parameter(
         "none",
         f"how lr, meant for {LR_BATCH} images a step, follows batch_size: not at all, in proportion, or by its root",
         choices=("none", "linear", "sqrt"),
     )
-    weight_decay: float = knob(1e-4, "weight decay", low=0.0, high=1.0)
-    momentum: float = knob(0.9, "momentum of sgd", low=0.0, high=0.9999)
-    schedule: str = knob(
+    weight_decay: float = parameter(1e-4, "weight decay", low=0.0, high=1.0)
+    momentum: float = parameter(0.9, "momentum of sgd", low=0.0, high=0.9999)
+    schedule: str = parameter(
         "onecycle", "learning rate over the epochs", choices=("onecycle", "cosine", "step", "constant")
     )
-    step_epochs: int = knob(3, "epochs between two cuts of schedule=step", low=1, high=10_000)
-    step_gamma: float = knob(0.1, "factor of each cut of schedule=step", low=0.0, high=1.0)
-    eta_min: float = knob(0.0, "learning rate at the end of schedule=cosine", low=0.0, high=10.0)
-    t_max: int | None = knob(
+    step_epochs: int = parameter(3, "epochs between two cuts of schedule=step", low=1, high=10_000)
+    step_gamma: float = parameter(0.1, "factor of each cut of schedule=step", low=0.0, high=1.0)
+    eta_min: float = parameter(0.0, "learning rate at the end of schedule=cosine", low=0.0, high=10.0)
+    t_max: int | None = parameter(
         None, "epochs in which schedule=cosine falls to eta_min, and rises again after; none: all", low=1, high=10_000
     )
-    onecycle_peak: float = knob(0.3, "share of the training before the peak of onecycle", low=0.01, high=0.99)
-    warmup_epochs: float = knob(0.0, "epochs of linear warm-up from a hundredth", low=0.0, high=1000.0)
-    batch_size: int = knob(8, "images per optimiser step", low=1, high=4096)
-    epochs: int = knob(4, "epochs of the full schedule; early stopping never shortens it", low=1, high=10_000)
-    max_grad_norm: float = knob(5.0, "gradients are clipped to this norm; 0 leaves them", low=0.0, high=1e6)
-    early_stop_epochs: int = knob(
+    onecycle_peak: float = parameter(0.3, "share of the training before the peak of onecycle", low=0.01, high=0.99)
+    warmup_epochs: float = parameter(0.0, "epochs of linear warm-up from a hundredth", low=0.0, high=1000.0)
+    batch_size: int = parameter(8, "images per optimiser step", low=1, high=4096)
+    epochs: int = parameter(4, "epochs of the full schedule; early stopping never shortens it", low=1, high=10_000)
+    max_grad_norm: float = parameter(5.0, "gradients are clipped to this norm; 0 leaves them", low=0.0, high=1e6)
+    early_stop_epochs: int = parameter(
         0, "stop after so many epochs without a better score, counted in the last stage; 0 never", low=0, high=10_000
     )
-    stages: str | None = knob(
+    stages: str | None = parameter(
         None,
-        "parts of the training that follow each other, each a length (epochs or %) and knobs of optim or augment: "
+        "parts of the training that follow each other, each a length (epochs or %) and parameters of optim or augment: "
         "'10 augment.pipeline=color; 10 augment.pipeline=geometric'; each has its own optimiser and schedule",
     )
 
     def __post_init__(self) -> None:
-        """Check each knob and what they say together."""
+        """Check each parameter and what they say together."""
         check_section("optim", self)
         if self.schedule == "cosine" and self.eta_min >= self.peak_lr:
             raise ConfigError(f"optim.eta_min must lie below optim.lr ({self.peak_lr:g}), got {self.eta_min}")
@@ -233,13 +235,13 @@ class OptimConfig:
 class TaskConfig:
     """What is kept of a model's raw detections, for one task. Acts after training only."""
 
-    nms: float = knob(0.5, "IoU above which the weaker detection is dropped", low=0.0, high=1.0)
-    score: float = knob(0.01, "detections are kept strictly above this score", low=0.0, high=1.0)
-    max_detections: int = knob(100, "best detections kept per image", low=1, high=1000)
-    class_agnostic: bool = knob(False, "NMS over all classes together instead of within each")
+    nms: float = parameter(0.5, "IoU above which the weaker detection is dropped", low=0.0, high=1.0)
+    score: float = parameter(0.01, "detections are kept strictly above this score", low=0.0, high=1.0)
+    max_detections: int = parameter(100, "best detections kept per image", low=1, high=1000)
+    class_agnostic: bool = parameter(False, "NMS over all classes together instead of within each")
 
     def __post_init__(self) -> None:
-        """Check each knob."""
+        """Check each parameter."""
         check_section("detect.task", self)
 
 
@@ -251,14 +253,14 @@ class DetectConfig:
     task2: TaskConfig = field(
         default_factory=lambda: TaskConfig(nms=0.5, score=0.5, max_detections=100, class_agnostic=True)
     )
-    reading: str = knob(
+    reading: str = parameter(
         "left_to_right",
         "order of the digits of a number; main_axis also reads numbers that stand one above the other",
         choices=READINGS,
     )
 
     def __post_init__(self) -> None:
-        """Check each knob."""
+        """Check each parameter."""
         check_section("detect", self)
 
 
@@ -266,21 +268,21 @@ class DetectConfig:
 class RuntimeConfig:
     """What changes neither the setting nor, on one device, its meaning."""
 
-    seed: int = knob(0, "seed of weights, data order and sampling", low=0, high=2**31 - 1)
-    precision: str = knob(
+    seed: int = parameter(0, "seed of weights, data order and sampling", low=0, high=2**31 - 1)
+    precision: str = parameter(
         "auto",
         "arithmetic: auto is bfloat16 on a GPU or CPU that computes it in hardware, float32 elsewhere",
         choices=("auto", "float32", "bfloat16"),
     )
-    micro_batch: int | None = knob(
+    micro_batch: int | None = parameter(
         None,
         "images that go through the model at once in training; their gradients add up to those of batch_size; none: "
         "all of them",
         low=1,
         high=4096,
     )
-    eval_batch_size: int = knob(32, "images per batch of an evaluation", low=1, high=4096)
-    train_sample: int = knob(
+    eval_batch_size: int = parameter(32, "images per batch of an evaluation", low=1, high=4096)
+    train_sample: int = parameter(
         0,
         "training images, always the same, that are scored after each epoch beside valid, so that overfitting shows",
         low=0,
@@ -288,7 +290,7 @@ class RuntimeConfig:
     )
 
     def __post_init__(self) -> None:
-        """Check each knob."""
+        """Check each parameter."""
         check_section("runtime", self)
 
 
@@ -307,7 +309,7 @@ class TrainConfig:
         """Check the stages, each as the config that it is."""
         if self.optim.stages is None:
             return
-        text = format_stages(parse_stages(self.optim.stages, knob_named))
+        text = format_stages(parse_stages(self.optim.stages, parameter_named))
         object.__setattr__(self.optim, "stages", text)  # two spellings of one setting are one setting
         for stage in self.stages:
             for name in PROCESSING:
@@ -326,7 +328,7 @@ class TrainConfig:
         """
         if self.optim.stages is None:
             return (Stage(Span(1, self.optim.epochs), self),)
-        parsed = parse_stages(self.optim.stages, knob_named)
+        parsed = parse_stages(self.optim.stages, parameter_named)
         found = []
         for number, ((_, overrides), span) in enumerate(
             zip(parsed, spans(parsed, self.optim.epochs), strict=True), start=1
@@ -347,11 +349,11 @@ class TrainConfig:
         """
         values: dict[str, Scalar] = dict((base or cls()).to_flat())
         for name, value in flat.items():
-            values[name] = knob_named(name).check(value)
+            values[name] = parameter_named(name).check(value)
         return typing.cast(Self, build(cls, values))
 
     def to_flat(self) -> Flat:
-        """Every knob by its flat name, in the order of this file."""
+        """Every parameter by its flat name, in the order of this file."""
         return dict(leaves(self))
 
     def to_json(self) -> str:
@@ -374,7 +376,7 @@ class TrainConfig:
         return cls.from_flat(flat)
 
     def to_toml(self) -> str:
-        """The config as a TOML file that `--config` takes. Knobs at None are left out."""
+        """The config as a TOML file that `--config` takes. Parameters at None are left out."""
         lines: list[str] = []
         section = None
         for name, value in self.to_flat().items():
@@ -402,16 +404,16 @@ class Stage:
 
 
 def flat_digest(flat: Mapping[str, Scalar]) -> str:
-    """Sixteen hex digits of flat knobs, `runtime` left out."""
+    """Sixteen hex digits of flat parameters, `runtime` left out."""
     kept = {name: value for name, value in flat.items() if not name.startswith("runtime.")}
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def read_toml(path: Path) -> Flat:
-    """Flat knobs of a TOML file; tables are the parts of a flat name.
+    """Flat parameters of a TOML file; tables are the parts of a flat name.
 
     Raises:
-        ConfigError: no such file, broken TOML, an unknown knob or a value it does not take.
+        ConfigError: no such file, broken TOML, an unknown parameter or a value it does not take.
     """
     try:
         tree = tomllib.loads(read_text(path))
@@ -424,7 +426,7 @@ def read_toml(path: Path) -> Flat:
     try:
         stages = _stages_of(tree.pop("stages")) if "stages" in tree else None
         for name, value in _flatten(tree, ""):
-            flat[name] = knob_named(name).check(value)
+            flat[name] = parameter_named(name).check(value)
         if stages is not None:
             if "optim.stages" in flat:
                 raise ConfigError("[[stages]] and optim.stages both name the stages; leave one out")
@@ -435,16 +437,18 @@ def read_toml(path: Path) -> Flat:
 
 
 def _stages_of(tables: object) -> str:
-    """The knob `optim.stages` of a TOML array of tables, each with `epochs` and the knobs of one stage."""
+    """The parameter `optim.stages` of a TOML array of tables, each with `epochs` and the parameters of one stage."""
     if not isinstance(tables, list) or not all(isinstance(table, Mapping) and "epochs" in table for table in tables):
         raise ConfigError("stages must be tables [[stages]], each with epochs (a number, or a share like '50%')")
     parsed = []
     for table in tables:
-        knobs_of = {name: knob_named(name).check(value) for name, value in _flatten(table, "") if name != "epochs"}
-        for name, value in knobs_of.items():
+        parameters_of = {
+            name: parameter_named(name).check(value) for name, value in _flatten(table, "") if name != "epochs"
+        }
+        for name, value in parameters_of.items():
             if isinstance(value, str):
-                knobs_of[name] = ",".join(part.strip() for part in value.split(","))
-        parsed.append((str(table["epochs"]), knobs_of))
+                parameters_of[name] = ",".join(part.strip() for part in value.split(","))
+        parsed.append((str(table["epochs"]), parameters_of))
     return format_stages(parsed)
 
 
@@ -452,30 +456,30 @@ def parse_assignment(text: str) -> tuple[str, Scalar]:
     """One `--set NAME=VALUE`, typed and checked.
 
     Raises:
-        ConfigError: no `=`, an unknown knob or a value it does not take.
+        ConfigError: no `=`, an unknown parameter or a value it does not take.
     """
     name, equals, value = text.partition("=")
     if not equals:
         raise ConfigError(f"--set takes NAME=VALUE, like model.min_size=96, got '{printable(text)}'")
-    return name.strip(), knob_named(name.strip()).parse(value)
+    return name.strip(), parameter_named(name.strip()).parse(value)
 
 
-def knobs() -> dict[str, Knob]:
-    """All knobs by flat name, in the order of this file."""
-    return dict(_ALL_KNOBS)
+def parameters() -> dict[str, Parameter]:
+    """All parameters by flat name, in the order of this file."""
+    return dict(_ALL_PARAMETERS)
 
 
-def knob_named(name: str) -> Knob:
-    """The knob of a flat name.
+def parameter_named(name: str) -> Parameter:
+    """The parameter of a flat name.
 
     Raises:
         ConfigError: there is none; the message names the nearest ones.
     """
     try:
-        return _ALL_KNOBS[name]
+        return _ALL_PARAMETERS[name]
     except KeyError:
-        hint = did_you_mean(str(name), _ALL_KNOBS) or "; --list-knobs prints them all"
-        raise ConfigError(f"unknown knob '{printable(str(name))}'{hint}") from None
+        hint = did_you_mean(str(name), _ALL_PARAMETERS) or "; --list-parameters prints them all"
+        raise ConfigError(f"unknown parameter '{printable(str(name))}'{hint}") from None
 
 
 def _flatten(tree: Mapping[str, object], prefix: str) -> Iterator[tuple[str, object]]:
@@ -486,4 +490,4 @@ def _flatten(tree: Mapping[str, object], prefix: str) -> Iterator[tuple[str, obj
             yield f"{prefix}{key}", value
 
 
-_ALL_KNOBS: dict[str, Knob] = {one.name: one for one in section_knobs(TrainConfig, "", TrainConfig())}
+_ALL_PARAMETERS: dict[str, Parameter] = {one.name: one for one in section_parameters(TrainConfig, "", TrainConfig())}

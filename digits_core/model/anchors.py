@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from digits_core.config.knob import Flat, format_numbers, parse_numbers
+from digits_core.config.parameter import Flat, format_numbers, parse_numbers
 from digits_core.config.stages import STAGED
 from digits_core.config.train_config import NUM_LEVELS, ModelConfig, TrainConfig, flat_digest
 from digits_core.data.coco import Table

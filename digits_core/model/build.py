@@ -12,7 +12,7 @@ from torchvision.models.detection import FasterRCNN
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor
 
-from digits_core.config.knob import parse_numbers
+from digits_core.config.parameter import parse_numbers
 from digits_core.config.train_config import NUM_LEVELS, ModelConfig, TrainConfig
 from digits_core.errors import ConfigError, UserError, WeightsError
 from digits_core.labels import NUM_CLASSES

@@ -180,7 +180,7 @@ def train(
     bit for bit: every random draw of an epoch follows from the seed and the epoch's number.
 
     Args:
-        config: every knob.
+        config: every parameter.
         data: from `open_data`.
         report: called once per epoch; may raise to stop.
         metric: the score that says which epoch is best: `val_map`, `val_number_accuracy` or another.

@@ -15,10 +15,10 @@ from results.record.schema import FAILED
 from results.record.trial import TrialRecord
 from results.views.leaderboard import SHOWN
 from results.views.opened import OpenedRun, open_run
-from results.views.store import varying_knobs
+from results.views.store import varying_parameters
 
 FEW = 10
-"""With fewer trials nothing is said of importance: chance would lead."""
+"""With fewer trials nothing is said of importance: it would be noise."""
 
 SOME = 40
 """With fewer the importance is shown with a warning."""
@@ -83,8 +83,10 @@ def scored_settings(run: str | Path | OpenedRun) -> Scored:
             values.append((trial, float(best[metric])))
     parameters = {trial.trial_id: dict(trial.params) for trial, _ in values}
     if sum(map(bool, parameters.values())) < 3:  # a comparison: its settings are named, not drawn
-        varying = varying_knobs([trial for trial, _ in values])
-        parameters = {trial.trial_id: {knob: trial.config.get(knob) for knob in varying} for trial, _ in values}
+        varying = varying_parameters([trial for trial, _ in values])
+        parameters = {
+            trial.trial_id: {parameter: trial.config.get(parameter) for parameter in varying} for trial, _ in values
+        }
     distributions = _distributions(list(parameters.values()))
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(direction="maximize", sampler=optuna.samplers.RandomSampler(seed=0))

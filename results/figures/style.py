@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 from digits_core.errors import printable
 from results.record.fold import RunRecord
 from results.record.trial import TrialRecord
-from results.views.store import varying_knobs
+from results.views.store import varying_parameters
 
 COLORS = ("#2b83c6", "#d55e00", "#009e73", "#b8609a", "#a67c00", "#7a6fd0", "#4f9aa8", "#8a6d5b")
 """After Okabe and Ito 2008, Color universal design, shifted to stand out on white and on dark ground alike."""
@@ -69,7 +69,7 @@ def finish(figure: go.Figure, title: str, *, height: int = HEIGHT) -> go.Figure:
 
 def setting_names(record: RunRecord, leads: Sequence[TrialRecord]) -> list[str]:
     """A short name for each setting: its trial, and its baseline's name or what it varies."""
-    varying = varying_knobs(list(leads)) if len(leads) > 1 else []
+    varying = varying_parameters(list(leads)) if len(leads) > 1 else []
     found = []
     for lead in leads:
         words = lead.baseline
@@ -81,5 +81,5 @@ def setting_names(record: RunRecord, leads: Sequence[TrialRecord]) -> list[str]:
 
 
 def short(value: Any) -> str:
-    """A knob's value in a few letters."""
+    """A parameter's value in a few letters."""
     return f"{value:.3g}" if isinstance(value, float) else str(value)

@@ -11,8 +11,8 @@ import pandas as pd
 from digits_core.errors import printable
 from results.record.trial import TrialRecord
 from results.tables.formats import csv_text
-from results.verdicts.guard import differing_knobs
-from results.views.leaderboard import SHOWN, knob_columns
+from results.verdicts.guard import differing_parameters
+from results.views.leaderboard import SHOWN, parameter_columns
 from results.views.opened import OpenedRun
 
 
@@ -80,8 +80,8 @@ def board_of(run: OpenedRun) -> dict[str, Any]:
     """The table of a page: `columns`, `rows` (cells, values to sort by, ties) and the CSV of it all."""
     board = run.leaderboard
     whole = board[board["role"] != "retrain"]
-    knobs = knob_columns(board)
-    shown_knobs = [knob for knob in knobs if whole[knob].astype(str).nunique() > 1]
+    parameters = parameter_columns(board)
+    shown_parameters = [parameter for parameter in parameters if whole[parameter].astype(str).nunique() > 1]
     metric = run.metric
     measured = [name for name in _SCORES if name != metric and whole[name].notna().any()]
     scores = [metric, *measured]
@@ -93,7 +93,7 @@ def board_of(run: OpenedRun) -> dict[str, Any]:
           for _ in range(int(board["num_seeds"].notna().any()))),
         *(Column(name, SHOWN.get(name, name), True, False, _SCORES.get(name, "")) for name in scores[1:]),
         *_LATER,
-        *(Column(knob, knob.rpartition(".")[2], _is_number(whole[knob]), False, knob) for knob in shown_knobs),
+        *(Column(name, name.rpartition(".")[2], _is_number(whole[name]), False, name) for name in shown_parameters),
         Column("role", "role", False, True, "search, a further seed (replicate), or one that confirms"),
         *(Column(key, label, True, True, words) for key, label, words in _HIDDEN if whole[key].notna().any()),
     ]  # fmt: skip
@@ -132,20 +132,20 @@ def details_of(run: OpenedRun, trial: TrialRecord, twin: str | None) -> dict[str
     Args:
         run: opened.
         trial: the row's.
-        twin: another trial that trained to the same weights with other knobs, if any.
+        twin: another trial that trained to the same weights with other parameters, if any.
     """
     base = run.base.to_flat()
     changed = [
-        [knob, value_words(value), value_words(base.get(knob))]
-        for knob, value in trial.config.items()
-        if knob in base and value != base[knob] and not knob.startswith("runtime.")
+        [parameter, value_words(value), value_words(base.get(parameter))]
+        for parameter, value in trial.config.items()
+        if parameter in base and value != base[parameter] and not parameter.startswith("runtime.")
     ]
     warnings = [f"{one['fault']}: {one['reason']} (after epoch {one['epoch']})" for one in trial.faults]
     if trial.stop_reason:
         warnings.append(f"{trial.status}: {trial.stop_reason}")
     if twin is not None:
-        knobs = ", ".join(differing_knobs(run.record.trials[twin], trial))
-        warnings.append(f"trained to the same weights as {twin}: {knobs} did nothing here")
+        parameters = ", ".join(differing_parameters(run.record.trials[twin], trial))
+        warnings.append(f"trained to the same weights as {twin}: {parameters} did nothing here")
     return {
         "settings": changed,
         "seed": trial.seed,
@@ -207,5 +207,5 @@ def number(value: Any) -> float | None:
 
 
 def value_words(value: Any) -> str:
-    """A knob's value in a few letters."""
+    """A parameter's value in a few letters."""
     return f"{value:.4g}" if isinstance(value, float) else printable(str(value))

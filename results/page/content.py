@@ -139,9 +139,9 @@ def _winner(run: OpenedRun) -> dict[str, Any] | None:
         "epochs": winner.num_epochs,
         "numbers": None if best["val_number_accuracy"] is None else f"{best['val_number_accuracy']:.0%}",
         "settings": [
-            (knob, value_words(value), value_words(base.get(knob)))
-            for knob, value in winner.config.items()
-            if knob in base and value != base[knob] and not knob.startswith("runtime.")
+            (parameter, value_words(value), value_words(base.get(parameter)))
+            for parameter, value in winner.config.items()
+            if parameter in base and value != base[parameter] and not parameter.startswith("runtime.")
         ],
         "tasks": tasks,
     }  # fmt: skip
@@ -280,7 +280,7 @@ def _of_settings(run: OpenedRun) -> list[Picture]:
     early = "" if scored.epoch is None else (
         f" Settings are compared after epoch {scored.epoch}, the last that all of them reached."
     )  # fmt: skip
-    few = f"fewer than {FEW} settings with parameters in common: chance would lead" if count < FEW else (
+    few = f"fewer than {FEW} settings with parameters in common would be noise" if count < FEW else (
         "the settings share too few parameters, or all score alike"
     )  # fmt: skip
     some = f" {count} settings are few: take it as a hint." if count < SOME else ""

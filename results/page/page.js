@@ -35,7 +35,7 @@
       left.append(make("h3", "Settings"));
       if (facts.settings.length) {
         const list = make("dl");
-        for (const [knob, value, before] of facts.settings) list.append(make("dt", knob), make("dd", `${value} (default ${before})`));
+        for (const [parameter, value, before] of facts.settings) list.append(make("dt", parameter), make("dd", `${value} (default ${before})`));
         left.append(list);
       } else left.append(make("p", "the default"));
       left.append(make("p", `seed ${facts.seed}`, { class: "soft" }));

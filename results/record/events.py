@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any, get_args
 
-from digits_core.config.train_config import knob_named
+from digits_core.config.train_config import parameter_named
 from digits_core.data.coco import is_plain_path
 from digits_core.errors import ConfigError
 from results.record.schema import EPOCH_NUMBERS, STATUSES, Role
@@ -58,24 +58,24 @@ def _text(value: object) -> bool:
 
 
 def _flat(value: object) -> bool:
-    """Knobs by their names, as plain values."""
+    """Parameters by their names, as plain values."""
     return isinstance(value, Mapping) and all(
         one is None or isinstance(one, str | int | float) for one in value.values()
     )
 
 
 def _config(value: object) -> bool:
-    """Flat knobs of a training, each of its own kind; those of another version are looked at where they are used."""
+    """Flat parameters of a training, each of its own kind; those of another version are checked where they are used."""
     if not isinstance(value, Mapping) or not _whole(value.get("optim.epochs")):
         return False
-    return all(isinstance(name, str) and _knob(name, one) for name, one in value.items())
+    return all(isinstance(name, str) and _parameter(name, one) for name, one in value.items())
 
 
-def _knob(name: str, value: object) -> bool:
+def _parameter(name: str, value: object) -> bool:
     if value is None:
         return True
     try:
-        kind = knob_named(name).kind
+        kind = parameter_named(name).kind
     except ConfigError:
         return isinstance(value, str)
     return isinstance(value, kind) if kind in (bool, str) else _number(value) and (kind is float or _whole(value))

@@ -9,21 +9,21 @@ if TYPE_CHECKING:
     from results.record.fold import RunRecord
     from results.record.trial import TrialRecord
 
-LENGTH_KNOBS = ("optim.epochs", "data.images_per_epoch")
+LENGTH_PARAMETERS = ("optim.epochs", "data.images_per_epoch")
 """What makes a training long: trials that differ in one of them are not compared."""
 
 MOST_NAMED = 5
 """Trials that a sentence names; the rest are counted."""
 
 Varied = dict[str, set[tuple[str, str]]]
-"""For each of LENGTH_KNOBS the spaces that vary it, as (run, space)."""
+"""For each of LENGTH_PARAMETERS the spaces that vary it, as (run, space)."""
 
 
 def varied_lengths(trials: Iterable[TrialRecord]) -> Varied:
-    """The knobs of length that a space itself varies: comparing their values is what it was searched for.
+    """The parameters of length that a space itself varies: comparing their values is what it was searched for.
 
     A plan gives all trials of a space one length; only `--resume` with another plan changes it. So a space varies
-    a knob where trials that were made under one plan have different values of it.
+    a parameter where trials that were made under one plan have different values of it.
 
     Args:
         trials: of one run, or of several with names RUN:TRIAL. Those of a record that names no plan vary nothing.
@@ -31,27 +31,31 @@ def varied_lengths(trials: Iterable[TrialRecord]) -> Varied:
     values: dict[tuple[str, str, str, int], set[Any]] = {}
     for trial in trials:
         if trial.role == "search" and trial.planned_epochs is not None:
-            for knob in LENGTH_KNOBS:
-                place = (knob, run_of(trial), trial.space, trial.planned_epochs)
-                values.setdefault(place, set()).add(trial.config.get(knob))
-    varied: Varied = {knob: set() for knob in LENGTH_KNOBS}
-    for (knob, run, space, _), found in values.items():
+            for parameter in LENGTH_PARAMETERS:
+                place = (parameter, run_of(trial), trial.space, trial.planned_epochs)
+                values.setdefault(place, set()).add(trial.config.get(parameter))
+    varied: Varied = {parameter: set() for parameter in LENGTH_PARAMETERS}
+    for (parameter, run, space, _), found in values.items():
         if len(found) > 1:
-            varied[knob].add((run, space))
+            varied[parameter].add((run, space))
     return varied
 
 
 def length_of(trial: TrialRecord, varied: Varied) -> tuple[Any, ...]:
     """How long a training was to be; two of equal value may be compared."""
     place = (run_of(trial), trial.space)
-    return tuple(place if place in varied[knob] else trial.config.get(knob) for knob in LENGTH_KNOBS)
+    return tuple(
+        place if place in varied[parameter] else trial.config.get(parameter) for parameter in LENGTH_PARAMETERS
+    )
 
 
 def unequal_words(first: TrialRecord, second: TrialRecord, varied: Varied) -> str | None:
     """Why two trainings are of unequal length, in words; None where they are of equal length."""
-    for knob, ours, theirs in zip(LENGTH_KNOBS, length_of(first, varied), length_of(second, varied), strict=True):
+    for parameter, ours, theirs in zip(
+        LENGTH_PARAMETERS, length_of(first, varied), length_of(second, varied), strict=True
+    ):
         if ours != theirs:
-            return f"not compared: {knob} {first.config.get(knob)} against {second.config.get(knob)}"
+            return f"not compared: {parameter} {first.config.get(parameter)} against {second.config.get(parameter)}"
     return None
 
 

@@ -46,7 +46,7 @@ LEADERBOARD = pa.schema(
         pa.field("baseline", pa.string()),  # the name of the baseline; null for drawn settings
         pa.field("status", pa.string(), nullable=False),
         pa.field("stop_reason", pa.string()),
-        pa.field("config", pa.string(), nullable=False),  # every knob, as JSON of flat names
+        pa.field("config", pa.string(), nullable=False),  # every parameter, as JSON of flat names
         pa.field("config_hash", pa.string(), nullable=False),  # the setting by its realised anchors
         pa.field("seed", pa.int64(), nullable=False),
         pa.field("epochs", pa.int32(), nullable=False),  # epochs done
@@ -88,7 +88,7 @@ LEADERBOARD = pa.schema(
     ],
     metadata=_METADATA,
 )
-"""One row per trial; one more column per knob that varies, named by its flat name and typed."""
+"""One row per trial; one more column per parameter that varies, named by its flat name and typed."""
 
 EPOCHS = pa.schema(
     [

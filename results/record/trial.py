@@ -7,7 +7,7 @@ from functools import lru_cache
 from typing import Any
 
 from digits_core.config.stages import parse_stages, spans
-from digits_core.config.train_config import knob_named
+from digits_core.config.train_config import parameter_named
 from results.record.events import Event
 
 
@@ -141,7 +141,7 @@ def stage_begun(config: dict[str, Any], epoch: int) -> int:
 @lru_cache(maxsize=4096)
 def _stage_begun(text: str, epoch: int) -> int:
     tree = json.loads(text)
-    parts = spans(parse_stages(tree["stages"], knob_named), tree["epochs"])
+    parts = spans(parse_stages(tree["stages"], parameter_named), tree["epochs"])
     return max((part.first for part in parts if part.first <= max(epoch, 1)), default=1)
 
 

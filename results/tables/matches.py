@@ -153,7 +153,7 @@ def read_at(
         folder: the run folder.
         trial_id: the trial.
         config: its flat config.
-        thresholds: knobs of `detect` that differ; NMS must be that of one of the two tables on disk.
+        thresholds: parameters of `detect` that differ; NMS must be that of one of the two tables on disk.
         part: `val` or `confirm`.
 
     Raises:

@@ -27,7 +27,7 @@ from results.statistics import (
     setting_difference,
 )
 from results.tables.matches import count_images, matches_path, resampled_scores, sample_size
-from results.verdicts.guard import best_weights, differing_knobs
+from results.verdicts.guard import best_weights, differing_parameters
 
 Level = Literal["models", "settings", "groups"]
 
@@ -255,14 +255,14 @@ class Board:
             seconds: trainings of the other, the same models.
             groups: whether the two stand for all settings of two groups.
         """
-        knobs = ", ".join(differing_knobs(firsts[0], seconds[0])) or "what they differ in"
+        parameters = ", ".join(differing_parameters(firsts[0], seconds[0])) or "what they differ in"
         bests = {(one.best(self.record.metric) or {}).get("epoch") for one in firsts}
         at = f"epoch {bests.pop()}" if len(bests) == 1 else "the same epochs"
         ends = [sorted(str(one.weights.get(one.num_epochs)) for one in some) for some in (firsts, seconds)]
         why = "did nothing here" if ends[0] == ends[1] else "acted only later"
         if groups:
-            return f"equal: each setting has a counterpart with identical weights at its best epoch; {knobs} {why}"
-        return f"equal: both are best at {at}, with identical weights; {knobs} {why}"
+            return f"equal: each setting has a counterpart with identical weights at its best epoch; {parameters} {why}"
+        return f"equal: both are best at {at}, with identical weights; {parameters} {why}"
 
     def correct(self, verdicts: Sequence[Verdict]) -> list[Verdict]:
         """The same verdicts, each held to what being one of many asks for (Holm)."""

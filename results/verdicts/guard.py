@@ -1,4 +1,4 @@
-"""Finds knobs that do nothing: trials of other settings that trained to the very same model."""
+"""Finds parameters that do nothing: trials of other settings that trained to the very same model."""
 
 import json
 from typing import Any
@@ -8,10 +8,10 @@ from results.record.trial import TrialRecord
 
 
 def find_twins(record: RunRecord) -> dict[str, str]:
-    """Trials whose knobs differ while all that came of them is the same, each with the earlier one.
+    """Trials whose parameters differ while all that came of them is the same, each with the earlier one.
 
     The same means: equal weights after the last epoch, or, where weights were not noted, equal losses and scores
-    in all epochs. Only whole trainings count: two schedules may well begin alike. Knobs that act after training
+    in all epochs. Only whole trainings count: two schedules may well begin alike. Parameters that act after training
     and the seed do not count: trials that differ by nothing else are no twins.
     """
     found: dict[str, str] = {}
@@ -28,7 +28,7 @@ def find_twins(record: RunRecord) -> dict[str, str]:
             ]
             key = ("epochs", trial.seed, *history)
         other = seen.setdefault(key, trial)
-        if differing_knobs(other, trial):
+        if differing_parameters(other, trial):
             found[trial_id] = other.trial_id
     return found
 
@@ -57,8 +57,8 @@ def left_out_words(record: RunRecord) -> list[str]:
     ]
 
 
-def differing_knobs(first: TrialRecord, second: TrialRecord) -> list[str]:
-    """The knobs of training that two trials differ in."""
+def differing_parameters(first: TrialRecord, second: TrialRecord) -> list[str]:
+    """The parameters of training that two trials differ in."""
     return [
         name
         for name in first.config

@@ -90,7 +90,7 @@ class Answer:
 
     Attributes:
         title, reading, note: as the space names them.
-        other_question: knobs by which the run asks another question, each with its value here and there.
+        other_question: parameters by which the run asks another question, each with its value here and there.
         rows: what is known of each row, each with the interval of its mean over seeds and images (None without one).
         pairs: every two of them.
     """
@@ -133,9 +133,9 @@ class Published:
             self.first_counts = settings["scheduler"] == "none" and everything
             base = tree["base_config"]
             self.measured_with = {
-                knob: (base[knob], value)
-                for knob, value in tree.get("tables_measured_with", {}).items()
-                if base[knob] != value
+                parameter: (base[parameter], value)
+                for parameter, value in tree.get("tables_measured_with", {}).items()
+                if base[parameter] != value
             }
         except (KeyError, TypeError, AttributeError) as error:
             raise RunError(f"{folder / RUN_FILE} is damaged or of another version: {error}") from None
@@ -217,7 +217,7 @@ class Published:
     def _read(self, trial: TrialRecord, detect: Mapping[str, Any]) -> tuple[float, Values]:
         """A trial's score and its bootstrap, at its own thresholds or at others."""
         name = self.metric.removeprefix("val_")
-        if any(trial.config.get(knob) != value for knob, value in detect.items()):
+        if any(trial.config.get(parameter) != value for parameter, value in detect.items()):
             scores, resampled = read_at(self.folder, trial.trial_id, trial.config, detect)
             return float(getattr(scores, name) or 0.0), resampled[name]
         best = trial.best(self.record.metric) or {}
@@ -276,7 +276,7 @@ class Published:
             elif one == ONE_MODEL:
                 verdict, words = (
                     "noise",
-                    "noise: seed for seed the same weights at the best epoch; the knob did nothing before it",
+                    "noise: seed for seed the same weights at the best epoch; the parameter did nothing before it",
                 )
             return Pair(first.label, second.label, None, theirs, verdict, words)
         reach = f"{one.estimate:+.3f} [{one.low:.3f}, {one.high:.3f}]"
@@ -309,7 +309,7 @@ ONE_SETTING, ONE_MODEL = "one setting", "one model"
 def spread_of(rows: Sequence[Reading]) -> tuple[float, int]:
     """Variance over seeds within settings, pooled, each setting counted once, and its degrees of freedom."""
     settings = {row.config_hash: tuple(row.values.tolist()) for row in reversed(rows) if not row.missing}
-    return pooled_variance(list(dict.fromkeys(settings.values())))  # knobs that did nothing make no new seeds
+    return pooled_variance(list(dict.fromkeys(settings.values())))  # parameters that did nothing make no new seeds
 
 
 def luck_of(spread: tuple[float, int]) -> float | None:

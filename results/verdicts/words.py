@@ -5,7 +5,7 @@ from pathlib import Path
 
 from results.record.fold import RunRecord
 from results.verdicts.board import Verdict, confirmations
-from results.verdicts.guard import differing_knobs, find_twins
+from results.verdicts.guard import differing_parameters, find_twins
 
 
 def verdict_lines(verdicts: Sequence[Verdict]) -> list[str]:
@@ -47,15 +47,15 @@ def confirmation_words(record: RunRecord, folder: Path) -> list[str]:
 
 
 def twin_words(record: RunRecord) -> list[str]:
-    """A warning for each setting whose knobs did nothing; those that share twin and knobs in one line."""
+    """A warning for each setting whose parameters did nothing; those that share twin and parameters in one line."""
     groups: dict[tuple[str, str], list[str]] = {}
     seen: set[tuple[str, str]] = set()
     for trial_id, other in find_twins(record).items():
         first, second = record.trials[other], record.trials[trial_id]
         if (first.config_hash, second.config_hash) not in seen:  # their further seeds say it again
             seen.add((first.config_hash, second.config_hash))
-            groups.setdefault((other, ", ".join(differing_knobs(first, second))), []).append(trial_id)
+            groups.setdefault((other, ", ".join(differing_parameters(first, second))), []).append(trial_id)
     return [
-        f"warning: {', '.join(names)} trained to the same weights as {other}: {knobs} did nothing here"
-        for (other, knobs), names in groups.items()
+        f"warning: {', '.join(names)} trained to the same weights as {other}: {parameters} did nothing here"
+        for (other, parameters), names in groups.items()
     ]

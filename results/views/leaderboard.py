@@ -30,10 +30,10 @@ def read_leaderboard(folder: Path) -> pd.DataFrame:
 
 
 def read_leaderboards(folders: list[Path]) -> pd.DataFrame:
-    """Several leaderboards as one, best first within each run; a knob that one lacks is null there."""
+    """Several leaderboards as one, best first within each run; a parameter that one lacks is null there."""
     return pd.concat([read_leaderboard(folder) for folder in folders], ignore_index=True)
 
 
-def knob_columns(board: pd.DataFrame) -> list[str]:
-    """The columns of knobs that vary."""
+def parameter_columns(board: pd.DataFrame) -> list[str]:
+    """The columns of parameters that vary."""
     return [name for name in board.columns if "." in name]

@@ -15,7 +15,7 @@ from results.record.fold import RunRecord
 from results.record.folder import find_run, read_record_of, read_run_file
 from results.record.lock import writer_of
 from results.record.schema import ENDED
-from results.views.leaderboard import SHOWN, knob_columns
+from results.views.leaderboard import SHOWN, parameter_columns
 from results.views.store import epochs_table, leaderboard_table
 
 REPR_ROWS = 10
@@ -86,8 +86,8 @@ class OpenedRun:
     def _repr_html_(self) -> str:
         """The best settings as a table, for notebooks."""
         shown = self.leaderboard[self.leaderboard["role"] == "search"]
-        metric, knobs = self.metric, knob_columns(shown)
-        columns = ["trial_id", metric, f"{metric}_low", f"{metric}_high", "val_number_accuracy", "status", *knobs]
+        metric, parameters = self.metric, parameter_columns(shown)
+        columns = ["trial_id", metric, f"{metric}_low", f"{metric}_high", "val_number_accuracy", "status", *parameters]
         table = shown[list(dict.fromkeys(columns))].head(REPR_ROWS)
         return f"<p>{html.escape(repr(self))}</p>{table.to_html(index=False, float_format='{:.3f}'.format, border=0)}"
 

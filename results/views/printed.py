@@ -5,7 +5,7 @@ from typing import Any
 
 import pandas as pd
 
-from results.views.leaderboard import SHOWN, knob_columns
+from results.views.leaderboard import SHOWN, parameter_columns
 
 DROPPED = ("digits", "mAP@.5", "status", "epochs")
 """Columns that a narrow terminal does without first."""
@@ -31,14 +31,14 @@ def print_board(board: pd.DataFrame, metric: str, console: Any, *, top: int | No
         shown, tied = pd.concat([shown[tied], shown[~tied]]), pd.concat([tied[tied], tied[~tied]])
     rows = [_cells(row, board, metric, whole=whole) for row in shown.to_dict("records")]
     if not rows:
-        console.print("no trial has begun yet")
+        console.print("no trial has started yet")
         return
-    knobs = [knob for knob in knob_columns(board) if shown[knob].astype(str).nunique() > 1]
-    headers = [name for name in rows[0] if name not in knob_columns(board) or name in knobs]
-    texts = ("baseline", *knobs)  # may fold
-    short = [name.rpartition(".")[2] for name in knobs]
+    parameters = [parameter for parameter in parameter_columns(board) if shown[parameter].astype(str).nunique() > 1]
+    headers = [name for name in rows[0] if name not in parameter_columns(board) or name in parameters]
+    texts = ("baseline", *parameters)  # may fold
+    short = [name.rpartition(".")[2] for name in parameters]
     heading = {
-        name: name.rpartition(".")[2] if name in knobs and short.count(name.rpartition(".")[2]) == 1 else name
+        name: name.rpartition(".")[2] if name in parameters and short.count(name.rpartition(".")[2]) == 1 else name
         for name in headers
     }
     ties = tied.tolist()
@@ -50,7 +50,7 @@ def print_board(board: pd.DataFrame, metric: str, console: Any, *, top: int | No
 
     # A narrow terminal gets fewer columns, never cut figures.
     names, left_out = list(headers), []
-    for name in [*DROPPED, *reversed(knobs), "baseline"]:
+    for name in [*DROPPED, *reversed(parameters), "baseline"]:
         if sum(width(one) + 3 for one in names) + 4 <= console.width:
             break
         if name in names:
@@ -73,7 +73,7 @@ def print_board(board: pd.DataFrame, metric: str, console: Any, *, top: int | No
         table.add_row(place, *(row[name] for name in names), end_section=last_tie and not whole)
     console.print(table)
     if left_out:
-        console.print(f"left out for want of width: {', '.join(left_out)}")
+        console.print(f"hidden, terminal too narrow: {', '.join(left_out)}")
     if top is not None and len(rows) > top:
         console.print(f"and {len(rows) - top} more")
     if any(ties) and not whole:
@@ -95,7 +95,7 @@ def _cells(row: Mapping[Any, Any], board: pd.DataFrame, metric: str, *, whole: b
     cells |= {SHOWN[name]: "-" if pd.isna(row[name]) else f"{row[name]:.2f}" for name in SHOWN if name != metric}
     cells |= {"epochs": f"{best}/{row['epochs']}", "status": row["status"]}
     cells |= {"role": row["role"]} if whole else {}
-    cells |= {knob: _short(row[knob]) for knob in knob_columns(board)}
+    cells |= {parameter: _short(row[parameter]) for parameter in parameter_columns(board)}
     return cells | {"baseline": "" if pd.isna(row["baseline"]) else row["baseline"]}
 
 

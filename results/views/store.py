@@ -6,7 +6,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from digits_core.config.train_config import knob_named
+from digits_core.config.train_config import parameter_named
 from digits_core.errors import ConfigError, RunError
 from digits_core.evaluation.metrics import SCORE_NAMES
 from results.record.fold import RunRecord
@@ -39,7 +39,7 @@ def rebuild(folder: Path) -> RunRecord:
 
 
 def leaderboard_table(record: RunRecord, folder: Path, *, make: bool = True) -> pa.Table:
-    """One row per trial, best setting first, with a typed column per knob that varies.
+    """One row per trial, best setting first, with a typed column per parameter that varies.
 
     Args:
         record: the run's.
@@ -47,7 +47,7 @@ def leaderboard_table(record: RunRecord, folder: Path, *, make: bool = True) -> 
         make: whether to bootstrap trials that have not been yet; else their intervals come later.
     """
     ranked = record.ranked()
-    varying = varying_knobs(ranked)
+    varying = varying_parameters(ranked)
     schema = LEADERBOARD
     for name in varying:
         schema = schema.append(pa.field(name, _arrow_type(name)))
@@ -81,8 +81,8 @@ def epochs_table(record: RunRecord) -> pa.Table:
     return pa.Table.from_pylist(rows, schema=EPOCHS)
 
 
-def varying_knobs(trials: list[TrialRecord]) -> list[str]:
-    """Knobs that are not the same in all trials; the seed has a column of its own."""
+def varying_parameters(trials: list[TrialRecord]) -> list[str]:
+    """Parameters that are not the same in all trials; the seed has a column of its own."""
     names = dict.fromkeys(name for trial in trials for name in trial.config)
     return [
         name
@@ -93,8 +93,8 @@ def varying_knobs(trials: list[TrialRecord]) -> list[str]:
 
 def _arrow_type(name: str) -> pa.DataType:
     try:
-        return _ARROW_TYPES[knob_named(name).kind]
-    except ConfigError:  # a knob of another version
+        return _ARROW_TYPES[parameter_named(name).kind]
+    except ConfigError:  # a parameter of another version
         return pa.string()
 
 

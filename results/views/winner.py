@@ -35,9 +35,9 @@ def winner_words(record: RunRecord, base: TrainConfig, row: Mapping[Any, Any]) -
         + ("" if numbers is None else f", {numbers:.0%} of the numbers read right"),
     ]
     default = base.to_flat()
-    for knob, value in winner.config.items():
-        if value != default[knob]:
-            lines.append(f"        {knob} = {value}   (default {default[knob]})")
+    for parameter, value in winner.config.items():
+        if value != default[parameter]:
+            lines.append(f"        {parameter} = {value}   (default {default[parameter]})")
     for task, column, unit in (("task1", "task1_map", "mAP"), ("task2", "task2_number_accuracy", "of the numbers")):
         if column in winner.optima:
             optima = winner.optima
@@ -82,7 +82,7 @@ def write_best(folder: Path, record: RunRecord) -> None:
 
 
 def swept_thresholds(optima: dict[str, Any]) -> dict[str, object]:
-    """Knobs of `detect` at a sweep's best thresholds."""
+    """Parameters of `detect` at a sweep's best thresholds."""
     return {
         f"detect.{task}.{name}": optima[f"{task}_{name}"]
         for task in ("task1", "task2")

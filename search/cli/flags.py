@@ -46,10 +46,17 @@ def _add_spaces(parser: argparse.ArgumentParser) -> None:
         help="spaces to search together, or a file of yours (FILE.py), which is run as code",
     )
     group.add_argument("--list-spaces", action="store_true", help="print the spaces and end")
+    group.add_argument("--list-knobs", action="store_true", help=argparse.SUPPRESS)
     group.add_argument(
-        "--list-knobs", action="store_true", help="print every knob of --set, its limits and default, and end"
+        "--list-parameters", action="store_true", help="print every parameter of --set, its limits and default, and end"
     )
-    group.add_argument("--set", action="append", default=[], metavar="KNOB=VALUE", help="fix a knob; may be repeated")
+    group.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="PARAMETER=VALUE",
+        help="set a parameter to a value; can be repeated",
+    )
     group.add_argument("--config", metavar="FILE.toml", help="the same, kept in a file; a space may vary what it sets")
     group.add_argument(
         "--from",
@@ -102,7 +109,9 @@ def _add_search(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--scheduler", choices=defaults.SCHEDULERS, help="stops the weak (default asha; none in a comparison)"
     )
-    group.add_argument("--metric", choices=defaults.METRICS, default="val_map", help="what to raise (default val_map)")
+    group.add_argument(
+        "--metric", choices=defaults.METRICS, default="val_map", help="metric to maximise (default val_map)"
+    )
     group.add_argument("--seed", type=at_least(0), default=0, metavar="N", help="of the sampler and of every training")
 
 

@@ -85,7 +85,7 @@ def open_folder(
         known = read_run_file(folder)
         if known.get("base_config", {}).keys() != plan.base.to_flat().keys():
             raise RunError(
-                f"--resume {settings.name}: the run was begun by another version of digit-search, with other knobs; go "
+                f"--resume {settings.name}: another version of digit-search began this run, with other parameters; go "
                 "on with that version, or begin a new run"
             )
         if known.get("data", {}).get("fingerprint") != data.fingerprint:

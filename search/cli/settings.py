@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from digits_core.config.fields import wrong_field
-from digits_core.config.knob import Flat, Scalar
+from digits_core.config.parameter import Flat, Scalar
 from digits_core.config.stages import parse_stages
-from digits_core.config.train_config import TrainConfig, knob_named, parse_assignment, read_toml
+from digits_core.config.train_config import TrainConfig, parameter_named, parse_assignment, read_toml
 from digits_core.data.remote import SCHEMES, is_address, open_place
 from digits_core.data.source import DRAWN, DataSource
 from digits_core.errors import UsageError, printable
@@ -60,8 +60,8 @@ class SearchSettings:
         screen: whether settings whose anchors miss the digits are left untrained.
         init_from: the folder of weights that every training starts from, whatever a space says; None leaves that to
             `model.weights`.
-        fixed: knobs from `--set`; a space must not vary them.
-        config: knobs from `--config`; a space may vary them.
+        fixed: parameters from `--set`; a space must not vary them.
+        config: parameters from `--config`; a space may vary them.
     """
 
     space: str
@@ -124,7 +124,7 @@ def make_plan(settings: SearchSettings) -> Plan:
     """Resolve and check what is asked.
 
     Raises:
-        UserError: an unknown or clashing space, knob or value.
+        UserError: an unknown or clashing space, parameter or value.
     """
     named = get_spaces(settings.space, settings.space_files)
     if settings.init_from is not None:
@@ -133,7 +133,7 @@ def make_plan(settings: SearchSettings) -> Plan:
     for one in named:
         taken = sorted(one.fields() & settings.fixed.keys())
         if taken and not one.after_training:  # a sweep leaves the trial's own setting to --set
-            raise UsageError(f"--set {taken[0]}: space '{one.name}' varies this knob; leave it out of one of them")
+            raise UsageError(f"--set {taken[0]}: space '{one.name}' varies this parameter; leave it out of one of them")
         other = [name for name, value in one.fixed.items() if settings.fixed.get(name, value) != value]
         if other:
             raise UsageError(f"--set {other[0]}: space '{one.name}' needs {other[0]}={one.fixed[other[0]]}")
@@ -142,14 +142,14 @@ def make_plan(settings: SearchSettings) -> Plan:
     flat: Flat = {**whole.preset, **settings.config, **settings.fixed, "runtime.seed": settings.seed}
     if settings.init_from is not None:
         flat["model.weights"] = settings.init_from
-    for knob, value in (("optim.epochs", settings.epochs), ("data.images_per_epoch", settings.images_per_epoch)):
+    for parameter, value in (("optim.epochs", settings.epochs), ("data.images_per_epoch", settings.images_per_epoch)):
         if value is not None:
-            flat[knob] = value
+            flat[parameter] = value
     base = TrainConfig.from_flat(flat)
     named = [one.with_fixed(settings.fixed) for one in named]
     for one in named:
         check_space(one, base)
-    parsed = [] if base.optim.stages is None else parse_stages(base.optim.stages, knob_named)
+    parsed = [] if base.optim.stages is None else parse_stages(base.optim.stages, parameter_named)
     for one in named:
         undone = [name for name in sorted(one.fields()) if parsed and all(name in flat for _, flat in parsed)]
         if undone:
@@ -284,11 +284,11 @@ def parse_size(text: str) -> int:
     return size
 
 
-def read_knobs(assignments: list[str], config: str | None) -> tuple[Flat, Flat]:
-    """The knobs of `--set` and of `--config`.
+def read_parameters(assignments: list[str], config: str | None) -> tuple[Flat, Flat]:
+    """The parameters of `--set` and of `--config`.
 
     Raises:
-        ConfigError: an unknown knob, a value it does not take, or a file that cannot be read.
+        ConfigError: an unknown parameter, a value it does not take, or a file that cannot be read.
     """
     return dict(parse_assignment(text) for text in assignments), {} if config is None else read_toml(Path(config))
 

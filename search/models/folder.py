@@ -134,9 +134,9 @@ def card(name: str, config: TrainConfig, metrics: dict[str, Any]) -> str:
     ]
     default = TrainConfig().to_flat()
     changed = [
-        f"| `{knob}` | {value} |"
-        for knob, value in config.to_flat().items()
-        if value != default[knob] and not knob.startswith("detect.task")
+        f"| `{parameter}` | {value} |"
+        for parameter, value in config.to_flat().items()
+        if value != default[parameter] and not parameter.startswith("detect.task")
     ]
     measured = (
         [
@@ -177,7 +177,7 @@ def card(name: str, config: TrainConfig, metrics: dict[str, Any]) -> str:
             "",
             "## Settings that differ from the default",
             "",
-            "| knob | value |",
+            "| parameter | value |",
             "| --- | --- |",
             *changed,
             "",

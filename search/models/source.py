@@ -3,7 +3,7 @@
 import dataclasses
 from pathlib import Path
 
-from digits_core.config.knob import Flat
+from digits_core.config.parameter import Flat
 from digits_core.data.source import DataSource
 from digits_core.errors import DataError, RunError, UsageError, printable
 from digits_core.files import CONFIG_FILE, MODEL_FILE

@@ -34,7 +34,7 @@ def train_together(params: dict[str, Any]) -> None:
     The first of them writes each epoch's numbers into `folder`, which all nodes share; the model is in the checkpoints.
 
     Args:
-        params: `config` (flat knobs), `data` (a DataSource as a dict), `fingerprint`, `metric`, `folder`, `joined`
+        params: `config` (flat parameters), `data` (a DataSource as a dict), `fingerprint`, `metric`, `folder`, `joined`
             (train on valid too), `until` (the epoch to end after).
 
     Raises:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from digits_core.config.knob import Flat
+from digits_core.config.parameter import Flat
 from digits_core.errors import UsageError, printable, reason_of, refuse_credentials
 from results.record.fold import RunRecord
 from results.record.schema import ENDED, EPOCH_NUMBERS, FAILED

@@ -14,7 +14,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from digits_core.config.knob import Flat
+from digits_core.config.parameter import Flat
 from digits_core.errors import RunError, printable
 from digits_core.files import size_words
 from digits_core.terminal import open_console

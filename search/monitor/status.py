@@ -40,8 +40,8 @@ def print_status(path: str) -> int:
         folder=folder,
     )
     writer = writer_of(folder)
-    state = f"is written by {writer}" if writer else "is written by nobody now"
-    progress.console.print(f"{folder} {state}", soft_wrap=True)
+    state = f"running, written by {writer}" if writer else "not running"
+    progress.console.print(f"{folder}: {state}", soft_wrap=True)
     if running and writer:
         progress.console.print(progress.table(record))
     progress.console.print(progress.leaders(record))

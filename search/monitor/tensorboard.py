@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from digits_core.config.knob import Flat
+from digits_core.config.parameter import Flat
 from digits_core.config.train_config import TrainConfig
 from digits_core.errors import RunError
 from results.record.fold import RunRecord

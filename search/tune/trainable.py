@@ -46,10 +46,10 @@ def run_trial(params: dict[str, Any]) -> None:
     """Train one setting under Ray Tune.
 
     Args:
-        params: `config` (flat knobs), `data` (a DataSource as a dict), `fingerprint`, `metric`, `device`,
+        params: `config` (flat parameters), `data` (a DataSource as a dict), `fingerprint`, `metric`, `device`,
             `resume_from` (what `Storage.reference` gave of a checkpoint, or None), `sweep` (flat `detect.*` settings to
             score after training beside the grid that every trial is swept over), `role` (`confirm` scores the part set
-            apart) and `storage` (what `Storage.reference` gave of a folder for checkpoints, or None where Ray stores them).
+            apart) and `storage` (`Storage.reference` of a folder for checkpoints, or None where Ray stores them).
 
     Raises:
         RefusedError: data, weights or device cannot be used; the message says what to do.

@@ -82,14 +82,14 @@ class Searched:
         peak=None,
         like=None,
         weights=None,
-        **knobs,
+        **parameters,
     ):
         """A trial with the match tables of a detector of that quality.
 
         Its best epoch is the last, or `peak`. With `like` it detects what the trial of that name does; `weights` are
         digests by epoch.
         """
-        config = TrainConfig.from_flat({**knobs, "runtime.seed": seed})
+        config = TrainConfig.from_flat({**parameters, "runtime.seed": seed})
         self.events.write(
             "trial", trial_id=name, space=space, role=role, baseline=baseline, config=config.to_flat(),
             config_hash=setting_digest(config), seed=seed, params={},

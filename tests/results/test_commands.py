@@ -107,7 +107,7 @@ def test_a_narrow_terminal_gets_fewer_columns_and_never_a_cut_figure(run_folder,
     for figure in ("t0000", "0.42", "t0001", "0.20"):
         assert figure in text
     assert max(len(line) for line in text.splitlines()) <= width
-    assert ("left out for want of width: digits" in text) == (width == 70)
+    assert ("hidden, terminal too narrow: digits" in text) == (width == 70)
 
 
 def test_one_bad_run_does_not_hide_the_others(run_folder, capsys):

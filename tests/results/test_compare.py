@@ -36,7 +36,7 @@ def test_the_whole_board_is_compared_with_its_best(run, capsys):
     assert "t0001 against t0000  t0001 is better: +0." in out
 
 
-def test_the_confirmation_and_knobs_that_did_nothing_are_told(run, capsys):
+def test_the_confirmation_and_parameters_that_did_nothing_are_told(run, capsys):
     out = printed([run], capsys)
     assert "t0001 against the default: the scores that chose it said +0." in out
     assert "3 fresh seeds on images set apart say +0." in out
@@ -56,7 +56,7 @@ def test_pairs_are_compared_by_name_and_by_any_score(run, capsys):
     assert "t0004's model is better: +0." in models
 
 
-def test_groups_by_a_knobs_value(run, capsys):
+def test_groups_by_a_parameters_value(run, capsys):
     out = printed([run, "--by", "optim.schedule"], capsys)
     assert "optim.schedule=step against optim.schedule=onecycle  too few trials: 1 and 2, at least 4 of each" in out
 

@@ -16,19 +16,19 @@ from searched import Searched, annotations
 SLOW, FAST = {"optim.lr": 1e-3}, {"optim.lr": 2e-3}
 
 
-def digest(**knobs):
-    return setting_digest(TrainConfig.from_flat(knobs))
+def digest(**parameters):
+    return setting_digest(TrainConfig.from_flat(parameters))
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("plots") / "runs" / "demo"
     made = Searched(folder)
-    for number, (quality, seed, role, knobs) in enumerate(
+    for number, (quality, seed, role, parameters) in enumerate(
         [(0.9, 0, "search", FAST), (0.4, 0, "search", SLOW), (0.8, 1, "replicate", FAST), (0.5, 1, "replicate", SLOW)]
     ):
-        baseline = "fast one" if knobs is FAST and role == "search" else None
-        made.trial(f"t{number:04d}", quality, seed=seed, role=role, baseline=baseline, epochs=3, **knobs)
+        baseline = "fast one" if parameters is FAST and role == "search" else None
+        made.trial(f"t{number:04d}", quality, seed=seed, role=role, baseline=baseline, epochs=3, **parameters)
     made.done()
     tree = json.loads((folder / "run.json").read_text())
     row = {"published": {}, "detect": {}}

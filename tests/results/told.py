@@ -40,7 +40,7 @@ def told_run(folder, *, trials=14, baseline="default"):
             },
         )
     made.trial("t0900", 0.2, status="diverged", **{"optim.lr": 0.02})
-    made.trial("t0901", 0.94, seed=7, role="replicate", **made_knobs(made, "t0000"))
+    made.trial("t0901", 0.94, seed=7, role="replicate", **made_parameters(made, "t0000"))
     made.done()
     about = {
         "name": folder.name,
@@ -60,8 +60,8 @@ def told_run(folder, *, trials=14, baseline="default"):
     return folder
 
 
-def made_knobs(made, trial_id):
-    """The knobs by which a trial differs from the default."""
+def made_parameters(made, trial_id):
+    """The parameters by which a trial differs from the default."""
     default = TrainConfig().to_flat()
     config = made.events.record.trials[trial_id].config
     return {name: value for name, value in config.items() if value != default[name] and name != "runtime.seed"}

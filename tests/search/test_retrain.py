@@ -43,11 +43,11 @@ def test_best_is_by_the_confirmation_where_there_was_one(tmp_path):
     run = Searched(tmp_path / "run")
     seed = 0
     for name, quality, confirmed in (("t0000", 0.9, 0.3), ("t0001", 0.7, 0.9)):
-        knobs = {"optim.lr": 1e-3 * (int(name[-1]) + 1)}
-        run.trial(name, quality, baseline="default" if name == "t0000" else None, **knobs)
+        parameters = {"optim.lr": 1e-3 * (int(name[-1]) + 1)}
+        run.trial(name, quality, baseline="default" if name == "t0000" else None, **parameters)
         for more in (1, 2):
             seed += 1
-            run.trial(f"{name}c{more}", quality, seed=seed + 100, role="confirm", confirm=confirmed, **knobs)
+            run.trial(f"{name}c{more}", quality, seed=seed + 100, role="confirm", confirm=confirmed, **parameters)
     record = read_record_of(run.done())
     trial, why = choose_trial(record, tmp_path / "run", "best")
     assert trial.trial_id == "t0001"
@@ -58,10 +58,10 @@ def test_a_confirmed_setting_of_a_shorter_plan_is_not_best(tmp_path):
     run = Searched(tmp_path / "run", epochs=3)
     for name, epochs, confirmed in (("t0000", 3, 0.9), ("t0001", 6, 0.4)):
         run.start(epochs)
-        knobs = {"optim.lr": 1e-3 * epochs, "optim.epochs": epochs}
-        run.trial(name, 0.8, epochs=epochs, **knobs)
+        parameters = {"optim.lr": 1e-3 * epochs, "optim.epochs": epochs}
+        run.trial(name, 0.8, epochs=epochs, **parameters)
         for seed in (101, 102):
-            run.trial(f"{name}c{seed}", 0.8, epochs=epochs, seed=seed, role="confirm", confirm=confirmed, **knobs)
+            run.trial(f"{name}c{seed}", 0.8, epochs=epochs, seed=seed, role="confirm", confirm=confirmed, **parameters)
     record = read_record_of(run.done())
     assert choose_trial(record, tmp_path / "run", "best")[0].trial_id == "t0001"
 

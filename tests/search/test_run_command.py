@@ -48,10 +48,10 @@ def thin_folder(tiny_folder, tmp_path_factory):
         (["--space", "anchor"], "unknown space 'anchor'; did you mean 'anchors'?"),
         (["--space", "anchors,anchors"], "space 'anchors' is named twice"),
         (["--space", "none.py"], "--space none.py: no such file"),
-        (["--space", "anchors", "--set", "optim.lrr=1"], "unknown knob 'optim.lrr'; did you mean 'optim.lr'"),
+        (["--space", "anchors", "--set", "optim.lrr=1"], "unknown parameter 'optim.lrr'; did you mean 'optim.lr'"),
         (["--space", "anchors", "--set", "optim.lr"], "--set takes NAME=VALUE"),
         (["--space", "anchors", "--set", "optim.lr=99"], "optim.lr must be a number from 1e-08 to 10"),
-        (["--space", "anchors", "--set", "model.anchor_sizes=1,2,3,4,5"], "varies this knob"),
+        (["--space", "anchors", "--set", "model.anchor_sizes=1,2,3,4,5"], "varies this parameter"),
         (["--space", "anchors", "--config", "none.toml"], "--config none.toml: cannot be read"),
         (["--space", "anchors", "--data", "/nowhere"], "--data /nowhere: no such folder; 'drawn' is the built-in data"),
         (["--space", "anchors", "--trials", "0"], "must be a whole number from 1, or +N with --resume, got '0'"),
@@ -172,23 +172,25 @@ def test_torch_and_torchvision_that_do_not_fit(capsys, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("knob", "said"),
+    ("parameter", "said"),
     [
         ("model.weights=/nowhere/at/all", "/nowhere/at/all/model.safetensors: no such file"),
         ("model.min_size=32", None),
         ("model.anchor_sizes=8,16,32,64,128", "for others set model.fresh_rpn=true"),
     ],
 )
-def test_initial_weights_that_cannot_be_had_stop_the_search_before_it_starts(knob, said, capsys, tmp_path, monkeypatch):
+def test_initial_weights_that_cannot_be_had_stop_the_search_before_it_starts(
+    parameter, said, capsys, tmp_path, monkeypatch
+):
     monkeypatch.chdir(tmp_path)
-    name, value = parse_assignment(knob)
+    name, value = parse_assignment(parameter)
     found = look({"default": TrainConfig.from_flat({name: value})})
     findings(monkeypatch, model_fault=found.model_fault, weights_fault=found.weights_fault)
     if said is None:
         assert found.model_fault is None
         assert found.weights_fault is None
         return
-    assert run("--space", "lr_schedules", "--set", knob) == 2
+    assert run("--space", "lr_schedules", "--set", parameter) == 2
     error = capsys.readouterr().err
     assert said in error
     assert error.count("\n") == 1
@@ -197,26 +199,26 @@ def test_initial_weights_that_cannot_be_had_stop_the_search_before_it_starts(kno
 
 MOVED = (
     "from spaces.registry import Baseline, space\n"
-    "@space('moved', summary='', baselines=(Baseline(name='small', overrides={{'model.{knob}': '{value}'}}),))\n"
+    "@space('moved', summary='', baselines=(Baseline(name='small', overrides={{'model.{parameter}': '{value}'}}),))\n"
     "def moved(trial):\n"
     "    return {{'optim.lr': trial.suggest_float('lr', 1e-4, 1e-3)}}\n"
 )
-"""A space whose baseline changes one knob of the model."""
+"""A space whose baseline changes one parameter of the model."""
 
 
 @pytest.mark.parametrize("more", [(), ("--dry-run",)])
 @pytest.mark.parametrize(
-    ("knob", "value", "said"),
+    ("parameter", "value", "said"),
     [
         ("anchor_sizes", "4,8,12,24,48", "model.weights=drawn was trained with anchors 18,26,38,55,80"),
         ("weights", "/nowhere", "/nowhere/model.safetensors: no such file"),
     ],
 )
 def test_a_baseline_that_cannot_be_built_stops_the_search_before_it_starts(
-    knob, value, said, more, capsys, tmp_path, monkeypatch
+    parameter, value, said, more, capsys, tmp_path, monkeypatch
 ):
     monkeypatch.chdir(tmp_path)
-    Path("moved.py").write_text(MOVED.format(knob=knob, value=value))
+    Path("moved.py").write_text(MOVED.format(parameter=parameter, value=value))
     assert run("--space", "moved.py", *more) == 2
     error = capsys.readouterr().err
     assert f"search.run: baseline 'small' cannot be built: {said}" in error
@@ -226,7 +228,7 @@ def test_a_baseline_that_cannot_be_built_stops_the_search_before_it_starts(
 
 def test_a_baseline_that_will_not_be_tried_is_not_built(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    Path("moved.py").write_text(MOVED.format(knob="anchor_sizes", value="4,8,12,24,48"))
+    Path("moved.py").write_text(MOVED.format(parameter="anchor_sizes", value="4,8,12,24,48"))
     for trials, fault in ((1, False), (2, True)):
         plan = make_plan(SearchSettings(space="moved.py", trials=trials, space_files=space_files("moved.py")))
         found = look(plan.first_settings())
@@ -331,9 +333,9 @@ def test_dry_run_says_what_would_run_and_writes_nothing(capsys, tmp_path, monkey
     assert list(tmp_path.iterdir()) == []
 
 
-def test_spaces_and_knobs_are_listed(capsys):
+def test_spaces_and_parameters_are_listed(capsys):
     assert run("--list-spaces") == 0
-    assert run("--list-knobs") == 0
+    assert run("--list-parameters") == 0
     out = capsys.readouterr().out
     for word in ("anchors", "aspect_ratios", "lr_schedules", "thresholds", "report B small", "optim.lr  (default"):
         assert word in out
@@ -356,9 +358,9 @@ def test_a_run_of_another_version_is_not_gone_on_with(tmp_path, monkeypatch, cap
     findings(monkeypatch)
     settings = SearchSettings(space="lr_schedules", data=data_source(str(tiny_folder)), out=str(tmp_path), name="old")
     known = describe_run(settings, make_plan(settings), open_data(settings.data), None)
-    del known["base_config"]["model.live_batch_norm"]  # a knob that version did not have
+    del known["base_config"]["model.live_batch_norm"]  # a parameter that version did not have
     (tmp_path / "old").mkdir()
     (tmp_path / "old" / "run.json").write_text(json.dumps(known))
     assert run("--resume", "old", "--out", str(tmp_path)) == 2
-    assert "was begun by another version of digit-search, with other knobs" in capsys.readouterr().err
+    assert "was begun by another version of digit-search, with other parameters" in capsys.readouterr().err
     assert {path.name for path in (tmp_path / "old").iterdir()} == {"run.json", ".lock"}  # held while it was looked at

@@ -12,7 +12,7 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 
-from digits_core.config.train_config import knobs
+from digits_core.config.train_config import parameters
 from spaces.catalogue import SPACES
 
 pytestmark = pytest.mark.site
@@ -196,10 +196,10 @@ def test_flags_on_a_command_line_are_that_command_s(page):
 
 
 @pytest.mark.parametrize("page", PAGES, ids=NAMES)
-def test_knobs_and_spaces_named_on_a_page_exist(page):
+def test_parameters_and_spaces_named_on_a_page_exist(page):
     text = page.read_text(encoding="utf-8")
-    for knob in re.findall(r"--set\s+([a-z][\w.]+)=", text):
-        assert knob in knobs(), knob
+    for parameter in re.findall(r"--set\s+([a-z][\w.]+)=", text):
+        assert parameter in parameters(), parameter
     for named in re.findall(r"--space\s+([a-z][\w,.]*)", text):
         for name in named.rstrip(".,").split(","):
             assert name.endswith(".py") or name in SPACES, name

@@ -209,10 +209,10 @@ def test_a_users_file_without_a_space_is_one_sentence(tmp_path, content, said):
 @pytest.mark.parametrize(
     ("suggest", "said"),
     [
-        (lambda trial: {"optim.lrr": 1.0}, "draws a setting that cannot be: unknown knob 'optim.lrr'"),
+        (lambda trial: {"optim.lrr": 1.0}, "draws a setting that cannot be: unknown parameter 'optim.lrr'"),
         (lambda trial: {"optim.lr": 99.0}, "optim.lr must be a number"),
         (lambda trial: 1 / 0, "failed to draw a setting: ZeroDivisionError"),
-        (lambda trial: [1], "must return a dict of TrainConfig knobs"),
+        (lambda trial: [1], "must return a dict of TrainConfig parameters"),
         (lambda trial: {"runtime.seed": trial.suggest_int("s", 0, 9)}, r"must not set runtime\.seed"),
         (_prune, "prunes every setting that it draws"),
     ],

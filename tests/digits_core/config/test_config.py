@@ -9,8 +9,8 @@ from digits_core.config.train_config import (
     ModelConfig,
     OptimConfig,
     TrainConfig,
-    knob_named,
-    knobs,
+    parameter_named,
+    parameters,
     parse_assignment,
     read_toml,
 )
@@ -18,20 +18,20 @@ from digits_core.errors import ConfigError
 from digits_core.model.anchors import setting_digest
 
 
-def values_of(knob):
-    """A strategy of values that a knob accepts by itself."""
-    if knob.choices:
-        return st.sampled_from(knob.choices)
-    if knob.kind is bool:
+def values_of(parameter):
+    """A strategy of values that a parameter accepts by itself."""
+    if parameter.choices:
+        return st.sampled_from(parameter.choices)
+    if parameter.kind is bool:
         return st.booleans()
-    if knob.kind is int:
-        return st.integers(int(knob.low or 0), int(min(knob.high or 10**6, 10**6)))
-    if knob.kind is float:
-        return st.floats(knob.low, knob.high)
-    return st.just(knob.default)
+    if parameter.kind is int:
+        return st.integers(int(parameter.low or 0), int(min(parameter.high or 10**6, 10**6)))
+    if parameter.kind is float:
+        return st.floats(parameter.low, parameter.high)
+    return st.just(parameter.default)
 
 
-INDEPENDENT = [name for name in knobs() if name.partition(".")[0] in ("data", "detect", "runtime")] + [
+INDEPENDENT = [name for name in parameters() if name.partition(".")[0] in ("data", "detect", "runtime")] + [
     "optim.weight_decay",
     "optim.momentum",
     "optim.step_epochs",
@@ -42,7 +42,7 @@ INDEPENDENT = [name for name in knobs() if name.partition(".")[0] in ("data", "d
 ]
 
 
-@given(st.fixed_dictionaries({name: values_of(knob_named(name)) for name in INDEPENDENT}))
+@given(st.fixed_dictionaries({name: values_of(parameter_named(name)) for name in INDEPENDENT}))
 def test_every_form_of_a_config_reads_back_as_the_same_config(flat):
     config = TrainConfig.from_flat(flat)
     assert TrainConfig.from_flat(config.to_flat()) == config
@@ -72,7 +72,7 @@ def test_anchor_texts_have_one_spelling():
 @pytest.mark.parametrize(
     ("flat", "said"),
     [
-        ({"optim.lrr": 1}, "unknown knob 'optim.lrr'; did you mean 'optim.lr'"),
+        ({"optim.lrr": 1}, "unknown parameter 'optim.lrr'; did you mean 'optim.lr'"),
         ({"optim.lr": "fast"}, "optim.lr must be a number from 1e-08 to 10, got 'fast'"),
         ({"optim.lr": True}, "optim.lr must be a number"),
         ({"optim.lr": float("nan")}, "optim.lr must be a number"),
@@ -102,7 +102,7 @@ def test_anchor_texts_have_one_spelling():
         ({"detect.task2.score": 1.5}, "detect.task2.score must be a number from 0 to 1, got 1.5"),
     ],
 )
-def test_a_wrong_knob_is_refused_by_name(flat, said):
+def test_a_wrong_parameter_is_refused_by_name(flat, said):
     with pytest.raises(ConfigError) as caught:
         TrainConfig.from_flat(flat)
     assert said in str(caught.value)
@@ -147,8 +147,8 @@ def test_terminal_escapes_in_a_value_are_shown_not_obeyed():
         (b"[optim", "broken TOML"),
         (b"\xff\xfe", "not UTF-8"),
         (b"[optim]\nlr = 'x'", "optim.lr must be a number"),
-        (b"[optim]\nlrr = 1.0", "unknown knob"),
-        (b"lr = 1.0", "unknown knob"),
+        (b"[optim]\nlrr = 1.0", "unknown parameter"),
+        (b"lr = 1.0", "unknown parameter"),
     ],
 )
 def test_a_bad_config_file_is_named(tmp_path, content, said):

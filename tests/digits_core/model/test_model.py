@@ -226,7 +226,7 @@ def test_a_pretrained_rpn_head_is_not_put_under_other_anchors():
 
 
 @pytest.mark.parametrize(
-    ("knobs", "kept"),
+    ("parameters", "kept"),
     [
         ({"model.min_size": 96, "model.max_size": 336}, True),  # the same pixels of a larger image
         ({"model.min_size": 96, "model.max_size": 336, "model.anchor_sizes": "27,39,57,82.5,120"}, True),
@@ -239,8 +239,8 @@ def test_a_pretrained_rpn_head_is_not_put_under_other_anchors():
         ({"model.fixed_size": 136, "model.anchor_sizes": "18,26,38,55,81.5"}, False),
     ],
 )
-def test_the_drawn_rpn_head_is_kept_where_anchors_are_the_same_in_pixels_or_relative_to_the_image(knobs, kept):
-    config = TrainConfig.from_flat(knobs)
+def test_the_drawn_rpn_head_is_kept_where_anchors_are_the_same_in_pixels_or_relative_to_the_image(parameters, kept):
+    config = TrainConfig.from_flat(parameters)
     if not kept:
         with pytest.raises(ConfigError, match=r"for others set model\.fresh_rpn=true"):
             build_model(config)
@@ -252,9 +252,9 @@ def test_the_drawn_rpn_head_is_kept_where_anchors_are_the_same_in_pixels_or_rela
     )
 
 
-@pytest.mark.parametrize("knobs", [{}, RESNET, {"model.fresh_rpn": True}, {"model.aspect_ratios": "1,2"}])
-def test_a_model_that_is_only_checked_finds_what_building_it_finds(knobs):
-    config = TrainConfig.from_flat(knobs)
+@pytest.mark.parametrize("parameters", [{}, RESNET, {"model.fresh_rpn": True}, {"model.aspect_ratios": "1,2"}])
+def test_a_model_that_is_only_checked_finds_what_building_it_finds(parameters):
+    config = TrainConfig.from_flat(parameters)
     results = []
     for build_it in (lambda: build_model(config)[1], lambda: check_model(config)):
         try:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from digits_core.config.stages import parse_stages, spans
-from digits_core.config.train_config import TrainConfig, knob_named, read_toml
+from digits_core.config.train_config import TrainConfig, parameter_named, read_toml
 from digits_core.errors import ConfigError
 from digits_core.model.anchors import setting_digest
 from digits_core.training import train as training
@@ -23,7 +23,7 @@ def test_one_training_without_stages_is_one_stage():
     assert stage.config.optim.epochs == 7
 
 
-def test_stages_set_their_own_knobs_and_share_the_rest():
+def test_stages_set_their_own_parameters_and_share_the_rest():
     config = TrainConfig.from_flat({"optim.epochs": 3, "optim.stages": TWO, "optim.weight_decay": 0.5})
     first, second = config.stages
     assert first.config.augment.pipeline == "color"
@@ -52,9 +52,9 @@ def test_shares_cover_every_epoch_once_or_are_refused(weights, epochs):
     text = ";".join(f"{share:.4f}%" for share in shares)
     if min(np.diff([0, *(round(end * epochs / 100) for end in np.cumsum(np.round(shares, 4)))])) < 1:
         with pytest.raises(ConfigError, match="no whole number of epochs"):
-            spans(parse_stages(text, knob_named), epochs)
+            spans(parse_stages(text, parameter_named), epochs)
         return
-    found = spans(parse_stages(text, knob_named), epochs)
+    found = spans(parse_stages(text, parameter_named), epochs)
     assert [epoch for span in found for epoch in range(span.first, span.last + 1)] == list(range(1, epochs + 1))
 
 
@@ -66,7 +66,7 @@ def test_shares_cover_every_epoch_once_or_are_refused(weights, epochs):
         ("2;50%", "give all lengths in epochs, or all as shares"),
         ("1%;99%", "stage 1 (1%) is no whole number of epochs of 4"),
         ("color;geometric", "stage 1 must begin with its length, epochs or a share like 50%, got 'color'"),
-        ("2 color;2", "stage 1 takes KNOB=VALUE after its length, got 'color'"),
+        ("2 color;2", "stage 1 takes PARAMETER=VALUE after its length, got 'color'"),
         ("2;2 model.min_size=96", "stage 2 cannot set model.min_size"),
         ("2;2 optim.epochs=9", "stage 2 cannot set optim.epochs"),
         ("2;2 augment.pipeline=colour", "optim.stages, stage 2: augment.pipeline: unknown pipeline 'colour'; did you"),

@@ -9,13 +9,13 @@ from results.verdicts.guard import find_twins
 
 
 def run_of(tmp_path, *trials, status="finished"):
-    """Trials of (knobs, digest of the last weights or None, their mAP); after the first epoch all are alike."""
+    """Trials of (parameters, digest of the last weights or None, their mAP); after the first epoch all are alike."""
     folder = tmp_path / "run"
     folder.mkdir()
     events = EventWriter(folder, "run")
     events.write("run", metric="val_map", trials=9, resumed=False)
-    for number, (knobs, weights, value) in enumerate(trials):
-        introduce(events, f"t{number:04d}", **knobs)
+    for number, (parameters, weights, value) in enumerate(trials):
+        introduce(events, f"t{number:04d}", **parameters)
         name = f"t{number:04d}"
         for epoch, digest in ((1, "start"), (2, weights)):
             events.write("report", trial_id=name, **report(epoch, value), **({"weights": digest} if weights else {}))
@@ -34,7 +34,7 @@ def run_of(tmp_path, *trials, status="finished"):
         ({"detect.task1.nms": 0.3}, "same", 0.3, {}),  # acts after training, and says so
     ],
 )
-def test_knobs_that_did_nothing_are_found_by_what_they_left_behind(tmp_path, second, weights, value, expected):
+def test_parameters_that_did_nothing_are_found_by_what_they_left_behind(tmp_path, second, weights, value, expected):
     record = run_of(tmp_path, ({}, weights and "same", 0.3), (second, weights, value))
     assert find_twins(record) == expected
 

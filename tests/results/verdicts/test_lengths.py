@@ -148,17 +148,17 @@ def test_a_run_whose_record_names_no_plan_takes_its_longest_training_for_it(tmp_
     assert record.winner().trial_id == "t0001"
 
 
-def varied(folder, knob, values, *, epochs=4):
-    """A space that gives its trials these values of a knob of length."""
+def varied(folder, parameter, values, *, epochs=4):
+    """A space that gives its trials these values of a parameter of length."""
     run = Searched(folder, epochs=epochs)
     for number, value in enumerate(values):
-        run.trial(f"t{number:04d}", 0.9 - 0.2 * number, **{LR: 1e-3 * (number + 1), knob: value})
+        run.trial(f"t{number:04d}", 0.9 - 0.2 * number, **{LR: 1e-3 * (number + 1), parameter: value})
     return run.done()
 
 
-@pytest.mark.parametrize(("knob", "values"), [(EPOCHS, (3, 6, 4)), (IMAGES, (50, 100, 0))])
-def test_a_length_that_the_space_itself_varies_is_compared(tmp_path, knob, values):
-    folder = varied(tmp_path / "varied", knob, values)
+@pytest.mark.parametrize(("parameter", "values"), [(EPOCHS, (3, 6, 4)), (IMAGES, (50, 100, 0))])
+def test_a_length_that_the_space_itself_varies_is_compared(tmp_path, parameter, values):
+    folder = varied(tmp_path / "varied", parameter, values)
     record = read_record_of(folder)
     verdicts = whole_board(record, folder, "val_map")
     assert [verdict.told_apart is None for verdict in verdicts] == [False, False]

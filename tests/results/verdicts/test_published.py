@@ -20,13 +20,13 @@ MANY = 10**9
 OWN = {"detect.task2.nms": 0.3, "detect.task2.class_agnostic": False}
 
 
-def digest(**knobs):
-    return setting_digest(TrainConfig.from_flat(knobs))
+def digest(**parameters):
+    return setting_digest(TrainConfig.from_flat(parameters))
 
 
-def row(label, printed, detect=None, **knobs):
+def row(label, printed, detect=None, **parameters):
     published = {} if printed is None else {"val_map": printed}
-    return {"label": label, "config_hash": digest(**knobs), "published": published, "detect": detect or {}}
+    return {"label": label, "config_hash": digest(**parameters), "published": published, "detect": detect or {}}
 
 
 def table(title, *rows, reading="as printed", other=None, note=""):
@@ -35,8 +35,8 @@ def table(title, *rows, reading="as printed", other=None, note=""):
 
 def make_run(folder, tables, trials, *, replicates=4, top=9, scheduler="none", measured=None):
     run = Searched(folder)
-    for number, (quality, seed, role, knobs) in enumerate(trials):
-        run.trial(f"t{number:04d}", quality, seed=seed, role=role, **knobs)
+    for number, (quality, seed, role, parameters) in enumerate(trials):
+        run.trial(f"t{number:04d}", quality, seed=seed, role=role, **parameters)
     run.done()
     tree = json.loads((folder / "run.json").read_text())
     tree |= {
@@ -49,8 +49,8 @@ def make_run(folder, tables, trials, *, replicates=4, top=9, scheduler="none", m
     return read_record_of(folder)
 
 
-def seeds(quality, count=4, **knobs):
-    return [(quality, seed, "search" if not seed else "replicate", knobs) for seed in range(count)]
+def seeds(quality, count=4, **parameters):
+    return [(quality, seed, "search" if not seed else "replicate", parameters) for seed in range(count)]
 
 
 GOOD, ALIKE, POOR = {**OWN, "optim.lr": 1e-3}, {**OWN, "optim.lr": 2e-3}, {**OWN, "optim.lr": 3e-3}
@@ -200,18 +200,18 @@ def same_at_the_best_epoch(folder, *, detect=None):
     """Two settings whose models are the same, seed for seed, at the first epoch, which is the best."""
     tables = [table("levels", row("four", 0.4653, **GOOD), row("two", 0.4633, **ALIKE, **(detect or {})))]
     trials = []
-    for knobs, other in ((GOOD, None), ({**ALIKE, **(detect or {})}, "t000")):
+    for parameters, other in ((GOOD, None), ({**ALIKE, **(detect or {})}, "t000")):
         for seed in range(2):
             more = {"peak": 1, "weights": {1: f"w{seed}", 2: f"{len(trials)}"}}
             like = {} if other is None else {"like": f"{other}{seed}"}
-            trials.append((0.9, seed, "replicate" if seed else "search", {**knobs, **more, **like}))
+            trials.append((0.9, seed, "replicate" if seed else "search", {**parameters, **more, **like}))
     return make_run(folder, tables, trials)
 
 
 def test_settings_that_are_one_model_at_their_best_epoch_are_seen_by_their_weights(tmp_path):
     record = same_at_the_best_epoch(tmp_path / "run")
     [answer] = Published(record, tmp_path / "run", "val_map").answers()
-    words = "noise: seed for seed the same weights at the best epoch; the knob did nothing before it"
+    words = "noise: seed for seed the same weights at the best epoch; the parameter did nothing before it"
     assert answer.pairs[0].words == words
 
 

@@ -16,11 +16,11 @@ def settings(run, *qualities, replicates=0, start=0):
     """Settings of different rates, each with fresh seeds; returns the next free number."""
     number = start
     for index, quality in enumerate(qualities):
-        knobs = {LR: 1e-3 * (index + 1)}
-        run.trial(f"t{number:04d}", quality, **knobs)
+        parameters = {LR: 1e-3 * (index + 1)}
+        run.trial(f"t{number:04d}", quality, **parameters)
         number += 1
         for seed in range(1, replicates + 1):
-            run.trial(f"t{number:04d}", quality, seed=seed, role="replicate", **knobs)
+            run.trial(f"t{number:04d}", quality, seed=seed, role="replicate", **parameters)
             number += 1
     return number
 
@@ -214,9 +214,9 @@ def peaking_at_once(folder, *, settings, schedules=("step", "cosine"), last=None
     for schedule in schedules:
         for number in range(settings):
             digests = {1: f"first{number}", 2: last or f"last {schedule}{number}"}
-            knobs = {LR: 1e-3 * (number + 1), "optim.schedule": schedule}
+            parameters = {LR: 1e-3 * (number + 1), "optim.schedule": schedule}
             first = f"{schedules[0]}{number}"
-            run.trial(f"{schedule}{number}", 0.7, peak=1, like=first, weights=digests, **knobs)
+            run.trial(f"{schedule}{number}", 0.7, peak=1, like=first, weights=digests, **parameters)
     return run.done()
 
 
@@ -240,7 +240,7 @@ def test_the_same_model_ties_and_is_no_verdict_among_the_others(tmp_path):
     assert ties_with_best(record, folder)[equal[0].second]
 
 
-def test_a_knob_that_did_nothing_at_all_is_said_to_have_done_nothing(tmp_path):
+def test_a_parameter_that_did_nothing_at_all_is_said_to_have_done_nothing(tmp_path):
     folder = peaking_at_once(tmp_path / "twins", settings=1, last="same")
     board = board_of(folder)
     words = board.compare(*board.record.trials.values()).words
@@ -253,8 +253,8 @@ def test_settings_that_trained_to_one_model_count_once_in_a_group(tmp_path, caps
         schedule, momentum = ("step", "cosine")[number // 4], 0.9 - 0.1 * (number % 4)
         name, first = f"t{number}", f"t{number // 4 * 4}"
         weights = {1: f"a{first}", 2: f"b{first}"}
-        knobs = {"optim.schedule": schedule, "optim.momentum": momentum}
-        run.trial(name, 0.9 - 0.2 * (number // 4), like=first, weights=weights, **knobs)
+        parameters = {"optim.schedule": schedule, "optim.momentum": momentum}
+        run.trial(name, 0.9 - 0.2 * (number // 4), like=first, weights=weights, **parameters)
     assert compare.main([str(run.done()), "--by", "optim.schedule"]) == 0
     out = capsys.readouterr().out
     assert "optim.schedule=step's model is better" in out  # one against one: models

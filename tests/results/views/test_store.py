@@ -42,7 +42,7 @@ def test_the_leaderboard_has_one_row_per_trial_failed_ones_too(run_folder):
     assert row["optim.lr"] == 1e-3
 
 
-def test_knobs_that_vary_have_a_typed_column_and_others_none(run_folder):
+def test_parameters_that_vary_have_a_typed_column_and_others_none(run_folder):
     table = leaderboard_table(read_record_of(run_folder), run_folder)
     assert table.schema.field("optim.lr").type == pa.float64()
     assert [name for name in table.schema.names if "." in name] == ["optim.lr"]

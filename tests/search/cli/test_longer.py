@@ -20,8 +20,8 @@ class Kept:
         return True
 
 
-def finished(events, name, epochs, **knobs):
-    introduce(events, name, **{EPOCHS: epochs, **knobs})
+def finished(events, name, epochs, **parameters):
+    introduce(events, name, **{EPOCHS: epochs, **parameters})
     for epoch in range(1, epochs + 1):
         events.write("report", trial_id=name, **report(epoch, 0.5))
     events.write("checkpoint", trial_id=name, path=f"tune/{name}", epoch=epochs)

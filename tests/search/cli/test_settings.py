@@ -83,10 +83,10 @@ def test_a_grid_is_walked_whole_unless_fewer_are_asked_for(tmp_path):
     assert make_plan(of_file(tmp_path / "grid.py", sampler="grid", trials=4)).trials == 4
 
 
-def test_a_knob_both_fixed_and_varied_is_refused():
-    with pytest.raises(UsageError, match=r"--set optim\.lr: space 'lr_schedules' varies this knob"):
+def test_a_parameter_both_fixed_and_varied_is_refused():
+    with pytest.raises(UsageError, match=r"--set optim\.lr: space 'lr_schedules' varies this parameter"):
         make_plan(SearchSettings(space="lr_schedules", fixed={"optim.lr": 1e-3}))
-    make_plan(SearchSettings(space="lr_schedules", config={"optim.lr": 1e-3}))  # a file holds every knob
+    make_plan(SearchSettings(space="lr_schedules", config={"optim.lr": 1e-3}))  # a file holds every parameter
 
 
 def test_a_setting_that_cannot_be_is_found_before_anything_starts(tmp_path):

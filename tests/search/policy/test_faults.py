@@ -56,8 +56,8 @@ def test_errors_of_trials_become_a_kind_and_one_line(text, expected):
     assert classify(text) == expected
 
 
-def trial(*faults, **knobs):
-    config = TrainConfig.from_flat(knobs)
+def trial(*faults, **parameters):
+    config = TrainConfig.from_flat(parameters)
     found = TrialRecord("t0000", "s", None, config.to_flat(), "x", 0, {})
     found.faults = [{"fault": kind, "reason": reason, "epoch": 1} for kind, reason in faults]
     return found

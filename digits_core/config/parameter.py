@@ -1,4 +1,4 @@
-"""What one knob of TrainConfig accepts and means, and how values typed by hand become its values."""
+"""What one parameter of TrainConfig accepts and means, and how values typed by hand become its values."""
 
 import math
 import typing
@@ -12,7 +12,7 @@ Flat = dict[str, Scalar]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Knob:
+class Parameter:
     """What one field accepts: its type (None allowed or not), its limits and what it means."""
 
     name: str
@@ -39,7 +39,7 @@ class Knob:
         return f"{noun} from {self.low:g} to {self.high:g}"
 
     def check(self, value: object) -> Scalar:
-        """Return `value` in the knob's own type.
+        """Return `value` in the parameter's own type.
 
         Raises:
             ConfigError: wrong type, not finite, outside the limits or not among the choices.
@@ -65,7 +65,7 @@ class Knob:
         """Read a value typed by hand (`--set NAME=VALUE`).
 
         Raises:
-            ConfigError: the text is no value of this knob.
+            ConfigError: the text is no value of this parameter.
         """
         text = text.strip()
         if self.optional and text.lower() in ("none", "null", "auto", ""):
@@ -81,7 +81,7 @@ class Knob:
         return self.check(value)
 
 
-def knob(
+def parameter(
     default: Scalar,
     help: str,
     *,
