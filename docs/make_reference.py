@@ -2,7 +2,7 @@
 
 import io
 import sys
-from argparse import ArgumentParser, _SubParsersAction
+from argparse import SUPPRESS, ArgumentParser, _SubParsersAction
 from pathlib import Path
 
 from digits_core import predict, pretrain, to_onnx
@@ -77,7 +77,9 @@ def _command(page: io.StringIO, parser: ArgumentParser) -> None:
     actions = [
         action
         for action in parser._actions
-        if not isinstance(action, _SubParsersAction) and not {"--help", "--version"} & set(action.option_strings)
+        if not isinstance(action, _SubParsersAction)
+        and action.help != SUPPRESS
+        and not {"--help", "--version"} & set(action.option_strings)
     ]
     if actions:
         page.write("| flag | meaning |\n| --- | --- |\n")
