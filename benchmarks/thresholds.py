@@ -103,7 +103,7 @@ def measure(name: str, model: Any, config: Any, split: Split, repeats: int) -> N
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--checkpoint", type=Path, help="trained model (default: the shipped weights)")
-    parser.add_argument("--data", metavar="FOLDER", help="COCO folder whose valid images are taken")
+    parser.add_argument("--data", metavar="FOLDER", help="COCO folder whose validation images are taken")
     parser.add_argument("--drawn", type=int, default=3340, help="size of a drawn set to measure too; 0 for none")
     parser.add_argument("--repeats", type=int, default=3)
     args = parser.parse_args()

@@ -27,7 +27,7 @@ METRICS = tuple(f"val_{name}" for name in SCORE_NAMES)
 MAX_GROUPS = 8
 """Values of a field that `--by` takes: more of them are no groups."""
 
-FIGURES = {"val_map": "report: valid mAP", "public_map": "public mAP", "public_number_accuracy": "public accuracy"}
+FIGURES = {"val_map": "report: validation mAP", "public_map": "public mAP", "public_number_accuracy": "public accuracy"}
 """Printed figures, as the columns that show them are headed."""
 
 _EPILOG = """
@@ -83,7 +83,7 @@ def _compare(args: argparse.Namespace) -> int:
         check_tables(record, folder)
         board = Board(record, folder, args.metric or record.metric)
         if args.by != "table":
-            lines.append(f"{folder}: {board.metric} on {board.num_images} valid images; {_luck(board)}")
+            lines.append(f"{folder}: {board.metric} on {board.num_images} validation images; {_luck(board)}")
     if args.trials:
         verdicts = _pairs(records, args.trials, args.metric)
     elif args.by == "table":
@@ -115,7 +115,7 @@ def print_published(published: Published, console: Any) -> None:
     reach = luck_of(published.spread)
     luck = "" if reach is None else f", so two of them by up to {reach:.4f}"
     lines = [
-        f"{published.folder}: {metric} on {published.num_images} valid images; seeds move a single training by "
+        f"{published.folder}: {metric} on {published.num_images} validation images; seeds move a single training by "
         f"{variance**0.5:.4f} (standard deviation, {freedom} degrees of freedom){luck}"
         if freedom
         else f"{published.folder}: no setting was trained twice (--replicates), so none can be compared with another"

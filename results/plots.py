@@ -234,7 +234,7 @@ def curves_figure(lines: Sequence[Line], title: str) -> "Figure":
     from matplotlib.figure import Figure
 
     panels: list[tuple[str, str]] = [("train_loss", "training loss"), ("val_loss", "validation loss")]
-    panels += [(name, f"valid {SHOWN[name]}") for name in ("val_map", "val_digit_accuracy", "val_number_accuracy")]
+    panels += [(name, f"validation {SHOWN[name]}") for name in ("val_map", "val_digit_accuracy", "val_number_accuracy")]
     panels = [panel for panel in panels if _measured(lines, panel[0])] or panels[:1]
     figure = Figure(figsize=(3.1 * len(panels), 3.0))
     axes = figure.subplots(1, len(panels), squeeze=False)
@@ -263,7 +263,7 @@ def overfitting_figure(lines: Sequence[Line], title: str) -> "Figure":
 
     rows = [("train_loss", "val_loss", "loss", "validation loss minus training loss")]
     if _measured(lines, "train_map"):
-        rows.append(("train_map", "val_map", "mAP", "training mAP minus valid mAP"))
+        rows.append(("train_map", "val_map", "mAP", "training mAP minus validation mAP"))
     figure = Figure(figsize=(8.4, 3.0 * len(rows)))
     axes = figure.subplots(len(rows), 2, squeeze=False)
     for (train, valid, label, gap), (both, apart) in zip(rows, axes, strict=True):
@@ -275,7 +275,7 @@ def overfitting_figure(lines: Sequence[Line], title: str) -> "Figure":
             _draw(both, line, number, epochs, on_train, faint=True)
             _draw(apart, line, number, epochs, sign * (on_valid - on_train))
         apart.axhline(0, color="black", linewidth=0.8)
-        _finish(both, f"{label}: valid strong, training faint")
+        _finish(both, f"{label}: validation strong, training faint")
         _finish(apart, gap)
     _legend(figure, axes[0][0], title)
     return figure

@@ -55,7 +55,7 @@ class EpochMetrics:
         val_loss: the four losses' sum on valid, mean over its images.
         val_map, val_map_50, val_map_75: COCO AP on valid at `detect.task1`; None when not measurable.
         val_digit_accuracy: valid digits read right at `detect.task2`, over all digits and stray detections.
-        val_number_accuracy: share of valid images whose number is read right at `detect.task2`.
+        val_number_accuracy: share of validation images whose number is read right at `detect.task2`.
         images_per_second: training images over training seconds.
         peak_memory_bytes: largest so far: of the GPU in this training; on a CPU of the process, which may have
             trained others before.

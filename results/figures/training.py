@@ -58,7 +58,7 @@ def plot_curves(run: str | Path | OpenedRun, *, metric: str | None = None, top: 
 
 
 def plot_overfitting(run: str | Path | OpenedRun, *, top: int = TOP) -> go.Figure | None:
-    """Validation loss minus training loss over epochs, and training mAP minus valid mAP where both were measured.
+    """Validation loss minus training loss over epochs, and training mAP minus validation mAP where both were measured.
 
     None where no loss was measured, as of a model that was only swept.
 
@@ -69,7 +69,7 @@ def plot_overfitting(run: str | Path | OpenedRun, *, top: int = TOP) -> go.Figur
     leads = [lead for lead in opened.record.settings() if lead.epochs][:top]
     scored = any(one.get("train_map") is not None for lead in leads for one in lead.epochs.values())
     gaps = [("val_loss", "train_loss", "validation loss − training loss")]
-    gaps += [("train_map", "val_map", "training mAP − valid mAP")] if scored else []
+    gaps += [("train_map", "val_map", "training mAP − validation mAP")] if scored else []
     figure = make_subplots(rows=1, cols=len(gaps), subplot_titles=[title for *_, title in gaps])
     for number, lead in enumerate(leads):
         name = f"{lead.trial_id} {lead.baseline or ''}".strip()

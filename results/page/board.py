@@ -56,7 +56,7 @@ _HIDDEN = (
     ("task2_number_accuracy", "Task 2 numbers", "likewise"),
     ("train_map", "train mAP", "on a sample of training images"),
     ("train_loss", "train loss", "at the best epoch"),
-    ("val_loss", "valid loss", "at the best epoch"),
+    ("val_loss", "validation loss", "at the best epoch"),
     ("images_per_second", "images/s", "training speed"),
     ("peak_memory_bytes", "memory MB", "peak of the process"),
     ("num_parameters", "parameters", "of the model"),

@@ -173,7 +173,7 @@ SAMPLES = pa.schema(
     ],
     metadata=_METADATA,
 )
-"""A few valid images with what is annotated on them, so that predictions can be looked at without the data."""
+"""A few validation images with what is annotated on them, so that predictions can be looked at without the data."""
 
 BOXES = pa.schema(
     [

@@ -77,7 +77,7 @@ def print_board(board: pd.DataFrame, metric: str, console: Any, *, top: int | No
     if top is not None and len(rows) > top:
         console.print(f"and {len(rows) - top} more")
     if any(ties) and not whole:
-        console.print("= cannot be told apart from the first, all pairs of the board considered (95 %)")
+        console.print("= cannot be told apart from the first, all pairs of the leaderboard considered (95 %)")
     screened = int((board["status"] == "screened").sum())
     if screened and not whole:
         console.print(f"{screened} more settings were screened out before training, for their anchors")

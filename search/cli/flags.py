@@ -138,14 +138,14 @@ def _add_certainty(parser: argparse.ArgumentParser) -> None:
         type=at_least(1),
         default=0,
         metavar="K",
-        help="set a part of valid apart, and after the search train the K best settings and the default on fresh "
-        "seeds and score them there",
+        help="set a part of the validation images apart; after the search, train the K best settings and the default "
+        "with new seeds, and score them there",
     )
     group.add_argument(
         "--confirm-fraction",
         type=_share,
         metavar="X",
-        help=f"share of valid that is set apart (default {defaults.CONFIRM_FRACTION:g})",
+        help=f"share of the validation images that is set apart (default {defaults.CONFIRM_FRACTION:g})",
     )
     group.add_argument(
         "--screen",

@@ -188,8 +188,8 @@ def make_plan(settings: SearchSettings) -> Plan:
     )
     if settings.confirm > plan.trials - 1:
         raise UsageError(
-            f"--confirm {settings.confirm}: the board will hold {plan.trials - 1} settings beside the default; confirm "
-            "at most so many, or raise --trials"
+            f"--confirm {settings.confirm}: the leaderboard will hold {plan.trials - 1} settings beside the default; "
+            "confirm at most so many, or raise --trials"
         )
     plan.first_settings()
     return plan

@@ -32,7 +32,7 @@ def printed(arguments, capsys):
 
 def test_the_whole_board_is_compared_with_its_best(run, capsys):
     out = printed([run], capsys)
-    assert "val_map on 60 valid images; seeds move it by 0.0" in out
+    assert "val_map on 60 validation images; seeds move it by 0.0" in out
     assert "t0001 against t0000  t0001 is better: +0." in out
 
 
@@ -50,7 +50,7 @@ def test_the_confirmation_and_parameters_that_did_nothing_are_told(run, capsys):
 
 def test_pairs_are_compared_by_name_and_by_any_score(run, capsys):
     out = printed([run, "--trials", "t0000,t0001", "--metric", "val_number_accuracy"], capsys)
-    assert "val_number_accuracy on 60 valid images" in out
+    assert "val_number_accuracy on 60 validation images" in out
     assert "t0000 against t0001  t0001 is better: +0." in out
     models = printed([run, "--trials", "t0003,t0004"], capsys)
     assert "t0004's model is better: +0." in models

@@ -64,7 +64,7 @@ def test_the_command_writes_every_figure_twice(run, tmp_path, capsys):
             assert picture.width > 400
             assert len(picture.convert("L").getcolors(256) or []) != 1
     text = (tmp_path / "out" / "curves.svg").read_text()
-    for said in ("valid mAP", "training loss", "validation loss", "t0000 fast one (2)", "epoch"):
+    for said in ("validation mAP", "training loss", "validation loss", "t0000 fast one (2)", "epoch"):
         assert said in text  # text stays text
     assert "fast (2)" in (tmp_path / "out" / "table-9-rate.svg").read_text()
 
@@ -80,7 +80,7 @@ def test_the_same_run_gives_the_same_bytes(run, tmp_path):
 def test_a_line_is_the_mean_and_its_band_the_extremes(run):
     record, folder = run
     figure = draw_figures(record, folder, chosen_settings(record, "t0000,t0001", 6))["curves"]
-    place = next(one for one in figure.axes if one.get_title(loc="left") == "valid mAP")
+    place = next(one for one in figure.axes if one.get_title(loc="left") == "validation mAP")
     values = [[record.trials[name].epochs[epoch]["val_map"] for epoch in (1, 2, 3)] for name in ("t0000", "t0002")]
     np.testing.assert_allclose(place.lines[0].get_ydata(), np.mean(values, axis=0))
     band = place.collections[0].get_paths()[0].vertices[:, 1]

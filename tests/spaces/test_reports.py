@@ -9,7 +9,7 @@ from spaces.reports import SETTINGS, TABLES, reports, reports_tiny
 STEP = {"optim.schedule": "step", "optim.step_epochs": 3, "optim.step_gamma": 0.1}
 COSINE = {"optim.schedule": "cosine", "optim.eta_min": 1e-7, "optim.t_max": None}  # T_max 20 of 20 epochs
 
-# The ten runs of report B by their valid mAP: batch, anchors, ratios, processing, schedule, RoI levels, NMS, score.
+# Report B's ten runs by validation mAP: batch, anchors, ratios, processing, schedule, RoI levels, NMS, score.
 NORMAL, SMALL, WIDE, TALL = "4,8,16,32,64", "4,8,12,24,48", "0.25,0.5,1", "1,1.5,2"
 RUNS = {
     0.4588: (4, NORMAL, WIDE, "none", STEP, 4, 0.3, 0.05),
@@ -24,7 +24,7 @@ RUNS = {
     0.4633: (8, SMALL, WIDE, "none", STEP, 2, 0.3, 0.5),
 }
 
-# Each table by its rows: label and valid mAP.
+# Each table by its rows: label and validation mAP.
 PRINTED = {
     "B, Table 2, schedule": {"cosine": 0.4535, "step": 0.4588},
     "B, Table 3, batch": {"4": 0.4643, "8": 0.4653},

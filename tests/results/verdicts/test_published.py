@@ -235,7 +235,7 @@ def test_scores_at_a_trials_own_thresholds_are_its_own(run):
 def test_the_command_prints_every_table(run, capsys):
     assert compare.main([str(run[1]), "--by", "table"]) == 0
     out = capsys.readouterr().out
-    for said in ("one (as printed)", "four (as meant)", "report: valid mAP", "real: good is better by"):
+    for said in ("one (as printed)", "four (as meant)", "report: validation mAP", "real: good is better by"):
         assert said in out
     assert "model.min_size is 64 here and was 512 there: a question of its own" in out
 

@@ -68,7 +68,7 @@ def test_settings_of_ones_own_that_act_after_training_are_swept_beside_the_grid(
 
 
 def test_more_settings_to_confirm_than_the_board_will_hold_are_refused():
-    with pytest.raises(UsageError, match="--confirm 9: the board will hold 3 settings beside the default"):
+    with pytest.raises(UsageError, match="--confirm 9: the leaderboard will hold 3 settings beside the default"):
         make_plan(SearchSettings(space="anchors", trials=4, confirm=9))
 
 
