@@ -207,8 +207,8 @@ def _set_confirm_apart(data: DigitData, fraction: float) -> DigitData:
     smaller = int(min(mine.sum(), (~mine).sum()))
     if smaller < MIN_CONFIRM_IMAGES:
         raise DataError(
-            f"--confirm-fraction {fraction:g}: splits the {len(ids)} validation images into {int((~mine).sum())} to choose "
-            f"by and {int(mine.sum())} to confirm on; each needs at least {MIN_CONFIRM_IMAGES} to tell anything"
+            f"--confirm-fraction {fraction:g}: splits the {len(ids)} validation images into {int((~mine).sum())} to "
+            f"choose by and {int(mine.sum())} to confirm on; each needs at least {MIN_CONFIRM_IMAGES} to tell anything"
         )
     return replace(
         data,
