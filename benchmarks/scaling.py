@@ -41,12 +41,12 @@ from digits_core.model.checkpoint_state import TrainingState
 from results.record.log import EventWriter, read_record
 from results.tables.matches import StoredMatches, write_matches
 from results.views.leaderboard import read_leaderboard
-from results.views.store import leaderboard_table, write_views
+from results.views.parquet_views import leaderboard_table, write_views
 from search.cli.settings import SearchSettings, make_plan
 from search.monitor.progress import Progress
 from search.policy.decisions import Policy
-from search.policy.history import StudyView
-from search.storage.places import Storage
+from search.policy.optuna_study import StudyView
+from search.storage.storage import Storage
 from search.tune.recorder import Recorder
 from search.tune.scheduler import PolicyScheduler
 from search.tune.searcher import PolicySearcher
@@ -302,16 +302,16 @@ def formula_trial(params: dict[str, Any]) -> None:
 
 def through_ray(folder: Path, trials: int, epochs: int, slots: int) -> dict[str, Any]:
     """Seconds from the first report to the last, over the reports: Ray's loop is the only one at work."""
-    import search.tune.tuning
+    import search.tune.fit
     from digits_core.data.cache import open_data
     from digits_core.data.source import DataSource
-    from search.storage.copier import Copier
+    from search.storage.run_copy import Copier
     from search.tune.cluster import connected, prepare_environment
     from search.tune.search import Search
     from search.tune.slots import plan_slots
 
     prepare_environment(joins=False)
-    search.tune.tuning.run_trial = formula_trial
+    search.tune.fit.run_trial = formula_trial
     settings = SearchSettings(
         space="lr_schedules", name=folder.name, out=str(folder.parent), trials=trials, epochs=epochs, scheduler="none"
     )
@@ -327,7 +327,7 @@ def through_ray(folder: Path, trials: int, epochs: int, slots: int) -> dict[str,
             marks.append({"trials": len(record.trials), "memory_bytes": memory()})
 
     with connected(None, machine={"CPU": slots, "GPU": 0}) as cluster, Copier(Storage(folder), print) as copier:
-        search.tune.tuning.fit(
+        search.tune.fit.fit(
             Search(settings, plan, open_data(DataSource()), events, copier),
             plan_slots(list(cluster.nodes.values())), watcher=watch, ending=lambda: None, say=print,
         )  # fmt: skip

@@ -12,11 +12,11 @@ if TYPE_CHECKING:
     from results.figures.training import plot_curves, plot_overfitting, plot_pareto, plot_time
     from results.report import write_report
     from results.views.leaderboard import read_leaderboard, read_leaderboards
-    from results.views.opened import OpenedRun, open_run
+    from results.views.opened_run import OpenedRun, open_run
 
 _HOMES = {
-    "OpenedRun": "results.views.opened",
-    "open_run": "results.views.opened",
+    "OpenedRun": "results.views.opened_run",
+    "open_run": "results.views.opened_run",
     "plot_anchors": "results.figures.detection",
     "plot_contours": "results.figures.settings",
     "plot_curves": "results.figures.training",

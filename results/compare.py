@@ -16,11 +16,11 @@ from results.record.lengths import LENGTH_PARAMETERS, length_words
 from results.record.trial import TrialRecord
 from results.statistics import pooled_variance
 from results.tables.matches import MATCHES_FOLDER, matches_path, read_matches
-from results.verdicts.board import Board, Verdict, whole_board
-from results.verdicts.guard import best_weights
+from results.verdicts.comparison import Board, Verdict, whole_board
 from results.verdicts.published import Published, luck_of
+from results.verdicts.twins import best_weights
 from results.verdicts.words import confirmation_words, twin_words, verdict_lines
-from results.views.store import varying_parameters
+from results.views.parquet_views import varying_parameters
 
 METRICS = tuple(f"val_{name}" for name in SCORE_NAMES)
 

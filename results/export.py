@@ -11,7 +11,7 @@ from results.record.folder import EPOCHS_FILE, find_runs
 from results.tables.formats import FORMATS, export_table
 from results.tables.parquet import read_table
 from results.views.leaderboard import read_leaderboards
-from results.views.store import rebuild
+from results.views.parquet_views import rebuild
 
 TABLES = ("leaderboard", "epochs")
 

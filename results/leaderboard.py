@@ -11,8 +11,8 @@ from results.record.folder import find_runs, read_record_of
 from results.record.lengths import length_words
 from results.verdicts.words import confirmation_words, twin_words
 from results.views.leaderboard import read_leaderboard
-from results.views.printed import print_board
-from results.views.store import rebuild
+from results.views.parquet_views import rebuild
+from results.views.terminal_table import print_board
 
 
 def build_parser() -> argparse.ArgumentParser:

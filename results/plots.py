@@ -20,7 +20,7 @@ from results.record.trial import TrialRecord
 from results.tables.matches import matches_path, read_matches
 from results.tables.samples import SAMPLES_FILE, SampleImage, read_samples
 from results.views.leaderboard import SHOWN
-from results.views.store import varying_parameters
+from results.views.parquet_views import varying_parameters
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -13,7 +13,7 @@ from digits_core.command import CommandParser, at_least, run_command, say, versi
 from digits_core.errors import UsageError, printable
 
 if TYPE_CHECKING:
-    from results.views.opened import OpenedRun
+    from results.views.opened_run import OpenedRun
 
 REPORT_FILE = "report.html"
 
@@ -62,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _report(args: argparse.Namespace) -> int:
     from results.record.folder import find_runs
-    from results.views.opened import open_run
+    from results.views.opened_run import open_run
 
     folders = find_runs(args.runs)
     path = args.out or (folders[0] / REPORT_FILE if len(folders) == 1 else Path(REPORT_FILE))

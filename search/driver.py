@@ -14,24 +14,24 @@ from digits_core.errors import DataError, UsageError, UserError
 from digits_core.terminal import open_console
 from results.record.fold import RunRecord
 from results.record.lock import lock_run
-from results.views.store import write_views
-from search.cli.prepare import prepare_data
-from search.cli.remembered import choices_of, remember
+from results.views.parquet_views import write_views
+from search.cli.prepare_data import prepare_data
 from search.cli.run_folder import check_folder, is_comparison, make_longer, open_folder
 from search.cli.settings import SearchSettings, make_plan
+from search.cli.trusted import choices_of, remember
 from search.defaults import GRACE_EPOCHS, LOOPBACK, REDUCTION_FACTOR
 from search.machine.probe import Probe
-from search.monitor.chatter import chatter_to
-from search.monitor.closing import print_end, resume_command, say_resume, this_python
-from search.monitor.gauges import Gauges
 from search.monitor.mlflow import MLflow, check_mlflow
 from search.monitor.progress import Progress
+from search.monitor.ray_metrics import Gauges
+from search.monitor.ray_output import chatter_to
+from search.monitor.summary import print_end, resume_command, say_resume, this_python
 from search.monitor.tensorboard import TensorBoard
 from search.monitor.watchers import Watcher, Watchers
-from search.policy.further import most_further
 from search.policy.plan import Plan
-from search.storage.copier import Copier
-from search.storage.places import Storage, StorageError
+from search.policy.replicates import most_further
+from search.storage.run_copy import Copier
+from search.storage.storage import Storage, StorageError
 from search.tune.cluster import (
     EXIT_WITHOUT_RAY,
     Cluster,
@@ -42,11 +42,11 @@ from search.tune.cluster import (
     prepare_environment,
     watched,
 )
-from search.tune.ending import Ending
-from search.tune.login import token_file
 from search.tune.nodes import check_nodes, paths_needed
+from search.tune.run_end import Ending
 from search.tune.search import Search
 from search.tune.slots import plan_slots
+from search.tune.token import token_file
 from spaces.registry import DEFAULT_BASELINE
 
 LOG_FILE = "ray.log"
@@ -289,7 +289,7 @@ def _tune(search: Search, terminal: TextIO, ending: Ending, *, machine: dict[str
             progress.update(record, trial_id)
             watchers.update(record, trial_id)
 
-        from search.tune.tuning import fit
+        from search.tune.fit import fit
 
         with progress, watched(last_words, lambda: ending.exit_code or EXIT_WITHOUT_RAY), copier.telling(say):
             fit(search, slots, watcher=watch, ending=ending.reason, say=say)

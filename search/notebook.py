@@ -8,7 +8,7 @@ from pathlib import Path
 from digits_core.command import say
 from digits_core.config.parameter import Scalar
 from digits_core.errors import UserError
-from results.views.opened import OpenedRun, open_run
+from results.views.opened_run import OpenedRun, open_run
 from search.cli.flags import build_parser
 from search.cli.settings import run_name
 from search.machine.probe import child_environment

@@ -15,9 +15,9 @@ from results.record.events import Event
 from results.record.fold import RunRecord
 from results.record.folder import find_run, read_record_of, read_run_file
 from results.record.log import EVENTS_FILE, read_events
-from search.cli.remembered import Choice, choices_of, is_remembered
 from search.cli.run_folder import resumed_settings
 from search.cli.settings import SearchSettings, make_plan
+from search.cli.trusted import Choice, choices_of, is_remembered
 from search.policy.decisions import Add, Policy
 from search.policy.screen import Screen
 from search.policy.stopping import RULES, Stopping

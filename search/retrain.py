@@ -97,7 +97,7 @@ def choose_trial(record: RunRecord, folder: Path, name: str) -> tuple[TrialRecor
     Raises:
         RunError: there is no such trial, or none with a score.
     """
-    from results.verdicts.board import Board
+    from results.verdicts.comparison import Board
 
     if name != "best":
         trial = record.trials.get(name)
@@ -141,10 +141,10 @@ def changes(config: TrainConfig, trial: TrialRecord) -> list[str]:
 def _retrain(args: argparse.Namespace) -> int:
     from digits_core.data.cache import images_per_epoch
     from digits_core.terminal import open_console
-    from search.cli.prepare import prepare_data
-    from search.cli.remembered import data_choices, refuse_unnamed, remember
+    from search.cli.prepare_data import prepare_data
     from search.cli.run_folder import resumed_settings
     from search.cli.settings import data_source
+    from search.cli.trusted import data_choices, refuse_unnamed, remember
     from search.machine.probe import Probe
     from search.tune.cluster import prepare_environment
 
@@ -276,7 +276,7 @@ def train_one(
         RunError: another process trains it, or the training failed.
     """
     from search.models.record import keep_retraining
-    from search.models.together import MODEL_FOLDER, read_epochs
+    from search.models.train_loop import MODEL_FOLDER, read_epochs
     from search.models.trainer import run_trainer
 
     name = place_for(folder, record, plan)
@@ -314,7 +314,7 @@ def place_for(folder: Path, record: RunRecord, plan: Plan) -> str:
 def finish(folder: Path, names: list[str], console: Any) -> int:
     """Say what came of the retrainings."""
     from search.models.folder import METRICS_FILE
-    from search.monitor.closing import this_python
+    from search.monitor.summary import this_python
 
     for name in names:
         metrics = json.loads((folder / MODELS / name / METRICS_FILE).read_text(encoding="utf-8"))

@@ -134,11 +134,11 @@ def _new_settings(args: argparse.Namespace, how: "Manner") -> "SearchSettings":
 def _resume(args: argparse.Namespace, typed: list[str]) -> int:
     only = f"a resumed run keeps its settings; with --resume only {', '.join(_flag(one) for one in CHANGEABLE)} go"
     _refuse_others(args, {"resume", "quiet", *CHANGEABLE}, only)
-    from search.cli.remembered import choices_of, refuse_unnamed
     from search.cli.run_folder import planned, resumed_settings
     from search.cli.settings import make_plan, storage_address
+    from search.cli.trusted import choices_of, refuse_unnamed
     from search.driver import run_search
-    from search.storage.places import Storage
+    from search.storage.storage import Storage
     from spaces.catalogue import space_files
 
     asked = None if args.storage is None else storage_address(args.storage)
@@ -275,12 +275,12 @@ def _dry_run(settings: Any) -> int:
     from digits_core.evaluation.sweep import NUM_SWEPT
     from digits_core.files import size_words
     from digits_core.terminal import open_console
-    from search.cli.prepare import prepare_data
+    from search.cli.prepare_data import prepare_data
     from search.cli.settings import make_plan
     from search.driver import check_data, check_place
     from search.machine.cost import cost_of, measure
     from search.machine.probe import Probe
-    from search.policy.further import most_further
+    from search.policy.replicates import most_further
     from search.tune.slots import plan_slots
 
     plan = make_plan(settings)

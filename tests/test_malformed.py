@@ -22,7 +22,7 @@ from digits_core.model.build import DRAWN_WEIGHTS
 from results import compare, export, leaderboard, plots
 from results.record.log import EventWriter
 from search import replay, retrain, run
-from search.storage.places import Storage
+from search.storage.storage import Storage
 from searched import Searched
 
 DEEP = "[" * 100_000

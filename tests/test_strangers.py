@@ -12,7 +12,7 @@ from results.record.log import EventWriter
 from results.record.trial import TrialRecord
 from search import retrain, run
 from search.models.trainer import run_trainer
-from search.storage.places import Storage
+from search.storage.storage import Storage
 from searched import Searched
 
 

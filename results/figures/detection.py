@@ -15,7 +15,7 @@ from results.record.folder import THRESHOLDS
 from results.record.trial import TrialRecord
 from results.tables.parquet import WITHOUT, check_epoch, epoch_of, read_arrow
 from results.tables.samples import BOXES_FILE, read_boxes
-from results.views.opened import OpenedRun, open_run
+from results.views.opened_run import OpenedRun, open_run
 
 MOST_BOXES = 1500
 """Boxes drawn as points."""

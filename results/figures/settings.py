@@ -14,8 +14,8 @@ from results.figures.style import FAINT, MARKERS, RISE, SCALE, finish, plain
 from results.record.schema import FAILED
 from results.record.trial import TrialRecord
 from results.views.leaderboard import SHOWN
-from results.views.opened import OpenedRun, open_run
-from results.views.store import varying_parameters
+from results.views.opened_run import OpenedRun, open_run
+from results.views.parquet_views import varying_parameters
 
 FEW = 10
 """With fewer trials nothing is said of importance: it would be noise."""

@@ -13,7 +13,7 @@ from results.record.fold import RunRecord
 from results.record.schema import FAILED
 from results.record.trial import TrialRecord, last_sign
 from results.views.leaderboard import SHOWN
-from results.views.opened import OpenedRun, open_run
+from results.views.opened_run import OpenedRun, open_run
 
 TOP = 6
 """Settings that stand out in a picture; the others are faint."""

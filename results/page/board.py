@@ -11,9 +11,9 @@ import pandas as pd
 from digits_core.errors import printable
 from results.record.trial import TrialRecord
 from results.tables.formats import csv_text
-from results.verdicts.guard import differing_parameters
+from results.verdicts.twins import differing_parameters
 from results.views.leaderboard import SHOWN, parameter_columns
-from results.views.opened import OpenedRun
+from results.views.opened_run import OpenedRun
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,11 +26,11 @@ from results.page.board import board_of, decimals, details_of, number, value_wor
 from results.page.gallery import gallery_of
 from results.record.lengths import length_words
 from results.record.schema import ENDED, FAILED
-from results.verdicts.board import whole_board
-from results.verdicts.guard import find_twins, left_out_words
+from results.verdicts.comparison import whole_board
+from results.verdicts.twins import find_twins, left_out_words
 from results.verdicts.words import confirmation_words, twin_words
 from results.views.leaderboard import SHOWN
-from results.views.opened import OpenedRun
+from results.views.opened_run import OpenedRun
 from results.views.winner import verdict_words
 
 TOP_MARGIN = 36

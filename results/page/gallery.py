@@ -13,7 +13,7 @@ from digits_core.errors import RunError, printable
 from digits_core.evaluation.transcribe import read_number
 from results.tables.matches import StoredMatches, matches_path, read_matches
 from results.tables.samples import SampleImage, read_misses, read_samples, worst_images
-from results.views.opened import OpenedRun
+from results.views.opened_run import OpenedRun
 
 MAX_SIDE_PX = 280
 """Of an image on the page."""

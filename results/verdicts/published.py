@@ -26,7 +26,7 @@ from results.statistics import (
     single_run_reach,
 )
 from results.tables.matches import count_images, matches_path, read_at, resampled_scores, sample_size
-from results.verdicts.guard import best_weights
+from results.verdicts.twins import best_weights
 
 Values = NDArray[np.float64]
 

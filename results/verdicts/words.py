@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from results.record.fold import RunRecord
-from results.verdicts.board import Verdict, confirmations
-from results.verdicts.guard import differing_parameters, find_twins
+from results.verdicts.comparison import Verdict, confirmations
+from results.verdicts.twins import differing_parameters, find_twins
 
 
 def verdict_lines(verdicts: Sequence[Verdict]) -> list[str]:

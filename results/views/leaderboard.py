@@ -8,7 +8,7 @@ from digits_core.errors import RunError
 from results.record.folder import LEADERBOARD_FILE
 from results.record.schema import LEADERBOARD
 from results.tables.parquet import read_table, rebuild_words
-from results.views.store import rebuild
+from results.views.parquet_views import rebuild
 
 SHOWN = {"val_map": "mAP", "val_map_50": "mAP@.5", "val_digit_accuracy": "digits", "val_number_accuracy": "numbers"}
 """Scores on the printed board, and their short names."""

@@ -8,9 +8,9 @@ from digits_core.config.train_config import TrainConfig
 from results.record.fold import RunRecord
 from results.record.folder import BEST_FILE
 from results.tables.parquet import write_text
-from results.verdicts.board import Verdict
+from results.verdicts.comparison import Verdict
 from results.views.leaderboard import SHOWN
-from results.views.printed import score_cells
+from results.views.terminal_table import score_cells
 
 
 def winner_words(record: RunRecord, base: TrainConfig, row: Mapping[Any, Any]) -> list[str]:

@@ -25,7 +25,7 @@ from results.tables.samples import write_boxes, write_samples
 from search.cli.settings import SearchSettings
 from search.defaults import GRACE_EPOCHS, REDUCTION_FACTOR, rungs
 from search.policy.plan import Plan
-from search.storage.places import Storage
+from search.storage.storage import Storage
 
 MIN_FREE_BYTES = 2**30
 """A search does not start on a disk with less."""

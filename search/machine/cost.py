@@ -6,7 +6,7 @@ import json
 from digits_core.config.train_config import TrainConfig
 from digits_core.data.source import DataSource
 from search.defaults import GRACE_EPOCHS, REDUCTION_FACTOR
-from search.machine.child import Child, read_asked
+from search.machine.subprocesses import Child, read_asked
 
 STEPS = 6
 """Optimiser steps of each of the two measured epochs; the first one warms up."""

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from digits_core.config.train_config import TrainConfig
 from digits_core.data.source import DataSource
 from digits_core.errors import UsageError
-from search.machine.child import Child, read_asked
+from search.machine.subprocesses import Child, read_asked
 
 MOST = 8
 """Trials on one GPU that are tried."""

@@ -11,10 +11,10 @@ from results.record.folder import MODELS, RETRAIN
 from results.record.log import EventWriter
 from results.record.schema import EPOCH_NUMBERS
 from results.tables.matches import matches_path, write_matches
-from results.views.store import write_views
+from results.views.parquet_views import write_views
 from search.cli.settings import SearchSettings
 from search.models.folder import measure, write_model
-from search.models.together import MODEL_FOLDER
+from search.models.train_loop import MODEL_FOLDER
 
 if TYPE_CHECKING:
     from search.models.plan import Plan

@@ -15,13 +15,13 @@ from results.record.log import EventWriter
 from results.record.schema import EPOCH_NUMBERS
 from results.tables.matches import matches_path
 from results.tables.samples import MissesKeeper
-from results.views.store import write_views
-from search.cli.prepare import prepare_data
-from search.cli.remembered import choices_of, data_choices, refuse_unnamed, remember
+from results.views.parquet_views import write_views
+from search.cli.prepare_data import prepare_data
 from search.cli.run_folder import write_description
 from search.cli.settings import SearchSettings, make_plan
+from search.cli.trusted import choices_of, data_choices, refuse_unnamed, remember
 from search.models.source import Source, find_source
-from search.monitor.closing import print_end
+from search.monitor.summary import print_end
 from search.policy.plan import Plan
 
 

@@ -35,8 +35,8 @@ def run_trainer(
     from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
 
-    from search.models.together import keep_model, read_epochs, train_together
-    from search.monitor.chatter import chatter_to
+    from search.models.train_loop import keep_model, read_epochs, train_together
+    from search.monitor.ray_output import chatter_to
     from search.policy.faults import classify
     from search.tune.cluster import connected
 
@@ -156,7 +156,7 @@ class Shown:
         self._bar.stop()
 
     def _watch(self) -> None:
-        from search.models.together import WENT_ON, read_lines
+        from search.models.train_loop import WENT_ON, read_lines
         from search.monitor.progress import clock
 
         seen = len(read_lines(self._state))

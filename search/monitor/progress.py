@@ -24,7 +24,7 @@ from results.record.schema import ENDED, FAILED
 from results.record.trial import TrialRecord
 from results.tables.matches import score_intervals
 from results.views.leaderboard import SHOWN
-from search.monitor.estimate import seconds_left
+from search.monitor.time_left import seconds_left
 
 LEADERS = 5
 """Settings that lead, shown under the slots."""

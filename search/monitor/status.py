@@ -10,11 +10,11 @@ from results.record.folder import find_run
 from results.record.lock import writer_of
 from results.record.schema import FAILED
 from results.record.trial import TrialRecord
-from results.views.opened import open_run
+from results.views.opened_run import open_run
 from search.cli.run_folder import planned, resumed_settings
-from search.monitor.closing import resume_command
 from search.monitor.progress import Progress
-from search.policy.further import most_further
+from search.monitor.summary import resume_command
+from search.policy.replicates import most_further
 
 
 def print_status(path: str) -> int:

@@ -14,9 +14,9 @@ from results.record.fold import RunRecord
 from results.record.schema import ENDED
 from results.record.trial import TrialRecord
 from search.policy.faults import Fault, change_to_retry
-from search.policy.further import Waiting, next_further
 from search.policy.plan import Plan
 from search.policy.proposals import Proposed, Proposer
+from search.policy.replicates import Waiting, next_further
 from search.policy.screen import Screen
 from search.policy.stopping import Stopping
 

@@ -17,7 +17,7 @@ from digits_core.model.anchors import Coverage, setting_digest
 from digits_core.seeds import derived_seed
 from results.record.fold import RunRecord
 from results.record.trial import TrialRecord
-from search.policy.history import study_of
+from search.policy.optuna_study import study_of
 from search.policy.plan import Plan
 from search.policy.screen import Screen
 from spaces.registry import DEFAULT_BASELINE, Overrides, Space, enumerate_settings, quiet_study

@@ -18,8 +18,8 @@ from typing import Any
 
 from digits_core.errors import UsageError, printable, reason_of, refuse_credentials
 from search.defaults import LOOPBACK, LOOPBACK_NAMES
-from search.tune.login import make_token, token_file, token_warning
 from search.tune.slots import Resources
+from search.tune.token import make_token, token_file, token_warning
 
 OBJECT_STORE_BYTES = 256 * 2**20
 """Trials share images through mapped files and checkpoints through folders, nothing through the store."""

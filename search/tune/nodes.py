@@ -8,7 +8,7 @@ from digits_core.data.source import DRAWN
 from digits_core.errors import UsageError, reason_of
 from search.cli.settings import SearchSettings
 from search.policy.plan import Plan
-from search.storage.places import Storage
+from search.storage.storage import Storage
 from search.tune.slots import Resources
 
 LOOK_SECONDS = 120.0

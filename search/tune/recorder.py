@@ -35,11 +35,11 @@ from results.record.schema import ENDED, EPOCH_NUMBERS
 from results.record.trial import TrialRecord
 from results.tables.matches import drop_matches, matches_path, resampled_scores
 from results.tables.parquet import replacing
-from results.views.store import write_views
+from results.views.parquet_views import write_views
 from search.policy.decisions import End, Policy, how_it_ended, is_open
 from search.policy.faults import DIVERGED, PLAIN, Fault, classify, kernel_kills
 from search.policy.proposals import Proposed
-from search.storage.places import SAVED, Storage, StorageError
+from search.storage.storage import SAVED, Storage, StorageError
 
 VIEW_SECONDS, VIEW_SHARE = 3.0, 0.1
 """The Parquet views are rewritten at most this often and for this share of the time, and at the end."""

@@ -8,8 +8,8 @@ from results.record.fold import RunRecord
 from results.record.log import EventWriter
 from search.cli.settings import SearchSettings
 from search.policy.plan import Plan
-from search.storage.copier import Copier
-from search.storage.places import Storage
+from search.storage.run_copy import Copier
+from search.storage.storage import Storage
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,7 +27,7 @@ from digits_core.files import (
     file_digest,
 )
 from search.policy.faults import DIVERGED
-from search.storage.places import SAVED, StorageError, fetch_checkpoint, store_checkpoint
+from search.storage.storage import SAVED, StorageError, fetch_checkpoint, store_checkpoint
 
 if TYPE_CHECKING:
     from digits_core.config.train_config import DetectConfig

@@ -43,8 +43,8 @@ from results.record.log import EVENTS_FILE, read_record
 from results.repair import affected_lines, look, lost_lines
 from results.tables.matches import matches_path, read_matches
 from results.tables.parquet import read_arrow
-from results.verdicts.board import Board
-from results.views.store import leaderboard_table
+from results.verdicts.comparison import Board
+from results.views.parquet_views import leaderboard_table
 from search.cli.run_folder import resumed_settings
 from search.cli.settings import SearchSettings, make_plan
 from search.replay import replay

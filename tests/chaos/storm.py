@@ -23,7 +23,7 @@ from digits_core.data.drawn import write_drawn_folder
 from results.record.fold import RunRecord
 from results.record.log import EVENTS_FILE, read_events, read_record
 from results.tables.parquet import read_arrow
-from results.views.store import leaderboard_table
+from results.views.parquet_views import leaderboard_table
 from search.replay import replay, training_table
 
 ROOT = Path(__file__).parents[2]

@@ -7,9 +7,9 @@ import pytest
 
 from conftest import introduce, report
 from results.record.log import EventWriter, read_record
-from search.monitor.chatter import chatter_to
 from search.monitor.progress import Progress, clock, setting_words
-from search.tune.ending import Ending
+from search.monitor.ray_output import chatter_to
+from search.tune.run_end import Ending
 
 
 def test_a_run_ends_for_ctrl_c_or_its_time_budget_and_says_which():

@@ -12,17 +12,17 @@ from digits_core.model.build import DRAWN_WEIGHTS
 from results.record.folder import read_record_of
 from results.record.log import EventWriter
 from results.record.schema import EPOCH_NUMBERS
-from results.views.store import leaderboard_table
+from results.views.parquet_views import leaderboard_table
 from search import retrain
 from search.cli.settings import SearchSettings
 from search.models.folder import card, with_optima
 from search.models.plan import Plan
 from search.models.record import keep_retraining
-from search.models.together import MODEL_FOLDER
+from search.models.train_loop import MODEL_FOLDER
 from search.policy.decisions import Policy, is_open
 from search.policy.plan import Plan as SearchPlan
 from search.retrain import build_parser, choose_trial, crew, place_for, retrain_config
-from search.storage.places import Storage
+from search.storage.storage import Storage
 from search.tune.recorder import Recorder
 from searched import Searched
 from spaces.catalogue import SPACES

@@ -25,7 +25,7 @@ from results.record.log import read_record
 from results.record.schema import THRESHOLDS
 from results.views.leaderboard import read_leaderboard
 from search import run
-from search.monitor.closing import this_python
+from search.monitor.summary import this_python
 from search.replay import replay, training_table
 from search.retrain import choose_trial
 

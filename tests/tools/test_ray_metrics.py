@@ -14,7 +14,7 @@ from pathlib import Path
 from search.tune.cluster import connected, prepare_environment
 prepare_environment(joins=False)
 from results.record.log import read_record
-from search.monitor.gauges import Gauges
+from search.monitor.ray_metrics import Gauges
 record = read_record(Path(sys.argv[1]), "demo")
 with connected(None, machine={"CPU": 1.0, "GPU": 0.0}, host="127.0.0.1"):
     import ray

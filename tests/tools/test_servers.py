@@ -14,7 +14,7 @@ from processes import wait_until
 from proposing import Told
 from results.record.log import read_record
 from search.monitor.mlflow import MLflow
-from search.policy.history import STUDY_FILE, StudyView
+from search.policy.optuna_study import STUDY_FILE, StudyView
 from spaces.catalogue import SPACES
 
 pytestmark = [pytest.mark.tools, pytest.mark.timeout(1800)]

@@ -23,7 +23,7 @@ from results.record.log import EVENTS_FILE, EventWriter, read_record
 from results.record.salvage import salvage
 from results.record.schema import ENDED
 from results.tables.parquet import read_table
-from results.views.store import epochs_table, leaderboard_table, rebuild
+from results.views.parquet_views import epochs_table, leaderboard_table, rebuild
 from search import replay
 from search.policy.decisions import next_number
 

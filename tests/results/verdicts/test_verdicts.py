@@ -5,8 +5,8 @@ from results import compare
 from results.record.folder import read_record_of
 from results.record.log import read_record
 from results.statistics import pooled_variance
-from results.verdicts.board import Board, confirmations, ties_with_best, whole_board
-from results.views.store import leaderboard_table
+from results.verdicts.comparison import Board, confirmations, ties_with_best, whole_board
+from results.views.parquet_views import leaderboard_table
 from searched import Searched, annotations
 
 LR = "optim.lr"

@@ -16,7 +16,7 @@ from results.record.schema import ENDED, EPOCHS, LEADERBOARD, SCHEMA_VERSION, ST
 from results.tables.matches import count_images, matches_path, read_matches
 from results.tables.parquet import read_table, write_table
 from results.views.leaderboard import read_leaderboard
-from results.views.store import leaderboard_table, rebuild, write_views
+from results.views.parquet_views import leaderboard_table, rebuild, write_views
 
 
 def test_the_views_are_rebuilt_from_the_events_alone(run_folder):

@@ -12,7 +12,7 @@ from digits_core.config.train_config import TrainConfig
 from digits_core.model.anchors import Coverage, setting_digest
 from oracle import table_of
 from proposing import EPOCHS, Told
-from search.monitor.closing import fewer_words
+from search.monitor.summary import fewer_words
 from search.policy.plan import Plan
 from search.policy.proposals import build_sampler
 from search.policy.screen import Screen

@@ -196,7 +196,7 @@ def test_a_submitted_search_outlives_a_node_and_a_failing_store(cluster, tmp_pat
         # the copy in the store is the run, to the last line
         there = client.get_object(Bucket="digits", Key="runs/far/events.jsonl")["Body"].read()
         assert there == events.read_bytes()
-        from search.storage.places import Storage
+        from search.storage.storage import Storage
 
         Storage(tmp_path / "elsewhere" / "far", address).fetch_run()
         board = read_leaderboard(tmp_path / "elsewhere" / "far")

@@ -14,7 +14,7 @@ from results.record.log import EventWriter, read_record
 from search.policy.decisions import Close, Policy, is_open
 from search.policy.faults import change_to_retry
 from search.policy.plan import Plan
-from search.storage.places import Storage
+from search.storage.storage import Storage
 from search.tune.recorder import Recorder
 from spaces.catalogue import SPACES
 

@@ -16,8 +16,8 @@ from digits_core.errors import RunError, UsageError
 from results import repair
 from results.record.lock import driver_at_work
 from results.record.log import EventWriter, read_record
-from search.storage.copier import Copier
-from search.storage.places import Storage, StorageError, fetch_checkpoint, store_checkpoint
+from search.storage.run_copy import Copier
+from search.storage.storage import Storage, StorageError, fetch_checkpoint, store_checkpoint
 from store_server import KEYS, store
 
 
@@ -128,7 +128,7 @@ def test_a_checkpoint_is_found_on_another_node_and_goes_when_dropped(flaky, tmp_
 
 def test_an_outage_is_said_once_and_trials_wait_until_it_is_over(served, tmp_path, monkeypatch):
     app, address, client = served
-    monkeypatch.setattr("search.storage.copier.COPY_SECONDS", 0.1)
+    monkeypatch.setattr("search.storage.run_copy.COPY_SECONDS", 0.1)
     monkeypatch.setattr("digits_core.data.remote.PATIENCE_S", 0.5)
     begun(tmp_path / "demo3").close()
     said = []

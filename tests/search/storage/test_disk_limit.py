@@ -11,8 +11,8 @@ from digits_core.errors import RunError
 from digits_core.files import folder_bytes, size_words
 from results.record.log import RESERVE_FILE, EventWriter, read_record
 from search.cli.settings import parse_size
-from search.storage import disk as room
-from search.storage.disk import CHECKPOINT, Room
+from search.storage import disk_limit as room
+from search.storage.disk_limit import CHECKPOINT, Room
 
 
 def checkpoint(folder, name, size):

@@ -27,7 +27,7 @@ from results.statistics import (
     setting_difference,
 )
 from results.tables.matches import count_images, matches_path, resampled_scores, sample_size
-from results.verdicts.guard import best_weights, differing_parameters
+from results.verdicts.twins import best_weights, differing_parameters
 
 Level = Literal["models", "settings", "groups"]
 

@@ -15,11 +15,11 @@ from results.record.fold import RunRecord
 from results.record.folder import BEST_FILE
 from results.record.lengths import length_words
 from results.record.schema import FAILED
-from results.verdicts.board import confirmations, whole_board
-from results.verdicts.guard import left_out_words
+from results.verdicts.comparison import confirmations, whole_board
+from results.verdicts.twins import left_out_words
 from results.verdicts.words import confirmation_words, twin_words
-from results.views.printed import print_board
-from results.views.store import leaderboard_table
+from results.views.parquet_views import leaderboard_table
+from results.views.terminal_table import print_board
 from results.views.winner import verdict_words, winner_words, write_best
 from search.cli.settings import SearchSettings, count_settings
 from search.policy.plan import Plan

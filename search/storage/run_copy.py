@@ -5,7 +5,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 
-from search.storage.places import Storage
+from search.storage.storage import Storage
 
 COPY_SECONDS = 5.0
 """The copy follows at most this often, and takes no more than half of the time."""

@@ -9,7 +9,7 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
 from proposing import Told
-from search.policy.history import STUDY_FILE, TRIAL_ATTR, StudyView, distributions_of, study_of
+from search.policy.optuna_study import STUDY_FILE, TRIAL_ATTR, StudyView, distributions_of, study_of
 from spaces.catalogue import SPACES
 from spaces.registry import Space, quiet_study
 

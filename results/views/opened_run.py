@@ -16,7 +16,7 @@ from results.record.folder import find_run, read_record_of, read_run_file
 from results.record.lock import writer_of
 from results.record.schema import ENDED
 from results.views.leaderboard import SHOWN, parameter_columns
-from results.views.store import epochs_table, leaderboard_table
+from results.views.parquet_views import epochs_table, leaderboard_table
 
 REPR_ROWS = 10
 

@@ -13,11 +13,11 @@ from results.record.trial import TrialRecord
 from results.tables.samples import MissesKeeper
 from search.monitor.progress import setting_words
 from search.policy.decisions import Policy
-from search.policy.history import StudyView
+from search.policy.optuna_study import StudyView
 from search.policy.plan import Plan
 from search.policy.screen import Screen
-from search.storage.disk import Room
-from search.storage.places import TUNE_FOLDER, Storage
+from search.storage.disk_limit import Room
+from search.storage.storage import TUNE_FOLDER, Storage
 from search.tune.recorder import Recorder
 from search.tune.scheduler import PolicyScheduler
 from search.tune.search import Search

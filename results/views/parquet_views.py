@@ -15,8 +15,8 @@ from results.record.schema import EPOCHS, LEADERBOARD
 from results.record.trial import TrialRecord
 from results.tables.matches import score_intervals
 from results.tables.parquet import write_table
-from results.verdicts.board import ties_with_best
-from results.verdicts.guard import find_twins
+from results.verdicts.comparison import ties_with_best
+from results.verdicts.twins import find_twins
 
 _ARROW_TYPES = {bool: pa.bool_(), int: pa.int64(), float: pa.float64(), str: pa.string()}
 
