@@ -97,10 +97,10 @@ def test_a_checkpoint_that_a_record_names_is_deleted_in_its_own_place_alone(tmp_
     for name in ("../../home", str(home), "tune/../../../home"):
         trial.saved = name
         assert one.saved(trial) is None
-        assert not one.holds(name, ask=True)
-        with one.here(name) as found:
+        assert not one.exists(name, ask=True)
+        with one.local_copy(name) as found:
             assert found is None
-        one.drop(name)
+        one.delete(name)
     before = contents(home)
     one.copy()
     assert contents(home) == before

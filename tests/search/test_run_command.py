@@ -70,7 +70,7 @@ def thin_folder(tiny_folder, tmp_path_factory):
         (["--space", "anchors", "--valid-fraction", "2"], "must lie between 0 and 1"),
         (["--spac", "anchors"], "unrecognized arguments"),
         (["--space", "thresholds", "--trials", "4"], "one training serves"),
-        (["--space", "anchors", "--confirm", "12"], "--confirm 12: the board will hold 11 settings"),
+        (["--space", "anchors", "--confirm", "12"], "--confirm 12: the leaderboard will hold 11 settings"),
         (["--space", "anchors", "--confirm", "0"], "must be a whole number of at least 1, got '0'"),
         (["--space", "anchors", "--replicates", "0"], "must be a whole number of at least 1"),
         (["--space", "anchors", "--confirm-fraction", "1"], "must be a number between 0 and 1, got '1'"),
@@ -362,5 +362,5 @@ def test_a_run_of_another_version_is_not_gone_on_with(tmp_path, monkeypatch, cap
     (tmp_path / "old").mkdir()
     (tmp_path / "old" / "run.json").write_text(json.dumps(known))
     assert run("--resume", "old", "--out", str(tmp_path)) == 2
-    assert "was begun by another version of digit-search, with other parameters" in capsys.readouterr().err
+    assert "another version of digit-search began this run, with other parameters" in capsys.readouterr().err
     assert {path.name for path in (tmp_path / "old").iterdir()} == {"run.json", ".lock"}  # held while it was looked at

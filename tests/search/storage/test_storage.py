@@ -228,9 +228,9 @@ def test_what_lies_there_already_is_nobodys_to_delete(place, tmp_path):
         Storage(tmp_path / "data", place).check_access(resume=False)
     assert other._read("train.json") == b"a data set"
     mine = Storage(tmp_path / "mine", place)
-    mine.try_out(resume=False)
-    mine.leave()  # nothing has begun
-    mine.try_out(resume=False)
+    mine.check_access(resume=False)
+    mine.release()  # nothing has begun
+    mine.check_access(resume=False)
     mine.forget()
     assert mine._read("driver.json") is None
     assert other._read("train.json") == b"a data set"
@@ -239,27 +239,27 @@ def test_what_lies_there_already_is_nobodys_to_delete(place, tmp_path):
 def test_a_run_that_went_on_elsewhere_is_not_overwritten(place, tmp_path):
     events = begun(tmp_path / "a" / "run")
     first = Storage(tmp_path / "a" / "run", place)
-    first.try_out(resume=False)
+    first.check_access(resume=False)
     first.copy()
     with pytest.raises(RunError, match=r"is driven by process \d+ on .*; end that search first"):
         Storage(tmp_path / "a" / "run", place).check_access(resume=True)
-    first.leave()
+    first.release()
     Storage(tmp_path / "b" / "run", place).fetch_run()
     second = Storage(tmp_path / "b" / "run", place)
-    second.try_out(resume=True)
+    second.check_access(resume=True)
     there = EventWriter(tmp_path / "b" / "run", "run")
     there.write("report", trial_id="t0000", **report(2, 0.5))
     second.copy()
     with pytest.raises(StorageError, match="another search drives this run now"):
         first.copy()
-    second.leave()
+    second.release()
     with pytest.raises(RunError, match="went on elsewhere"):
         Storage(tmp_path / "a" / "run", place).check_access(resume=True)
     there.write("report", trial_id="t0000", **report(3, 0.6))
     there.close()
     third = Storage(tmp_path / "b" / "run", place)
-    third.try_out(resume=True)  # the copy is behind: it follows
-    third.leave()
+    third.check_access(resume=True)  # the copy is behind: it follows
+    third.release()
     events.close()
     (tmp_path / "b" / "run").rename(tmp_path / "b" / "moved")
     Storage(tmp_path / "b" / "run", place).fetch_run()
