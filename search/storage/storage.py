@@ -35,7 +35,7 @@ from results.tables.parquet import damaged_copies
 TUNE_FOLDER = "tune"
 
 SAVED = "saved"
-"""Key of a trial's report: the name of its checkpoint in a storage that is apart."""
+"""Key of a trial's report: the name of its checkpoint in a remote storage."""
 
 NOT_COPIED = (TUNE_FOLDER, DRIVER_FILE, "ray.log")
 
@@ -94,13 +94,13 @@ class Storage:
         return {"address": self.address, "root": self._root, "name": name}
 
     def saved(self, trial: TrialRecord) -> str | None:
-        """The checkpoint that a trial goes on from, as far as can be told without asking a storage that is apart."""
+        """The checkpoint that a trial goes on from, as far as can be told without asking a remote storage."""
         return trial.saved if trial.saved is not None and self.exists(trial.saved) else None
 
     def is_whole(self, name: str) -> bool:
         """Whether training can go on from a checkpoint in it.
 
-        A storage that is apart is asked only whether the folder is there: trials look whether every file arrived.
+        A remote storage is asked only whether the folder is there: trials look whether every file arrived.
 
         Raises:
             StorageError: the storage does not answer.
@@ -110,7 +110,7 @@ class Storage:
     def last_whole(self, trial_id: str) -> tuple[str | None, int]:
         """The checkpoint of a trial's latest epoch from which training can go on, and that epoch; None and 0 without.
 
-        Looked for in the run folder only: a storage that is apart holds no more than the latest of each trial.
+        Looked for in the run folder only: a remote storage holds no more than the latest of each trial.
         """
         found: dict[int, str] = {}
         for folder in (self.folder / TUNE_FOLDER).glob(f"*/{trial_id}*/checkpoint_*"):
@@ -124,7 +124,7 @@ class Storage:
 
         Args:
             name: the folder's, relative.
-            ask: a storage that is apart, too; else it is taken to be there.
+            ask: a remote storage, too; else it is taken to be there.
 
         Raises:
             StorageError: the storage does not answer.
@@ -154,7 +154,7 @@ class Storage:
             yield Path(scratch)
 
     def delete(self, name: str) -> None:
-        """Delete a folder that no record names any more; in a storage that is apart, once its copy of it does not."""
+        """Delete a folder that no record names any more; in a remote storage, once its copy of it does not."""
         if not self.exists(name):
             return
         if self.is_remote:

@@ -136,7 +136,7 @@ def _same_for_all(search: Search, slots: Slots) -> dict[str, Any]:
         "fingerprint": search.data.fingerprint,
         "metric": search.settings.metric,
         "sweep": search.plan.sweep,
-        # A storage that is apart is written to by the trials themselves: Ray knows nothing of it.
+        # A remote storage is written to by the trials themselves: Ray knows nothing of it.
         "storage": storage.reference(f"{TUNE_FOLDER}/{search.record.num_drivers:03d}") if storage.is_remote else None,
         # Ray hides no GPU from trials that asked for none.
         "device": "auto" if slots.gpus else "cpu",
