@@ -40,8 +40,7 @@ from digits_core.model.checkpoint import save_model, save_training
 from digits_core.model.checkpoint_state import TrainingState
 from results.record.log import EventWriter, read_record
 from results.tables.matches import StoredMatches, write_matches
-from results.views.leaderboard import read_leaderboard
-from results.views.parquet_views import leaderboard_table, write_views
+from results.views.leaderboard import leaderboard_table, read_leaderboard, write_views
 from search.cli.settings import SearchSettings, make_plan
 from search.monitor.progress import Progress
 from search.policy.decisions import Policy

@@ -10,17 +10,17 @@ from typing import Any
 from digits_core.command import CommandParser, run_command
 from digits_core.errors import RunError, UsageError, did_you_mean, printable
 from digits_core.evaluation.metrics import SCORE_NAMES
-from results.record.fold import RunRecord
 from results.record.folder import find_runs, read_record_of, read_run_file
-from results.record.lengths import LENGTH_PARAMETERS, length_words
+from results.record.lengths import LENGTH_PARAMETERS
+from results.record.run import RunRecord
 from results.record.trial import TrialRecord
 from results.statistics import pooled_variance
 from results.tables.matches import MATCHES_FOLDER, matches_path, read_matches
 from results.verdicts.comparison import Board, Verdict, whole_board
+from results.verdicts.equal_models import best_weights
 from results.verdicts.published import Published, luck_of
-from results.verdicts.twins import best_weights
-from results.verdicts.words import confirmation_words, twin_words, verdict_lines
-from results.views.parquet_views import varying_parameters
+from results.verdicts.words import confirmation_words, length_words, twin_words, verdict_lines
+from results.views.leaderboard import varying_parameters
 
 METRICS = tuple(f"val_{name}" for name in SCORE_NAMES)
 

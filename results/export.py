@@ -10,8 +10,7 @@ from digits_core.command import CommandParser, run_command, say
 from results.record.folder import EPOCHS_FILE, find_runs
 from results.tables.formats import FORMATS, export_table
 from results.tables.parquet import read_table
-from results.views.leaderboard import read_leaderboards
-from results.views.parquet_views import rebuild
+from results.views.leaderboard import read_leaderboards, rebuild
 
 TABLES = ("leaderboard", "epochs")
 

@@ -8,10 +8,8 @@ from typing import Any
 from digits_core.command import CommandParser, at_least, run_command, say
 from digits_core.errors import RunError
 from results.record.folder import find_runs, read_record_of
-from results.record.lengths import length_words
-from results.verdicts.words import confirmation_words, twin_words
-from results.views.leaderboard import read_leaderboard
-from results.views.parquet_views import rebuild
+from results.verdicts.words import confirmation_words, length_words, twin_words
+from results.views.leaderboard import read_leaderboard, rebuild
 from results.views.terminal_table import print_board
 
 

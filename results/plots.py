@@ -14,13 +14,12 @@ from digits_core.command import CommandParser, at_least, run_command, say
 from digits_core.config.train_config import TrainConfig
 from digits_core.errors import RunError, UsageError, did_you_mean, printable
 from digits_core.labels import DIGITS
-from results.record.fold import RunRecord
 from results.record.folder import RUN_FILE, find_run, read_record_of, read_run_file, refuse_links
+from results.record.run import RunRecord
 from results.record.trial import TrialRecord
 from results.tables.matches import matches_path, read_matches
 from results.tables.samples import SAMPLES_FILE, SampleImage, read_samples
-from results.views.leaderboard import SHOWN
-from results.views.parquet_views import varying_parameters
+from results.views.leaderboard import SHOWN, varying_parameters
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

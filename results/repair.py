@@ -16,7 +16,7 @@ from results.record.log import EVENTS_FILE
 from results.record.salvage import STRAY, Piece, Salvage, salvage
 from results.record.schema import ENDED
 from results.tables.parquet import free_name, keep_aside, write_text
-from results.views.parquet_views import rebuild
+from results.views.leaderboard import rebuild
 from results.views.winner import write_best
 
 _EPILOG = """

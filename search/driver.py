@@ -12,9 +12,9 @@ from rich.console import Console
 from digits_core.data.cache import DigitData
 from digits_core.errors import DataError, UsageError, UserError
 from digits_core.terminal import open_console
-from results.record.fold import RunRecord
 from results.record.lock import lock_run
-from results.views.parquet_views import write_views
+from results.record.run import RunRecord
+from results.views.leaderboard import write_views
 from search.cli.prepare_data import prepare_data
 from search.cli.run_folder import check_folder, is_comparison, make_longer, open_folder
 from search.cli.settings import SearchSettings, make_plan

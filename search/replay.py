@@ -12,9 +12,9 @@ from digits_core.data.coco import Table
 from digits_core.errors import RunError, UserError
 from digits_core.model.anchors import setting_digest
 from results.record.events import Event
-from results.record.fold import RunRecord
 from results.record.folder import find_run, read_record_of, read_run_file
 from results.record.log import EVENTS_FILE, read_events
+from results.record.run import RunRecord
 from search.cli.run_folder import resumed_settings
 from search.cli.settings import SearchSettings, make_plan
 from search.cli.trusted import Choice, choices_of, is_remembered

@@ -11,7 +11,6 @@ from typing import Any
 from digits_core.command import CommandParser, at_least, run_command
 from digits_core.config.train_config import TrainConfig, parse_assignment
 from digits_core.errors import RunError, UsageError, did_you_mean, printable
-from results.record.fold import RunRecord
 from results.record.folder import (
     MODELS,
     RETRAIN,
@@ -21,6 +20,7 @@ from results.record.folder import (
     refuse_links,
 )
 from results.record.lock import lock_run
+from results.record.run import RunRecord
 from results.record.trial import TrialRecord
 from results.tables.parquet import write_text
 from search.models.plan import Plan

@@ -19,7 +19,7 @@ from digits_core.labels import NUM_CLASSES
 from digits_core.model.anchors import mean_the_same
 from digits_core.model.backbones import COCO_WEIGHTS, build_backbone, build_box_head, build_rpn_head, download
 from digits_core.model.checkpoint import load_config, load_tensors
-from digits_core.model.proposals import ProposalNetwork
+from digits_core.model.region_proposals import ProposalNetwork
 from digits_core.model.roi_align import PyramidRoIAlign
 
 DRAWN_WEIGHTS = Path(__file__).parents[1] / "weights" / "tiny_drawn"

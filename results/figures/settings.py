@@ -13,9 +13,8 @@ from plotly.colors import sample_colorscale
 from results.figures.style import FAINT, MARKERS, RISE, SCALE, finish, plain
 from results.record.schema import FAILED
 from results.record.trial import TrialRecord
-from results.views.leaderboard import SHOWN
+from results.views.leaderboard import SHOWN, varying_parameters
 from results.views.opened_run import OpenedRun, open_run
-from results.views.parquet_views import varying_parameters
 
 FEW = 10
 """With fewer trials nothing is said of importance: it would be noise."""

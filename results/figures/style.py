@@ -7,9 +7,9 @@ from typing import Any
 import plotly.graph_objects as go
 
 from digits_core.errors import printable
-from results.record.fold import RunRecord
+from results.record.run import RunRecord
 from results.record.trial import TrialRecord
-from results.views.parquet_views import varying_parameters
+from results.views.leaderboard import varying_parameters
 
 COLORS = ("#2b83c6", "#d55e00", "#009e73", "#b8609a", "#a67c00", "#7a6fd0", "#4f9aa8", "#8a6d5b")
 """After Okabe and Ito 2008, Color universal design, shifted to stand out on white and on dark ground alike."""

@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from results.figures.style import COLORS, DASHES, FAINT, MARKERS, SCALE, finish, plain, setting_names
-from results.record.fold import RunRecord
+from results.record.run import RunRecord
 from results.record.schema import FAILED
 from results.record.trial import TrialRecord, last_sign
 from results.views.leaderboard import SHOWN

@@ -11,7 +11,7 @@ import pandas as pd
 from digits_core.errors import printable
 from results.record.trial import TrialRecord
 from results.tables.formats import csv_text
-from results.verdicts.twins import differing_parameters
+from results.verdicts.equal_models import differing_parameters
 from results.views.leaderboard import SHOWN, parameter_columns
 from results.views.opened_run import OpenedRun
 

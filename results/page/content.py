@@ -24,11 +24,10 @@ from results.figures.style import LIGHT
 from results.figures.training import plot_curves, plot_overfitting, plot_pareto, plot_time, time_parts, timeline
 from results.page.board import board_of, decimals, details_of, number, value_words
 from results.page.gallery import gallery_of
-from results.record.lengths import length_words
 from results.record.schema import ENDED, FAILED
 from results.verdicts.comparison import whole_board
-from results.verdicts.twins import find_twins, left_out_words
-from results.verdicts.words import confirmation_words, twin_words
+from results.verdicts.equal_models import find_twins, left_out_words
+from results.verdicts.words import confirmation_words, length_words, twin_words
 from results.views.leaderboard import SHOWN
 from results.views.opened_run import OpenedRun
 from results.views.winner import verdict_words

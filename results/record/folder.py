@@ -6,8 +6,8 @@ from typing import Any
 
 from digits_core.errors import RunError, printable
 from digits_core.files import link_out_of, read_text
-from results.record.fold import RunRecord
 from results.record.log import EVENTS_FILE, read_record
+from results.record.run import RunRecord
 
 RUN_FILE = "run.json"
 

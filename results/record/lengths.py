@@ -6,14 +6,11 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from results.record.fold import RunRecord
     from results.record.trial import TrialRecord
 
 LENGTH_PARAMETERS = ("optim.epochs", "data.images_per_epoch")
 """What makes a training long: trials that differ in one of them are not compared."""
 
-MOST_NAMED = 5
-"""Trials that a sentence names; the rest are counted."""
 
 Varied = dict[str, set[tuple[str, str]]]
 """For each of LENGTH_PARAMETERS the spaces that vary it, as (run, space)."""
@@ -62,20 +59,3 @@ def unequal_words(first: TrialRecord, second: TrialRecord, varied: Varied) -> st
 def run_of(trial: TrialRecord) -> str:
     """The run that a trial named RUN:TRIAL belongs to; empty where one run is looked at."""
     return trial.trial_id.rpartition(":")[0]
-
-
-def length_words(record: RunRecord) -> list[str]:
-    """Which settings are not compared with the others because the run now trains for longer, as lines."""
-    short, place = record.short(), "ranked after the others and " if record.behind() else ""
-    groups: dict[int, list[str]] = {}
-    for lead in record.settings():
-        if lead.trial_id in short and record.value(lead) is not None:
-            groups.setdefault(int(lead.config["optim.epochs"]), []).append(lead.trial_id)
-    lines = []
-    for epochs, names in sorted(groups.items(), reverse=True):
-        more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
-        lines.append(
-            f"{', '.join(sorted(names)[:MOST_NAMED])}{more}: planned for {epochs} epoch{'s' * (epochs != 1)}, the run "
-            f"now trains for {record.epochs_now()}; {place}not compared with {'them' if place else 'longer ones'}"
-        )
-    return lines

@@ -12,8 +12,8 @@ from typing import Any, BinaryIO
 
 from digits_core.errors import RunError
 from results.record.events import Event, check_event
-from results.record.fold import RunRecord
 from results.record.lock import lock_run, unlock_run
+from results.record.run import RunRecord
 
 EVENTS_FILE = "events.jsonl"
 

@@ -10,7 +10,7 @@ from itertools import pairwise
 from typing import Any
 
 from results.record.events import MAX_LOST_DRIVERS, Event, check_event
-from results.record.fold import RunRecord
+from results.record.run import RunRecord
 from results.record.starts import start_anew
 
 _BEGIN = re.compile(rb'\{"n":')

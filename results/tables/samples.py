@@ -13,7 +13,7 @@ from digits_core.config.train_config import TrainConfig
 from digits_core.data.coco import Table
 from digits_core.errors import RunError
 from digits_core.evaluation.metrics import wrong_labels
-from results.record.fold import RunRecord
+from results.record.run import RunRecord
 from results.record.schema import BOXES, SAMPLES
 from results.tables.matches import StoredMatches, matches_path, read_matches
 from results.tables.parquet import WITHOUT, read_arrow, write_table

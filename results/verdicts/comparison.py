@@ -11,8 +11,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from results.record.fold import RunRecord
 from results.record.lengths import Varied, length_of, unequal_words, varied_lengths
+from results.record.run import RunRecord
 from results.record.trial import TrialRecord
 from results.statistics import (
     LEVEL,
@@ -27,7 +27,7 @@ from results.statistics import (
     setting_difference,
 )
 from results.tables.matches import count_images, matches_path, resampled_scores, sample_size
-from results.verdicts.twins import best_weights, differing_parameters
+from results.verdicts.equal_models import best_weights, differing_parameters
 
 Level = Literal["models", "settings", "groups"]
 

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from digits_core.errors import RunError, UsageError
-from results.record.fold import RunRecord
 from results.record.folder import RUN_FILE, read_run_file
+from results.record.run import RunRecord
 from results.record.trial import TrialRecord
 from results.statistics import (
     LEVEL,
@@ -26,7 +26,7 @@ from results.statistics import (
     single_run_reach,
 )
 from results.tables.matches import count_images, matches_path, read_at, resampled_scores, sample_size
-from results.verdicts.twins import best_weights
+from results.verdicts.equal_models import best_weights
 
 Values = NDArray[np.float64]
 

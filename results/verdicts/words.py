@@ -1,11 +1,20 @@
 """Verdicts in sentences."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from results.record.fold import RunRecord
+from results.record.run import RunRecord
 from results.verdicts.comparison import Verdict, confirmations
-from results.verdicts.twins import differing_parameters, find_twins
+from results.verdicts.equal_models import differing_parameters, find_twins
+
+if TYPE_CHECKING:
+    pass
+
+if TYPE_CHECKING:
+    from results.record.run import RunRecord
 
 
 def verdict_lines(verdicts: Sequence[Verdict]) -> list[str]:
@@ -59,3 +68,24 @@ def twin_words(record: RunRecord) -> list[str]:
         f"warning: {', '.join(names)} trained to the same weights as {other}: {parameters} did nothing here"
         for (other, parameters), names in groups.items()
     ]
+
+
+def length_words(record: RunRecord) -> list[str]:
+    """Which settings are not compared with the others because the run now trains for longer, as lines."""
+    short, place = record.short(), "ranked after the others and " if record.behind() else ""
+    groups: dict[int, list[str]] = {}
+    for lead in record.settings():
+        if lead.trial_id in short and record.value(lead) is not None:
+            groups.setdefault(int(lead.config["optim.epochs"]), []).append(lead.trial_id)
+    lines = []
+    for epochs, names in sorted(groups.items(), reverse=True):
+        more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
+        lines.append(
+            f"{', '.join(sorted(names)[:MOST_NAMED])}{more}: planned for {epochs} epoch{'s' * (epochs != 1)}, the run "
+            f"now trains for {record.epochs_now()}; {place}not compared with {'them' if place else 'longer ones'}"
+        )
+    return lines
+
+
+MOST_NAMED = 5
+"""Trials that a sentence names; the rest are counted."""

@@ -1,14 +1,166 @@
-"""The leaderboards of run folders, as tables."""
+"""The leaderboard and the epochs of a run as tables: made from the record, written, and read again."""
 
+import json
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
+import pyarrow as pa
 
-from digits_core.errors import RunError
-from results.record.folder import LEADERBOARD_FILE
-from results.record.schema import LEADERBOARD
-from results.tables.parquet import read_table, rebuild_words
-from results.views.parquet_views import rebuild
+from digits_core.config.train_config import parameter_named
+from digits_core.errors import ConfigError, RunError
+from digits_core.evaluation.metrics import SCORE_NAMES
+from results.record.folder import EPOCHS_FILE, LEADERBOARD_FILE, read_record_of
+from results.record.run import RunRecord
+from results.record.schema import EPOCHS, LEADERBOARD
+from results.record.trial import TrialRecord
+from results.tables.matches import score_intervals
+from results.tables.parquet import read_table, rebuild_words, write_table
+from results.verdicts.comparison import ties_with_best
+from results.verdicts.equal_models import find_twins
+
+_ARROW_TYPES = {bool: pa.bool_(), int: pa.int64(), float: pa.float64(), str: pa.string()}
+
+
+def write_views(folder: Path, record: RunRecord, *, make: bool = True) -> None:
+    """Write both Parquet views of a record; `make` as in `leaderboard_table`."""
+    write_table(folder / LEADERBOARD_FILE, leaderboard_table(record, folder, make=make))
+    write_table(folder / EPOCHS_FILE, epochs_table(record))
+
+
+def rebuild(folder: Path) -> RunRecord:
+    """Write the views anew from the events.
+
+    Raises:
+        RunError: the folder is no run, or its record is damaged.
+    """
+    record = read_record_of(folder)
+    write_views(folder, record)
+    return record
+
+
+def leaderboard_table(record: RunRecord, folder: Path, *, make: bool = True) -> pa.Table:
+    """One row per trial, best setting first, with a typed column per parameter that varies.
+
+    Args:
+        record: the run's.
+        folder: where its match tables lie; intervals are made from them, and left out where they are damaged.
+        make: whether to bootstrap trials that have not been yet; else their intervals come later.
+    """
+    ranked = record.ranked()
+    varying = varying_parameters(ranked)
+    schema = LEADERBOARD
+    for name in varying:
+        schema = schema.append(pa.field(name, _arrow_type(name)))
+    try:
+        ties = ties_with_best(record, folder, make=make)
+    except RunError:  # of one damaged table; results.compare names it
+        ties = {}
+    twins = find_twins(record)
+    seeds = record.fresh_seeds()
+    rows = [
+        {
+            **_row(record, trial),
+            **_intervals(record, folder, trial, make=make),
+            "ties_with_best": ties.get(trial.trial_id),
+            **_seeds(record, trial, seeds),
+            "same_as": twins.get(trial.trial_id),
+            **{name: trial.config.get(name) for name in varying},
+        }
+        for trial in ranked
+    ]
+    return pa.Table.from_pylist(rows, schema=schema)
+
+
+def epochs_table(record: RunRecord) -> pa.Table:
+    """One row per trial and epoch, in the order of trials."""
+    rows = [
+        {"run": record.run, "trial_id": trial.trial_id, **epoch}
+        for trial in record.trials.values()
+        for _, epoch in sorted(trial.epochs.items())
+    ]
+    return pa.Table.from_pylist(rows, schema=EPOCHS)
+
+
+def varying_parameters(trials: list[TrialRecord]) -> list[str]:
+    """Parameters that are not the same in all trials; the seed has a column of its own."""
+    names = dict.fromkeys(name for trial in trials for name in trial.config)
+    return [
+        name
+        for name in names
+        if name != "runtime.seed" and len({json.dumps(trial.config.get(name)) for trial in trials}) > 1
+    ]
+
+
+def _arrow_type(name: str) -> pa.DataType:
+    try:
+        return _ARROW_TYPES[parameter_named(name).kind]
+    except ConfigError:  # a parameter of another version
+        return pa.string()
+
+
+def _row(record: RunRecord, trial: TrialRecord) -> dict[str, Any]:
+    best = trial.best(record.metric) or {}
+    epochs = list(trial.epochs.values())
+    return {
+        "run": record.run,
+        "trial_id": trial.trial_id,
+        "space": trial.space,
+        "role": trial.role,
+        "parent": trial.parent,
+        "trained_on": trial.trained_on,
+        "baseline": trial.baseline,
+        "status": trial.status,
+        "stop_reason": trial.stop_reason,
+        "config": json.dumps(trial.config),
+        "config_hash": trial.config_hash,
+        "seed": trial.seed,
+        "epochs": trial.num_epochs,
+        "faults": len(trial.faults),
+        "best_epoch": best.get("epoch"),
+        **{f"val_{name}": best.get(f"val_{name}") for name in SCORE_NAMES},
+        **{f"confirm_{name}": trial.confirm.get(name) for name in SCORE_NAMES},
+        **{name: value for name, value in trial.optima.items() if name in LEADERBOARD.names},
+        "train_loss": best.get("train_loss"),
+        "val_loss": best.get("val_loss"),
+        "train_map": best.get("train_map"),
+        "train_map_50": best.get("train_map_50"),
+        **{f"anchor_{name}": value for name, value in (trial.coverage or {}).items()},
+        "train_seconds": trial.train_seconds,
+        "trial_seconds": trial.slot_seconds,
+        "images_per_second": best.get("images_per_second"),
+        "peak_memory_bytes": max((epoch["peak_memory_bytes"] or 0 for epoch in epochs), default=None),
+        "device": trial.device,
+        "num_parameters": (trial.model or {}).get("num_parameters"),
+        "model": None if trial.model is None else json.dumps(trial.model),
+        "checkpoint": trial.checkpoint,
+        "started_at": trial.started_at,
+        "finished_at": trial.finished_at,
+    }
+
+
+def _seeds(record: RunRecord, trial: TrialRecord, seeds: dict[str, list[TrialRecord]]) -> dict[str, Any]:
+    """What a setting is ranked by, in the row of its first training."""
+    mine = [one for one in seeds.get(trial.config_hash, []) if one.role != "confirm"]
+    if trial.role != "search" or not mine:
+        return {}
+    return {"seeds_mean": record.standing(trial), "num_seeds": len(mine)}
+
+
+def _intervals(record: RunRecord, folder: Path, trial: TrialRecord, *, make: bool) -> dict[str, float]:
+    """The ends of every score's interval, where its images are on record."""
+    found: dict[str, float] = {}
+    best = trial.best(record.metric) or {}
+    for part, points in (("val", {name: best.get(f"val_{name}") for name in SCORE_NAMES}), ("confirm", trial.confirm)):
+        try:
+            epoch = trial.best_epoch(record.metric)
+            ends = score_intervals(folder, trial.trial_id, trial.config, part, points, epoch=epoch, make=make)
+        except RunError:
+            continue
+        for name, (low, high) in ends.items():
+            found |= {f"{part}_{name}_low": low, f"{part}_{name}_high": high}
+    return found
+
 
 SHOWN = {"val_map": "mAP", "val_map_50": "mAP@.5", "val_digit_accuracy": "digits", "val_number_accuracy": "numbers"}
 """Scores on the printed board, and their short names."""

@@ -11,12 +11,11 @@ import pandas as pd
 from digits_core.config.train_config import TrainConfig
 from digits_core.errors import ConfigError
 from digits_core.labels import DIGITS
-from results.record.fold import RunRecord
 from results.record.folder import find_run, read_record_of, read_run_file
 from results.record.lock import writer_of
+from results.record.run import RunRecord
 from results.record.schema import ENDED
-from results.views.leaderboard import SHOWN, parameter_columns
-from results.views.parquet_views import epochs_table, leaderboard_table
+from results.views.leaderboard import SHOWN, epochs_table, leaderboard_table, parameter_columns
 
 REPR_ROWS = 10
 

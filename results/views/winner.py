@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from digits_core.config.train_config import TrainConfig
-from results.record.fold import RunRecord
 from results.record.folder import BEST_FILE
+from results.record.run import RunRecord
 from results.tables.parquet import write_text
 from results.verdicts.comparison import Verdict
 from results.views.leaderboard import SHOWN

@@ -11,7 +11,7 @@ from results.record.folder import MODELS, RETRAIN
 from results.record.log import EventWriter
 from results.record.schema import EPOCH_NUMBERS
 from results.tables.matches import matches_path, write_matches
-from results.views.parquet_views import write_views
+from results.views.leaderboard import write_views
 from search.cli.settings import SearchSettings
 from search.models.folder import measure, write_model
 from search.models.train_loop import MODEL_FOLDER

@@ -15,7 +15,7 @@ from results.record.log import EventWriter
 from results.record.schema import EPOCH_NUMBERS
 from results.tables.matches import matches_path
 from results.tables.samples import MissesKeeper
-from results.views.parquet_views import write_views
+from results.views.leaderboard import write_views
 from search.cli.prepare_data import prepare_data
 from search.cli.run_folder import write_description
 from search.cli.settings import SearchSettings, make_plan

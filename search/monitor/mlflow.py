@@ -8,7 +8,7 @@ from typing import Any
 
 from digits_core.config.parameter import Flat
 from digits_core.errors import UsageError, printable, reason_of, refuse_credentials
-from results.record.fold import RunRecord
+from results.record.run import RunRecord
 from results.record.schema import ENDED, EPOCH_NUMBERS, FAILED
 from results.record.trial import TrialRecord
 

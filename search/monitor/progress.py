@@ -18,8 +18,8 @@ from digits_core.config.parameter import Flat
 from digits_core.errors import RunError, printable
 from digits_core.files import size_words
 from digits_core.terminal import open_console
-from results.record.fold import RunRecord
 from results.record.folder import LOGS_FOLDER
+from results.record.run import RunRecord
 from results.record.schema import ENDED, FAILED
 from results.record.trial import TrialRecord
 from results.tables.matches import score_intervals

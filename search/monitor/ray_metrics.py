@@ -1,7 +1,7 @@
 """A search as Ray's own metrics, for its dashboard, Prometheus and Grafana."""
 
 from digits_core.config.parameter import Flat
-from results.record.fold import RunRecord
+from results.record.run import RunRecord
 from results.record.schema import ENDED, FAILED
 
 PREFIX = "digit_search"

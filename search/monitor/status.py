@@ -5,9 +5,9 @@ import time
 from datetime import UTC, datetime
 from pathlib import Path
 
-from results.record.fold import RunRecord
 from results.record.folder import find_run
 from results.record.lock import writer_of
+from results.record.run import RunRecord
 from results.record.schema import FAILED
 from results.record.trial import TrialRecord
 from results.views.opened_run import open_run

@@ -11,14 +11,13 @@ from digits_core.data.command import LAYOUT
 from digits_core.data.source import DRAWN, DataSource
 from digits_core.errors import SpaceError
 from digits_core.terminal import open_console
-from results.record.fold import RunRecord
 from results.record.folder import BEST_FILE
-from results.record.lengths import length_words
+from results.record.run import RunRecord
 from results.record.schema import FAILED
 from results.verdicts.comparison import confirmations, whole_board
-from results.verdicts.twins import left_out_words
-from results.verdicts.words import confirmation_words, twin_words
-from results.views.parquet_views import leaderboard_table
+from results.verdicts.equal_models import left_out_words
+from results.verdicts.words import confirmation_words, length_words, twin_words
+from results.views.leaderboard import leaderboard_table
 from results.views.terminal_table import print_board
 from results.views.winner import verdict_words, winner_words, write_best
 from search.cli.settings import SearchSettings, count_settings

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from digits_core.config.parameter import Flat
 from digits_core.config.train_config import TrainConfig
 from digits_core.errors import RunError
-from results.record.fold import RunRecord
 from results.record.folder import TENSORBOARD
+from results.record.run import RunRecord
 from results.record.schema import ENDED, EPOCH_NUMBERS
 from results.record.trial import TrialRecord
 from results.tables.matches import matches_path, read_matches

@@ -3,7 +3,7 @@
 import math
 import statistics
 
-from results.record.fold import RunRecord
+from results.record.run import RunRecord
 from results.record.schema import ENDED
 
 WIDE = 2.0

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from digits_core.errors import reason_of
-from results.record.fold import RunRecord
+from results.record.run import RunRecord
 
 
 class Watcher(Protocol):

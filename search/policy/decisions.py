@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
-from results.record.fold import RunRecord
+from results.record.run import RunRecord
 from results.record.schema import ENDED
 from results.record.trial import TrialRecord
 from search.policy.faults import Fault, change_to_retry

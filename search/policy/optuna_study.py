@@ -13,7 +13,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from digits_core.errors import UserError
-from results.record.fold import RunRecord
+from results.record.run import RunRecord
 from results.record.trial import TrialRecord
 from spaces.registry import OneByOneSampler, Space, quiet_study
 

@@ -15,7 +15,7 @@ from digits_core.config.train_config import TrainConfig
 from digits_core.errors import ConfigError, SpaceError
 from digits_core.model.anchors import Coverage, setting_digest
 from digits_core.seeds import derived_seed
-from results.record.fold import RunRecord
+from results.record.run import RunRecord
 from results.record.trial import TrialRecord
 from search.policy.optuna_study import study_of
 from search.policy.plan import Plan

@@ -3,7 +3,7 @@
 from typing import Protocol
 
 from digits_core.config.train_config import TrainConfig
-from results.record.fold import RunRecord
+from results.record.run import RunRecord
 from results.record.schema import ENDED
 from results.record.trial import TrialRecord
 from search.defaults import CONFIRM_SEEDS

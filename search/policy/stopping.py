@@ -10,7 +10,7 @@ from typing import Protocol
 
 import numpy as np
 
-from results.record.fold import RunRecord
+from results.record.run import RunRecord
 from search.defaults import GRACE_EPOCHS, REDUCTION_FACTOR, is_rung
 
 MEDIAN_MIN_TRIALS = 3

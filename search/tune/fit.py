@@ -8,7 +8,7 @@ from ray import tune
 from ray.tune.experiment import Trial
 from ray.tune.stopper import Stopper
 
-from results.record.fold import RunRecord
+from results.record.run import RunRecord
 from results.record.trial import TrialRecord
 from results.tables.samples import MissesKeeper
 from search.monitor.progress import setting_words

@@ -28,14 +28,14 @@ from digits_core.files import (
 )
 from digits_core.model.anchors import setting_digest
 from digits_core.model.checkpoint_state import is_whole, load_state
-from results.record.fold import RunRecord
 from results.record.folder import CHECKPOINTS, LOGS_FOLDER, THRESHOLDS
 from results.record.log import FULL, EventWriter
+from results.record.run import RunRecord
 from results.record.schema import ENDED, EPOCH_NUMBERS
 from results.record.trial import TrialRecord
 from results.tables.matches import drop_matches, matches_path, resampled_scores
 from results.tables.parquet import replacing
-from results.views.parquet_views import write_views
+from results.views.leaderboard import write_views
 from search.policy.decisions import End, Policy, how_it_ended, is_open
 from search.policy.faults import DIVERGED, PLAIN, Fault, classify, kernel_kills
 from search.policy.proposals import Proposed

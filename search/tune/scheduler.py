@@ -5,7 +5,7 @@ from typing import Any
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
-from results.record.fold import RunRecord
+from results.record.run import RunRecord
 from search.policy.decisions import Policy
 
 

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from digits_core.data.cache import DigitData
-from results.record.fold import RunRecord
 from results.record.log import EventWriter
+from results.record.run import RunRecord
 from search.cli.settings import SearchSettings
 from search.policy.plan import Plan
 from search.storage.run_copy import Copier

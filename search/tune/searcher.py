@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from ray.tune.search import Searcher
 
-from results.record.fold import RunRecord
+from results.record.run import RunRecord
 from results.record.trial import TrialRecord
 from search.policy.decisions import Add, Close, Idle, Policy, Start
 from search.policy.proposals import Proposed

@@ -37,14 +37,14 @@ from digits_core.model.checkpoint_state import load_state
 from digits_core.submission.files import Detection, check_file, write_submission
 from results.compare import check_tables
 from results.record.events import check_event
-from results.record.fold import RunRecord
 from results.record.folder import read_run_file
 from results.record.log import EVENTS_FILE, read_record
+from results.record.run import RunRecord
 from results.repair import affected_lines, look, lost_lines
 from results.tables.matches import matches_path, read_matches
 from results.tables.parquet import read_arrow
 from results.verdicts.comparison import Board
-from results.views.parquet_views import leaderboard_table
+from results.views.leaderboard import leaderboard_table
 from search.cli.run_folder import resumed_settings
 from search.cli.settings import SearchSettings, make_plan
 from search.replay import replay

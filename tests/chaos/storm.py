@@ -20,10 +20,10 @@ from pathlib import Path
 import psutil
 
 from digits_core.data.drawn import write_drawn_folder
-from results.record.fold import RunRecord
 from results.record.log import EVENTS_FILE, read_events, read_record
+from results.record.run import RunRecord
 from results.tables.parquet import read_arrow
-from results.views.parquet_views import leaderboard_table
+from results.views.leaderboard import leaderboard_table
 from search.replay import replay, training_table
 
 ROOT = Path(__file__).parents[2]

@@ -16,7 +16,7 @@ from digits_core.config.train_config import TrainConfig
 from results.record.folder import EPOCHS_FILE, LEADERBOARD_FILE
 from results.record.log import EventWriter
 from results.tables.parquet import read_arrow
-from results.views.parquet_views import write_views
+from results.views.leaderboard import write_views
 
 TRIALS = 20
 

@@ -7,7 +7,7 @@ from ray.tune.search import Searcher
 from conftest import report
 from digits_core.config.train_config import TrainConfig
 from digits_core.model.anchors import setting_digest
-from results.record.fold import RunRecord
+from results.record.run import RunRecord
 from search.policy.decisions import Policy, how_it_ended
 from search.policy.plan import Plan
 from search.tune.searcher import PolicySearcher

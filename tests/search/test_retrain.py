@@ -12,7 +12,7 @@ from digits_core.model.build import DRAWN_WEIGHTS
 from results.record.folder import read_record_of
 from results.record.log import EventWriter
 from results.record.schema import EPOCH_NUMBERS
-from results.views.parquet_views import leaderboard_table
+from results.views.leaderboard import leaderboard_table
 from search import retrain
 from search.cli.settings import SearchSettings
 from search.models.folder import card, with_optima

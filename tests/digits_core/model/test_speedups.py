@@ -17,7 +17,7 @@ from digits_core.config.train_config import OptimConfig, TrainConfig
 from digits_core.model import roi_align
 from digits_core.model.checkpoint import load_training, save_model, save_training
 from digits_core.model.checkpoint_state import TrainingState
-from digits_core.model.proposals import ProposalNetwork, first_survivors
+from digits_core.model.region_proposals import ProposalNetwork, first_survivors
 from digits_core.model.roi_align import PyramidRoIAlign
 from digits_core.training.optim import build_optimizer
 

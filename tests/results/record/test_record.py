@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 
 from conftest import introduce, report
 from digits_core.errors import RunError
-from results.record.fold import RunRecord
 from results.record.log import EVENTS_FILE, EventWriter, read_record
-from results.views.parquet_views import leaderboard_table
+from results.record.run import RunRecord
+from results.views.leaderboard import leaderboard_table
 
 
 def test_the_best_epoch_counts_not_the_last(run_folder):

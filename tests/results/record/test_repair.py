@@ -16,14 +16,14 @@ from conftest import introduce, report
 from digits_core.errors import RunError
 from results import leaderboard, repair
 from results.record.events import check_event
-from results.record.fold import RunRecord
 from results.record.folder import BEST_FILE, LEADERBOARD_FILE
 from results.record.lock import lock_run
 from results.record.log import EVENTS_FILE, EventWriter, read_record
+from results.record.run import RunRecord
 from results.record.salvage import salvage
 from results.record.schema import ENDED
 from results.tables.parquet import read_table
-from results.views.parquet_views import epochs_table, leaderboard_table, rebuild
+from results.views.leaderboard import epochs_table, leaderboard_table, rebuild
 from search import replay
 from search.policy.decisions import next_number
 

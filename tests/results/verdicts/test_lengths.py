@@ -8,9 +8,9 @@ from digits_core.config.train_config import TrainConfig
 from digits_core.model.anchors import setting_digest
 from results import compare, leaderboard
 from results.record.folder import read_record_of
-from results.record.lengths import length_words
 from results.verdicts.comparison import Board, confirmations, ties_with_best, whole_board
-from results.views.parquet_views import leaderboard_table
+from results.verdicts.words import length_words
+from results.views.leaderboard import leaderboard_table
 from searched import Searched
 
 LR, EPOCHS, IMAGES = "optim.lr", "optim.epochs", "data.images_per_epoch"

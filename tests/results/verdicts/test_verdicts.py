@@ -6,7 +6,7 @@ from results.record.folder import read_record_of
 from results.record.log import read_record
 from results.statistics import pooled_variance
 from results.verdicts.comparison import Board, confirmations, ties_with_best, whole_board
-from results.views.parquet_views import leaderboard_table
+from results.views.leaderboard import leaderboard_table
 from searched import Searched, annotations
 
 LR = "optim.lr"

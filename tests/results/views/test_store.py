@@ -15,8 +15,7 @@ from results.record.folder import EPOCHS_FILE, LEADERBOARD_FILE, THRESHOLDS, fin
 from results.record.schema import ENDED, EPOCHS, LEADERBOARD, SCHEMA_VERSION, STATUSES
 from results.tables.matches import count_images, matches_path, read_matches
 from results.tables.parquet import read_table, write_table
-from results.views.leaderboard import read_leaderboard
-from results.views.parquet_views import leaderboard_table, rebuild, write_views
+from results.views.leaderboard import leaderboard_table, read_leaderboard, rebuild, write_views
 
 
 def test_the_views_are_rebuilt_from_the_events_alone(run_folder):

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from conftest import report
 from digits_core.config.train_config import TrainConfig
 from digits_core.model.anchors import setting_digest
-from results.record.fold import RunRecord
+from results.record.run import RunRecord
 from search.policy.decisions import Add, Close, End, Idle, Policy, Start, how_it_ended
 from search.policy.faults import Fault
 from search.policy.plan import Plan

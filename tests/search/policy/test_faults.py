@@ -3,7 +3,7 @@
 import pytest
 
 from digits_core.config.train_config import TrainConfig
-from results.record.fold import RunRecord
+from results.record.run import RunRecord
 from results.record.trial import TrialRecord
 from search.policy.faults import Fault, change_to_retry, classify
 

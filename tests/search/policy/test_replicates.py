@@ -5,7 +5,7 @@ import pytest
 from conftest import report
 from digits_core.config.train_config import TrainConfig
 from digits_core.model.anchors import setting_digest
-from results.record.fold import RunRecord
+from results.record.run import RunRecord
 from search.policy.replicates import CONFIRM_SEED, Waiting, most_further, next_further, to_confirm
 
 

@@ -13,8 +13,8 @@ from ray.tune.schedulers import AsyncHyperBandScheduler, MedianStoppingRule, Tri
 from conftest import introduce, report
 from digits_core.config.train_config import TrainConfig
 from digits_core.errors import RunError
-from results.record.fold import RunRecord
 from results.record.log import EventWriter, read_record
+from results.record.run import RunRecord
 from search.defaults import GRACE_EPOCHS, REDUCTION_FACTOR
 from search.policy.decisions import Policy
 from search.policy.plan import Plan

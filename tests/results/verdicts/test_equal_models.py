@@ -5,7 +5,7 @@ from conftest import introduce, report
 from digits_core.config.train_config import TrainConfig
 from digits_core.model.build import build_model, read_back
 from results.record.log import EventWriter, read_record
-from results.verdicts.twins import find_twins
+from results.verdicts.equal_models import find_twins
 
 
 def run_of(tmp_path, *trials, status="finished"):

@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from results.record.fold import RunRecord
+from results.record.run import RunRecord
 from results.record.trial import TrialRecord
 
 
