@@ -164,17 +164,23 @@ def named_modules():
     return {module for page in PAGES for module in COMMAND.findall(page.read_text(encoding="utf-8"))}
 
 
+def parser_of(name):
+    """The flags of `python -m NAME`; a package keeps its command in a module of that name."""
+    module = import_module(name)
+    return (import_module(f"{name}.command") if hasattr(module, "__path__") else module).build_parser()
+
+
 @pytest.mark.parametrize("page", PAGES, ids=NAMES)
 def test_commands_named_on_a_page_exist(page):
     for module in COMMAND.findall(page.read_text(encoding="utf-8")):
         assert importlib.util.find_spec(module) is not None, module
-        assert hasattr(import_module(module), "build_parser"), module
+        assert parser_of(module) is not None, module
 
 
 @pytest.fixture(scope="module")
 def flags():
     """All flags of all commands that the pages name."""
-    texts = [help_of(import_module(module).build_parser()) for module in sorted(named_modules())]
+    texts = [help_of(parser_of(module)) for module in sorted(named_modules())]
     return {flag for text in texts for flag in FLAG.findall(text)} | FOREIGN_FLAGS
 
 
@@ -191,7 +197,7 @@ def test_flags_on_a_command_line_are_that_command_s(page):
             found = COMMAND.search(line.partition("#")[0])
             if found is None:
                 continue
-            known = set(FLAG.findall(help_of(import_module(found[1]).build_parser())))
+            known = set(FLAG.findall(help_of(parser_of(found[1]))))
             assert set(FLAG.findall(line.partition("#")[0])) <= known, line
 
 
