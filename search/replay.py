@@ -124,24 +124,18 @@ def _propose_again(policy: Policy, record: RunRecord, event: Event, found: Repla
     # Whatever had not ended then was in a slot: otherwise it would have gone on in the place of this one.
     again = policy.next_action(record, running=record.trials)
     found.proposals += 1
-    if isinstance(again, Add) and (
-        again.role,
-        setting_digest(again.proposed.config),
-        again.proposed.config.runtime.seed,
-    ) == (
-        event.get("role", "search"),
-        event["config_hash"],
-        event["seed"],
-    ):
-        return
-    words = _words(again.role, again.proposed.baseline, again.proposed.params) if isinstance(again, Add) else "nothing"
-    recorded = _words(event.get("role", "search"), event["baseline"], event["params"])
+    role, words = event.get("role", "search"), "nothing"
+    if isinstance(again, Add):
+        config = again.proposed.config
+        if (again.role, setting_digest(config), config.runtime.seed) == (role, event["config_hash"], event["seed"]):
+            return
+        words = _words(again.role, again.proposed.baseline, again.proposed.params)
+    recorded = _words(role, event["baseline"], event["params"])
     found.differing.append(f"setting {event['n']}, {event['trial_id']}: recorded {recorded}; replayed {words}")
 
 
 def _words(role: str, baseline: str | None, params: dict[str, Any]) -> str:
-    what = str(baseline or params)
-    return what if role == "search" else role
+    return str(baseline or params) if role == "search" else role
 
 
 def training_table(folder: Path) -> Table | str:

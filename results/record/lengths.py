@@ -1,16 +1,12 @@
 """How long trainings are: which are equally long, and which are shorter than the run trains now."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from results.record.trial import TrialRecord
+from results.record.trial import TrialRecord
 
 LENGTH_PARAMETERS = ("optim.epochs", "data.images_per_epoch")
 """What makes a training long: trials that differ in one of them are not compared."""
-
 
 Varied = dict[str, set[tuple[str, str]]]
 """For each of LENGTH_PARAMETERS the spaces that vary it, as (run, space)."""

@@ -1,20 +1,14 @@
 """Verdicts in sentences."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from results.record.run import RunRecord
 from results.verdicts.comparison import Verdict, confirmations
 from results.verdicts.equal_models import differing_parameters, find_twins
 
-if TYPE_CHECKING:
-    pass
-
-if TYPE_CHECKING:
-    from results.record.run import RunRecord
+MOST_NAMED = 5
+"""Trials that a sentence names; the rest are counted."""
 
 
 def verdict_lines(verdicts: Sequence[Verdict]) -> list[str]:
@@ -85,7 +79,3 @@ def length_words(record: RunRecord) -> list[str]:
             f"now trains for {record.epochs_now()}; {place}not compared with {'them' if place else 'longer ones'}"
         )
     return lines
-
-
-MOST_NAMED = 5
-"""Trials that a sentence names; the rest are counted."""

@@ -19,6 +19,9 @@ from results.tables.parquet import read_table, rebuild_words, write_table
 from results.verdicts.comparison import ties_with_best
 from results.verdicts.equal_models import find_twins
 
+SHOWN = {"val_map": "mAP", "val_map_50": "mAP@.5", "val_digit_accuracy": "digits", "val_number_accuracy": "numbers"}
+"""Scores on the printed leaderboard, and their short names."""
+
 _ARROW_TYPES = {bool: pa.bool_(), int: pa.int64(), float: pa.float64(), str: pa.string()}
 
 
@@ -160,10 +163,6 @@ def _intervals(record: RunRecord, folder: Path, trial: TrialRecord, *, make: boo
         for name, (low, high) in ends.items():
             found |= {f"{part}_{name}_low": low, f"{part}_{name}_high": high}
     return found
-
-
-SHOWN = {"val_map": "mAP", "val_map_50": "mAP@.5", "val_digit_accuracy": "digits", "val_number_accuracy": "numbers"}
-"""Scores on the printed board, and their short names."""
 
 
 def read_leaderboard(folder: Path) -> pd.DataFrame:

@@ -7,7 +7,6 @@ it would have; `search.replay` asks them again.
 import re
 from collections.abc import Collection
 from dataclasses import dataclass
-from enum import Enum
 from typing import Any
 
 from results.record.run import RunRecord
@@ -16,7 +15,7 @@ from results.record.trial import TrialRecord
 from search.policy.faults import Fault, change_to_retry
 from search.policy.plan import Plan
 from search.policy.proposals import Proposed, Proposer
-from search.policy.replicates import Waiting, next_further
+from search.policy.replicates import Idle, next_further
 from search.policy.screen import Screen
 from search.policy.stopping import Stopping
 
@@ -45,13 +44,6 @@ class Close:
     """A trial has nothing left to train, and its end is not on record: the driver was killed before it."""
 
     trial_id: str
-
-
-class Idle(Enum):
-    """Nothing can start now: something running must end first, or nothing is left to do."""
-
-    WAIT = "wait"
-    DONE = "done"
 
 
 Action = Start | Add | Close | Idle
@@ -96,10 +88,8 @@ class Policy:
         found, role = self._proposer.next(record), "search"
         if found is None:
             due = next_further(record, self.plan)
-            if due is None or due is Waiting:
-                # A fault may yet bring back one of those that run.
-                return Idle.WAIT if due is Waiting or running else Idle.DONE
-            assert isinstance(due, tuple)
+            if isinstance(due, Idle):
+                return Idle.WAIT if running else due  # a fault may yet bring back one of those that run
             config, role = due
             found = Proposed(config, coverage=None if self.screen is None else self.screen.measure(config))
         return Add(f"t{next_number(record):04d}", role, found)

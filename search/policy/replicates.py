@@ -1,5 +1,6 @@
 """What is trained after the search itself: further seeds of what did well, and the confirmation."""
 
+from enum import Enum
 from typing import Protocol
 
 from digits_core.config.train_config import TrainConfig
@@ -14,8 +15,11 @@ CONFIRM_SEED = 100_000
 MAX_SEED = 2**31 - 1
 
 
-class Waiting:
-    """Something will be due once what runs now has ended."""
+class Idle(Enum):
+    """Nothing can start now: something running must end first, or nothing is left to do."""
+
+    WAIT = "wait"
+    DONE = "done"
 
 
 class Asked(Protocol):
@@ -35,8 +39,8 @@ def most_further(asked: Asked, settings: int) -> int:
     return min(asked.replicate_top, settings) * (asked.replicates - 1) + (asked.confirm + 1) * seeds
 
 
-def next_further(record: RunRecord, asked: Asked) -> tuple[TrainConfig, str] | type[Waiting] | None:
-    """The config and role of the next training after the search's own; Waiting, or None when all is done."""
+def next_further(record: RunRecord, asked: Asked) -> tuple[TrainConfig, str] | Idle:
+    """The config and role of the next training after the search's own, or why there is none now."""
     running = sum(t.status not in ENDED for t in record.trials.values() if t.role == "search")
     if asked.replicates > 1:
         # What has ended and will stay among the best, whatever becomes of those that still run.
@@ -45,13 +49,13 @@ def next_further(record: RunRecord, asked: Asked) -> tuple[TrainConfig, str] | t
         if due is not None:
             return due
         if running:
-            return Waiting
+            return Idle.WAIT
     if asked.confirm:
         if any(t.status not in ENDED for t in record.trials.values() if t.role in ("search", "replicate")):
-            return Waiting
+            return Idle.WAIT
         seeds = range(CONFIRM_SEED, CONFIRM_SEED + max(asked.replicates, CONFIRM_SEEDS))
-        return _due(record, to_confirm(record, asked.confirm), "confirm", seeds)
-    return None
+        return _due(record, to_confirm(record, asked.confirm), "confirm", seeds) or Idle.DONE
+    return Idle.DONE
 
 
 def to_confirm(record: RunRecord, confirm: int) -> list[TrialRecord]:

@@ -70,7 +70,7 @@ def fit(
         SpaceError: a space drew a setting that cannot be.
     """
     settings, plan, data, events, storage = search.settings, search.plan, search.data, search.events, search.storage
-    record, folder, driver = search.record, search.folder, f"{search.record.num_drivers:03d}"
+    record, folder, same = search.record, search.folder, _same_for_all(search, slots)
     broken = False
     policy = Policy(plan, Screen(data.train.table, active=settings.screen))
     recorder = Recorder(
@@ -93,7 +93,7 @@ def fit(
         policy,
         recorder,
         metric=settings.metric,
-        start=lambda trial: {**_same_for_all(search, slots), **start_of(storage, trial)},
+        start=lambda trial: {**same, **start_of(storage, trial)},
         held=lambda: room.held() or search.copier.fault is not None,
         ending=ending,
     )
@@ -112,7 +112,7 @@ def fit(
         ),
         run_config=tune.RunConfig(
             # A resumed run reads the checkpoints of the one before: their names must not meet.
-            name=driver,
+            name=search.driver,
             storage_path=str((folder / TUNE_FOLDER).resolve()),
             stop=EarlyEnd(ending),
             callbacks=[recorder],
@@ -137,7 +137,7 @@ def _same_for_all(search: Search, slots: Slots) -> dict[str, Any]:
         "metric": search.settings.metric,
         "sweep": search.plan.sweep,
         # A remote storage is written to by the trials themselves: Ray knows nothing of it.
-        "storage": storage.reference(f"{TUNE_FOLDER}/{search.record.num_drivers:03d}") if storage.is_remote else None,
+        "storage": storage.reference(f"{TUNE_FOLDER}/{search.driver}") if storage.is_remote else None,
         # Ray hides no GPU from trials that asked for none.
         "device": "auto" if slots.gpus else "cpu",
     }

@@ -41,6 +41,11 @@ class Search:
         return self.storage.folder
 
     @property
+    def driver(self) -> str:
+        """Which start of the search this is, as folders of checkpoints are named."""
+        return f"{self.record.num_drivers:03d}"
+
+    @property
     def record(self) -> RunRecord:
         """All that is known of the run."""
         return self.events.record

@@ -11,8 +11,9 @@ from ray.tune.search import Searcher
 
 from results.record.run import RunRecord
 from results.record.trial import TrialRecord
-from search.policy.decisions import Add, Close, Idle, Policy, Start
+from search.policy.decisions import Add, Close, Policy, Start
 from search.policy.proposals import Proposed
+from search.policy.replicates import Idle
 
 
 class Recording(Protocol):

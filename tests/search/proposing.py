@@ -1,29 +1,23 @@
 """A search against a formula in place of trainings: the record and what decides, without Ray and without files."""
 
-from dataclasses import asdict
-
+from history import History
 from ray.tune.search import Searcher
 
 from conftest import report
 from digits_core.config.train_config import TrainConfig
-from digits_core.model.anchors import setting_digest
-from results.record.run import RunRecord
 from search.policy.decisions import Policy, how_it_ended
 from search.policy.plan import Plan
 from search.tune.searcher import PolicySearcher
 
 EPOCHS = 4
-TIME = "2026-01-31T12:00:00+00:00"
 
 
-class Told:
+class Told(History):
     """One driver of a search; `events` are its record, which another driver goes on with."""
 
     def __init__(self, space, trials, *, screen=None, held=None, ending=None, events=(), **plan):
-        self.record, self.events, self._num, self.closing = RunRecord("told"), [], 0, set()
-        for event in events:
-            self.apply(event)
-        self.tell("run", metric="val_map")
+        super().__init__(events)
+        self._num, self.closing = 0, set()
         base = TrainConfig.from_flat({"optim.epochs": EPOCHS})
         self.policy = Policy(Plan(space, base, trials, **{"sampler": "random", **plan}), screen)
         self.searcher = PolicySearcher(
@@ -34,22 +28,6 @@ class Told:
             held=(lambda: False) if held is None else held,
             ending=(lambda: None) if ending is None else ending,
         )
-
-    def apply(self, event):
-        self.events.append(event)
-        self.record.apply(event)
-
-    def tell(self, kind, **values):
-        self.apply({"n": len(self.events) + 1, "time": TIME, "kind": kind, **values})
-
-    def add(self, name, role, found):
-        self.tell(
-            "trial", trial_id=name, space="s", role=role, baseline=found.baseline, config=found.config.to_flat(),
-            config_hash=setting_digest(found.config), seed=found.config.runtime.seed, params=found.params,
-            coverage=None if found.coverage is None else asdict(found.coverage),
-        )  # fmt: skip
-        if found.screened is not None:
-            self.tell("end", trial_id=name, status="screened", reason=found.screened)
 
     def settle(self, name):
         end = how_it_ended(self.record.trials[name])

@@ -2,53 +2,29 @@
 
 import random
 
+from history import History
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from conftest import report
 from digits_core.config.train_config import TrainConfig
-from digits_core.model.anchors import setting_digest
-from results.record.run import RunRecord
-from search.policy.decisions import Add, Close, End, Idle, Policy, Start, how_it_ended
+from search.policy.decisions import Add, Close, End, Policy, Start, how_it_ended
 from search.policy.faults import Fault
 from search.policy.plan import Plan
+from search.policy.replicates import Idle
 from spaces.catalogue import SPACES
 
 EPOCHS = 4
 BASE = TrainConfig.from_flat({"optim.epochs": EPOCHS})
 
 
-class History:
-    """Events of a search without trainings, and the record that they fold into."""
-
-    def __init__(self):
-        self.events, self.record = [], RunRecord("r")
-        self.tell("run", metric="val_map", asha=[2, 2], epochs=EPOCHS)
-
-    def tell(self, kind, **values):
-        event = {"n": len(self.events) + 1, "time": "2026-01-31T12:00:00+00:00", "kind": kind, **values}
-        self.events.append(event)
-        self.record.apply(event)
-
-    def read_again(self):
-        """The record as another driver reads it, or this one at any earlier moment."""
-        record = RunRecord("r")
-        for event in self.events:
-            record.apply(event)
-        return record
-
-    def add(self, action):
-        config = action.proposed.config
-        self.tell(
-            "trial", trial_id=action.trial_id, space="s", role=action.role, baseline=action.proposed.baseline,
-            config=config.to_flat(), config_hash=setting_digest(config), seed=config.runtime.seed,
-            params=action.proposed.params,
-        )  # fmt: skip
+def started():
+    return History(asha=[2, 2], epochs=EPOCHS)
 
 
 def walk(plan, chance, *, slots=2, check=lambda history, policy, running: None):
     """Run a search by its policy alone, with scores, faults and kills by chance, to its end."""
-    history, policy, running = History(), Policy(plan), []
+    history, policy, running = started(), Policy(plan), []
     for _ in range(400):
         check(history, policy, tuple(running))
         action = policy.next_action(history.record, running) if len(running) < slots else Idle.WAIT
@@ -56,7 +32,7 @@ def walk(plan, chance, *, slots=2, check=lambda history, policy, running: None):
             case Idle.DONE:
                 return history
             case Add():
-                history.add(action)
+                history.add(action.trial_id, action.role, action.proposed)
                 continue
             case Close(name):
                 end = how_it_ended(history.record.trials[name])
@@ -134,10 +110,10 @@ def test_an_order_of_reports_that_no_decision_looks_at_changes_no_setting(seed):
 
 
 def test_a_slot_takes_what_was_broken_off_before_anything_new():
-    history, policy = History(), Policy(Plan(SPACES["lr_schedules"], BASE, 3))
+    history, policy = started(), Policy(Plan(SPACES["lr_schedules"], BASE, 3))
     first = policy.next_action(history.record)
     assert (first.trial_id, first.role, first.proposed.baseline) == ("t0000", "search", "default")
-    history.add(first)
+    history.add(first.trial_id, first.role, first.proposed)
     assert policy.next_action(history.record) == Start("t0000")
     second = policy.next_action(history.record, ["t0000"])
     assert second.trial_id == "t0001"
@@ -148,8 +124,9 @@ def test_a_slot_takes_what_was_broken_off_before_anything_new():
 
 
 def test_a_trial_whose_end_waits_for_room_keeps_no_slot_busy():
-    history, policy = History(), Policy(Plan(SPACES["lr_schedules"], BASE, 1))
-    history.add(policy.next_action(history.record))
+    history, policy = started(), Policy(Plan(SPACES["lr_schedules"], BASE, 1))
+    first = policy.next_action(history.record)
+    history.add(first.trial_id, first.role, first.proposed)
     for epoch in range(1, EPOCHS + 1):
         history.tell("report", trial_id="t0000", **report(epoch, 0.5))
     history.tell("checkpoint", trial_id="t0000", path="c", epoch=EPOCHS)

@@ -1,12 +1,12 @@
 from typing import NamedTuple
 
 import pytest
+from history import History
 
 from conftest import report
 from digits_core.config.train_config import TrainConfig
-from digits_core.model.anchors import setting_digest
-from results.record.run import RunRecord
-from search.policy.replicates import CONFIRM_SEED, Waiting, most_further, next_further, to_confirm
+from search.policy.proposals import Proposed
+from search.policy.replicates import CONFIRM_SEED, Idle, most_further, next_further, to_confirm
 
 
 class Asked(NamedTuple):
@@ -17,36 +17,17 @@ class Asked(NamedTuple):
     confirm: int
 
 
-class Run:
+class Run(History):
     """A record that trials are added to one by one."""
-
-    def __init__(self):
-        self.record = RunRecord("r")
-        self._n = 0
-        self._event("run", metric="val_map")
-
-    def _event(self, kind, **values):
-        self._n += 1
-        self.record.apply({"n": self._n, "time": "2026-01-01T00:00:00+00:00", "kind": kind, **values})
 
     def trial(self, value, *, lr=None, config=None, role="search", status="finished", baseline=None):
         config = config or TrainConfig.from_flat({} if lr is None else {"optim.lr": lr})
         name = f"t{len(self.record.trials):04d}"
-        self._event(
-            "trial",
-            trial_id=name,
-            space="s",
-            role=role,
-            baseline=baseline,
-            config=config.to_flat(),
-            config_hash=setting_digest(config),
-            seed=config.runtime.seed,
-            params={},
-        )
+        self.add(name, role, Proposed(config, baseline=baseline))
         if value is not None:
-            self._event("report", trial_id=name, **report(4, value))
+            self.tell("report", trial_id=name, **report(4, value))
         if status != "running":
-            self._event("end", trial_id=name, status=status)
+            self.tell("end", trial_id=name, status=status)
         return name
 
     def next(self, asked):
@@ -55,8 +36,8 @@ class Run:
     def walk(self, asked, value=0.5):
         """Train whatever is due until nothing is; returns (role, rate, seed) of each."""
         done = []
-        while (due := self.next(asked)) is not None:
-            assert due is not Waiting
+        while (due := self.next(asked)) is not Idle.DONE:
+            assert due is not Idle.WAIT
             config, role = due
             done.append((role, config.optim.lr, config.runtime.seed))
             self.trial(value, config=config, role=role)
@@ -84,9 +65,9 @@ def test_a_setting_that_is_sure_of_its_place_does_not_wait_for_those_that_still_
     config, role = run.next(asked)
     assert (config.optim.lr, role) == (1e-3, "replicate")  # at worst the second best
     run.trial(0.7, config=config, role=role)
-    assert run.next(asked) is Waiting  # the other place is still open
-    run._event("report", trial_id="t0002", **report(5, 0.65))
-    run._event("end", trial_id="t0002", status="finished")
+    assert run.next(asked) is Idle.WAIT  # the other place is still open
+    run.tell("report", trial_id="t0002", **report(5, 0.65))
+    run.tell("end", trial_id="t0002", status="finished")
     assert run.walk(asked) == [("replicate", 3e-3, 1)]
 
 
@@ -120,8 +101,8 @@ def test_confirmation_waits_for_the_replicates_and_goes_by_them():
         config, role = run.next(asked)
         assert role == "replicate"
         last = run.trial(value, config=config, role=role, status="running")
-        assert run.next(asked) is Waiting or value == 0.2
-        run._event("end", trial_id=last, status="finished")
+        assert run.next(asked) is Idle.WAIT or value == 0.2
+        run.tell("end", trial_id=last, status="finished")
     confirmed = run.walk(asked)
     assert {rate for _, rate, _ in confirmed} == {2e-3, TrainConfig().optim.lr}
     assert len(confirmed) == 6
@@ -140,14 +121,14 @@ def test_a_resumed_run_trains_only_what_is_missing():
 def test_nothing_follows_when_nothing_survived(status):
     run = Run()
     run.trial(0.5 if status == "stopped" else None, lr=1e-3, status=status)
-    assert run.next(Asked(3, 3, 2)) is None
+    assert run.next(Asked(3, 3, 2)) is Idle.DONE
 
 
 def test_a_shorter_training_gets_no_further_seeds_before_those_of_the_plan():
     run = Run()
-    run._event("run", metric="val_map", epochs=4)
+    run.tell("run", metric="val_map", epochs=4)
     run.trial(0.9, lr=1e-3)
-    run._event("run", metric="val_map", epochs=6)
+    run.tell("run", metric="val_map", epochs=6)
     run.trial(0.5, config=TrainConfig.from_flat({"optim.lr": 2e-3, "optim.epochs": 6}))
     asked = Asked(2, 1, 1)
     assert run.walk(asked)[0] == ("replicate", 2e-3, 1)
