@@ -12,7 +12,7 @@ class History:
     """Events of a search, and the record that they fold into; another one may go on with them."""
 
     def __init__(self, events=(), **run):
-        self.record, self.events = RunRecord("r"), []
+        self.record, self.events = RunRecord("told"), []
         for event in events:
             self.apply(event)
         self.tell("run", metric="val_map", **run)
@@ -36,7 +36,7 @@ class History:
 
     def read_again(self):
         """The record as another driver reads it."""
-        record = RunRecord("r")
+        record = RunRecord("told")
         for event in self.events:
             record.apply(event)
         return record
