@@ -26,7 +26,9 @@
     const heads = [...article.querySelectorAll(".big th")];
     const boxes = [...article.querySelectorAll(".choices input")];
     const filter = article.querySelector(".filter"), status = article.querySelector(".status"), count = article.querySelector(".count");
-    filter.value = state.filter; status.value = state.status;
+    // What was typed while the page loaded is newer than what was remembered.
+    if (filter.value) state.filter = filter.value; else filter.value = state.filter;
+    status.value = state.status;
 
     const details = (one) => {
       const facts = run.details[one.trial], row = make("tr", undefined, { class: "detail" });
@@ -181,9 +183,9 @@
   }
 
   let typed = 0;
-  addEventListener("input", () => { typed = Date.now(); }, true);
   const filters = [...document.querySelectorAll(".filter")];
   const keep = () => memory.write({ runs: states, top: scrollY, typing: filters.indexOf(document.activeElement) });
+  addEventListener("input", () => { typed = Date.now(); keep(); });
   addEventListener("pagehide", keep);
   const seconds = Number(document.body.dataset.watch);
   if (seconds) {
