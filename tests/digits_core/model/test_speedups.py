@@ -47,12 +47,26 @@ def scenes(draw):
     return features, [boxes_within(draw, height, width) for _ in range(images)], shapes
 
 
+def off_the_border(feature, boxes, points, level):
+    """Whether no sampling point of a box lies on the far border of a map: there rounding decides whether it is read."""
+    scaled = boxes.double() / 2 ** (level + 2)
+    steps = (torch.arange(points) + 0.5) / points
+    for axis, length in ((0, feature.shape[3]), (1, feature.shape[2])):
+        start, size = scaled[:, axis], (scaled[:, axis + 2] - scaled[:, axis]).clamp(min=1)
+        if ((start[:, None] + size[:, None] * steps - length).abs() < 1e-3).any():
+            return False
+    return True
+
+
 @settings(max_examples=60)
 @given(scenes(), st.integers(1, 7), st.integers(1, 3))
 def test_roi_align_and_its_gradient_are_torchvisions(scene, size, ratio):
     features, boxes, shapes = scene
     results = []
     levels = len(features)
+    assume(
+        all(off_the_border(one, torch.cat(boxes), size * ratio, level) for level, one in enumerate(features.values()))
+    )
     plain = MultiScaleRoIAlign(list(features), size, ratio)
     plain.scales = [1 / 4, 1 / 8, 1 / 16, 1 / 32][:levels]  # it would guess them from the unpadded images
     plain.map_levels = initLevelMapper(2, 1 + levels)
