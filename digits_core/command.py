@@ -7,9 +7,13 @@ import math
 import platform
 import sys
 from collections.abc import Callable
+from contextvars import ContextVar
 from typing import Any, NoReturn
 
-from digits_core.errors import UserError, printable, refuse_credentials
+from digits_core.errors import UserError, did_you_mean, printable, refuse_credentials
+
+CALLED_AS: ContextVar[str | None] = ContextVar("called_as", default=None)
+"""How the user called this command where it was not `python -m ...`: `digit-search board`."""
 
 MOST_LETTERS = 500
 """Of a mistake that is quoted back."""
@@ -42,9 +46,10 @@ class _Version(argparse.Action):
 class CommandParser(argparse.ArgumentParser):
     """argparse that answers a mistake with one sentence instead of a page, and exits with 2."""
 
-    def __init__(self, **settings: Any) -> None:
+    def __init__(self, *, prog: str | None = None, **settings: Any) -> None:
         """As ArgumentParser; descriptions keep their line breaks, flags are never guessed from a part."""
-        super().__init__(formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False, **settings)
+        settings.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
+        super().__init__(prog=CALLED_AS.get() or prog, allow_abbrev=False, **settings)
         self.add_argument("--version", action=_Version, nargs=0, help="print the versions of what runs, and end")
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
@@ -62,6 +67,12 @@ class CommandParser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Say what is wrong and where help is."""
+        _, unknown, words = message.partition("unrecognized arguments: ")
+        if unknown:
+            flag = words.split()[0].partition("=")[0]
+            flags = [one for one in self._option_string_actions if one.startswith("--")]
+            hint = did_you_mean(flag, flags) if flag.startswith("--") else ""
+            message = f"{message}{hint if 'did you mean' in hint else ''}"
         message = printable(message)
         message = message if len(message) <= MOST_LETTERS else message[:MOST_LETTERS] + "..."
         self.exit(2, f"{self.prog.removeprefix('python -m ')}: {message}; --help lists every flag\n")
@@ -123,9 +134,14 @@ def refusal(error: OSError) -> str | None:
 def run_command(program: str, body: Callable[[], int]) -> int:
     """Run a command's body and turn what a user can cause into one sentence and an exit code.
 
+    Args:
+        program: the command's name, before each of its sentences.
+        body: the command.
+
     Returns:
         What `body` returns; 2 after a UserError, or where the system refuses a file; 130 after Ctrl-C.
     """
+    program = CALLED_AS.get() or program
     try:
         return body()
     except UserError as error:

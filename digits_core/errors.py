@@ -1,7 +1,7 @@
 """What a user can get wrong, by name (stdlib only)."""
 
 from collections.abc import Iterable
-from difflib import get_close_matches
+from difflib import SequenceMatcher, get_close_matches
 
 from digits_core.credentials import fault_of, scrub
 
@@ -51,10 +51,25 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
         For example `; did you mean 'anchors'?` or `; known: a, b`. Empty when nothing is near.
     """
     names = sorted(known)
-    near = get_close_matches(name, names, n=2, cutoff=0.6)
+    near = get_close_matches(name, names, n=2, cutoff=0.6) or _with_such_an_end(name, names)
     if near:
         return "; did you mean " + " or ".join(f"'{match}'" for match in near) + "?"
     return f"; known: {', '.join(names)}" if 0 < len(names) <= 12 else ""
+
+
+def _with_such_an_end(name: str, names: list[str]) -> list[str]:
+    """The two names whose part after the last dot, or a word of it, is nearest: `lr` means `optim.lr`."""
+
+    def likeness(other: str) -> float:
+        end = other.rpartition(".")[2]
+        words = max(SequenceMatcher(None, wanted, word).ratio() for word in end.split("_"))
+        return max(SequenceMatcher(None, wanted, end).ratio(), 0.9 * words)
+
+    wanted = name.rpartition(".")[2]
+    near = sorted(((likeness(other), other) for other in names), key=lambda pair: (-pair[0], pair[1]))
+    if near and near[0][0] == 1:
+        return [other for score, other in near if score == 1][:2]
+    return [other for score, other in near if score >= 0.8][:2]
 
 
 def refuse_credentials(flag: str, address: str) -> None:

@@ -73,11 +73,16 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command."""
+def main(argv: Sequence[str] | None = None, find_model: Callable[[Path], Path] | None = None) -> int:
+    """Run the command.
+
+    Args:
+        argv: the arguments; None takes those of the process.
+        find_model: finds the model folder that MODEL names; None takes MODEL as a path.
+    """
     args = build_parser().parse_args(argv)
     os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
-    return run_command("digits_core.predict", lambda: _check(args) if args.check else _predict(args))
+    return run_command("digits_core.predict", lambda: _check(args) if args.check else _predict(args, find_model))
 
 
 def _check(args: argparse.Namespace) -> int:
@@ -101,7 +106,7 @@ def _check(args: argparse.Namespace) -> int:
     return 1 if problems else 0
 
 
-def _predict(args: argparse.Namespace) -> int:
+def _predict(args: argparse.Namespace, find_model: Callable[[Path], Path] | None) -> int:
     from digits_core.submission.files import numbered_images, write_submission
     from digits_core.submission.inference import load_detector, predict_images
     from digits_core.training.train import choose_device
@@ -112,7 +117,8 @@ def _predict(args: argparse.Namespace) -> int:
         raise UsageError("-o is missing: name a new folder to write")
     if args.annotations is not None and args.draw is None:
         raise UsageError("--annotations has a meaning with --draw alone")
-    folder, images = args.paths[0], numbered_images(args.paths[1])
+    folder = args.paths[0] if find_model is None else find_model(args.paths[0])
+    images = numbered_images(args.paths[1])
     out = args.out.absolute()
     check_out(out, force=args.force)
     detector = at_scores(load_detector(folder, choose_device(args.device)), args.score_1, args.score_2)

@@ -10,7 +10,7 @@ from typing import Any
 from digits_core.command import CommandParser, run_command
 from digits_core.errors import RunError, UsageError, did_you_mean, printable
 from digits_core.evaluation.metrics import SCORE_NAMES
-from results.record.folder import find_runs, read_record_of, read_run_file
+from results.record.folder import RUN_HELP, find_runs, read_record_of, read_run_file
 from results.record.lengths import LENGTH_PARAMETERS
 from results.record.run import RunRecord
 from results.record.trial import TrialRecord
@@ -48,7 +48,7 @@ def build_parser() -> argparse.ArgumentParser:
         description="Say which differences are real: by default the best setting against every other one.",
         epilog=_EPILOG,
     )
-    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="run folder; several must share their data")
+    parser.add_argument("runs", nargs="*", metavar="RUN", help=f"{RUN_HELP}; several must share their data")
     parser.add_argument("--trials", metavar="A,B", help="compare these trials; of several runs, RUN:TRIAL")
     parser.add_argument(
         "--by",

@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from digits_core.command import CommandParser, run_command, say
-from results.record.folder import EPOCHS_FILE, find_runs
+from results.record.folder import EPOCHS_FILE, RUNS_HELP, find_runs
 from results.tables.formats import FORMATS, export_table
 from results.tables.parquet import read_table
 from results.views.leaderboard import read_leaderboards, rebuild
@@ -22,7 +22,7 @@ def build_parser() -> argparse.ArgumentParser:
         description="Write the leaderboard (or the epochs) of one run or several into one file.",
         epilog="example: python -m results.export runs/my-search --format csv -o leaderboard.csv",
     )
-    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="run folder, or a folder of runs")
+    parser.add_argument("runs", nargs="*", metavar="RUN", help=RUNS_HELP)
     parser.add_argument("--format", required=True, metavar="F", help=" | ".join(FORMATS))
     parser.add_argument("-o", "--out", type=Path, required=True, metavar="FILE", help="file to write")
     parser.add_argument("--table", choices=TABLES, default="leaderboard", help="what to write (default leaderboard)")

@@ -7,7 +7,7 @@ from typing import Any
 
 from digits_core.command import CommandParser, at_least, run_command, say
 from digits_core.errors import RunError
-from results.record.folder import find_runs, read_record_of
+from results.record.folder import RUNS_HELP, find_runs, read_record_of
 from results.verdicts.words import confirmation_words, length_words, twin_words
 from results.views.leaderboard import read_leaderboard, rebuild
 from results.views.terminal_table import print_board
@@ -20,7 +20,7 @@ def build_parser() -> argparse.ArgumentParser:
         description="Print the leaderboard of one run or several, best first.",
         epilog="example: python -m results.leaderboard runs/my-search --top 10",
     )
-    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="run folder, or a folder of runs")
+    parser.add_argument("runs", nargs="*", metavar="RUN", help=RUNS_HELP)
     parser.add_argument("--top", type=at_least(1), default=None, metavar="N", help="print the best N rows of each run")
     parser.add_argument("--all", action="store_true", help="a row per trial: further seeds and screened settings too")
     parser.add_argument("--rebuild", action="store_true", help="write the Parquet views anew from events.jsonl first")

@@ -14,7 +14,7 @@ from digits_core.command import CommandParser, at_least, run_command, say
 from digits_core.config.train_config import TrainConfig
 from digits_core.errors import RunError, UsageError, did_you_mean, printable
 from digits_core.labels import DIGITS
-from results.record.folder import RUN_FILE, find_run, read_record_of, read_run_file, refuse_links
+from results.record.folder import RUN_FILE, RUN_HELP, find_run, read_record_of, read_run_file, refuse_links
 from results.record.run import RunRecord
 from results.record.trial import TrialRecord
 from results.tables.matches import matches_path, read_matches
@@ -93,7 +93,7 @@ def build_parser() -> argparse.ArgumentParser:
         description="Draw a run: curves of its settings, overfitting, predictions; as PNG and SVG.",
         epilog=_EPILOG,
     )
-    parser.add_argument("run", type=Path, metavar="RUN", help="run folder")
+    parser.add_argument("run", nargs="?", metavar="RUN", help=RUN_HELP)
     parser.add_argument("-o", "--out", type=Path, metavar="DIR", help=f"folder to write (default RUN/{PLOTS_FOLDER})")
     parser.add_argument("--trials", metavar="A,B", help="draw the settings of these trials (default: the best)")
     parser.add_argument(

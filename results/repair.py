@@ -10,7 +10,7 @@ from shlex import quote
 
 from digits_core.command import CommandParser, run_command, say
 from digits_core.errors import ConfigError, RunError
-from results.record.folder import BEST_FILE, find_run, read_run_file
+from results.record.folder import BEST_FILE, RUN_HELP, find_run, read_run_file
 from results.record.lock import lock_run, unlock_run
 from results.record.log import EVENTS_FILE
 from results.record.salvage import STRAY, Piece, Salvage, salvage
@@ -144,7 +144,7 @@ def build_parser() -> argparse.ArgumentParser:
         "then lacks. With --write, keep the damaged file beside and write the rest.",
         epilog=_EPILOG,
     )
-    parser.add_argument("run", type=Path, metavar="RUN", help="run folder")
+    parser.add_argument("run", nargs="?", metavar="RUN", help=RUN_HELP)
     parser.add_argument(
         "--write",
         action="store_true",

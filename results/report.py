@@ -32,12 +32,14 @@ moment of a search; --watch writes it again and again until the search ends, and
 
 def build_parser() -> argparse.ArgumentParser:
     """The flags of this command."""
+    from results.record.folder import RUNS_HELP
+
     parser = CommandParser(
         prog="python -m results.report",
         description="Write a page that tells who won, by how much, whether it is real, and at what cost.",
         epilog=_EPILOG,
     )
-    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="run folder, or a folder of runs")
+    parser.add_argument("runs", nargs="*", metavar="RUN", help=RUNS_HELP)
     parser.add_argument(
         "-o", "--out", type=Path, metavar="FILE", help=f"file to write (default RUN/{REPORT_FILE}; of several runs, "
         f"{REPORT_FILE} here)"

@@ -12,7 +12,7 @@ from digits_core.data.coco import Table
 from digits_core.errors import RunError, UserError
 from digits_core.model.anchors import setting_digest
 from results.record.events import Event
-from results.record.folder import find_run, read_record_of, read_run_file
+from results.record.folder import RUN_HELP, find_run, read_record_of, read_run_file
 from results.record.log import EVENTS_FILE, read_events
 from results.record.run import RunRecord
 from search.cli.run_folder import resumed_settings
@@ -159,7 +159,7 @@ def build_parser() -> argparse.ArgumentParser:
         "record: they are the same, however often the run was interrupted.",
         epilog=_EPILOG,
     )
-    parser.add_argument("run", type=Path, metavar="RUN", help="run folder")
+    parser.add_argument("run", nargs="?", metavar="RUN", help=RUN_HELP)
     return parser
 
 

@@ -14,6 +14,7 @@ from digits_core.errors import RunError, UsageError, did_you_mean, printable
 from results.record.folder import (
     MODELS,
     RETRAIN,
+    RUN_HELP,
     find_run,
     read_record_of,
     read_run_file,
@@ -47,7 +48,7 @@ def build_parser() -> argparse.ArgumentParser:
         description="Train the best setting of a run again, with fresh seeds, and leave a model folder.",
         epilog=_EPILOG,
     )
-    parser.add_argument("run", type=Path, metavar="RUN", help="run folder")
+    parser.add_argument("run", nargs="?", metavar="RUN", help=RUN_HELP)
     parser.add_argument(
         "--trial",
         default="best",
@@ -156,7 +157,7 @@ def _retrain(args: argparse.Namespace) -> int:
     config = retrain_config(trial, args, folder)
     settings = resumed_settings(str(folder.parent), folder.name)
     if args.data is None:
-        refuse_unnamed(data_choices(settings.data), (), f"search.retrain {args.run}")
+        refuse_unnamed(data_choices(settings.data), (), f"search.retrain {folder}")
     else:
         settings = replace(settings, data=replace(settings.data, folder=data_source(args.data).folder))
     remember(data_choices(settings.data))

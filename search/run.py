@@ -12,7 +12,7 @@ from digits_core.command import run_command, say
 from digits_core.data.command import LAYOUT
 from digits_core.errors import UsageError
 from search import defaults
-from search.cli.flags import AUTO, build_parser
+from search.cli.flags import AUTO, LATEST, build_parser
 
 if TYPE_CHECKING:
     from search.cli.settings import Manner, SearchSettings
@@ -36,8 +36,8 @@ def _handle(args: argparse.Namespace, typed: list[str]) -> int:
     if args.status is not None:
         from search.monitor.status import print_status
 
-        _refuse_others(args, {"status"}, "--status only looks, so this flag has no meaning")
-        return print_status(args.status)
+        _refuse_others(args, {"status", "out"}, "--status only looks, so this flag has no meaning")
+        return print_status(args.status or None, Path(args.out))
     if args.resume is not None:
         return _resume(args, typed)
     if args.space is None:
@@ -142,24 +142,35 @@ def _resume(args: argparse.Namespace, typed: list[str]) -> int:
     from spaces.catalogue import space_files
 
     asked = None if args.storage is None else storage_address(args.storage)
-    folder = Path(args.out) / args.resume
+    folder = _named_run(args.resume, Path(args.out))
     if asked is not None and not folder.exists():
         Storage(folder, asked).fetch_run()
-        say(f"fetched {args.resume} from {asked} into {args.out}", error=True)
-    before = resumed_settings(args.out, args.resume)
+        say(f"fetched {folder.name} from {asked} into {folder.parent}", error=True)
+    before = resumed_settings(str(folder.parent), folder.name)
     if asked is not None and asked != before.storage:
         raise UsageError(
-            f"--storage {args.storage}: the checkpoints of {args.resume} lie in {before.storage or 'its run folder'}; "
+            f"--storage {args.storage}: the checkpoints of {folder.name} lie in {before.storage or 'its run folder'}; "
             "leave the flag out"
         )
     extent = planned(folder)
     settings = changed_settings(before, args, trials=extent.trials, epochs=extent.epochs)
     settings = replace(settings, space_files=space_files(settings.space))
     given = {_flag(name) for name in CHANGEABLE if name != "out" and getattr(args, name) is not None}
-    refuse_unnamed(choices_of(settings), given, f"--resume {args.resume}")
+    refuse_unnamed(choices_of(settings), given, f"--resume {folder.name}")
     if before.replicate_top >= extent.trials and args.replicate_top is None:  # all of them, so still
         settings = replace(settings, replicate_top=make_plan(settings).trials)
     return run_search(settings, resume=True, command=["python", "-m", "search.run", *typed], quiet=args.quiet)
+
+
+def _named_run(name: str, out: Path) -> Path:
+    """The folder of the run that `--resume` names; it may be missing here, then `--storage` fetches it."""
+    from results.record.folder import RUN_FILE, latest_run
+
+    if name == LATEST:
+        return latest_run(out)
+    path, inside = Path(name), out / name
+    is_path = path.name != name or (path / RUN_FILE).is_file()
+    return path if is_path and not inside.exists() else inside
 
 
 CHANGEABLE = (

@@ -28,20 +28,39 @@ _BITS = np.uint16(1) << np.arange(len(IOU_THRESHOLDS), dtype=np.uint16)
 
 
 @dataclass(frozen=True, slots=True)
+class Boxes:
+    """Annotated boxes, image after image.
+
+    Attributes:
+        image: int64 [num], ascending.
+        labels: int64 [num].
+        boxes: float32 [num, 4], xyxy, pixels of the original image.
+    """
+
+    image: NDArray[np.int64]
+    labels: NDArray[np.int64]
+    boxes: NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
 class Truth:
-    """What is annotated, as far as the scores need it; crowds are left out.
+    """What is annotated.
 
     Attributes:
         num_images: how many images there are, those without digits too.
         image: int64 [num_digits], ascending.
         labels: int64 [num_digits]; in each image in the order of its number.
         numbers: whether the labels are digits, so that those of an image make a number.
+        boxes: float32 [num_digits, 4], xyxy, pixels of the original image; None where they are not known.
+        crowds: the crowds, which are not among the digits; None where they are not known.
     """
 
     num_images: int
     image: NDArray[np.int64]
     labels: NDArray[np.int64]
     numbers: bool = True
+    boxes: NDArray[np.float32] | None = None
+    crowds: Boxes | None = None
 
     @classmethod
     def from_table(cls, table: Table, reading: str = "left_to_right") -> "Truth":
@@ -49,7 +68,15 @@ class Truth:
         solid = ~table.crowds
         image = np.repeat(np.arange(len(table.image_ids)), np.diff(table.box_start))[solid]
         order = reading_order(image, table.boxes[solid], reading)
-        return cls(len(table.image_ids), image, table.labels[solid][order], table.categories.are_digits)
+        crowded = np.repeat(np.arange(len(table.image_ids)), np.diff(table.box_start))[table.crowds]
+        return cls(
+            len(table.image_ids),
+            image,
+            table.labels[solid][order],
+            table.categories.are_digits,
+            table.boxes[solid][order],
+            Boxes(crowded, table.labels[table.crowds], table.boxes[table.crowds]),
+        )
 
     @property
     def digits(self) -> NDArray[np.int64]:

@@ -1,10 +1,12 @@
 """A run folder: what lies where, run.json, and how a folder is found."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from digits_core.errors import RunError, printable
+from digits_core.command import say
+from digits_core.errors import RunError, did_you_mean, printable
 from digits_core.files import link_out_of, read_text
 from results.record.log import EVENTS_FILE, read_record
 from results.record.run import RunRecord
@@ -28,35 +30,78 @@ LOGS_FOLDER = "logs"
 """What went wrong in a trial, at length, as TRIAL.txt."""
 
 
-def find_runs(paths: list[Path]) -> list[Path]:
-    """The run folders that are named, or that lie directly in a named folder.
+RUNS_FOLDER = Path("runs")
+"""Where run folders are, unless `--out` says otherwise."""
+
+RUN_HELP = f"name of a run in {RUNS_FOLDER}/, or the path of a run folder (default: the latest run)"
+RUNS_HELP = f"name of a run in {RUNS_FOLDER}/, path of a run folder, or of a folder of runs (default: the latest run)"
+
+
+def find_runs(names: Sequence[Path | str], out: Path = RUNS_FOLDER) -> list[Path]:
+    """The run folders that are named.
+
+    Args:
+        names: paths of run folders or of folders of runs, or names of runs in `out`; none means the latest run.
+        out: the folder of run folders.
 
     Raises:
-        RunError: a path holds no run.
+        RunError: there is no such run.
     """
     found = []
-    for path in paths:
-        if (path / EVENTS_FILE).is_file():
-            found.append(path)
-            continue
-        inside = sorted(child.parent for child in path.glob(f"*/{EVENTS_FILE}")) if path.is_dir() else []
-        if not inside:
-            what = "holds no run" if path.is_dir() else "no such run folder"
-            raise RunError(f"{printable(str(path))}: {what}; a run is a folder with {EVENTS_FILE}, like runs/NAME")
-        found += inside
-    return found
+    for name in names:
+        path = Path(name)
+        folders = _runs_at(path) or _runs_at(out / path)
+        if not folders:
+            what = "this folder has no run" if path.is_dir() else "there is no such run"
+            hint = did_you_mean(path.name, [folder.name for folder in _runs_at(out)])
+            hint = hint if path.parent == Path() and "did you mean" in hint else ""
+            raise RunError(
+                f"{printable(str(path))}: {what}; name a run in {out}/ or give the path of a run folder (it contains "
+                f"{EVENTS_FILE}){hint}"
+            )
+        found += folders
+    return found if names else [latest_run(out)]
 
 
-def find_run(path: Path) -> Path:
-    """The one run folder that is named.
+def _runs_at(path: Path) -> list[Path]:
+    if (path / EVENTS_FILE).is_file():
+        return [path]
+    return sorted(child.parent for child in path.glob(f"*/{EVENTS_FILE}")) if path.is_dir() else []
+
+
+def find_run(name: Path | str | None, out: Path = RUNS_FOLDER) -> Path:
+    """The one run folder that is named; None means the latest run.
 
     Raises:
-        RunError: a path holds no run, or several.
+        RunError: there is no such run, or there are several.
     """
-    [folder, *more] = find_runs([path])
+    if name is None:
+        return latest_run(out)
+    [folder, *more] = find_runs([name], out)
     if more:
-        raise RunError(f"{printable(str(path))}: holds several runs; name one of them")
+        raise RunError(f"{printable(str(name))}: this folder has several runs; name one of them")
     return folder
+
+
+def latest_run(out: Path = RUNS_FOLDER) -> Path:
+    """The run of a folder of runs that was started last; says on the standard error which one it is.
+
+    Raises:
+        RunError: there is none.
+    """
+
+    def started(folder: Path) -> tuple[str, str]:
+        try:
+            return str(read_run_file(folder).get("started_at", "")), folder.name
+        except RunError:
+            return "", folder.name
+
+    folders = _runs_at(out)
+    if not folders:
+        raise RunError(f"no run is named, and {printable(str(out))}/ has none; name a run, or the path of a run folder")
+    latest = max(folders, key=started)
+    say(f"latest run: {latest}", error=True)
+    return latest
 
 
 def refuse_links(folder: Path) -> None:

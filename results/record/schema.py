@@ -155,6 +155,9 @@ MATCHES = pa.schema(
         pa.field("image_id", pa.int64(), nullable=False),
         pa.field("number", pa.string()),  # the annotated one; null where the classes are no digits
         pa.field("truth", pa.list_(pa.uint8()), nullable=False),  # in the order of the number
+        pa.field("truth_boxes", pa.list_(pa.float32()), nullable=False),  # four numbers a box: xyxy, original pixels
+        pa.field("crowds", pa.list_(pa.uint8()), nullable=False),  # labels of the crowds
+        pa.field("crowd_boxes", pa.list_(pa.float32()), nullable=False),
         *_detections("task1"),
         *_detections("task2"),
     ],

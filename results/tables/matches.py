@@ -23,6 +23,7 @@ from digits_core.evaluation.bootstrap import bootstrap_scores, resample_weights
 from digits_core.evaluation.metrics import (
     SCORE_NAMES,
     SHARES_OF_IMAGES,
+    Boxes,
     MatchTable,
     Scores,
     Truth,
@@ -42,6 +43,9 @@ RESAMPLES = 1000
 
 MAX_PER_IMAGE = 100
 """Detections of an image that a match table on disk holds, unless a task asks for more."""
+
+_WITH_BOXES = ("truth_boxes", "crowds", "crowd_boxes")
+"""Columns that older versions did not write."""
 
 _COLUMNS = ("labels", "scores", "iou", "matched", "ignored", "digits")
 
@@ -76,6 +80,12 @@ def write_matches(path: Path, stored: StoredMatches, detect: DetectConfig) -> No
         ),
         "truth": _lists(digits, stored.truth.labels, "truth"),
     }
+    if stored.truth.boxes is not None and stored.truth.crowds is not None:
+        crowds = stored.truth.crowds
+        ends = np.searchsorted(crowds.image, np.arange(images + 1))
+        columns["truth_boxes"] = _lists(digits * 4, stored.truth.boxes.ravel(), "truth_boxes")
+        columns["crowds"] = _lists(ends, crowds.labels, "crowds")
+        columns["crowd_boxes"] = _lists(ends * 4, crowds.boxes.ravel(), "crowd_boxes")
     for name, task in (("task1", detect.task1), ("task2", detect.task2)):
         table: MatchTable = getattr(stored, name)
         table = table.select(table.rank < max(MAX_PER_IMAGE, task.max_detections))
@@ -83,7 +93,8 @@ def write_matches(path: Path, stored: StoredMatches, detect: DetectConfig) -> No
         for column in _COLUMNS:
             columns[f"{name}_{column}"] = _lists(ends, getattr(table, column), f"{name}_{column}")
         columns[f"{name}_boxes"] = _lists(ends * 4, table.boxes.ravel(), f"{name}_boxes")
-    table = pa.table([columns[field.name] for field in MATCHES], schema=MATCHES)
+    schema = pa.schema([field for field in MATCHES if field.name in columns], metadata=MATCHES.metadata)
+    table = pa.table([columns[name] for name in schema.names], schema=schema)
     write_table(path, of_epoch(table, stored.epoch))
 
 
@@ -99,7 +110,8 @@ def read_matches(path: Path, epoch: int | None = None) -> StoredMatches:
     """
     table = _read(path)
     check_epoch(path, epoch_of(table), epoch)
-    if table.schema.names != MATCHES.names or table.schema.types != MATCHES.types:
+    known = [field for field in MATCHES if field.name in table.schema.names or field.name not in _WITH_BOXES]
+    if table.schema.names != [field.name for field in known] or table.schema.types != [field.type for field in known]:
         raise RunError(f"{path} is no match table; {WITHOUT}")
     image_ids = table.column("image_id").to_numpy()
     truth_image, labels = _flat(table, "truth", np.int64)
@@ -114,8 +126,24 @@ def read_matches(path: Path, epoch: int | None = None) -> StoredMatches:
         values, boxes = {column: found for column, (_, found) in columns.items()}, sides.reshape(-1, 4)
         tasks.append(MatchTable(image=image, rank=rank_within(image), labels=first, boxes=boxes, **values))
     numbers = table.column("number").null_count < max(len(image_ids), 1)
-    truth = Truth(len(image_ids), truth_image, labels, numbers)
+    truth = Truth(len(image_ids), truth_image, labels, numbers, *_boxes(path, table, truth_image))
     return StoredMatches(image_ids, truth, tasks[0], tasks[1], epoch_of(table))
+
+
+def _boxes(
+    path: Path, table: pa.Table, truth_image: NDArray[np.int64]
+) -> tuple[NDArray[np.float32] | None, Boxes | None]:
+    """The annotated boxes and the crowds; None where an older version wrote the table without them."""
+    if not set(table.schema.names) >= set(_WITH_BOXES):
+        return None, None
+    image, sides = _flat(table, "truth_boxes", np.float32)
+    crowd_image, crowd_labels = _flat(table, "crowds", np.int64)
+    corner_image, corners = _flat(table, "crowd_boxes", np.float32)
+    if not np.array_equal(image, np.repeat(truth_image, 4)) or not np.array_equal(
+        corner_image, np.repeat(crowd_image, 4)
+    ):
+        raise RunError(f"{path} is damaged: its annotated boxes and labels are not of one length; {WITHOUT}")
+    return sides.reshape(-1, 4), Boxes(crowd_image, crowd_labels, corners.reshape(-1, 4))
 
 
 def count_images(path: Path) -> int:

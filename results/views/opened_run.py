@@ -119,5 +119,5 @@ def open_run(run: "str | Path | OpenedRun") -> OpenedRun:
     """
     if isinstance(run, OpenedRun):
         return run
-    folder = find_run(Path(run))
+    folder = find_run(run)
     return OpenedRun(folder, read_record_of(folder), read_run_file(folder))

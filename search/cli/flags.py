@@ -21,6 +21,9 @@ exit codes: 0 fine, 1 no trial has a score, 2 a mistake in what was asked, 130 i
 AUTO = "auto"
 """Of `--gpus-per-trial`: it is measured."""
 
+LATEST = ""
+"""Of `--resume` and `--status`: the run that was started last."""
+
 _share = number_where(lambda number: 0 < number < 1, "be a number between 0 and 1")
 _positive = number_where(lambda number: 0 < number < 1e6, "be a number above 0")
 
@@ -163,8 +166,11 @@ def _add_folder(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--name", metavar="NAME", help="of the run folder (default: space and time)")
     group.add_argument(
         "--resume",
-        metavar="NAME",
-        help="go on with a run, however it ended; --trials, --epochs, --space, --time-budget, --replicates, "
+        nargs="?",
+        const=LATEST,
+        metavar="RUN",
+        help="go on with a run (its name or its folder; the latest if none is named), however it ended; "
+        "--trials, --epochs, --space, --time-budget, --replicates, "
         "--replicate-top, --keep, --disk and --max-failures may then ask for more than before, --address, --slots, "
         "--cpus-per-trial, --gpus-per-trial, --mlflow, --dashboard-host and --dashboard-port for another place, --data "
         "where the same data is now, and --storage fetches a run that is not here; of a space file and of places "
@@ -190,7 +196,13 @@ def _add_folder(parser: argparse.ArgumentParser) -> None:
         f"out of memory, then with half as many images at once (default {defaults.MAX_FAILURES})",
     )
     group.add_argument("--quiet", action="store_true", help="say what goes wrong, and at the end who won; nothing else")
-    group.add_argument("--status", metavar="RUN", help="print what a run is at, from any terminal, and end")
+    group.add_argument(
+        "--status",
+        nargs="?",
+        const=LATEST,
+        metavar="RUN",
+        help="print what a run is at (the latest if none is named), from any terminal, and end",
+    )
     group.add_argument("--dry-run", action="store_true", help="print what would run and end")
 
 

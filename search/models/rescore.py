@@ -47,7 +47,7 @@ def rescore(settings: SearchSettings, source: str, *, own_data: bool, dry_run: b
     trained = [name for name in settings.fixed | settings.config if not name.startswith("detect.")]
     if trained:
         raise UsageError(f"--set {trained[0]}: the model of --from is trained already; only detect.* can be set")
-    model = find_source(source, Path(settings.out), "--from")
+    model = find_source(source, "--from", Path(settings.out))
     if model.data is not None and not own_data:
         refuse_unnamed(data_choices(model.data), (), f"--from {source}")
         settings = dataclasses.replace(settings, data=model.data)  # what was set apart to confirm stays apart

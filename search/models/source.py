@@ -10,8 +10,9 @@ from digits_core.files import CONFIG_FILE, MODEL_FILE
 from results.record.folder import (
     CHECKPOINTS,
     RUN_FILE,
+    RUNS_FOLDER,
     THRESHOLDS,
-    find_runs,
+    find_run,
     read_record_of,
     read_run_file,
 )
@@ -34,7 +35,7 @@ class Source:
     epoch: int = 1
 
 
-def find_source(source: str, out: Path, flag: str) -> Source:
+def find_source(source: str, flag: str, out: Path = RUNS_FOLDER) -> Source:
     """The model that a flag names.
 
     Raises:
@@ -47,14 +48,10 @@ def find_source(source: str, out: Path, flag: str) -> Source:
         return Source(path, f"checkpoint {path}", _data_of(inside.parent) if of_run else None)
     name, colon, trial_id = source.rpartition(":")
     name = name if colon else source
-    if not Path(name).exists() and not (out / name).exists():
-        raise RunError(
-            f"{flag} {printable(source)}: there is no run {printable(name)}, in {out} neither, and no checkpoint (a "
-            f"folder with {MODEL_FILE} and {CONFIG_FILE})"
-        )
-    [folder, *more] = find_runs([Path(name) if Path(name).exists() else out / name])
-    if more:
-        raise RunError(f"{flag} {printable(source)}: holds several runs; name one of them")
+    try:
+        folder = find_run(name, out)
+    except RunError as error:
+        raise RunError(f"{flag} {error}; a model folder has {MODEL_FILE} and {CONFIG_FILE}") from None
     record = read_record_of(folder)
     trial = record.trials.get(trial_id) if colon else record.winner()
     if trial is None:
@@ -96,4 +93,4 @@ def initial_weights(source: str, out: str, fixed: Flat) -> str:
     """
     if "model.weights" in fixed:
         raise UsageError(f"--init-from {printable(source)}: --set model.weights names other weights; leave one out")
-    return str(find_source(source, Path(out), "--init-from").folder.resolve())
+    return str(find_source(source, "--init-from", Path(out)).folder.resolve())

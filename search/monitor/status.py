@@ -17,13 +17,17 @@ from search.monitor.summary import resume_command
 from search.policy.replicates import most_further
 
 
-def print_status(path: str) -> int:
+def print_status(name: str | None, out: Path) -> int:
     """Print what runs, what was reached, and how to go on; returns 0. The run's spaces are not looked at.
+
+    Args:
+        name: of the run in `out`, or the path of its folder; None means the latest.
+        out: the folder of run folders.
 
     Raises:
         RunError: there is no such run, or its files are damaged.
     """
-    folder = find_run(Path(path))
+    folder = find_run(name, out)
     run = open_run(folder)
     record = run.record
     settings = resumed_settings(str(folder.parent), folder.name)

@@ -72,8 +72,8 @@ def test_epochs_are_exported_too(run_folder, tmp_path):
     ("arguments", "said"),
     [
         (["{run}", "--format", "xls", "-o", "{out}/a"], "--format xls: unknown format; did you mean 'xlsx'"),
-        (["{out}/none", "--format", "csv", "-o", "{out}/a"], "no such run folder"),
-        (["{out}", "--format", "csv", "-o", "{out}/a"], "holds no run"),
+        (["{out}/none", "--format", "csv", "-o", "{out}/a"], "there is no such run"),
+        (["{out}", "--format", "csv", "-o", "{out}/a"], "this folder has no run"),
         (["{run}", "--format", "csv", "-o", "{out}"], "is a folder; name a file"),
         (["{run}", "--format", "csv", "-o", "{out}/none/a"], "there is no folder"),
     ],

@@ -178,7 +178,7 @@ def test_the_command_writes_beside_the_run_and_says_so(folder, capsys):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["nowhere"], "nowhere: no such run folder"),
+        (["nowhere"], "nowhere: there is no such run"),
         (["RUN", "-o", "no/such/folder.html"], "-o no/such/folder.html: there is no folder no/such"),
         (["RUN", "-o", "."], "-o .: is a folder; name a file"),
     ],

@@ -77,7 +77,7 @@ def thin_folder(tiny_folder, tmp_path_factory):
         (["--space", "anchors", "--confirm", "1", "--data", "{folder}"], "each needs at least 30 to tell anything"),
         (["--space", "anchors", "--screen", "maybe"], "invalid choice: 'maybe'"),
         (["--resume", "none"], "--resume none: there is no run"),
-        (["--space", "anchors", "--init-from", "none"], "--init-from none: there is no run none"),
+        (["--space", "anchors", "--init-from", "none"], "--init-from none: there is no such run"),
         (["--space", "anchors", "--set", "model.backbone=resnet"], "got 'resnet'; did you mean"),
         (["--space", "anchors", "--set", "augment.pipeline=colour"], "unknown pipeline 'colour'; did you mean 'color'"),
         (["--space", "anchors", "--set", "optim.stages=1;1"], "they must be the same, or give shares like 50%"),

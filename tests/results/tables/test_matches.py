@@ -8,7 +8,7 @@ from scipy import stats
 from digits_core.config.train_config import DetectConfig, TaskConfig, TrainConfig
 from digits_core.errors import RunError
 from digits_core.evaluation.evaluate import match_tasks
-from digits_core.evaluation.metrics import MatchTable, Truth, score
+from digits_core.evaluation.metrics import Boxes, MatchTable, Truth, score
 from oracle import candidates_of, split_of
 from results.record.schema import MATCHES
 from results.tables.matches import (
@@ -41,13 +41,26 @@ def test_match_tables_come_back_as_they_were(tmp_path, many):
     write_matches(tmp_path / "m.parquet", before, detect)
     after = read_matches(tmp_path / "m.parquet")
     assert np.array_equal(after.image_ids, before.image_ids)
-    for name in Truth.__slots__:
+    for name in ("num_images", "image", "labels", "numbers", "boxes"):
         assert np.array_equal(getattr(after.truth, name), getattr(before.truth, name))
+    for name in Boxes.__slots__:
+        assert np.array_equal(getattr(after.truth.crowds, name), getattr(before.truth.crowds, name))
     for task in ("task1", "task2"):
         for name in MatchTable.__slots__:
             assert np.array_equal(getattr(getattr(after, task), name), getattr(getattr(before, task), name)), name
     assert pq.read_schema(tmp_path / "m.parquet").equals(MATCHES)
     assert pq.read_table(tmp_path / "m.parquet").column("number").to_pylist() == ["2", "-1", "90"]
+
+
+def test_tables_of_older_versions_are_read_without_annotated_boxes(tmp_path):
+    detect = DetectConfig()
+    write_matches(tmp_path / "m.parquet", stored(detect), detect)
+    table = pq.read_table(tmp_path / "m.parquet").drop_columns(["truth_boxes", "crowds", "crowd_boxes"])
+    write_table(tmp_path / "m.parquet", table)
+    truth = read_matches(tmp_path / "m.parquet").truth
+    assert truth.boxes is None
+    assert truth.crowds is None
+    assert truth.labels.tolist() == [3, 10, 1]
 
 
 def test_an_image_keeps_a_hundred_detections_or_as_many_as_its_task_asks_for(tmp_path):

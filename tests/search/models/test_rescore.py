@@ -77,7 +77,7 @@ def searched(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--from", "nowhere"], "--from nowhere: there is no run nowhere, in {out} neither, and no checkpoint"),
+        (["--from", "nowhere"], "--from nowhere: there is no such run; name a run in {out}/"),
         (["--from", "gone"], "the checkpoint of t0000 was not kept"),
         (["--from", "gone:t0000"], "look at its sweep in {out}/gone/thresholds/t0000.parquet"),
         (["--from", "gone:t7"], "run 'gone' has no trial 't7'"),

@@ -34,7 +34,7 @@ def searched(tmp_path):
 
 def test_a_run_a_trial_and_a_checkpoint_name_one_folder(searched):
     for source in (str(searched), "done", "done:t0001", str(searched / "checkpoints" / "t0001")):
-        assert find_source(source, searched.parent, "--from").folder.resolve() == searched / "checkpoints" / "t0001"
+        assert find_source(source, "--from", searched.parent).folder.resolve() == searched / "checkpoints" / "t0001"
 
 
 def test_every_training_starts_from_the_weights(searched, tiny_folder, tmp_path, capsys):
@@ -52,7 +52,7 @@ def test_every_training_starts_from_the_weights(searched, tiny_folder, tmp_path,
     [
         ("done:t0000", r"--init-from done:t0000: the checkpoint of t0000 was not kept"),
         ("done:t0009", "run 'done' has no trial 't0009'"),
-        ("nowhere", "--init-from nowhere: there is no run nowhere"),
+        ("nowhere", "--init-from nowhere: there is no such run"),
     ],
 )
 def test_models_that_are_not_there_are_named(searched, source, said):
