@@ -64,8 +64,9 @@ class ErrorKind:
 
     Attributes:
         name: one of ERRORS.
-        count: detections of that kind; for `missed`, digits.
-        cost: AP at IoU .50 that is gained when only these errors are corrected, as TIDE corrects them.
+        count: detections of that kind above the threshold with the best F1; for `missed`, digits.
+        cost: AP at IoU .50 that is gained when only these errors are corrected, as TIDE corrects them; over all
+            detections above the model's threshold.
     """
 
     name: str
@@ -97,10 +98,10 @@ class Diagnosis:
         classes: one for each class with annotated digits.
         best: the threshold with the best F1 over all classes together; None without a detection.
         labels: int64 [num_labels], the classes of the confusion matrix.
-        confusion: int64 [num_labels + 1, num_labels + 1], annotated by detected, at the model's threshold; the last
-            row has detections on no digit, the last column the digits without a detection.
-        errors: one for each of ERRORS, at the model's threshold.
-        sizes: by height, smallest first.
+        confusion: int64 [num_labels + 1, num_labels + 1], annotated by detected, above the threshold with the best F1;
+            the last row has detections on no digit, the last column the digits without a detection.
+        errors: one for each of ERRORS.
+        sizes: by height, smallest first; above the threshold with the best F1.
     """
 
     classes: list[ClassResult]
@@ -129,13 +130,15 @@ def diagnose(table: MatchTable, truth: Truth, detect: DetectConfig) -> Diagnosis
         raise ValueError("a diagnosis needs the annotated boxes")
     all_scores = table.select(table.rank < detect.task1.max_detections)
     kept = table.above(detect.task1.score, detect.task1.max_detections)
-    pairing = _pair(kept, truth)
+    best = _best_f1(all_scores, len(truth.labels))
+    shown = kept if best is None else kept.select(kept.scores > best.threshold)
+    pairing = _pair(shown, truth)
     labels = np.unique(np.concatenate([truth.labels, kept.labels]))
     return Diagnosis(
         classes=[_class_result(int(label), all_scores, kept, truth) for label in np.unique(truth.labels)],
-        best=_best_f1(all_scores, len(truth.labels)),
+        best=best,
         labels=labels,
-        confusion=_confusion(kept, truth, pairing, labels),
+        confusion=_confusion(shown, truth, pairing, labels),
         errors=_errors(kept, truth, pairing),
         sizes=_sizes(truth, pairing),
     )
@@ -288,13 +291,13 @@ def _confusion(table: MatchTable, truth: Truth, pairing: _Pairing, labels: NDArr
     return found
 
 
-def _errors(table: MatchTable, truth: Truth, pairing: _Pairing) -> list[ErrorKind]:
+def _errors(table: MatchTable, truth: Truth, shown: _Pairing) -> list[ErrorKind]:
+    """The kinds of errors: costs from all detections of `table`, counts from those of the pairing `shown`."""
+    pairing = _pair(table, truth)
     right, counts = pairing.own >= 0, _at_half(table)[1]
     before = _ap_50(table.labels, table.scores, right, right | counts, truth.labels)
     matched = set(pairing.own[right].tolist())
-    covered = np.zeros(len(truth.labels), bool)
-    covered[pairing.own[right]] = True
-    covered[pairing.target[pairing.target >= 0]] = True
+    covered = _covered(pairing, len(truth.labels))
     # The one detection that is corrected onto each digit without a match: the best of those that aim at it.
     mends: dict[int, int] = {}
     for row in np.argsort(-table.scores, kind="stable").tolist():
@@ -306,13 +309,25 @@ def _errors(table: MatchTable, truth: Truth, pairing: _Pairing) -> list[ErrorKin
         mine = pairing.kind == number
         if name == "missed":
             after = _ap_50(table.labels, table.scores, right, right | counts, truth.labels[covered])
-            found.append(ErrorKind(name, int((~covered).sum()), after - before))
+            found.append(ErrorKind(name, int((~_covered(shown, len(truth.labels))).sum()), after - before))
             continue
         # Corrected, a detection is right, or would be a duplicate and is dropped.
         better = np.array([row for row in mends.values() if mine[row]], np.int64)
         kept, hits, labels = (right | counts) & ~mine, right.copy(), table.labels.copy()
         kept[better], hits[better], labels[better] = True, True, truth.labels[pairing.target[better]]
-        found.append(ErrorKind(name, int(mine.sum()), _ap_50(labels, table.scores, hits, kept, truth.labels) - before))
+        found.append(
+            ErrorKind(
+                name, int((shown.kind == number).sum()), _ap_50(labels, table.scores, hits, kept, truth.labels) - before
+            )
+        )
+    return found
+
+
+def _covered(pairing: _Pairing, digits: int) -> NDArray[np.bool_]:
+    """Bool [digits]: whether a digit has a match, or a detection that would be one with another class or place."""
+    found = np.zeros(digits, bool)
+    for which in (pairing.own, pairing.target):
+        found[which[which >= 0]] = True
     return found
 
 

@@ -14,10 +14,11 @@ from torchvision.models.detection import FasterRCNN
 from digits_core.config.train_config import DetectConfig, TaskConfig, TrainConfig
 from digits_core.data.augment import Processing, Sample
 from digits_core.data.batches import to_tensor
+from digits_core.data.coco import Table
 from digits_core.data.source import Pixels, decode_image
 from digits_core.evaluation.detect import batches_by_shape, detect_raw
-from digits_core.evaluation.matching import Candidates, NmsSetting, keep
-from digits_core.evaluation.metrics import rank_within
+from digits_core.evaluation.matching import Candidates, NmsSetting, keep, match
+from digits_core.evaluation.metrics import MatchTable, rank_within
 from digits_core.evaluation.transcribe import numbers_of, reading_order
 from digits_core.labels import Categories
 from digits_core.model.build import build_model
@@ -225,3 +226,18 @@ def decoded_ahead(
             for _, futures in waiting:
                 for future in futures:
                     future.cancel()
+
+
+def match_as_predicted(found: Candidates, table: Table, detect: DetectConfig) -> tuple[MatchTable, MatchTable]:
+    """The match tables of both tasks as a prediction reads them: Task 2 keeps some of Task 1's detections.
+
+    Args:
+        found: raw detections.
+        table: the annotations of the same images.
+        detect: the thresholds.
+    """
+    tables = []
+    for candidates, task in ((found, detect.task1), (kept_at(found, detect.task1), detect.task2)):
+        matches = match(candidates, table, [NmsSetting(task.nms, task.class_agnostic)])
+        tables.append(MatchTable.of(candidates, matches, 0))
+    return tables[0], tables[1]

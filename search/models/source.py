@@ -5,7 +5,7 @@ from pathlib import Path
 
 from digits_core.config.parameter import Flat
 from digits_core.data.source import DataSource
-from digits_core.errors import DataError, RunError, UsageError, printable
+from digits_core.errors import DataError, RunError, UsageError, did_you_mean, printable
 from digits_core.files import CONFIG_FILE, MODEL_FILE
 from results.record.folder import (
     CHECKPOINTS,
@@ -16,6 +16,7 @@ from results.record.folder import (
     read_record_of,
     read_run_file,
 )
+from results.record.trial import TrialRecord
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -46,17 +47,8 @@ def find_source(source: str, flag: str, out: Path = RUNS_FOLDER) -> Source:
         inside = path.resolve().parent
         of_run = inside.name == CHECKPOINTS and (inside.parent / RUN_FILE).is_file()
         return Source(path, f"checkpoint {path}", _data_of(inside.parent) if of_run else None)
-    name, colon, trial_id = source.rpartition(":")
-    name = name if colon else source
-    try:
-        folder = find_run(name, out)
-    except RunError as error:
-        raise RunError(f"{flag} {error}; a model folder has {MODEL_FILE} and {CONFIG_FILE}") from None
+    folder, trial = find_trial(source, flag, out)
     record = read_record_of(folder)
-    trial = record.trials.get(trial_id) if colon else record.winner()
-    if trial is None:
-        what = f"no trial '{printable(trial_id)}'" if colon else "no trial with a score"
-        raise RunError(f"{flag} {printable(source)}: run '{record.run}' has {what}")
     if trial.checkpoint is None:
         raise RunError(
             f"{flag} {printable(source)}: the checkpoint of {trial.trial_id} was not kept (--keep says how many are); "
@@ -71,6 +63,28 @@ def find_source(source: str, flag: str, out: Path = RUNS_FOLDER) -> Source:
     best = trial.best(record.metric)
     words = f"{trial.trial_id} of {folder}"
     return Source(folder / trial.checkpoint, words, _data_of(folder), 1 if best is None else int(best["epoch"]))
+
+
+def find_trial(source: str | None, flag: str, out: Path = RUNS_FOLDER) -> tuple[Path, TrialRecord]:
+    """The run folder and the trial that RUN[:TRIAL] names: the best trial of a run, None or `""` the latest run's.
+
+    Raises:
+        RunError: there is none.
+    """
+    name, colon, trial_id = (source or "").rpartition(":")
+    name = name if colon else source or ""
+    try:
+        folder = find_run(name or None, out)
+    except RunError as error:
+        raise RunError(f"{flag} {error}; a model folder has {MODEL_FILE} and {CONFIG_FILE}") from None
+    record = read_record_of(folder)
+    trial = record.trials.get(trial_id) if colon else record.winner()
+    if trial is None:
+        what = f"no trial '{printable(trial_id)}'{did_you_mean(trial_id, record.trials)}" if colon else (
+            "no trial with a score"
+        )  # fmt: skip
+        raise RunError(f"{flag} {printable(source or folder.name)}: run '{record.run}' has {what}")
+    return folder, trial
 
 
 def _data_of(folder: Path) -> DataSource:

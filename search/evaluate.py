@@ -1,0 +1,199 @@
+"""python -m search.evaluate: scores one model on labelled images, and says where it is wrong."""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from importlib import resources
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from digits_core.command import CommandParser, at_least, run_command, say, version_of
+from digits_core.config.train_config import DetectConfig, TrainConfig
+from digits_core.errors import RunError, UsageError, printable
+from results.record.folder import RUN_HELP
+from results.tables.matches import StoredMatches
+
+_EPILOG = """
+examples:
+  python -m search.evaluate runs/my-search
+  python -m search.evaluate runs/my-search:t0003 --html errors.html
+  python -m search.evaluate MODEL --images test/ --annotations test.json -o scores.json
+
+Without --images the detections on the run's validation images are scored, which the search stored: no model is run.
+"""
+
+
+class Evaluated(NamedTuple):
+    """What is scored.
+
+    Attributes:
+        title: the model, in words.
+        stored: its detections and the annotations.
+        detect: its thresholds.
+        names: of the labels 1, 2, ...
+    """
+
+    title: str
+    stored: StoredMatches
+    detect: DetectConfig
+    names: list[str]
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The flags of this command."""
+    parser = CommandParser(
+        prog="python -m search.evaluate",
+        description="Score one model: AP of each class, best thresholds, kinds of errors, digits by size, numbers.",
+        epilog=_EPILOG,
+    )
+    parser.add_argument(
+        "model", nargs="?", metavar="MODEL", help=f"RUN, RUN:TRIAL, or a model folder; RUN is the {RUN_HELP}"
+    )
+    parser.add_argument("--images", type=Path, metavar="FOLDER", help="images to score the model on")
+    parser.add_argument("--annotations", type=Path, metavar="FILE.json", help="their annotations, in COCO format")
+    parser.add_argument("--batch-size", type=at_least(1), default=32, metavar="N", help="images at once (default 32)")
+    parser.add_argument("--device", default="auto", help="auto (default), cpu, cuda or cuda:N")
+    parser.add_argument("-o", "--out", type=Path, metavar="FILE.json", help="write everything as JSON")
+    parser.add_argument("--html", type=Path, metavar="FILE.html", help="write a page with figures")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command."""
+    args = build_parser().parse_args(argv)
+    return run_command("search.evaluate", lambda: _evaluate(args))
+
+
+def _evaluate(args: argparse.Namespace) -> int:
+    from digits_core.evaluation.independent import check_words, torchmetrics_map
+    from digits_core.terminal import open_console
+    from results.views.evaluation import evaluation_of, print_evaluation
+
+    if (args.images is None) != (args.annotations is None):
+        raise UsageError("--images and --annotations belong together: give both, or neither")
+    for flag, path in (("-o", args.out), ("--html", args.html)):
+        if path is not None and not path.absolute().parent.is_dir():
+            raise UsageError(f"{flag} {printable(str(path))}: there is no folder {printable(str(path.parent))}")
+    one = _stored(args.model) if args.images is None else _predicted(args)
+    found = {"model": one.title, **evaluation_of(one.stored, one.detect, one.names)}
+    theirs = torchmetrics_map(one.stored.task1, one.stored.truth, one.detect)
+    checked = check_words(found["scores"]["map"]["value"], theirs)
+    found["torchmetrics_map"] = theirs
+    text = json.dumps(found, indent=2) + "\n"
+    if args.out is not None:
+        args.out.write_text(text, encoding="utf-8")
+    if args.html is not None:
+        args.html.write_text(_page(found), encoding="utf-8")
+    if args.json:
+        sys.stdout.write(text)
+    else:
+        console = open_console()
+        console.print(f"{one.title}: {found['images']:,} images, {found['digits']:,} digits", soft_wrap=True)
+        print_evaluation(found, console)
+        if checked is not None and checked[1]:
+            console.print(checked[0])
+    for path in (args.out, args.html):
+        if path is not None:
+            say(f"wrote {path}", error=True)
+    if checked is not None and not checked[1]:
+        open_console(sys.stderr).print(checked[0], style="bold red", soft_wrap=True)
+        return 1
+    return 0
+
+
+def _stored(name: str | None) -> Evaluated:
+    """The stored detections of a run's trial.
+
+    Raises:
+        RunError: there is no such run or trial, or it stored no annotated boxes.
+    """
+    from results.tables.matches import matches_path, read_matches
+    from results.views.opened_run import open_run
+    from search.models.source import find_trial
+
+    folder, trial = find_trial(name, "MODEL")
+    run = open_run(folder)
+    path = matches_path(folder, trial.trial_id, "val")
+    stored = read_matches(path, trial.best_epoch(run.metric))
+    if stored.truth.boxes is None:
+        raise RunError(
+            f"{path}: an older version wrote it without the annotated boxes; give --images and --annotations"
+        )
+    title = f"{trial.trial_id} of {folder}, validation images"
+    return Evaluated(title, stored, TrainConfig.from_flat(trial.config).detect, run.categories)
+
+
+def _predicted(args: argparse.Namespace) -> Evaluated:
+    """The detections of a model on a folder of images.
+
+    Raises:
+        UserError: the model, the images or the annotations cannot be used.
+    """
+    from digits_core.evaluation.detect import SCORE_FLOOR
+    from digits_core.evaluation.metrics import Truth
+    from digits_core.predict import progress_bar, read_truth
+    from digits_core.submission.files import numbered_images
+    from digits_core.submission.inference import load_detector, match_as_predicted, predict_images
+    from digits_core.training.train import choose_device
+    from search.models.source import find_source
+
+    source = find_source(args.model or "", "MODEL")
+    images = numbered_images(args.images)
+    detector = load_detector(source.folder, choose_device(args.device))
+    table = read_truth(args.annotations, images, detector.categories)
+    detect = detector.config.detect
+    everything = replace(detect.task1, nms=1.0, score=SCORE_FLOOR, max_detections=10_000)
+    config = replace(detector.config, detect=replace(detect, task1=everything))
+    with progress_bar(len(table.image_ids)) as advance:
+        found = predict_images(
+            replace(detector, config=config),
+            {image_id: images[image_id] for image_id in table.image_ids.tolist()},
+            batch_size=args.batch_size,
+            progress=advance,
+        )
+    for image_id, fault in found.damaged.items():
+        say(f"{images[image_id]}: {fault}; it gets no detection", error=True)
+    tables = match_as_predicted(found.found, table, detect)
+    stored = StoredMatches(table.image_ids, Truth.from_table(table, detect.reading), *tables)
+    return Evaluated(f"{source.words}, {args.images}", stored, detect, list(detector.categories.names))
+
+
+def _page(found: dict[str, Any]) -> str:
+    """The evaluation as one HTML page that needs no network."""
+    from jinja2 import Environment, StrictUndefined
+    from markupsafe import Markup
+
+    from results.figures import evaluation as figures
+    from results.page.content import now
+    from results.views.evaluation import tables_of
+
+    drawn: list[tuple[str, Markup]] = []
+    for draw in (figures.plot_precision_recall, figures.plot_confusion, figures.plot_errors, figures.plot_sizes):
+        figure = draw(found)
+        title = figure.layout.title.text
+        figure.update_layout(title=None)
+        html = figure.to_html(
+            full_html=False, include_plotlyjs=not drawn, config={"displaylogo": False, "responsive": True}
+        )
+        drawn.append((title, Markup(html)))
+
+    def file(name: str) -> str:
+        return resources.files("results.page").joinpath(name).read_text(encoding="utf-8")
+
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    return environment.from_string(file("evaluation.html")).render(
+        title=printable(f"Evaluation of {found['model']}"),
+        about=f"{found['images']:,} images, {found['digits']:,} digits",
+        tables=tables_of(found),
+        figures=drawn,
+        style=Markup(file("style.css")),
+        version=version_of("digit-search") or "",
+        written=now(),
+    )
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
