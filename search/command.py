@@ -56,7 +56,7 @@ GROUPS: dict[str, dict[str, Verb]] = {
 
 VERBS = {name: verb for group in GROUPS.values() for name, verb in group.items()}
 
-SHELLS = ("bash", "zsh", "tcsh")
+SHELLS = ("bash", "zsh")
 
 
 def build_parser() -> CommandParser:

@@ -1,8 +1,10 @@
 """The files in deploy/ against Ray's own schema, the pinned versions and our own commands."""
 
 import json
+import os
 import re
 import shlex
+import subprocess
 from pathlib import Path
 
 import jsonschema
@@ -74,3 +76,31 @@ def test_every_command_in_them_is_one_that_we_take(name):
 def test_images_are_of_the_pinned_ray(name):
     for version in re.findall(r"rayproject/ray:(\d+\.\d+\.\d+)", (DEPLOY / name).read_text()):
         assert version == RAY
+
+
+def slurm(tmp_path, *words, ended_with, resumed=False):
+    """Run the Slurm script with stand-ins for Slurm's commands; returns its exit code and what was called."""
+    log, tools = tmp_path / "called", tmp_path / "tools"
+    tools.mkdir(parents=True)
+    (tmp_path / "venv" / "bin").mkdir(parents=True)
+    (tmp_path / "venv" / "bin" / "activate").touch()
+    for name, code in (("srun", ended_with), ("scontrol", 0)):
+        (tools / name).write_text(f'#!/bin/bash\necho "{name} $*" >>"{log}"\nexit {code}\n')
+        (tools / name).chmod(0o755)
+    if resumed:
+        (tmp_path / "runs" / "night").mkdir(parents=True)
+        (tmp_path / "runs" / "night" / "run.json").touch()
+    names = {"PATH": f"{tools}:{os.environ['PATH']}", "VENV": str(tmp_path / "venv"), "SLURM_JOB_ID": "7"}
+    done = subprocess.run(["bash", str(DEPLOY / "slurm.sbatch"), *words], cwd=tmp_path, env=os.environ | names)
+    return done.returncode, log.read_text().splitlines() if log.exists() else []
+
+
+def test_a_slurm_job_starts_a_run_then_continues_it_and_goes_back_into_the_queue(tmp_path):
+    begun = slurm(tmp_path / "a", "night", "--space", "anchors", "--trials", "60", ended_with=0)
+    assert begun == (0, ["srun digit-search run --name night --out runs --space anchors --trials 60"])
+    again = slurm(tmp_path / "b", "night", "--space", "anchors", ended_with=143, resumed=True)
+    assert again == (143, ["srun digit-search resume night --out runs", "scontrol requeue 7"])
+    assert slurm(tmp_path / "c", ended_with=0) == (1, [])
+    for _, called in (begun, again):
+        words = shlex.split(called[0])[2:]
+        build_parser().parse_args(words[1:] if words[0] == "run" else ["--resume", *words[1:]])

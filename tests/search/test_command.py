@@ -1,0 +1,89 @@
+import os
+import subprocess
+import sys
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+from search.command import GROUPS, SHELLS, VERBS, build_parser, main
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(autouse=True)
+def called_by_its_own_name():
+    from digits_core.command import CALLED_AS
+
+    token = CALLED_AS.set(None)
+    yield
+    CALLED_AS.reset(token)
+
+
+def answer(capsys, *words):
+    with pytest.raises(SystemExit) as caught:
+        main(list(words))
+    said = capsys.readouterr()
+    return caught.value.code, said.out + said.err
+
+
+def test_help_fits_one_screen_and_names_every_command():
+    text = build_parser().format_help()
+    assert len(text.splitlines()) <= 45
+    assert max(map(len, text.splitlines())) <= 100
+    for title, group in GROUPS.items():
+        assert f"{title}:" in text
+        for name, verb in group.items():
+            assert f"  {name:10} {verb.summary}\n" in text
+
+
+def test_without_a_command_help_is_printed(capsys):
+    assert main([]) == 0
+    assert "usage: digit-search COMMAND" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", VERBS)
+def test_every_command_answers_by_its_name(name, capsys):
+    assert callable(import_module(VERBS[name].module).build_parser)
+    code, said = answer(capsys, name, "--flag-that-is-not-there")
+    assert code == 2
+    assert said.startswith(f"digit-search {name}")
+
+
+def test_a_mistake_names_the_command_that_was_typed(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(["board"]) == 2
+    assert capsys.readouterr().err.startswith("digit-search board: no run is named, and runs/ has none")
+
+
+def test_mistyped_commands_and_flags_are_suggested(capsys):
+    assert answer(capsys, "bord") == (
+        2,
+        "digit-search: there is no command 'bord'; did you mean 'board'?; --help lists every flag\n",
+    )
+    code, said = answer(capsys, "run", "--trails", "4")
+    assert code == 2
+    assert "--trails 4; did you mean '--trials'" in said
+
+
+def test_resume_and_status_stand_for_flags(capsys, tmp_path):
+    assert main(["status", "none", "--out", str(tmp_path)]) == 2
+    assert "none: there is no such run" in capsys.readouterr().err
+    assert main(["resume", "none", "--out", str(tmp_path)]) == 2
+    assert "--resume none: there is no run" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_completion_knows_commands_and_flags(shell, capsys):
+    pytest.importorskip("shtab")
+    assert main(["--print-completion", shell]) == 0
+    script = capsys.readouterr().out
+    for word in ("board", "compare", "--replicates", "--confirm"):
+        assert word in script
+
+
+def test_the_installed_command_is_the_module():
+    command = [sys.executable, "-m", "search.command", "board", "--version"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=os.environ, check=True)
+    assert done.stdout.startswith("digit-search ")
+    assert '[project.scripts]\ndigit-search = "search.command:main"' in (ROOT / "pyproject.toml").read_text()
