@@ -220,13 +220,12 @@ def check_machine(settings: SearchSettings, probe: Probe, data: DigitData, conso
 def measured_share(
     plan: Plan, settings: SearchSettings, data: DigitData, machine: dict[str, float], console: Console
 ) -> float:
-    """The share of a GPU that a trial gets, from letting more and more of them train on one."""
+    """The share of a GPU for each trial, measured by training several trials on one GPU."""
     from search.machine.sharing import best_sharing, try_sharing
+    from search.machine.subprocesses import Training
 
     tried = try_sharing(
-        plan.probe_config(),
-        settings.data,
-        data.fingerprint,
+        Training(plan.probe_config(), settings.data, data.fingerprint),
         cores=int(machine["CPU"] // machine["GPU"]) or 1,
         cores_each=settings.cpus_per_trial,
         most=None if settings.slots is None else math.ceil(settings.slots / machine["GPU"]),

@@ -29,7 +29,7 @@ MAX_SCREENED = 500
 """Consecutive configurations that the anchor screen may reject before the search stops drawing."""
 
 CANDIDATES = 8
-"""Configurations drawn for each trial of a sampler's startup phase; the one with the best anchor coverage is trained."""
+"""Configurations drawn for each trial of the startup phase; the one with the best anchor coverage is trained."""
 
 
 @dataclass(frozen=True, slots=True)

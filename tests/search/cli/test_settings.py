@@ -39,7 +39,7 @@ def test_thresholds_alone_train_once_and_sweep():
     plan = make_plan(SearchSettings(space="thresholds"))
     assert plan.trials == 1
     assert plan.sweep == []  # every trained model is swept over its grid
-    with pytest.raises(UsageError, match="one training serves"):
+    with pytest.raises(UsageError, match="needs only one training"):
         make_plan(SearchSettings(space="thresholds", trials=3))
 
 
@@ -68,7 +68,9 @@ def test_settings_of_ones_own_that_act_after_training_are_swept_beside_the_grid(
 
 
 def test_more_settings_to_confirm_than_the_board_will_hold_are_refused():
-    with pytest.raises(UsageError, match="--confirm 9: the leaderboard will hold 3 settings beside the default"):
+    with pytest.raises(
+        UsageError, match="--confirm 9: the leaderboard will have 3 configurations in addition to the default"
+    ):
         make_plan(SearchSettings(space="anchors", trials=4, confirm=9))
 
 

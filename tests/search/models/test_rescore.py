@@ -83,7 +83,7 @@ def searched(tmp_path):
         (["--from", "gone:t7"], "run 'gone' has no trial 't7'"),
         (["--from", "empty"], "run 'empty' has no trial with a score"),
         (["--from", "gone", "--space", "anchors"], "space 'anchors' needs trainings of its own"),
-        (["--from", "gone", "--replicates", "3"], "--replicates: nothing is trained with --from"),
+        (["--from", "gone", "--replicates", "3"], "--replicates: has no effect with --from"),
         (["--from", "gone", "--set", "optim.lr=0.1"], "only detect.* can be set"),
     ],
 )
