@@ -152,7 +152,7 @@ def simulate(folder: Path, *, trials: int, epochs: int, slots: int, images: int,
             costs.take("progress", started)
 
         recorder = Recorder(
-            folder, events, storage, policy, keep=5, watcher=watch, views=(StudyView(folder, plan.space).follow,),
+            events, storage, policy, keep=5, watcher=watch, views=(StudyView(folder, plan.space).follow,),
         )  # fmt: skip
         searcher = PolicySearcher(
             policy,

@@ -213,7 +213,7 @@ def test_a_search_that_goes_on_leaves_retrained_models_alone(searched_run, tiny_
     events.write("trial", trial_id="t0000-r9", role="retrain", parent="t0000", space="s", baseline=None, config={
         "optim.epochs": 3}, config_hash="x", seed=1, params={})  # fmt: skip
     recorder = Recorder(
-        searched_run, events, Storage(searched_run), Policy(SearchPlan(SPACES["anchors"], TrainConfig(), 1)), keep=1,
+        events, Storage(searched_run), Policy(SearchPlan(SPACES["anchors"], TrainConfig(), 1)), keep=1,
         watcher=lambda record, name: None,
     )  # fmt: skip
     assert not any(is_open(trial) for trial in events.record.trials.values())  # it is retrain's to go on with
@@ -239,7 +239,10 @@ def test_a_retraining_of_a_retraining_is_refused(searched_run, tiny_data):
         (["{tmp}/run", "--trial", "t0001"], "--trial t0001: it has no score (failed)"),
         (["{tmp}/empty"], "run 'empty' has no finished trial"),
         (["{tmp}/run", "--set", "runtime.seed=3"], "each retraining has its own new seed"),
-        (["{tmp}/run", "--set", "detect.task1.nms=0.3"], "thresholds are chosen on the validation images after the training"),
+        (
+            ["{tmp}/run", "--set", "detect.task1.nms=0.3"],
+            "thresholds are chosen on the validation images after the training",
+        ),
         (["{tmp}/run", "--on", "valid"], "invalid choice: 'valid'"),
         (["{tmp}/run", "--replicates", "0"], "must be a whole number of at least 1"),
     ],

@@ -275,7 +275,7 @@ def test_a_busy_dashboard_port(capsys, tmp_path, monkeypatch):
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         assert run("--space", "anchors", "--dashboard-port", str(taken.getsockname()[1])) == 2
-    assert "is busy; leave the flag out to take a free one" in capsys.readouterr().err
+    assert "is in use; omit the flag to use a free one" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
 
 

@@ -206,7 +206,7 @@ def test_slots_that_are_not_there_are_one_sentence(resources, cpus, gpus, said):
 def test_a_dashboard_for_others_wants_a_login_and_says_why(monkeypatch):
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
     assert check_dashboard("127.0.0.1") is None
-    with pytest.raises(UsageError, match="whoever reaches the dashboard runs code here"):
+    with pytest.raises(UsageError, match="everybody who can connect to the dashboard can run code here"):
         check_dashboard("0.0.0.0")
     monkeypatch.delenv("RAY_AUTH_MODE")
     assert "Ray's job API runs code as you" in check_dashboard("0.0.0.0")
