@@ -177,7 +177,7 @@ class Shown:
 
     def _watch(self) -> None:
         from search.models.train_loop import WENT_ON, read_lines
-        from search.monitor.progress import clock
+        from search.monitor.view import clock
 
         seen = len(read_lines(self._state))
         bar = self._bar.add_task("starting", total=self._total, left="")

@@ -11,7 +11,7 @@ from ray.tune.stopper import Stopper
 from results.record.run import RunRecord
 from results.record.trial import TrialRecord
 from results.tables.samples import MissesKeeper
-from search.monitor.progress import setting_words
+from search.monitor.view import setting_words
 from search.policy.decisions import Policy
 from search.policy.optuna_study import StudyView
 from search.policy.plan import Plan

@@ -98,4 +98,4 @@ def test_on_a_cluster_a_number_is_asked_for(capsys):
         check=False,
     )
     assert done.returncode == 2
-    assert "--gpus-per-trial auto: is measured on this machine" in done.stderr
+    assert "--gpus-per-trial auto: measures this machine" in done.stderr
