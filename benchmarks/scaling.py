@@ -43,6 +43,7 @@ from results.tables.matches import StoredMatches, write_matches
 from results.views.leaderboard import leaderboard_table, read_leaderboard, write_views
 from search.cli.settings import SearchSettings, make_plan
 from search.monitor.progress import Progress
+from search.monitor.view import SearchView
 from search.policy.decisions import Policy
 from search.policy.optuna_study import StudyView
 from search.storage.storage import Storage
@@ -141,9 +142,7 @@ def simulate(folder: Path, *, trials: int, epochs: int, slots: int, images: int,
     rules = PolicyScheduler(policy, events.record, "val_map")
     storage = Storage(folder)
     with (folder / "terminal.txt").open("w") as terminal:
-        progress = Progress(
-            terminal, plan.base.to_flat(), trials=trials, further=0, epochs=epochs, slots=slots,
-        )  # fmt: skip
+        progress = Progress(terminal, SearchView(plan.base.to_flat(), trials=trials, epochs=epochs, slots=slots))
         costs = Costs()
 
         def watch(record: Any, name: str) -> None:
@@ -152,7 +151,7 @@ def simulate(folder: Path, *, trials: int, epochs: int, slots: int, images: int,
             costs.take("progress", started)
 
         recorder = Recorder(
-            folder, events, storage, policy, keep=5, watcher=watch, views=(StudyView(folder, plan.space).follow,),
+            events, storage, policy, keep=5, watcher=watch, views=(StudyView(folder, plan.space).follow,),
         )  # fmt: skip
         searcher = PolicySearcher(
             policy,

@@ -1,6 +1,6 @@
-"""The driver: the only package that knows Ray.
+"""The search, the only package that uses Ray.
 
-In a notebook: `from search import run_search`. Nothing is imported before it is used.
+In a notebook: `from search import run_search`. The import itself is fast: modules are loaded at the first use.
 """
 
 from importlib import import_module

@@ -1,49 +1,49 @@
-"""Names and numbers that the flags need before anything heavy is imported."""
+"""Default values and names for the flags, in a module without slow imports."""
 
 TRIALS = 12
-"""Settings of a search that names no number."""
+"""Default of `--trials`."""
 
 COMPARISON_REPLICATES = 3
-"""Trainings of each setting of a space that is a comparison, unless `--replicates` says otherwise."""
+"""Default of `--replicates` for a comparison."""
 
 REPLICATE_TOP = 3
-"""Settings that `--replicates` trains again, unless another number is named."""
+"""Default of `--replicate-top`."""
 
 CONFIRM_SEEDS = 3
-"""Fresh seeds of each confirmed setting, unless `--replicates` asks for more."""
+"""Minimum number of trainings of each confirmed configuration."""
 
 CONFIRM_FRACTION = 0.3
-"""Share of valid that `--confirm` sets apart."""
+"""Default of `--confirm-fraction`."""
 
 SCREEN = True
-"""Whether settings whose anchors miss the digits are left untrained."""
+"""Default of `--screen`."""
 
 METRICS = ("val_map", "val_map_50", "val_digit_accuracy", "val_number_accuracy")
-"""What `--metric` takes; larger is better in each."""
+"""Values of `--metric`; larger is better for all of them."""
 
 SAMPLERS = ("tpe", "random", "grid", "gp")
 SCHEDULERS = ("asha", "median", "none")
 
 MAX_FAILURES = 2
-"""Starts after a fault that a trial has."""
+"""Default of `--max-failures`."""
 
 KEEP = 5
-"""Best settings whose checkpoints stay."""
+"""Default of `--keep`."""
 
 LOOPBACK = "127.0.0.1"
-"""Only this machine reaches what listens there."""
+"""Address that only this machine can connect to."""
 
 LOOPBACK_NAMES = (LOOPBACK, "localhost", "::1")
 
 GRACE_EPOCHS = 2
-"""Epochs before ASHA first decides."""
+"""The first rung of ASHA, in epochs."""
 
 REDUCTION_FACTOR = 2
-"""ASHA lets the better half of a rung go on, and the next rung lies at twice the epochs."""
+"""The better half of the trials in a rung continues, and the next rung is at twice the epochs."""
 
 
 def is_rung(epoch: int, grace: int = GRACE_EPOCHS, factor: int = REDUCTION_FACTOR) -> bool:
-    """Whether ASHA decides after an epoch: 2, 4, 8, ..."""
+    """Whether ASHA has a rung at an epoch: 2, 4, 8, ..."""
     rung = grace
     while rung < epoch:
         rung *= factor
@@ -51,5 +51,5 @@ def is_rung(epoch: int, grace: int = GRACE_EPOCHS, factor: int = REDUCTION_FACTO
 
 
 def rungs(scheduler: str, epochs: int, grace: int = GRACE_EPOCHS, factor: int = REDUCTION_FACTOR) -> list[int]:
-    """The epochs after which the scheduler of that name may stop a trial, where those are few."""
+    """The epochs after which a scheduler may stop a trial; empty if it is not ASHA."""
     return [epoch for epoch in range(1, epochs) if is_rung(epoch, grace, factor)] if scheduler == "asha" else []

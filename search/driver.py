@@ -1,4 +1,4 @@
-"""run_search: one search from its settings to its run folder."""
+"""run_search: runs one search, from its settings to its run folder."""
 
 import math
 import shutil
@@ -27,6 +27,7 @@ from search.monitor.ray_metrics import Gauges
 from search.monitor.ray_output import chatter_to
 from search.monitor.summary import print_end, resume_command, say_resume, this_python
 from search.monitor.tensorboard import TensorBoard
+from search.monitor.view import SearchView
 from search.monitor.watchers import Watcher, Watchers
 from search.policy.plan import Plan
 from search.policy.replicates import most_further
@@ -56,8 +57,8 @@ class Place(NamedTuple):
     """Where a search runs and writes.
 
     Attributes:
-        storage: of the run folder and its checkpoints.
-        warning: what a person should know of the dashboard.
+        storage: the storage of the run folder and its checkpoints.
+        warning: a warning about the dashboard, or None.
     """
 
     storage: Storage
@@ -65,14 +66,14 @@ class Place(NamedTuple):
 
 
 def check_place(settings: SearchSettings, *, resume: bool) -> Place:
-    """See that a search can run and write where it is asked to; nothing is written.
+    """Check that a search can run and write in its places; writes nothing.
 
     Raises:
         UserError: it cannot.
     """
     if settings.address is not None:
         if settings.share_gpus:
-            raise UsageError("--gpus-per-trial auto: is measured on this machine; with --address give a number")
+            raise UsageError("--gpus-per-trial auto: measures this machine; with --address give a number")
         check_address(settings.address)
     if settings.mlflow is not None:
         check_mlflow(settings.mlflow)
@@ -89,16 +90,16 @@ def run_search(
     """Run a search to its end and print its leaderboard.
 
     Args:
-        settings: what to do; `name` is the folder's.
-        resume: go on with the run folder of that name.
-        command: as typed, for run.json.
-        quiet: say what went wrong, and at the end who won; nothing else.
+        settings: the settings; `name` is the name of the run folder.
+        resume: whether to continue the run in that folder.
+        command: the command as typed, for run.json.
+        quiet: print only errors and, at the end, the winner.
 
     Returns:
-        0; 1 when no trial has a score; 128 + N when signal N interrupted it (130 after Ctrl-C, 143 after SIGTERM).
+        0; 1 if no trial has a score; 128 + N if signal N interrupted it (130 after Ctrl-C, 143 after SIGTERM).
 
     Raises:
-        UserError: whatever a user can mend, before anything is written.
+        UserError: the user can correct the error; nothing is written before.
     """
     console = open_console(quiet=quiet)
     plan = make_plan(settings)
@@ -107,35 +108,35 @@ def run_search(
     if place.warning is not None:
         console.print(place.warning, style="yellow", soft_wrap=True)
     storage, folder = place.storage, place.storage.folder
-    held = lock_run(folder) if resume else None
+    lock = lock_run(folder) if resume else None
     try:
         storage.check_access(resume=resume)
         probe = Probe(plan.first_settings())
         data = prepare_data(settings, console)
         check_data(plan, data)
-        readable = prepare_environment(joins=settings.address is not None)
-        if readable is not None:
-            console.print(readable, style="yellow", soft_wrap=True)
-        import ray.tune  # noqa: F401  # takes seconds, which the probe takes anyway
+        warning = prepare_environment(joins=settings.address is not None)
+        if warning is not None:
+            console.print(warning, style="yellow", soft_wrap=True)
+        import ray.tune  # noqa: F401  # takes seconds; the probe runs at the same time
 
         machine = check_machine(settings, probe, data, console)
         share = None
         if settings.share_gpus and machine.get("GPU"):
             share = measured_share(plan, settings, data, machine, console)
-        events = open_folder(settings, plan, data, folder, lock=held, command=command)
-        if share is not None:  # of this machine: a resume on another one measures there
+        events = open_folder(settings, plan, data, folder, lock=lock, command=command)
+        if share is not None:  # not stored in run.json: a resume on another machine measures again
             settings = replace(settings, gpus_per_trial=share)
     except BaseException:
         storage.release()
-        if held is not None:
-            held.close()
+        if lock is not None:
+            lock.close()
         raise
     with Copier(storage, lambda text: console.print(text, soft_wrap=True)) as copier:
         return _run(Search(settings, plan, data, events, copier), console, resume=resume, machine=machine)
 
 
 def _run(search: Search, console: Console, *, resume: bool, machine: dict[str, float]) -> int:
-    """A search in its folder, to the leaderboard; returns the exit code."""
+    """Run a search in its open run folder and print the leaderboard; returns the exit code."""
     settings, plan, events, folder = search.settings, search.plan, search.events, search.folder
     ending = Ending(settings.time_budget_s)
     try:
@@ -156,22 +157,22 @@ def _run(search: Search, console: Console, *, resume: bool, machine: dict[str, f
             replicate_top=plan.replicate_top,
             confirm=plan.confirm,
         )
-        shorter = make_longer(search.storage, events, plan.base.optim.epochs)
-        if shorter:
+        not_extended = make_longer(search.storage, events, plan.base.optim.epochs)
+        if not_extended:
             console.print(
-                f"{', '.join(shorter)}: the checkpoint to go on from was not kept (--keep), so what is known of "
-                f"{'it' if len(shorter) == 1 else 'them'} stays as it is",
+                f"not trained for more epochs, because the last checkpoint was not kept (--keep): "
+                f"{', '.join(not_extended)}",
                 soft_wrap=True,
             )
         with chatter_to(folder / LOG_FILE) as terminal:
             _tune(search, terminal, ending, machine=machine, quiet=console.quiet)
-    except KeyboardInterrupt:  # the second signal: the record holds what it holds
+    except KeyboardInterrupt:  # the second signal; the record is already on disk
         say_resume(console, "interrupted", settings)
         return ending.exit_code or 128 + signal.SIGINT
     except StorageError as error:
-        raise UsageError(f"--storage {settings.storage}: {error}; go on with {resume_command(settings)}") from None
+        raise UsageError(f"--storage {settings.storage}: {error}; resume with {resume_command(settings)}") from None
     except UserError:
-        if not resume and not search.record.trials:  # a folder without a trial would stand in the way of the next try
+        if not resume and not search.record.trials:  # an empty run folder would block the next attempt
             events.close()
             search.copier.forget()
             shutil.rmtree(folder, ignore_errors=True)
@@ -183,10 +184,10 @@ def _run(search: Search, console: Console, *, resume: bool, machine: dict[str, f
 
 
 def check_data(plan: Plan, data: DigitData) -> None:
-    """See that the settings that are tried first can train on the data.
+    """Check that the configurations that are trained first can train on the data.
 
     Raises:
-        DataError: one cannot; names its baseline.
+        DataError: one cannot; the message names its baseline.
     """
     for name, config in plan.first_settings().items():
         try:
@@ -198,12 +199,12 @@ def check_data(plan: Plan, data: DigitData) -> None:
 
 
 def check_machine(settings: SearchSettings, probe: Probe, data: DigitData, console: Console) -> dict[str, float]:
-    """See that this machine can run the search; returns the cores and GPUs it may use.
+    """Check that this machine can run the search; returns the cores and GPUs that it may use.
 
-    Of a cluster's nodes nothing is known yet: there only what can work nowhere is refused, and nothing is returned.
+    For a cluster, whose nodes are not known yet, only the models are checked, and the result is empty.
 
     Raises:
-        UserError: torch is broken, a model cannot be built, or the slots asked for are not there.
+        UserError: torch is broken, a model cannot be built, or the requested slots do not fit.
     """
     found = probe.findings(data.categories.num_classes)
     if settings.address is not None:
@@ -220,13 +221,12 @@ def check_machine(settings: SearchSettings, probe: Probe, data: DigitData, conso
 def measured_share(
     plan: Plan, settings: SearchSettings, data: DigitData, machine: dict[str, float], console: Console
 ) -> float:
-    """The share of a GPU that a trial gets, from letting more and more of them train on one."""
+    """The share of a GPU for each trial, measured by training several trials on one GPU."""
     from search.machine.sharing import best_sharing, try_sharing
+    from search.machine.subprocesses import Training
 
     tried = try_sharing(
-        plan.probe_config(),
-        settings.data,
-        data.fingerprint,
+        Training(plan.probe_config(), settings.data, data.fingerprint),
         cores=int(machine["CPU"] // machine["GPU"]) or 1,
         cores_each=settings.cpus_per_trial,
         most=None if settings.slots is None else math.ceil(settings.slots / machine["GPU"]),
@@ -236,7 +236,7 @@ def measured_share(
 
 
 def _tune(search: Search, terminal: TextIO, ending: Ending, *, machine: dict[str, float], quiet: bool) -> None:
-    """Start Ray or join it, and run the search there."""
+    """Start or join Ray and run the search there."""
     console = open_console(terminal, quiet=quiet)
     settings, plan, copier, folder = search.settings, search.plan, search.copier, search.folder
     cluster_of_run = connected(
@@ -256,25 +256,24 @@ def _tune(search: Search, terminal: TextIO, ending: Ending, *, machine: dict[str
         for line in _where(search, cluster):
             console.print(line, soft_wrap=True)
         base = {**plan.base.to_flat(), **plan.space.fixed}
-        progress = Progress(
-            terminal,
+        view = SearchView(
             base,
-            trials=plan.trials,
-            further=most_further(plan, plan.trials),
+            trials=plan.trials + most_further(plan, plan.trials),
             epochs=plan.base.optim.epochs,
             slots=slots.count,
             folder=folder,
-            quiet=quiet,
         )
+        progress = Progress(terminal, view, quiet=quiet)
 
         def say(text: str) -> None:
             progress.console.print(text, soft_wrap=True)
 
-        def last_words(text: str) -> None:
+        def on_ray_killed(text: str) -> None:
             if ending.signal is None:
-                _say_last(terminal, f"{text}; go on with {resume_command(settings)}")
+                terminal.write(f"\n{text}; resume with {resume_command(settings)}\n")
+                terminal.flush()
                 return
-            # systemd and Slurm send the signal to Ray's processes too, so Ray cannot end the trials in order.
+            # systemd and Slurm also send the signal to Ray's processes, so Ray cannot end the trials in order.
             progress.__exit__()
             write_views(folder, search.record)
             print_end(settings, plan, folder, search.record, ending.reason(), console)
@@ -291,13 +290,13 @@ def _tune(search: Search, terminal: TextIO, ending: Ending, *, machine: dict[str
 
         from search.tune.fit import fit
 
-        with progress, watched(last_words, lambda: ending.exit_code or EXIT_WITHOUT_RAY), copier.telling(say):
+        with progress, watched(on_ray_killed, lambda: ending.exit_code or EXIT_WITHOUT_RAY), copier.telling(say):
             fit(search, slots, watcher=watch, ending=ending.reason, say=say)
             watchers.close(search.record)
 
 
 def _where(search: Search, cluster: Cluster) -> list[str]:
-    """Where the dashboard, the run folder and the storage are, in words."""
+    """Lines about the dashboard, the run folder and the storage."""
     settings, storage = search.settings, search.storage
     lines = []
     if cluster.dashboard and settings.address is None:
@@ -306,7 +305,7 @@ def _where(search: Search, cluster: Cluster) -> list[str]:
         token = (
             f"`{ray} get-auth-token` prints the token it asks for"
             if token_file().is_file()
-            else "its token is in RAY_AUTH_TOKEN, for the home folder cannot be written"
+            else "its token is in RAY_AUTH_TOKEN, because the home folder is not writable"
         )
         lines.append(f"dashboard: http://{cluster.dashboard}{only}; {token}")
     elif cluster.dashboard:
@@ -315,9 +314,3 @@ def _where(search: Search, cluster: Cluster) -> list[str]:
     if storage.is_remote:
         lines.append(f"checkpoints, and a copy of the run folder: {storage.address}")
     return lines
-
-
-def _say_last(terminal: TextIO, text: str) -> None:
-    """The last words of a process that ends at once."""
-    terminal.write(f"\n{text}\n")
-    terminal.flush()

@@ -1,4 +1,4 @@
-"""run_search for notebooks and scripts: a search in a process of its own, and its results as ordinary objects."""
+"""run_search for notebooks and scripts: runs a search in a separate process and returns its results as objects."""
 
 import subprocess
 import sys
@@ -17,28 +17,28 @@ Flag = Scalar | Mapping[str, Scalar]
 
 
 class SearchError(UserError):
-    """A search could not be run; the message says what to do."""
+    """The search failed; the message says what to do."""
 
 
 def run_search(space: str | Path, *, out: str | Path = "runs", name: str | None = None, **flags: Flag) -> OpenedRun:
     """Run a search to its end, as `python -m search.run` does, and open its run folder.
 
-    It runs in a process of its own, so that Ray leaves nothing behind in this one; what it prints is printed here line
-    by line. Interrupting the cell ends it tidily; `resume` goes on.
+    It runs in a separate process, so Ray leaves nothing behind in this one; its output is printed here line by line.
+    Interrupting the cell ends the search in order; `resume=True` continues it.
 
     Args:
-        space: names with commas, or the path of a file of your own.
+        space: space names separated by commas, or the path of your own space file.
         out: the folder of run folders.
-        name: of the run folder; None makes one of space and time. With a run of that name, say `resume=True` to go on.
-        flags: of `python -m search.run`, without their dashes and with underscores: `trials=4`, `epochs=2`,
-            `data="FOLDER"`, `quiet=True`; `set={"optim.lr": 1e-3}` fixes parameters.
+        name: the name of the run folder; None makes one from space and time. Use `resume=True` to continue that run.
+        flags: the flags of `python -m search.run`, with underscores and without leading dashes: `trials=4`,
+            `epochs=2`, `data="FOLDER"`, `quiet=True`; `set={"optim.lr": 1e-3}` sets parameters.
 
     Returns:
         The opened run: `.leaderboard` is a pandas DataFrame; every `results.plot_...` takes it.
 
     Raises:
-        SearchError: a flag is unknown, or the search says what is wrong.
-        KeyboardInterrupt: it was interrupted, and is set down.
+        SearchError: a flag is unknown, or the search failed.
+        KeyboardInterrupt: the search was interrupted, and its trials are saved.
     """
     resume = flags.pop("resume", False)
     name = name or run_name(None, str(space))
@@ -65,7 +65,7 @@ def run_search(space: str | Path, *, out: str | Path = "runs", name: str | None 
             for line in child.stdout:
                 say(line.rstrip("\n"))
                 last = line.strip() or last
-        except KeyboardInterrupt:  # the child got it too, or gets it now, and sets its trials down
+        except KeyboardInterrupt:  # the child saves its trials; it may have got the signal already
             child.send_signal(2)
             child.wait()
             raise

@@ -1,7 +1,7 @@
-"""python -m search.replay: decides a run again from its record, and compares settings and decisions with it."""
+"""python -m search.replay: repeats the decisions of a run from its record and compares them with the recorded ones."""
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from digits_core.data.coco import Table
 from digits_core.errors import RunError, UserError
 from digits_core.model.anchors import setting_digest
 from results.record.events import Event
-from results.record.folder import RUN_HELP, find_run, read_record_of, read_run_file
+from results.record.folder import RUN_HELP, find_run, read_run_file
 from results.record.log import EVENTS_FILE, read_events
 from results.record.run import RunRecord
 from search.cli.run_folder import resumed_settings
@@ -33,15 +33,15 @@ exit codes: 0 every decision is the same, 1 some are not, 2 a mistake in what wa
 
 @dataclass(slots=True)
 class Replay:
-    """What a replay found.
+    """The result of a replay.
 
     Attributes:
-        reports: scores told to the scheduler.
-        stops: of them, those after which it stopped the trial.
-        proposals: settings that were proposed again.
-        drivers: starts of the search.
-        differing: decisions and settings that the record has otherwise, in words.
-        lost: events that a repair of the record dropped.
+        reports: number of scores given to the scheduler.
+        stops: number of scores after which it stopped the trial.
+        proposals: number of repeated proposals.
+        drivers: number of starts of the search.
+        differing: decisions and configurations that differ from the record, in words.
+        lost: number of events that a repair of the record dropped.
     """
 
     reports: int = 0
@@ -52,12 +52,13 @@ class Replay:
     lost: int = 0
 
 
-def replay(folder: Path, table: Table | None = None) -> Replay:
-    """Tell the reports of a run, in the order of arrival, to one scheduler that never stopped.
+def replay(folder: Path, table: Table | None = None, events: Iterable[Event] | None = None) -> Replay:
+    """Give the reports of a run, in the order of their arrival, to a scheduler that was never interrupted.
 
     Args:
         folder: the run folder.
-        table: the annotations of its training split; with them its settings are proposed again, too.
+        table: the annotations of its training split; with them, the proposals are repeated, too.
+        events: the events of the run, if they are already read.
 
     Raises:
         RunError: there is no record, it is damaged, or it does not name its scheduler.
@@ -65,8 +66,7 @@ def replay(folder: Path, table: Table | None = None) -> Replay:
     record, found = RunRecord(folder.name), Replay()
     stopping: Stopping | None = None
     policy: Policy | None = None
-    read = RunRecord(folder.name)  # one event ahead of `record`
-    for event in read_events(folder, read):
+    for event in read_events(folder, RunRecord(folder.name)) if events is None else events:
         if event["kind"] == "run" and table is not None:
             policy = policy_of(folder, event, table)
         if event["kind"] == "trial" and event.get("role") != "retrain" and policy is not None:
@@ -88,20 +88,20 @@ def replay(folder: Path, table: Table | None = None) -> Replay:
         found.stops += cut is not None
         if cut != one.cut:
             found.differing.append(
-                f"report {one.number}, {one.trial_id} at epoch {one.epoch}: recorded {one.cut or 'goes on'}; "
-                f"replayed {cut or 'goes on'}"
+                f"report {one.number}, {one.trial_id} at epoch {one.epoch}: recorded {one.cut or 'continues'}; "
+                f"replayed {cut or 'continues'}"
             )
     found.lost = record.num_lost
     return found
 
 
 def policy_of(folder: Path, event: Event, table: Table) -> Policy | None:
-    """What decided in a run from its `run` event on.
+    """The policy of a run from a `run` event on.
 
-    None where the event does not say enough, or names a space file that the user has not named on this machine.
+    None if the event lacks settings, or the run needs a space file or data that the user has not typed on this machine.
     """
     if not {"space", "sampler", "seed", "screen"} <= event.keys():
-        return None  # of an older version
+        return None  # written by an older version
     settings = _of_space(resumed_settings(str(folder.parent), folder.name), str(event["space"]))
     if not all(is_remembered(one) for one in _choices(settings)):
         return None
@@ -115,13 +115,13 @@ def _of_space(settings: SearchSettings, space: str) -> SearchSettings:
 
 
 def _choices(settings: SearchSettings) -> list[Choice]:
-    """What of a run only the user may choose, as far as proposing needs it: code that is run, data that is fetched."""
+    """The choices of a run that proposals need and only the user may make: space files and remote data."""
     return [one for one in choices_of(settings) if one.flag in ("--space", "--data")]
 
 
 def _propose_again(policy: Policy, record: RunRecord, event: Event, found: Replay) -> None:
-    """Compare a new trial with what is decided from all that had been reported before it."""
-    # Whatever had not ended then was in a slot: otherwise it would have gone on in the place of this one.
+    """Compare a recorded new trial with the policy's decision from the record before it."""
+    # Every trial that had not ended was running: otherwise it would have been continued instead of this new one.
     again = policy.next_action(record, running=record.trials)
     found.proposals += 1
     role, words = event.get("role", "search"), "nothing"
@@ -131,7 +131,7 @@ def _propose_again(policy: Policy, record: RunRecord, event: Event, found: Repla
             return
         words = _words(again.role, again.proposed.baseline, again.proposed.params)
     recorded = _words(role, event["baseline"], event["params"])
-    found.differing.append(f"setting {event['n']}, {event['trial_id']}: recorded {recorded}; replayed {words}")
+    found.differing.append(f"proposal {event['n']}, {event['trial_id']}: recorded {recorded}; replayed {words}")
 
 
 def _words(role: str, baseline: str | None, params: dict[str, Any]) -> str:
@@ -139,11 +139,11 @@ def _words(role: str, baseline: str | None, params: dict[str, Any]) -> str:
 
 
 def training_table(folder: Path) -> Table | str:
-    """The annotations of a run's training split, or why they cannot be had."""
+    """The annotations of a run's training split, or why they cannot be used, in words."""
     try:
         settings = resumed_settings(str(folder.parent), folder.name)
         if not all(is_remembered(one) for one in _choices(_of_space(settings, settings.space))):
-            return "its space or its data was not named on this machine before"
+            return "its space file or its data address was not typed on this machine before"
         data = open_data(settings.data)
         known = (read_run_file(folder).get("data") or {}).get("fingerprint")
     except UserError as error:
@@ -155,8 +155,8 @@ def build_parser() -> argparse.ArgumentParser:
     """The flags of this command."""
     parser = CommandParser(
         prog="python -m search.replay",
-        description="Propose the settings of a run again, decide again which trials stop, and compare both with its "
-        "record: they are the same, however often the run was interrupted.",
+        description="Repeat the proposals and the early stopping of a run and compare them with its record: they are "
+        "the same, however often the run was interrupted.",
         epilog=_EPILOG,
     )
     parser.add_argument("run", nargs="?", metavar="RUN", help=RUN_HELP)
@@ -169,20 +169,20 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def show() -> int:
         folder = find_run(args.run).resolve()
-        read_record_of(folder)  # what is wrong with the record is said before the data is looked for
+        events = list(read_events(folder, RunRecord(folder.name)))  # before opening the data, which takes longer
         table = training_table(folder)
-        found = replay(folder, None if isinstance(table, str) else table)
+        found = replay(folder, None if isinstance(table, str) else table, events)
         for line in found.differing:
             say(line)
         if isinstance(table, str):
-            say(f"settings not proposed again: {table}")
+            say(f"proposals not repeated: {table}")
         say(
-            f"{found.proposals} settings and {found.reports} reports in {found.drivers} "
+            f"{found.proposals} proposals and {found.reports} reports in {found.drivers} "
             f"start{'s' * (found.drivers != 1)} of the search: {found.stops} trials stopped, {len(found.differing)} "
-            "of these differ"
+            "differences"
         )
         if found.lost:
-            say(f"{found.lost} events were lost to damage, and the record was repaired: scores among them are not told")
+            say(f"{found.lost} events were lost when the record was repaired: their scores are missing in the replay")
         return 1 if found.differing else 0
 
     return run_command("search.replay", show)

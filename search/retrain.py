@@ -3,10 +3,10 @@
 import argparse
 import json
 import os
-from collections.abc import Sequence
-from dataclasses import asdict, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from digits_core.command import CommandParser, at_least, run_command
 from digits_core.config.train_config import TrainConfig, parse_assignment
@@ -26,8 +26,17 @@ from results.record.trial import TrialRecord
 from results.tables.parquet import write_text
 from search.models.plan import Plan
 
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from digits_core.data.cache import DigitData
+    from search.cli.settings import SearchSettings
+
 RETRAIN_SEED = 200_000
-"""Added to the search's seed for retrainings; they follow on it."""
+"""Added to the trial's seed for its first retraining; the next ones use the numbers after it."""
+
+JOINED = "train+valid"
+"""Value of `--on` without validation."""
 
 PLAN_FILE = "plan.json"
 
@@ -37,7 +46,7 @@ examples:
   python -m search.retrain runs/my-search --trial t0003 --epochs 20 --replicates 3
   python -m search.retrain runs/my-search --on train+valid
 
-Started again after an interruption, the same command goes on where it stood.
+After an interruption, the same command continues the training.
 """
 
 
@@ -45,7 +54,7 @@ def build_parser() -> argparse.ArgumentParser:
     """The flags of this command."""
     parser = CommandParser(
         prog="python -m search.retrain",
-        description="Train the best setting of a run again, with fresh seeds, and leave a model folder.",
+        description="Train the best configuration of a run again, with new seeds, and write a model folder.",
         epilog=_EPILOG,
     )
     parser.add_argument("run", nargs="?", metavar="RUN", help=RUN_HELP)
@@ -53,7 +62,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--trial",
         default="best",
         metavar="best|ID",
-        help="which trial: by default the best by the run's metric, or by its confirmation where there was one",
+        help="the trial (default: the best by the run's metric, or by its confirmation if there is one)",
     )
     parser.add_argument("--epochs", type=at_least(1), metavar="N", help="epochs (default: the trial's)")
     parser.add_argument(
@@ -66,8 +75,8 @@ def build_parser() -> argparse.ArgumentParser:
         "--on",
         choices=("train", "train+valid"),
         default="train",
-        help="training images (default train); train+valid keeps nothing to look at: epochs and thresholds come from "
-        "the search",
+        help="training images (default train); train+valid has no validation: number of epochs and thresholds come "
+        "from the search",
     )
     parser.add_argument(
         "--replicates", type=at_least(1), default=1, metavar="R", help="trainings, each with another seed (default 1)"
@@ -93,7 +102,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def choose_trial(record: RunRecord, folder: Path, name: str) -> tuple[TrialRecord, str]:
-    """The trial to retrain, and why it.
+    """The trial to retrain, and why it was chosen, in words.
 
     Raises:
         RunError: there is no such trial, or none with a score.
@@ -107,9 +116,9 @@ def choose_trial(record: RunRecord, folder: Path, name: str) -> tuple[TrialRecor
                 f"--trial {printable(name)}: run '{record.run}' has no such trial{did_you_mean(name, record.trials)}"
             )
         if trial.role == "retrain":
-            raise RunError(f"--trial {name}: is a retraining of {trial.parent} itself; name that one")
+            raise RunError(f"--trial {name}: is a retraining of {trial.parent} itself; give {trial.parent} instead")
         if record.value(trial) is None:
-            raise RunError(f"--trial {name}: it has no score ({trial.status}); name a finished one")
+            raise RunError(f"--trial {name}: it has no score ({trial.status}); give a finished trial")
         return trial, "named"
     winner = record.winner()
     if winner is None:
@@ -124,13 +133,13 @@ def choose_trial(record: RunRecord, folder: Path, name: str) -> tuple[TrialRecor
 
         short = record.short()
         best = max(confirmed, key=lambda lead: (lead.trial_id not in short, mean(lead)))
-        return best, f"best of the {len(confirmed)} confirmed settings, {mean(best):.3f} on images set apart"
+        return best, f"best of the {len(confirmed)} confirmed configurations, {mean(best):.3f} on the held-out images"
     value = record.standing(winner)
     return winner, f"best by {record.metric}" + ("" if value is None else f", {value:.3f}")
 
 
 def changes(config: TrainConfig, trial: TrialRecord) -> list[str]:
-    """What a retraining changes against its trial, seed and thresholds aside."""
+    """The parameters that a retraining changes from its trial, without the seed and the thresholds."""
     flat = config.to_flat()
     return [
         f"{name} = {value} (was {trial.config.get(name)})"
@@ -140,85 +149,107 @@ def changes(config: TrainConfig, trial: TrialRecord) -> list[str]:
 
 
 def _retrain(args: argparse.Namespace) -> int:
-    from digits_core.data.cache import images_per_epoch
     from digits_core.terminal import open_console
     from search.cli.prepare_data import prepare_data
-    from search.cli.run_folder import resumed_settings
-    from search.cli.settings import data_source
-    from search.cli.trusted import data_choices, refuse_unnamed, remember
     from search.machine.probe import Probe
     from search.tune.cluster import prepare_environment
 
     folder = find_run(args.run).resolve()
     refuse_links(folder)
     record = read_record_of(folder)
-    lock_run(folder).close()  # a search that is under way would keep the result from its row, hours from now
+    lock_run(folder).close()  # a running search would keep the result from being recorded
     trial, why = choose_trial(record, folder, args.trial)
     config = retrain_config(trial, args, folder)
-    settings = resumed_settings(str(folder.parent), folder.name)
-    if args.data is None:
-        refuse_unnamed(data_choices(settings.data), (), f"search.retrain {folder}")
-    else:
-        settings = replace(settings, data=replace(settings.data, folder=data_source(args.data).folder))
-    remember(data_choices(settings.data))
+    settings = _settings_of(folder, args)
     console = open_console()
     console.print(f"retraining {trial.trial_id} of {folder}: {why}", soft_wrap=True)
     for line in changes(config, trial):
         console.print(f"  {line}")
     probe = Probe({trial.trial_id: config})
     data = prepare_data(settings, console)
-    known = (read_run_file(folder).get("data") or {}).get("fingerprint")
-    if data.fingerprint != known:
+    if data.fingerprint != (read_run_file(folder).get("data") or {}).get("fingerprint"):
         raise RunError(f"{folder}: the data at {settings.data.folder} has changed since the run began")
-    joined = args.on == "train+valid"
     data.check(config)
     found = probe.findings(data.categories.num_classes)
     workers, gpus = crew(found.resources(), args.gpus, args.workers)
     found.check(None if gpus else 0)
+    _check_batches(config, workers, gpus=gpus)
+    if found.left_out is not None:
+        console.print(found.left_out, soft_wrap=True)
+    until = _last_epoch(record, trial, config, args)
+    for line in _length_words(config, data, args.on, until):
+        console.print(line, soft_wrap=True)
+    warning = prepare_environment(joins=False)
+    if warning is not None:
+        console.print(warning, style="yellow", soft_wrap=True)
+    run = RetrainedRun(folder, record, settings, data, found.resources())
+    names = []
+    for step in range(args.replicates):
+        seeded = TrainConfig.from_flat({"runtime.seed": (trial.seed + RETRAIN_SEED + step) % (2**31 - 1)}, config)
+        plan = Plan(trial.trial_id, seeded.to_flat(), args.on, until, workers, gpus)
+        names.append(train_one(run, plan, console))
+    return finish(folder, names, console)
+
+
+def _settings_of(folder: Path, args: argparse.Namespace) -> "SearchSettings":
+    """The settings of a run, with its data at the place of `--data`."""
+    from search.cli.run_folder import resumed_settings
+    from search.cli.settings import data_source
+    from search.cli.trusted import data_choices, refuse_unnamed, remember
+
+    settings = resumed_settings(str(folder.parent), folder.name)
+    if args.data is None:
+        refuse_unnamed(data_choices(settings.data), (), f"search.retrain {args.run}")
+    else:
+        settings = replace(settings, data=replace(settings.data, folder=data_source(args.data).folder))
+    remember(data_choices(settings.data))
+    return settings
+
+
+def _check_batches(config: TrainConfig, workers: int, *, gpus: bool) -> None:
+    """Check that each process gets at least one image of a step.
+
+    Raises:
+        UsageError: there are more processes than images in a step.
+    """
     fewest = min(stage.config.optim.batch_size for stage in config.stages)
     if workers > fewest:
         raise UsageError(
-            f"{'--gpus' if gpus else '--workers'} {workers}: a step takes {fewest} images (optim.batch_size), at least "
-            "one for each process; train with fewer, or with larger steps by --set optim.batch_size"
+            f"{'--gpus' if gpus else '--workers'} {workers}: a step has {fewest} images (optim.batch_size) and each "
+            "process needs at least one; use fewer processes, or larger steps with --set optim.batch_size"
         )
-    if found.left_out is not None:
-        console.print(found.left_out, soft_wrap=True)
+
+
+def _last_epoch(record: RunRecord, trial: TrialRecord, config: TrainConfig, args: argparse.Namespace) -> int | None:
+    """The epoch after which a training without validation ends: its trial's best; None trains all epochs."""
     best = trial.best(record.metric)
-    asked = config.optim.epochs != int(trial.config["optim.epochs"])
-    until = int(best["epoch"]) if joined and not asked and args.epochs is None and best is not None else None
+    given = args.epochs is not None or config.optim.epochs != int(trial.config["optim.epochs"])
+    return int(best["epoch"]) if args.on == JOINED and not given and best is not None else None
+
+
+def _length_words(config: TrainConfig, data: "DigitData", trained_on: str, until: int | None) -> Iterator[str]:
+    """How long the training is, where this is not obvious."""
+    from digits_core.data.cache import images_per_epoch
+
+    joined = trained_on == JOINED
     if joined:
-        console.print(
-            "on train and valid: nothing is left to look at, so it ends "
-            + (
-                f"after {config.optim.epochs} epochs, as asked"
-                if until is None
-                else f"at its trial's best epoch, {until}"
-            )
+        yield "no images are left for validation, so the training ends after " + (
+            f"the requested {config.optim.epochs} epochs" if until is None else f"epoch {until}, its trial's best"
         )
     num_images = len((data.joined() if joined else data).train)
     an_epoch = images_per_epoch(num_images, config.data.images_per_epoch)
     if an_epoch < num_images:
-        console.print(
-            f"an epoch is {an_epoch:,} of the {num_images:,} images, as in the search; --set data.images_per_epoch=0 "
-            "takes all of them",
-            soft_wrap=True,
+        yield (
+            f"an epoch has {an_epoch:,} of the {num_images:,} images, as in the search; --set data.images_per_epoch=0 "
+            "uses all of them"
         )
-    readable = prepare_environment(joins=False)
-    if readable is not None:
-        console.print(readable, style="yellow", soft_wrap=True)
-    rows = []
-    for step in range(args.replicates):
-        seeded = TrainConfig.from_flat({"runtime.seed": (trial.seed + RETRAIN_SEED + step) % (2**31 - 1)}, config)
-        plan = Plan(trial.trial_id, seeded.to_flat(), args.on, until, workers, gpus)
-        rows.append(train_one(folder, record, plan, settings, data, found.resources(), console))
-    return finish(folder, rows, console)
 
 
 def retrain_config(trial: TrialRecord, args: argparse.Namespace, folder: Path) -> TrainConfig:
-    """The trial's config at its swept thresholds, with what the flags change.
+    """The trial's config with its best swept thresholds, changed by the flags.
 
     Raises:
-        UserError: a parameter that is chosen elsewhere, or a value that it does not take.
+        UserError: a parameter that cannot be set here, or an invalid value.
     """
     from results.views.winner import swept_thresholds
     from search.models.folder import in_order
@@ -227,17 +258,17 @@ def retrain_config(trial: TrialRecord, args: argparse.Namespace, folder: Path) -
     changed = dict(parse_assignment(text) for text in args.set)
     for name in changed:
         if name == "runtime.seed":
-            raise UsageError("--set runtime.seed: each retraining draws a fresh seed; leave it out")
+            raise UsageError("--set runtime.seed: each retraining has its own new seed; omit it")
         if name.startswith("detect.task"):
             raise UsageError(
-                f"--set {name}: thresholds are chosen on valid after the training, or come from the search with --on "
-                "train+valid; python -m digits_core.predict takes others by --score-1 and --score-2"
+                f"--set {name}: thresholds are chosen on the validation images after the training, or come from the "
+                "search with --on train+valid; digits_core.predict accepts others as --score-1 and --score-2"
             )
     if args.init_from is not None:
         changed["model.weights"] = initial_weights(args.init_from, str(folder.parent), changed)
     if args.epochs is not None:
         if "optim.epochs" in changed:
-            raise UsageError(f"--epochs {args.epochs}: --set optim.epochs says it too; leave one out")
+            raise UsageError(f"--epochs {args.epochs}: --set optim.epochs also sets it; give one of them")
         changed["optim.epochs"] = args.epochs
     config = TrainConfig.from_flat({**trial.config, **swept_thresholds(trial.optima), **changed})
     return replace(config, detect=in_order(config.detect))
@@ -247,31 +278,42 @@ def crew(machine: dict[str, float], gpus: int | None, workers: int | None) -> tu
     """How many processes train together, and whether on GPUs.
 
     Raises:
-        UsageError: more are asked for than there are.
+        UsageError: the machine does not have so many GPUs or cores.
     """
-    there = int(machine["GPU"])
-    if gpus and gpus > there:
-        raise UsageError(f"--gpus {gpus}: there {'is' if there == 1 else 'are'} {there or 'none'} here")
+    available = int(machine["GPU"])
+    if gpus and gpus > available:
+        raise UsageError(f"--gpus {gpus}: this machine has {available or 'none'}")
     if gpus and workers:
-        raise UsageError("--gpus and --workers are two ways to say how many train together; give one of them")
+        raise UsageError("--gpus and --workers both set the number of processes; give one of them")
     if workers is not None:
         if workers > machine["CPU"]:
             raise UsageError(f"--workers {workers}: there are {machine['CPU']:g} cores")
         return workers, False
-    count = min(there, 1) if gpus is None else gpus
+    count = min(available, 1) if gpus is None else gpus
     return (count, True) if count else (1, False)
 
 
-def train_one(
-    folder: Path,
-    record: RunRecord,
-    plan: Plan,
-    settings: Any,
-    data: Any,
-    machine: dict[str, float],
-    console: Any,
-) -> str:
-    """Train one retraining to its end, or go on with one that was interrupted; returns its name in the run.
+@dataclass(frozen=True, slots=True)
+class RetrainedRun:
+    """A run whose trial is retrained.
+
+    Attributes:
+        folder: the run folder.
+        record: the record of the run.
+        settings: the settings of the run.
+        data: the data of the run.
+        machine: cores and GPUs of this machine, under Ray's names.
+    """
+
+    folder: Path
+    record: RunRecord
+    settings: "SearchSettings"
+    data: "DigitData"
+    machine: dict[str, float]
+
+
+def train_one(run: RetrainedRun, plan: Plan, console: "Console") -> str:
+    """Train one retraining, or continue an interrupted one; returns its name in the run.
 
     Raises:
         RunError: another process trains it, or the training failed.
@@ -280,24 +322,24 @@ def train_one(
     from search.models.train_loop import MODEL_FOLDER, read_epochs
     from search.models.trainer import run_trainer
 
-    name = place_for(folder, record, plan)
-    state = folder / RETRAIN / name
-    known = record.trials.get(name)
-    if known is not None and known.status == "finished" and (folder / MODELS / name).is_dir():
-        console.print(f"{name}: done before")
+    name = place_for(run.folder, run.record, plan)
+    state = run.folder / RETRAIN / name
+    known = run.record.trials.get(name)
+    if known is not None and known.status == "finished" and (run.folder / MODELS / name).is_dir():
+        console.print(f"{name}: already finished")
         return name
     state.mkdir(parents=True, exist_ok=True)
     with lock_run(state):
         write_text(state / PLAN_FILE, json.dumps(asdict(plan), indent=2))
         epochs = read_epochs(state)
         if not (state / MODEL_FOLDER).is_dir():
-            epochs = run_trainer(state, plan, settings, data, machine, console, metric=record.metric)
-        keep_retraining(folder, name, plan, epochs, settings, data)
+            epochs = run_trainer(state, plan, run.settings, run.data, run.machine, metric=run.record.metric)
+        keep_retraining(run.folder, name, plan, epochs, run.settings, run.data)
     return name
 
 
 def place_for(folder: Path, record: RunRecord, plan: Plan) -> str:
-    """The name of a retraining: that of the same one begun before, else the next free one of its trial."""
+    """The name of a retraining: that of an earlier one with the same plan, or the next free one of its trial."""
     number = 1
     while True:
         name = f"{plan.parent}-r{number}"
@@ -312,8 +354,8 @@ def place_for(folder: Path, record: RunRecord, plan: Plan) -> str:
         number += 1
 
 
-def finish(folder: Path, names: list[str], console: Any) -> int:
-    """Say what came of the retrainings."""
+def finish(folder: Path, names: list[str], console: "Console") -> int:
+    """Print the scores of the retrainings and the next command; returns the exit code."""
     from search.models.folder import METRICS_FILE
     from search.monitor.summary import this_python
 
@@ -325,7 +367,9 @@ def finish(folder: Path, names: list[str], console: Any) -> int:
             for key, (value, low, high) in scores.items()
             if key in ("val_map", "val_number_accuracy")
         )
-        words += ", at thresholds chosen on these images" if words else "trained on valid too, so it has no score"
+        words += (
+            ", at thresholds chosen on these images" if words else "no score, also trained on the validation images"
+        )
         console.print(f"{name}: {words}", soft_wrap=True)
     model = folder / MODELS / names[0]
     console.print(f"go on with  {this_python()} -m digits_core.predict {model} IMAGES -o predictions", soft_wrap=True)

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from digits_core.command import run_command, say
 from digits_core.data.command import LAYOUT
@@ -15,7 +15,10 @@ from search import defaults
 from search.cli.flags import AUTO, LATEST, build_parser
 
 if TYPE_CHECKING:
+    from digits_core.data.cache import DigitData
     from search.cli.settings import Manner, SearchSettings
+    from search.machine.probe import Findings
+    from search.policy.plan import Plan
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -36,12 +39,12 @@ def _handle(args: argparse.Namespace, typed: list[str]) -> int:
     if args.status is not None:
         from search.monitor.status import print_status
 
-        _refuse_others(args, {"status", "out"}, "--status only looks, so this flag has no meaning")
+        _refuse_others(args, {"status", "out"}, "has no effect with --status, which only prints")
         return print_status(args.status or None, Path(args.out))
     if args.resume is not None:
         return _resume(args, typed)
     if args.space is None:
-        raise UsageError("--space is missing; --list-spaces prints what there is")
+        raise UsageError("--space is missing; --list-spaces prints the spaces")
     from search.cli.settings import make_plan, manner
 
     how = manner(args.space, args.sampler, args.scheduler, args.replicates, args.screen)
@@ -50,12 +53,10 @@ def _handle(args: argparse.Namespace, typed: list[str]) -> int:
         ("--confirm-fraction", args.confirm_fraction, "--confirm", args.confirm > 0),
     ):
         if value is not None and not needs:
-            raise UsageError(f"{flag} {value:g}: has a meaning with {other} alone")
+            raise UsageError(f"{flag} {value:g}: has an effect only together with {other}")
     if args.source is not None:
         allowed = {"space", "source", "data", *LAYOUT, "skip_bad", "set", "config", "out", "name", "metric", "dry_run"}
-        _refuse_others(
-            args, {*allowed, "gpus_per_trial"}, "nothing is trained with --from, so this flag has no meaning"
-        )
+        _refuse_others(args, {*allowed, "gpus_per_trial"}, "has no effect with --from, which trains nothing")
     settings = _new_settings(args, how)
     if how.replicate_all and args.replicate_top is None:
         settings = replace(settings, replicate_top=make_plan(settings).trials)
@@ -71,7 +72,7 @@ def _handle(args: argparse.Namespace, typed: list[str]) -> int:
 
 
 def _new_settings(args: argparse.Namespace, how: "Manner") -> "SearchSettings":
-    """The settings of a new run, as the flags say."""
+    """The settings of a new run, from the flags."""
     from digits_core.data.source import DRAWN
     from search.cli.settings import (
         SearchSettings,
@@ -132,7 +133,7 @@ def _new_settings(args: argparse.Namespace, how: "Manner") -> "SearchSettings":
 
 
 def _resume(args: argparse.Namespace, typed: list[str]) -> int:
-    only = f"a resumed run keeps its settings; with --resume only {', '.join(_flag(one) for one in CHANGEABLE)} go"
+    only = f"a resumed run keeps its settings; --resume takes only {', '.join(_flag(one) for one in CHANGEABLE)}"
     _refuse_others(args, {"resume", "quiet", *CHANGEABLE}, only)
     from search.cli.run_folder import planned, resumed_settings
     from search.cli.settings import make_plan, storage_address
@@ -149,15 +150,15 @@ def _resume(args: argparse.Namespace, typed: list[str]) -> int:
     before = resumed_settings(str(folder.parent), folder.name)
     if asked is not None and asked != before.storage:
         raise UsageError(
-            f"--storage {args.storage}: the checkpoints of {folder.name} lie in {before.storage or 'its run folder'}; "
-            "leave the flag out"
+            f"--storage {args.storage}: the checkpoints of {folder.name} are in {before.storage or 'its run folder'}; "
+            "omit the flag"
         )
     extent = planned(folder)
     settings = changed_settings(before, args, trials=extent.trials, epochs=extent.epochs)
     settings = replace(settings, space_files=space_files(settings.space))
     given = {_flag(name) for name in CHANGEABLE if name != "out" and getattr(args, name) is not None}
     refuse_unnamed(choices_of(settings), given, f"--resume {folder.name}")
-    if before.replicate_top >= extent.trials and args.replicate_top is None:  # all of them, so still
+    if before.replicate_top >= extent.trials and args.replicate_top is None:  # all were replicated: also the new ones
         settings = replace(settings, replicate_top=make_plan(settings).trials)
     return run_search(settings, resume=True, command=["python", "-m", "search.run", *typed], quiet=args.quiet)
 
@@ -194,19 +195,19 @@ CHANGEABLE = (
     "dashboard_host",
     "mlflow",
 )
-"""Flags that go with --resume."""
+"""Flags that --resume takes."""
 
 
 def changed_settings(
     before: "SearchSettings", args: argparse.Namespace, *, trials: int, epochs: int
 ) -> "SearchSettings":
-    """The settings of a run with what the flags beside --resume ask for.
+    """The settings of a resumed run: those of before, changed by the flags.
 
     Args:
-        before: the run's.
+        before: the settings of before.
         args: the flags.
-        trials: settings that the run was to train.
-        epochs: of its whole trainings.
+        trials: configurations that the run has planned to train.
+        epochs: epochs of its full trainings.
 
     Raises:
         UsageError: fewer epochs than before.
@@ -222,7 +223,7 @@ def changed_settings(
         now = replace(now, trials=int(args.trials) + (trials if args.trials.startswith("+") else 0))
     if args.epochs is not None:
         if args.epochs < epochs:
-            raise UsageError(f"--epochs {args.epochs}: the run has trained for {epochs}; it can only be made longer")
+            raise UsageError(f"--epochs {args.epochs}: the run trains for {epochs} epochs; give at least as many")
         now = replace(now, epochs=args.epochs)
     if args.time_budget is not None:
         now = replace(now, time_budget_s=parse_duration(args.time_budget))
@@ -239,21 +240,21 @@ def changed_settings(
 
 
 def plain_trials(text: str | None) -> int | None:
-    """`--trials` of a new run.
+    """The number of `--trials` of a new run.
 
     Raises:
-        UsageError: it says how many more there should be.
+        UsageError: it has the form +N.
     """
     if text is not None and text.startswith("+"):
-        raise UsageError(f"--trials {text}: adds to a run, with --resume; a new run takes a plain number")
+        raise UsageError(f"--trials {text}: +N needs --resume; a new run takes a plain number")
     return None if text is None else int(text)
 
 
 def _refuse_others(args: argparse.Namespace, allowed: set[str], reason: str) -> None:
-    """Raises UsageError where a flag was given that would do nothing."""
-    left_alone = vars(build_parser().parse_args([]))
+    """Raise UsageError if a flag was given that is not allowed here."""
+    defaults_of = vars(build_parser().parse_args([]))
     for name, value in vars(args).items():
-        if name not in allowed and value != left_alone[name]:
+        if name not in allowed and value != defaults_of[name]:
             raise UsageError(f"{_flag(name)}: {reason}")
 
 
@@ -281,74 +282,42 @@ def _list_parameters() -> int:
     return 0
 
 
-def _dry_run(settings: Any) -> int:
+def _dry_run(settings: "SearchSettings") -> int:
+    """Print what a search would train and what it would cost; starts nothing."""
     from digits_core.data.cache import images_per_epoch
     from digits_core.evaluation.sweep import NUM_SWEPT
-    from digits_core.files import size_words
     from digits_core.terminal import open_console
     from search.cli.prepare_data import prepare_data
     from search.cli.settings import make_plan
     from search.driver import check_data, check_place
-    from search.machine.cost import cost_of, measure
     from search.machine.probe import Probe
     from search.policy.replicates import most_further
-    from search.tune.slots import plan_slots
 
     plan = make_plan(settings)
     console = open_console()
     storage = check_place(settings, resume=False).storage
     data = prepare_data(settings, console)
     check_data(plan, data)
-    epochs = plan.base.optim.epochs
+    epochs, further = plan.base.optim.epochs, most_further(plan, plan.trials)
     images = images_per_epoch(len(data.train), plan.base.data.images_per_epoch)
-    further = most_further(plan, plan.trials)
-    most = (plan.trials + further) * epochs
-    which = "every setting" if settings.replicate_top >= plan.trials else "the best settings"
     found = Probe(plan.first_settings()).findings(data.categories.num_classes)
     if settings.address is None:
-        found.check(settings.gpus_per_trial)
-        found_slots = plan_slots([found.resources()], settings.cpus_per_trial, settings.gpus_per_trial, settings.slots)
-        slots = found_slots.description
-        if settings.share_gpus and found_slots.gpus:
-            slots += "; how many trials share a GPU is measured at the start"
-        speed = measure(
-            plan.probe_config(),
-            settings.data,
-            data.fingerprint,
-            threads=max(int(found_slots.cpus), 1),
-            device="auto" if found_slots.gpus else "cpu",
-        )
-        cost = cost_of(
-            speed,
-            trials=plan.trials,
-            further=further,
-            epochs=epochs,
-            images=images,
-            valid_images=len(data.valid),
-            slots=found_slots.count,
-            keep=settings.keep,
-            stops=settings.scheduler == "asha",
-        )
-        took = " to ".join(dict.fromkeys(hours_words(end) for end in (cost.least_seconds, cost.most_seconds)))
-        costs = (
-            f"would take: {took} of training once it has started, {size_words(cost.disk_bytes)} of disk, "
-            f"{size_words(cost.memory_bytes)} of memory "
-            f"({speed.train_per_second:.0f} training and {speed.eval_per_second:.0f} validation images a second and "
-            "slot, by a few steps of the default setting)"
-        )
+        slots, cost = _slots_and_cost(settings, plan, data, found)
     else:
         found.check_models()
         slots = f"those of the cluster at {settings.address}"
-        costs = "would take: not measured, for the cluster's nodes are not asked before the start"
-    stops = "none is stopped early" if settings.scheduler == "none" else f"{settings.scheduler} stops the weak"
+        cost = "not measured, because the nodes of the cluster are not checked before the start"
+    which = "every configuration" if settings.replicate_top >= plan.trials else "the best configurations"
+    stopping = "no early stopping" if settings.scheduler == "none" else f"early stopping by {settings.scheduler}"
+    most = (plan.trials + further) * epochs
     for line in (
-        f"would train: {plan.trials} setting{'s' * (plan.trials > 1)} of space {settings.space}, baselines first "
+        f"would train: {plan.trials} configuration{'s' * (plan.trials > 1)} of space {settings.space}, baselines first "
         f"({'; '.join(plan.first_settings())})",
-        f"each at most {epochs} epochs of {images} images; {stops}, sampler {settings.sampler}",
-        *([f"then at most {further} more trainings: further seeds of {which}"] if further else []),
-        f"at most {most} epochs and {most * images:,} images in all",
+        f"each at most {epochs} epochs of {images} images; {stopping}, sampler {settings.sampler}",
+        *([f"then at most {further} more trainings: replicates of {which}"] if further else []),
+        f"in total at most {most} epochs and {most * images:,} images",
         f"slots: {slots}",
-        costs,
+        f"would take: {cost}",
         f"swept on each trained model: {NUM_SWEPT + len(plan.sweep):,} threshold settings",
         f"run folder: {settings.out}/{settings.name}",
         *([f"checkpoints, and a copy of the run folder: {storage.address}"] if storage.is_remote else []),
@@ -357,8 +326,43 @@ def _dry_run(settings: Any) -> int:
     return 0
 
 
+def _slots_and_cost(settings: "SearchSettings", plan: "Plan", data: "DigitData", found: "Findings") -> tuple[str, str]:
+    """The slots on this machine and the measured cost of a search on them, in words."""
+    from digits_core.data.cache import images_per_epoch
+    from digits_core.files import size_words
+    from search.machine.cost import Workload, cost_of, measure
+    from search.machine.subprocesses import Training
+    from search.policy.replicates import most_further
+    from search.tune.slots import plan_slots
+
+    found.check(settings.gpus_per_trial)
+    slots = plan_slots([found.resources()], settings.cpus_per_trial, settings.gpus_per_trial, settings.slots)
+    device = "auto" if slots.gpus else "cpu"
+    speed = measure(
+        Training(plan.probe_config(), settings.data, data.fingerprint, device), threads=max(int(slots.cpus), 1)
+    )
+    work = Workload(
+        trials=plan.trials,
+        further=most_further(plan, plan.trials),
+        epochs=plan.base.optim.epochs,
+        images=images_per_epoch(len(data.train), plan.base.data.images_per_epoch),
+        valid_images=len(data.valid),
+        slots=slots.count,
+        keep=settings.keep,
+        stops=settings.scheduler == "asha",
+    )
+    cost = cost_of(speed, work)
+    took = " to ".join(dict.fromkeys(hours_words(end) for end in (cost.least_seconds, cost.most_seconds)))
+    later = "; how many trials share a GPU is measured at the start" if settings.share_gpus and slots.gpus else ""
+    return slots.description + later, (
+        f"{took} of training after the start, {size_words(cost.disk_bytes)} of disk, "
+        f"{size_words(cost.memory_bytes)} of memory (measured with the default configuration: "
+        f"{speed.train_per_second:.0f} training and {speed.eval_per_second:.0f} validation images/s per slot)"
+    )
+
+
 def hours_words(seconds: float) -> str:
-    """`40 s`, `12 min`, `3.5 h`: of a guess, so with two digits at most."""
+    """`40 s`, `12 min`, `3.5 h`: an estimate, so at most two digits."""
     if seconds < 90:
         return f"{max(seconds, 1):.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.2g} h"

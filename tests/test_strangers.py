@@ -113,7 +113,7 @@ def test_a_retraining_that_was_begun_elsewhere_deletes_nothing_outside(name, str
     one = {"version": 0, "checkpoint_dir_name": name.format(home=home), "metrics": {}}
     (state / "tune" / "checkpoint_manager_snapshot.json").write_text(json.dumps({"checkpoint_results": [one]}))
     with pytest.raises(RunError, match="names a checkpoint outside"):
-        run_trainer(state, None, None, None, {}, None, metric="val_map")
+        run_trainer(state, None, None, None, {}, metric="val_map")
 
 
 def test_a_file_that_is_no_file_is_refused(stranger, capsys):

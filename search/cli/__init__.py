@@ -1,4 +1,4 @@
-"""What a user asks for, and how it is kept: flags, settings, the run folder, values named on this machine.
+"""What a user asks for and where it is stored: flags, settings, the run folder, values confirmed on this machine.
 
 May import, of this package: storage, policy; and `search.defaults`.
 """

@@ -19,7 +19,7 @@ exit codes: 0 fine, 1 no trial has a score, 2 a mistake in what was asked, 130 i
 
 
 AUTO = "auto"
-"""Of `--gpus-per-trial`: it is measured."""
+"""Value of `--gpus-per-trial`: the number of trials per GPU is measured."""
 
 LATEST = ""
 """Of `--resume` and `--status`: the run that was started last."""
@@ -29,7 +29,7 @@ _positive = number_where(lambda number: 0 < number < 1e6, "be a number above 0")
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The flags of this command: search settings alone; hyperparameters belong to spaces, --set and --config."""
+    """The flags of this command."""
     parser = CommandParser(
         prog="python -m search.run",
         description="Search hyperparameters of a Faster R-CNN digit detector and keep a leaderboard.",
@@ -41,17 +41,19 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def _add_spaces(parser: argparse.ArgumentParser) -> None:
-    """What is searched over, and where trainings start from."""
+    """The spaces, the parameters and the initial weights."""
     group = parser.add_argument_group("what to search")
     group.add_argument(
         "--space",
         metavar="NAME[,NAME]",
         help="spaces to search together, or a file of yours (FILE.py), which is run as code",
     )
-    group.add_argument("--list-spaces", action="store_true", help="print the spaces and end")
+    group.add_argument("--list-spaces", action="store_true", help="print the spaces and exit")
     group.add_argument("--list-knobs", action="store_true", help=argparse.SUPPRESS)
     group.add_argument(
-        "--list-parameters", action="store_true", help="print every parameter of --set, its limits and default, and end"
+        "--list-parameters",
+        action="store_true",
+        help="print every parameter of --set, its limits and default, and exit",
     )
     group.add_argument(
         "--set",
@@ -65,102 +67,106 @@ def _add_spaces(parser: argparse.ArgumentParser) -> None:
         "--from",
         dest="source",
         metavar="RUN[:TRIAL]|CHECKPOINT",
-        help="sweep a trained model instead of training one; with spaces like thresholds alone",
+        help="sweep the thresholds of a trained model instead of training; only with spaces like thresholds",
     )
     group.add_argument(
         "--init-from",
         metavar="RUN[:TRIAL]|CHECKPOINT",
-        help="start every training from the weights of a trained model; what does not fit is left out, and listed",
+        help="start every training from the weights of a trained model; weights that do not fit are skipped and listed",
     )
 
 
 def _add_data(parser: argparse.ArgumentParser) -> None:
-    """Which images."""
+    """The images."""
     group = parser.add_argument_group("data")
     group.add_argument(
         "--data",
         metavar="FOLDER",
-        help="COCO folder, or 'drawn', the built-in data (default; with --from RUN: the run's)",
+        help="COCO folder, or 'drawn', the built-in data (default; with --from RUN: the data of that run)",
     )
     add_layout_flags(group)
-    group.add_argument("--skip-bad", action="store_true", help="leave out images and boxes that the check refuses")
+    group.add_argument("--skip-bad", action="store_true", help="skip images and boxes that fail the check")
     group.add_argument(
-        "--images-per-epoch", type=at_least(1), metavar="N", help="an epoch is N images, so that reports come sooner"
+        "--images-per-epoch", type=at_least(1), metavar="N", help="an epoch is N images, for earlier reports"
     )
 
 
 def _add_search(parser: argparse.ArgumentParser) -> None:
-    """How the search proceeds."""
+    """Sampler, scheduler and length of the search."""
     group = parser.add_argument_group("how to search")
     group.add_argument(
         "--trials",
         type=_trials,
         metavar="N|+N",
-        help=f"settings to train (default {defaults.TRIALS}; a grid: all); with --resume, +N adds so many",
+        help=f"configurations to train (default {defaults.TRIALS}; a grid: all); with --resume, +N adds N more",
     )
     group.add_argument(
-        "--epochs", type=at_least(1), metavar="N", help="epochs of a whole training (default: the config's)"
+        "--epochs", type=at_least(1), metavar="N", help="epochs of a full training (default: those of the config)"
     )
     group.add_argument(
-        "--time-budget", metavar="T", help="end after so long, counted from when Ray starts: 30m, 2h, 1h30m"
+        "--time-budget",
+        metavar="T",
+        help="end the search after this time, counted from the start of Ray: 30m, 2h, 1h30m",
     )
     group.add_argument(
         "--sampler",
         choices=defaults.SAMPLERS,
-        help="proposes settings (default tpe); grid walks a finite space, and is the default of a comparison",
+        help="proposes configurations (default tpe); grid trains all of a finite space (default of a comparison)",
     )
     group.add_argument(
-        "--scheduler", choices=defaults.SCHEDULERS, help="stops the weak (default asha; none in a comparison)"
+        "--scheduler", choices=defaults.SCHEDULERS, help="early stopping (default asha; none in a comparison)"
     )
     group.add_argument(
         "--metric", choices=defaults.METRICS, default="val_map", help="metric to maximise (default val_map)"
     )
-    group.add_argument("--seed", type=at_least(0), default=0, metavar="N", help="of the sampler and of every training")
+    group.add_argument(
+        "--seed", type=at_least(0), default=0, metavar="N", help="seed of the sampler and of every training (default 0)"
+    )
 
 
 def _add_certainty(parser: argparse.ArgumentParser) -> None:
-    """What makes differences certain."""
-    group = parser.add_argument_group("what is real")
+    """Replicates, confirmations and the anchor screen."""
+    group = parser.add_argument_group("replicates and confirmations")
     group.add_argument(
         "--replicates",
         type=at_least(1),
         metavar="R",
-        help="train the best settings R times in all, each time with another seed (default 1, in a comparison "
-        f"{defaults.COMPARISON_REPLICATES}; verdicts on settings need 3; the default is judged as a setting only when "
-        "it is among them, or with --confirm)",
+        help="train each of the best configurations R times in total, with different seeds (default 1, in a comparison "
+        f"{defaults.COMPARISON_REPLICATES}; verdicts on configurations need 3; the default configuration is replicated "
+        "only if it is one of the best, or with --confirm)",
     )
     group.add_argument(
         "--replicate-top",
         type=at_least(1),
         metavar="K",
-        help="how many settings that is: the best of those that trained to the end (default "
-        f"{defaults.REPLICATE_TOP}; all in a comparison)",
+        help="number of configurations that --replicates trains again: the best of those that trained to the end "
+        f"(default {defaults.REPLICATE_TOP}; all in a comparison)",
     )
     group.add_argument(
         "--confirm",
         type=at_least(1),
         default=0,
         metavar="K",
-        help="set a part of the validation images apart; after the search, train the K best settings and the default "
-        "with new seeds, and score them there",
+        help="hold out a part of the validation images; after the search, train the K best configurations and the "
+        "default with new seeds, and score them on the held-out images",
     )
     group.add_argument(
         "--confirm-fraction",
         type=_share,
         metavar="X",
-        help=f"share of the validation images that is set apart (default {defaults.CONFIRM_FRACTION:g})",
+        help=f"fraction of the validation images that --confirm holds out (default {defaults.CONFIRM_FRACTION:g})",
     )
     group.add_argument(
         "--screen",
         choices=("on", "off"),
-        help="leave settings untrained whose anchors miss the digits, and let a sampler that has learned nothing yet "
-        "begin with anchors that cover them (default "
+        help="do not train configurations whose anchors do not fit the digits, and prefer anchors that fit while the "
+        "sampler draws at random (default "
         f"{'on' if defaults.SCREEN else 'off'}; off in a comparison)",
     )
 
 
 def _add_folder(parser: argparse.ArgumentParser) -> None:
-    """Where the run lies."""
+    """The run folder, its checkpoints and its storage."""
     group = parser.add_argument_group("the run")
     group.add_argument("--out", default="runs", metavar="DIR", help="folder of run folders (default runs)")
     group.add_argument("--name", metavar="NAME", help="of the run folder (default: space and time)")
@@ -169,45 +175,46 @@ def _add_folder(parser: argparse.ArgumentParser) -> None:
         nargs="?",
         const=LATEST,
         metavar="RUN",
-        help="go on with a run (its name or its folder; the latest if none is named), however it ended; "
-        "--trials, --epochs, --space, --time-budget, --replicates, "
-        "--replicate-top, --keep, --disk and --max-failures may then ask for more than before, --address, --slots, "
-        "--cpus-per-trial, --gpus-per-trial, --mlflow, --dashboard-host and --dashboard-port for another place, --data "
-        "where the same data is now, and --storage fetches a run that is not here; of a space file and of places "
-        "beyond this machine it takes those that you have named here before, or name again",
+        help="continue a run (its name or folder; by default the latest), however it ended; --trials, --epochs, --space, --time-budget, --replicates, "
+        "--replicate-top, --keep, --disk and --max-failures may ask for more than before; --address, --slots, "
+        "--cpus-per-trial, --gpus-per-trial, --mlflow, --dashboard-host and --dashboard-port may change; --data is the "
+        "new place of the same data; --storage fetches a run that is not on this machine; space files and addresses of "
+        "other machines are used only if you typed them on this machine before, or type them again",
     )
-    group.add_argument("--keep", type=at_least(1), metavar="N", help="checkpoints of the best N stay (default 5)")
+    group.add_argument(
+        "--keep", type=at_least(1), metavar="N", help="keep the checkpoints of the best N configurations (default 5)"
+    )
     group.add_argument(
         "--disk",
         metavar="SIZE",
-        help="the run folder takes no more than 20G, 500M, ...: no new trial starts that would not fit",
+        help="maximum size of the run folder: 20G, 500M, ...; no new trial starts that would exceed it",
     )
     group.add_argument(
         "--storage",
         metavar="FOLDER|ADDRESS",
-        help="where checkpoints go, and a copy of the run folder: a folder that every node of a cluster sees, or "
-        "s3://bucket/folder; without it both lie in --out alone",
+        help="place for checkpoints and for a copy of the run folder: a folder that every node of a cluster can "
+        "access, or s3://bucket/folder (default: everything is only in --out)",
     )
     group.add_argument(
         "--max-failures",
         type=at_least(0),
         metavar="N",
-        help="times that a trial is started again from its checkpoint when its process dies, it diverges, or it runs "
-        f"out of memory, then with half as many images at once (default {defaults.MAX_FAILURES})",
+        help="maximum number of restarts of a trial from its checkpoint when its process dies, it diverges, or it runs "
+        f"out of memory (then with half as many images at once; default {defaults.MAX_FAILURES})",
     )
-    group.add_argument("--quiet", action="store_true", help="say what goes wrong, and at the end who won; nothing else")
+    group.add_argument("--quiet", action="store_true", help="print only errors and, at the end, the winner")
     group.add_argument(
         "--status",
         nargs="?",
         const=LATEST,
         metavar="RUN",
-        help="print what a run is at (the latest if none is named), from any terminal, and end",
+        help="print the state of a run (by default the latest), from any terminal, and exit",
     )
-    group.add_argument("--dry-run", action="store_true", help="print what would run and end")
+    group.add_argument("--dry-run", action="store_true", help="print what would run and exit")
 
 
 def _add_machines(parser: argparse.ArgumentParser) -> None:
-    """Which machines it uses."""
+    """The machines and the services on them."""
     group = parser.add_argument_group("machines")
     group.add_argument(
         "--cpus-per-trial", type=_positive, metavar="X", help="cores of a slot (default 1 without a GPU)"
@@ -216,32 +223,34 @@ def _add_machines(parser: argparse.ArgumentParser) -> None:
         "--gpus-per-trial",
         type=_gpus,
         metavar="X|auto",
-        help="GPUs of a slot, fractions too; auto lets 1, 2, 4 and 8 trials share one for a few seconds and takes what "
-        "trains most images (default: 1 where there is one)",
+        help="GPUs of a slot, also fractions; auto trains 1, 2, 4 and 8 trials on one GPU for a few seconds and uses "
+        "the fastest number (default: 1 if there is a GPU)",
     )
     group.add_argument(
         "--slots",
         type=at_least(1),
         metavar="N",
-        help="trials side by side (default: as many as fit); more than fit let a cluster grow that can",
+        help="trials that run at the same time (default: as many as fit); more let an autoscaling cluster grow",
     )
     group.add_argument(
         "--address",
         metavar="auto|HOST:PORT",
         help="join a running Ray cluster, with the token in ~/.ray/auth_token (default local: start one here)",
     )
-    group.add_argument("--dashboard-port", type=_port, metavar="N", help="of the Ray dashboard (default: a free one)")
+    group.add_argument(
+        "--dashboard-port", type=_port, metavar="N", help="port of the Ray dashboard (default: a free one)"
+    )
     group.add_argument(
         "--dashboard-host",
         metavar="HOST",
-        help="what the dashboard listens on (default 127.0.0.1, this machine alone); with anything else, whoever "
-        "reaches it and has the token can run code here",
+        help="address that the dashboard listens on (default 127.0.0.1: only this machine); with any other address, "
+        "everybody who can connect and has the token can run code here",
     )
     group.add_argument(
         "--mlflow",
         metavar="URI",
-        help="tell an MLflow server of every trial: http://HOST:PORT (pip install 'digit-search[mlflow]'); one that "
-        "does not answer is left out, and the search goes on",
+        help="log every trial to an MLflow server: http://HOST:PORT (pip install 'digit-search[mlflow]'); if it does "
+        "not answer, the search continues without it",
     )
 
 

@@ -1,4 +1,4 @@
-"""Opening the data of a search, with what a person should know of it."""
+"""Opens the data of a search and prints its size, its categories and what is left out."""
 
 import time
 
@@ -11,21 +11,25 @@ from search.cli.settings import SearchSettings
 
 
 def prepare_data(settings: SearchSettings, console: Console) -> DigitData:
-    """Open the data, saying so where it takes a while."""
+    """Open the data and describe it on the console.
+
+    Raises:
+        UserError: the data cannot be used, or not with this metric.
+    """
     what = "the built-in drawn house numbers" if settings.data.folder == DRAWN else settings.data.folder
     started = time.monotonic()
     data = open_data(settings.data)
     took = time.monotonic() - started
     sizes = f"{len(data.train)} training and {len(data.valid)} validation images"
     if data.confirm is not None:
-        sizes += f", {len(data.confirm)} more set apart to confirm"
+        sizes += f", {len(data.confirm)} more for confirmations"
     console.print(f"data: {what}, {sizes}" + (f" (decoded in {took:.0f} s)" if took > 1 else ""))
     if not data.categories.are_digits:
         console.print(f"data: {data.categories.words}: no digits, so no number is read")
         if settings.metric == "val_number_accuracy":
             raise UsageError(
                 "--metric val_number_accuracy: the categories of this data are no digits, so there are no numbers; "
-                "take val_map"
+                "use val_map"
             )
     left_out = [f"{count} {name.replace('_', ' ')}" for name, count in data.notes.items() if count]
     if left_out:

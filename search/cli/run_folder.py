@@ -1,4 +1,4 @@
-"""The run folder of a search: made, described, opened again, made longer."""
+"""Creates, describes, reopens and extends the run folder of a search."""
 
 import json
 import os
@@ -28,14 +28,14 @@ from search.policy.plan import Plan
 from search.storage.storage import Storage
 
 MIN_FREE_BYTES = 2**30
-"""A search does not start on a disk with less."""
+"""Free disk space that a search needs to start."""
 
 
 def check_folder(folder: Path, *, resume: bool) -> None:
-    """See that a run folder can be made, or gone on with.
+    """Check that a run folder can be created, or resumed.
 
     Raises:
-        UserError: it is there, or not there, or the disk cannot take it.
+        UserError: a new folder exists, a folder to resume does not exist, or the disk is full or not writable.
     """
     if resume and not (folder / RUN_FILE).is_file():
         raise RunError(f"--resume {folder.name}: there is no run {folder}")
@@ -43,7 +43,7 @@ def check_folder(folder: Path, *, resume: bool) -> None:
         refuse_links(folder)
     if not resume and folder.exists():
         raise UsageError(
-            f"--name {folder.name}: {folder} exists; go on with it by --resume {folder.name}, or name another"
+            f"--name {folder.name}: {folder} exists; resume it with --resume {folder.name}, or give another name"
         )
     parent = folder.parent
     while not parent.exists():
@@ -54,7 +54,7 @@ def check_folder(folder: Path, *, resume: bool) -> None:
     if free < MIN_FREE_BYTES:
         raise UsageError(
             f"--out {folder.parent}: the disk has {free / 2**20:.0f} MiB free, a search needs at least "
-            f"{MIN_FREE_BYTES / 2**20:.0f}; make room or name a folder on another disk"
+            f"{MIN_FREE_BYTES / 2**20:.0f}; free some space or give a folder on another disk"
         )
 
 
@@ -67,66 +67,69 @@ def open_folder(
     lock: BinaryIO | None,
     command: list[str] | None,
 ) -> EventWriter:
-    """Make the run folder, or open the one to go on with.
+    """Create the run folder, or reopen the one to resume.
 
     Args:
-        settings: what was asked.
+        settings: the settings of the search.
         plan: the same, resolved.
-        data: opened, for its fingerprint and samples.
-        folder: the run's.
-        lock: of the one to go on with; None makes a new one.
-        command: as typed.
+        data: the opened data, for its fingerprint and sample images.
+        folder: the run folder.
+        lock: the lock of the folder to resume; None creates a new folder.
+        command: the command as typed.
 
     Raises:
-        UsageError: somebody made it in the meantime.
-        RunError: the run to go on with was on other data.
+        UsageError: another search has just created the folder.
+        RunError: the run to resume used other data, or another version of digit-search.
     """
     if lock is not None:
-        known = read_run_file(folder)
-        if known.get("base_config", {}).keys() != plan.base.to_flat().keys():
-            raise RunError(
-                f"--resume {settings.name}: another version of digit-search began this run, with other parameters; go "
-                "on with that version, or begin a new run"
-            )
-        if known.get("data", {}).get("fingerprint") != data.fingerprint:
-            raise RunError(
-                f"--resume {settings.name}: the data at {settings.data.folder} has changed since the run began"
-            )
-        events = EventWriter(folder, settings.name, lock)
-        now = known | {
-            "command": _without_secrets(known.get("command")),  # of an earlier version, which did not look
-            "settings": settings.to_json(),
-            "base_config": plan.base.to_flat(),
-            "space": describe_space(plan),
-            "tables": describe_tables(plan),
-            "comparison": is_comparison(settings, plan),
-            "asha": list(events.record.asha),
-            "rungs": rungs(settings.scheduler, plan.base.optim.epochs, *events.record.asha),
-        }
-        if now != known:
-            write_text(folder / RUN_FILE, json.dumps(now, indent=2) + "\n")
-        return events
+        return _reopen_folder(settings, plan, data, folder, lock)
     try:
         folder.mkdir(parents=True)
     except FileExistsError:
         raise UsageError(
-            f"--name {settings.name}: {folder} was made by another search just now; name another"
+            f"--name {settings.name}: another search has just created {folder}; give another name"
         ) from None
     write_description(folder, settings, plan, data, command)
     return EventWriter(folder, settings.name)
 
 
+def _reopen_folder(settings: SearchSettings, plan: Plan, data: DigitData, folder: Path, lock: BinaryIO) -> EventWriter:
+    """Open the record of a run to resume and bring its run.json up to date; errors as in `open_folder`."""
+    known = read_run_file(folder)
+    if known.get("base_config", {}).keys() != plan.base.to_flat().keys():
+        raise RunError(
+            f"--resume {settings.name}: another version of digit-search, with other parameters, started this run; "
+            "resume it with that version, or start a new run"
+        )
+    if known.get("data", {}).get("fingerprint") != data.fingerprint:
+        raise RunError(f"--resume {settings.name}: the data at {settings.data.folder} has changed since the run began")
+    events = EventWriter(folder, settings.name, lock)
+    now = known | {
+        "command": _without_secrets(known.get("command")),  # an earlier version did not remove them
+        "settings": settings.to_json(),
+        "base_config": plan.base.to_flat(),
+        "space": describe_space(plan),
+        "tables": describe_tables(plan),
+        "comparison": is_comparison(settings, plan),
+        "asha": list(events.record.asha),
+        "rungs": rungs(settings.scheduler, plan.base.optim.epochs, *events.record.asha),
+    }
+    if now != known:
+        write_text(folder / RUN_FILE, json.dumps(now, indent=2) + "\n")
+    return events
+
+
 def write_description(
     folder: Path, settings: SearchSettings, plan: Plan, data: DigitData, command: list[str] | None
 ) -> None:
-    """Write what a run is about: `run.json`, and what of its data can be looked at later."""
+    """Write `run.json`, and the sample images and boxes of the data for the report."""
     write_text(folder / RUN_FILE, json.dumps(describe_run(settings, plan, data, command), indent=2) + "\n")
     write_samples(folder, data.valid.table, data.valid.image)
     write_boxes(folder, data.train.table)
 
 
 def resumed_settings(out: str, name: str) -> SearchSettings:
-    """The settings that a run folder was started with; its space files are not among those that may be run.
+    """The settings of a run folder, without permission to run its space files.
 
     Raises:
         RunError: there is no such run, or its run.json is damaged.
@@ -143,11 +146,11 @@ def resumed_settings(out: str, name: str) -> SearchSettings:
 
 
 class Extent(NamedTuple):
-    """How far a run has been planned, as its run.json says.
+    """The planned size of a run, from its run.json.
 
     Attributes:
-        trials: settings to train.
-        epochs: of a whole training.
+        trials: configurations to train.
+        epochs: epochs of a full training.
     """
 
     trials: int
@@ -155,7 +158,7 @@ class Extent(NamedTuple):
 
 
 def planned(folder: Path) -> Extent:
-    """How far a run has been planned; its spaces are not looked at, for a file among them would be run.
+    """The planned size of a run; does not load its spaces, because that would run a space file as code.
 
     Raises:
         RunError: its run.json is damaged.
@@ -171,7 +174,7 @@ def planned(folder: Path) -> Extent:
 
 
 def describe_run(settings: SearchSettings, plan: Plan, data: DigitData, command: list[str] | None) -> dict[str, Any]:
-    """What run.json holds."""
+    """The content of run.json."""
     return {
         "name": settings.name,
         "command": _without_secrets(command),
@@ -205,20 +208,20 @@ def _without_secrets(command: Any) -> list[str] | None:
 
 
 def is_comparison(settings: SearchSettings, plan: Plan) -> bool:
-    """Whether every setting is trained alike, to its end and as often."""
+    """Whether every configuration is trained to its end and the same number of times."""
     return settings.scheduler == "none" and settings.replicates > 1 and settings.replicate_top >= plan.trials
 
 
 def describe_space(plan: Plan) -> dict[str, Any]:
-    """What run.json says of the space."""
+    """The entry of the space in run.json."""
     return {"name": plan.space.name, "trials": plan.trials, "swept_settings": NUM_SWEPT + len(plan.sweep)}
 
 
 def make_longer(storage: Storage, events: EventWriter, epochs: int) -> list[str]:
-    """Let trials that trained to a shorter end go on, where the checkpoint to go on from is still there.
+    """Extend trials that finished with fewer epochs, if their last checkpoint still exists.
 
     Returns:
-        Those that stay as they are, for want of one.
+        The ids of the trials that are not extended because the checkpoint is missing.
     """
     lacking = []
     short = events.record.short()
@@ -237,8 +240,8 @@ def make_longer(storage: Storage, events: EventWriter, epochs: int) -> list[str]
 
 
 def describe_tables(plan: Plan) -> list[dict[str, Any]]:
-    """The published tables that a run of this plan answers, each row by the setting it stands for here."""
-    overrides = {one.name: one.overrides for one in plan.space.baselines}
+    """The published tables of the space, each row with the configuration of this run that it belongs to."""
+    digests = {name: setting_digest(config) for name, config in plan.baselines()}
     base = plan.base.to_flat()
     return [
         {
@@ -251,9 +254,7 @@ def describe_tables(plan: Plan) -> list[dict[str, Any]]:
             "rows": [
                 {
                     "label": row.label,
-                    "config_hash": setting_digest(
-                        TrainConfig.from_flat({**plan.space.fixed, **overrides[row.setting]}, plan.base)
-                    ),
+                    "config_hash": digests[row.setting],
                     "published": dict(row.published),
                     "detect": dict(row.detect),
                 }
@@ -265,7 +266,7 @@ def describe_tables(plan: Plan) -> list[dict[str, Any]]:
 
 
 def _git_commit() -> str | None:
-    """The commit of the code in use, where it lies in a git checkout."""
+    """The commit of this code, if it is in a git checkout."""
     here = Path(__file__)
 
     def git(*arguments: str) -> str | None:
@@ -277,5 +278,5 @@ def _git_commit() -> str | None:
             return None
         return done.stdout.strip() or None if done.returncode == 0 else None
 
-    # Installed into an environment inside another repository, its commit says nothing of this code.
+    # An environment inside another repository: that repository's commit is not the commit of this code.
     return git("rev-parse", "HEAD") if git("ls-files", "--error-unmatch", here.name) else None

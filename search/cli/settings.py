@@ -1,4 +1,4 @@
-"""What one search is asked to do, checked before anything starts."""
+"""The settings of a search, checked before anything starts."""
 
 import re
 from collections.abc import Mapping
@@ -30,7 +30,7 @@ from search.defaults import (
 )
 from search.policy.plan import Plan
 from spaces.catalogue import SPACES, get_spaces
-from spaces.registry import Space, check_space, combine, enumerate_settings
+from spaces.registry import Overrides, Space, check_space, combine, enumerate_settings
 
 _DURATION = re.compile(r"(?:(\d{1,9})h)?(?:(\d{1,9})m)?(?:(\d{1,9})s?)?")
 _SIZE = re.compile(r"(\d{1,6}(?:\.\d{1,3})?)([KMGT]?)B?", re.IGNORECASE)
@@ -38,27 +38,27 @@ _SIZE = re.compile(r"(\d{1,6}(?:\.\d{1,3})?)([KMGT]?)B?", re.IGNORECASE)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SearchSettings:
-    """The flags of `python -m search.run`, as plain values; hyperparameters are not among them.
+    """The flags of `python -m search.run`, as plain values; they contain no hyperparameters.
 
     Attributes:
-        space: names with commas, as typed.
-        space_files: the files among them that the user has named, as `spaces.catalogue.space_files` gives them; no
-            other is run.
-        trials: settings to train, baselines included; None takes the default.
-        epochs, images_per_epoch: None leaves the config's own.
-        time_budget_s: seconds after which the search ends; None never.
-        replicates: trainings of each of the best settings, the search's own among them.
-        replicate_top: how many settings get them.
-        confirm: how many settings are confirmed on images set apart; 0 confirms none.
-        max_failures: starts after a fault that a trial has, at most.
-        disk_bytes: the run folder takes no more; None leaves it to the disk.
-        storage: where checkpoints and a copy of the run folder lie, a path or an address; None keeps all in the folder.
-        slots: trials side by side; None takes as many as there is room for.
-        share_gpus: whether it is measured how many trials share a GPU.
-        dashboard_host: what the dashboard of a Ray of its own listens on.
-        mlflow: the tracking server that is told of every trial; None tells none.
-        screen: whether settings whose anchors miss the digits are left untrained.
-        init_from: the folder of weights that every training starts from, whatever a space says; None leaves that to
+        space: space names separated by commas, as typed.
+        space_files: the space files that the user has typed, as `spaces.catalogue.space_files` returns them; no other
+            file is run.
+        trials: configurations to train, including baselines; None is the default.
+        epochs, images_per_epoch: None keeps the value of the config.
+        time_budget_s: seconds after which the search ends; None has no limit.
+        replicates: trainings of each of the best configurations, including the first one.
+        replicate_top: how many configurations are replicated.
+        confirm: how many configurations are confirmed on held-out images; 0 confirms none.
+        max_failures: maximum number of restarts of a trial after faults.
+        disk_bytes: maximum size of the run folder; None has no limit.
+        storage: path or address for checkpoints and a copy of the run folder; None keeps everything in the run folder.
+        slots: trials that run at the same time; None takes as many as fit.
+        share_gpus: whether to measure how many trials share a GPU.
+        dashboard_host: the address that the dashboard of a locally started Ray listens on.
+        mlflow: the MLflow tracking server; None uses none.
+        screen: whether configurations whose anchors do not fit the digits are screened out.
+        init_from: the folder of weights that every training starts from, overriding the spaces; None uses
             `model.weights`.
         fixed: parameters from `--set`; a space must not vary them.
         config: parameters from `--config`; a space may vary them.
@@ -98,10 +98,10 @@ class SearchSettings:
     config: Flat = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """See that every value is of its type, and among the choices of its flag.
+        """Check the type of every value and the choices of its flag.
 
         Raises:
-            UsageError: one is not.
+            UsageError: a value is not allowed.
         """
         wrong = wrong_field(self)
         for name, known in (("sampler", SAMPLERS), ("scheduler", SCHEDULERS), ("metric", METRICS)):
@@ -116,68 +116,32 @@ class SearchSettings:
 
     @classmethod
     def from_json(cls, tree: dict[str, Any]) -> "SearchSettings":
-        """What `to_json` wrote, but for `space_files`: a file may have been written by anybody, so none may be run."""
+        """The settings that `to_json` wrote, without `space_files`: anybody may have written them, so none is run."""
         return cls(**{**tree, "data": DataSource(**tree["data"]), "space_files": {}})
 
 
 def make_plan(settings: SearchSettings) -> Plan:
-    """Resolve and check what is asked.
+    """Resolve and check the settings of a search.
 
     Raises:
-        UserError: an unknown or clashing space, parameter or value.
+        UserError: an unknown or conflicting space, parameter or value.
     """
     named = get_spaces(settings.space, settings.space_files)
     if settings.init_from is not None:
         named = [one.without("model.weights") for one in named]
-    whole = combine(named)  # refuses clashes among all of them
-    for one in named:
-        taken = sorted(one.fields() & settings.fixed.keys())
-        if taken and not one.after_training:  # a sweep leaves the trial's own setting to --set
-            raise UsageError(f"--set {taken[0]}: space '{one.name}' varies this parameter; leave it out of one of them")
-        other = [name for name, value in one.fixed.items() if settings.fixed.get(name, value) != value]
-        if other:
-            raise UsageError(f"--set {other[0]}: space '{one.name}' needs {other[0]}={one.fixed[other[0]]}")
-    if "runtime.seed" in settings.fixed:
-        raise UsageError("--set runtime.seed: the seed has a flag of its own, --seed")
-    flat: Flat = {**whole.preset, **settings.config, **settings.fixed, "runtime.seed": settings.seed}
-    if settings.init_from is not None:
-        flat["model.weights"] = settings.init_from
-    for parameter, value in (("optim.epochs", settings.epochs), ("data.images_per_epoch", settings.images_per_epoch)):
-        if value is not None:
-            flat[parameter] = value
-    base = TrainConfig.from_flat(flat)
+    whole = combine(named)  # raises for conflicts between any two of them
+    _check_fixed(named, settings.fixed)
+    base = _base_config(settings, whole)
     named = [one.with_fixed(settings.fixed) for one in named]
     for one in named:
         check_space(one, base)
-    parsed = [] if base.optim.stages is None else parse_stages(base.optim.stages, parameter_named)
-    for one in named:
-        undone = [name for name in sorted(one.fields()) if parsed and all(name in flat for _, flat in parsed)]
-        if undone:
-            raise UsageError(
-                f"optim.stages: every stage sets {undone[0]}, which space '{one.name}' varies; leave it out of one"
-            )
-    trained = [one for one in named if not one.after_training]
-    swept = [one for one in named if one.after_training and one is not SPACES["thresholds"]]  # its grid always is
-    sweep = [overrides for _, overrides in enumerate_settings(combine(swept))] if swept else []
-    if any("detect.reading" in overrides for overrides in sweep):
-        raise UsageError(f"--space {settings.space}: detect.reading is not swept; try its two values with --set")
-    trials = settings.trials
-    if not trained:
-        if trials not in (None, 1):
-            raise UsageError(
-                f"--trials {trials}: space '{settings.space}' acts after training, so one training serves; "
-                "leave --trials out"
-            )
-        space, trials = Space(name=settings.space, summary="", suggest=lambda _: {}), 1
-    else:
-        space = combine(trained)
-        if settings.sampler == "grid":  # all of it, unless fewer are asked for
-            trials = trials or count_settings(space, base)
+    _check_stages(named, base)
+    space, trials = _trained_space(settings, named, base)
     plan = Plan(
         space,
         base,
-        trials or TRIALS,
-        sweep,
+        trials,
+        _sweep_of(settings, named),
         sampler=settings.sampler,
         scheduler=settings.scheduler,
         seed=settings.seed,
@@ -188,15 +152,78 @@ def make_plan(settings: SearchSettings) -> Plan:
     )
     if settings.confirm > plan.trials - 1:
         raise UsageError(
-            f"--confirm {settings.confirm}: the leaderboard will hold {plan.trials - 1} settings beside the default; "
-            "confirm at most so many, or raise --trials"
+            f"--confirm {settings.confirm}: the leaderboard will have {plan.trials - 1} configurations in addition to "
+            "the default; confirm at most that many, or increase --trials"
         )
-    plan.first_settings()
+    plan.first_settings()  # raises if a baseline is not valid
     return plan
 
 
+def _check_fixed(named: list[Space], fixed: Flat) -> None:
+    """Check that `--set` does not conflict with the spaces."""
+    for one in named:
+        taken = sorted(one.fields() & fixed.keys())
+        if taken and not one.after_training:  # a sweep does not change the trial's own thresholds
+            raise UsageError(f"--set {taken[0]}: space '{one.name}' varies this parameter; remove one of the two")
+        other = [name for name, value in one.fixed.items() if fixed.get(name, value) != value]
+        if other:
+            raise UsageError(f"--set {other[0]}: space '{one.name}' needs {other[0]}={one.fixed[other[0]]}")
+    if "runtime.seed" in fixed:
+        raise UsageError("--set runtime.seed: use the flag --seed instead")
+
+
+def _base_config(settings: SearchSettings, whole: Space) -> TrainConfig:
+    """The config that all trials start from: the preset of the spaces, then `--config`, `--set` and the flags."""
+    flat: Flat = {**whole.preset, **settings.config, **settings.fixed, "runtime.seed": settings.seed}
+    for parameter, value in (
+        ("model.weights", settings.init_from),
+        ("optim.epochs", settings.epochs),
+        ("data.images_per_epoch", settings.images_per_epoch),
+    ):
+        if value is not None:
+            flat[parameter] = value
+    return TrainConfig.from_flat(flat)
+
+
+def _check_stages(named: list[Space], base: TrainConfig) -> None:
+    """Check that no space varies a parameter that every stage of `optim.stages` sets again."""
+    stages = [] if base.optim.stages is None else parse_stages(base.optim.stages, parameter_named)
+    for one in named:
+        without_effect = [name for name in sorted(one.fields()) if stages and all(name in flat for _, flat in stages)]
+        if without_effect:
+            raise UsageError(
+                f"optim.stages: every stage sets {without_effect[0]}, which space '{one.name}' varies; remove one of "
+                "the two"
+            )
+
+
+def _sweep_of(settings: SearchSettings, named: list[Space]) -> list[Overrides]:
+    """The `detect.*` settings that are scored on each trained model in addition to the standard grid."""
+    swept = [one for one in named if one.after_training and one is not SPACES["thresholds"]]  # that is the grid itself
+    sweep = [overrides for _, overrides in enumerate_settings(combine(swept))] if swept else []
+    if any("detect.reading" in overrides for overrides in sweep):
+        raise UsageError(f"--space {settings.space}: detect.reading cannot be swept; try its two values with --set")
+    return sweep
+
+
+def _trained_space(settings: SearchSettings, named: list[Space], base: TrainConfig) -> tuple[Space, int]:
+    """The space that trials vary, and the number of trials."""
+    trained = [one for one in named if not one.after_training]
+    if not trained:
+        if settings.trials not in (None, 1):
+            raise UsageError(
+                f"--trials {settings.trials}: space '{settings.space}' is applied after training and needs only one "
+                "training; omit --trials"
+            )
+        return Space(name=settings.space, summary="", suggest=lambda _: {}), 1
+    space = combine(trained)
+    if settings.sampler == "grid":
+        return space, settings.trials or count_settings(space, base)
+    return space, settings.trials or TRIALS
+
+
 class Manner(NamedTuple):
-    """How a search goes about it."""
+    """The settings whose defaults depend on whether the space is a comparison."""
 
     sampler: str
     scheduler: str
@@ -208,9 +235,9 @@ class Manner(NamedTuple):
 def manner(
     space: str, sampler: str | None, scheduler: str | None, replicates: int | None, screen: str | None
 ) -> Manner:
-    """What flags say, and where they say nothing what suits the spaces.
+    """The values of the flags; for flags that were not given, the defaults of a comparison or of a search.
 
-    A comparison trains every setting to its end, with fresh seeds; a search stops the weak and repeats the best.
+    A comparison trains every configuration to its end and replicates it; a search stops trials early.
 
     Raises:
         SpaceError: there is no such space.
@@ -229,10 +256,10 @@ def manner(
 
 
 def count_settings(space: Space, base: TrainConfig) -> int:
-    """Different settings of a finite space, the default and the baselines among them.
+    """The number of different configurations of a finite space, including the default and the baselines.
 
     Raises:
-        SpaceError: the space is not finite, or too large to be listed.
+        SpaceError: the space is not finite, or too large to list.
     """
     settings: list[Mapping[str, Scalar]] = [{}, *(one.overrides for one in space.baselines)]
     settings = [{**space.fixed, **overrides} for overrides in settings]
@@ -241,10 +268,10 @@ def count_settings(space: Space, base: TrainConfig) -> int:
 
 
 def run_name(name: str | None, space: str) -> str:
-    """The folder's name: as asked, or from the space and the time.
+    """The name of the run folder: the given one, or made from the space and the time.
 
     Raises:
-        UsageError: the name holds anything but letters, digits, dots, dashes and underscores.
+        UsageError: the name contains other characters than letters, digits, dots, dashes and underscores.
     """
     if name is None:
         stem = "-".join(Path(item.strip()).stem for item in space.split(","))
@@ -261,7 +288,7 @@ def parse_duration(text: str) -> float:
     """Seconds of `30m`, `2h`, `1h30m`, `45s` or `90`.
 
     Raises:
-        UsageError: anything else, or no time at all.
+        UsageError: the text has another form, or is zero.
     """
     match = _DURATION.fullmatch(text.strip())
     hours, minutes, seconds = (int(part or 0) for part in match.groups()) if match else (0, 0, 0)
@@ -275,7 +302,7 @@ def parse_size(text: str) -> int:
     """Bytes of `20G`, `500M` or `1.5T`.
 
     Raises:
-        UsageError: anything else, or nothing at all.
+        UsageError: the text has another form, or is zero.
     """
     match = _SIZE.fullmatch(text.strip())
     size = 0 if match is None else round(float(match[1]) * 1000 ** " KMGT".index((match[2] or " ").upper()))
@@ -288,7 +315,7 @@ def read_parameters(assignments: list[str], config: str | None) -> tuple[Flat, F
     """The parameters of `--set` and of `--config`.
 
     Raises:
-        ConfigError: an unknown parameter, a value it does not take, or a file that cannot be read.
+        ConfigError: an unknown parameter, an invalid value, or a file that cannot be read.
     """
     return dict(parse_assignment(text) for text in assignments), {} if config is None else read_toml(Path(config))
 
@@ -299,10 +326,10 @@ def _refuse_one_slash(flag: str, text: str) -> None:
 
 
 def storage_address(text: str) -> str:
-    """The place of `--storage`: an address, or a folder as an absolute path, so that workers find it.
+    """The value of `--storage`: an address, or a folder as an absolute path, so that workers find it.
 
     Raises:
-        UsageError: an address of another form.
+        UsageError: the address has another form.
     """
     _refuse_one_slash("--storage", text)
     if is_address(text):
@@ -313,7 +340,7 @@ def storage_address(text: str) -> str:
 
 
 def data_source(folder: str, **names: Any) -> DataSource:
-    """The data of `--data`: the folder as an address or an absolute path, so that workers find it."""
+    """The data of `--data`: the folder as an address, or as an absolute path, so that workers find it."""
     _refuse_one_slash("--data", folder)
     if folder != DRAWN and not is_address(folder):
         folder = str(Path(folder).expanduser().absolute())

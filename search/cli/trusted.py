@@ -1,8 +1,9 @@
-"""What this user has named on this machine: only that does a resume take from a run folder without asking.
+"""Settings of a run folder that --resume accepts only if the user has typed them on this machine.
 
-A run folder may come from somebody else. Some of its settings run code or reach other machines: those count when the
-user has typed them here before, or types them again. Each such value is a small file of its own, named by its digest
-and put in place in one move: searches side by side need no lock, and a damaged file only means one more question.
+A run folder may come from somebody else. Some of its settings run code or connect to other machines: --resume uses them
+only if the user has typed them on this machine before, or types them again. Each such value is stored in its own small
+file, named by its digest and renamed into place: parallel searches need no lock, and after damage to a file the user
+must only type the value again.
 """
 
 import contextlib
@@ -31,9 +32,9 @@ class Choice(NamedTuple):
     """A value that only the user may choose.
 
     Attributes:
-        flag: that names it.
+        flag: the flag of the value.
         typed: what to type after the flag.
-        value: what is remembered; of a space file also its content, by digest.
+        value: the text to remember; for a space file it includes the digest of the content.
     """
 
     flag: str
@@ -42,7 +43,7 @@ class Choice(NamedTuple):
 
 
 def choices_of(settings: "SearchSettings") -> list[Choice]:
-    """What a search runs as code, and the places that it reaches beyond this machine and its run folder."""
+    """The space files that a search runs as code, and the addresses of other machines that it connects to."""
     found = [
         Choice("--space", settings.space, f"{path} sha256:{digest}") for path, digest in settings.space_files.items()
     ]
@@ -58,34 +59,34 @@ def choices_of(settings: "SearchSettings") -> list[Choice]:
 
 
 def data_choices(data: DataSource) -> list[Choice]:
-    """The same of a data set: an address is opened with the user's credentials."""
+    """The address of a data set, if it has one: it is opened with the user's credentials."""
     return [Choice("--data", data.folder, data.folder)] if is_address(data.folder) else []
 
 
 def refuse_unnamed(choices: Iterable[Choice], typed: Collection[str], run: str) -> None:
-    """See that the user has named every choice, now or before.
+    """Check that the user has typed every choice, now or before.
 
     Args:
-        choices: of a run folder.
-        typed: the flags that were given now.
-        run: the run, as messages name it.
+        choices: the choices of a run folder.
+        typed: the flags of the current command.
+        run: the run's name in messages.
 
     Raises:
-        UsageError: not all; says what to type.
+        UsageError: a choice was never typed; the message says what to type.
     """
     unnamed = [one for one in choices if one.flag not in typed and not is_remembered(one)]
     if unnamed:
         again = " ".join(dict.fromkeys(f"{one.flag} {quote(one.typed)}" for one in unnamed))
         code = any(one.flag == "--space" for one in unnamed)
         raise UsageError(
-            f"{run}: its run.json names what you have not given on this machine before"
-            + (" (a space file, which is run as code, counts as another when it has changed)" if code else "")
-            + f"; to accept it, add {again}"
+            f"{run}: its run.json contains settings that you have not typed on this machine before"
+            + (" (a space file runs as code; after each change it must be accepted again)" if code else "")
+            + f"; to accept them, add {again}"
         )
 
 
 def remember(choices: Iterable[Choice]) -> None:
-    """Keep what the user has named; where the folder cannot be written nothing is kept, and a resume asks again."""
+    """Store the choices that the user has typed; if the folder is not writable, a resume asks again."""
     for one in choices:
         if is_remembered(one):
             continue
@@ -103,7 +104,7 @@ def remember(choices: Iterable[Choice]) -> None:
 
 
 def is_remembered(choice: Choice) -> bool:
-    """Whether the user has named this on this machine; a file that others may write is not believed."""
+    """Whether the user has typed this on this machine; a file that other users can write does not count."""
     try:
         path = _path(choice)
         known = path.stat()
@@ -121,7 +122,7 @@ def _path(choice: Choice) -> Path:
     """The file of a choice.
 
     Raises:
-        RuntimeError: the user has no home.
+        RuntimeError: the user has no home folder.
     """
     given = os.environ.get("XDG_STATE_HOME", "")
     state = Path(given) if Path(given).is_absolute() else Path.home() / ".local" / "state"

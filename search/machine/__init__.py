@@ -1,4 +1,4 @@
-"""What this machine can do, measured in processes of their own before a search starts.
+"""What this machine can do, measured in separate processes before a search starts.
 
 May import, of this package: nothing but `search.defaults`.
 """

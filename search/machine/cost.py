@@ -1,33 +1,32 @@
-"""What a search will cost, by a few training steps on this machine, in a process of their own."""
+"""Estimated time, disk and memory of a search, from a few training steps in a separate process."""
 
 import dataclasses
 import json
 
 from digits_core.config.train_config import TrainConfig
-from digits_core.data.source import DataSource
 from search.defaults import GRACE_EPOCHS, REDUCTION_FACTOR
-from search.machine.subprocesses import Child, read_asked
+from search.machine.subprocesses import Child, Training, read_request
 
 STEPS = 6
-"""Optimiser steps of each of the two measured epochs; the first one warms up."""
+"""Optimiser steps of each of the two short epochs; the first epoch is the warm-up."""
 
 VALID_IMAGES = 64
 
 TABLE_BYTES_PER_IMAGE = 1200
-"""What match tables and bootstraps take of a trial, for each validation image; about what real ones do."""
+"""Approximate size of a trial's match tables and bootstraps, per validation image."""
 
 PARAMETER_BYTES = 4
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Speed:
-    """What one slot does.
+    """The measured speed of one slot.
 
     Attributes:
-        train_per_second: training images.
-        eval_per_second: validation images.
-        peak_memory_bytes: of its process (on a GPU, of the GPU).
-        num_parameters: of the model.
+        train_per_second: training images per second.
+        eval_per_second: validation images per second.
+        peak_memory_bytes: peak memory of the process (on a GPU, of the GPU).
+        num_parameters: parameters of the model.
     """
 
     train_per_second: float
@@ -38,13 +37,13 @@ class Speed:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Cost:
-    """A guess at what a search takes.
+    """The estimated cost of a search.
 
     Attributes:
-        least_seconds: if the scheduler stops as many as it can.
-        most_seconds: if it stops nothing.
-        disk_bytes: of the run folder at its largest.
-        memory_bytes: of all slots together.
+        least_seconds: time if the scheduler stops as many trials as it can.
+        most_seconds: time if it stops none.
+        disk_bytes: largest size of the run folder.
+        memory_bytes: memory of all slots together.
     """
 
     least_seconds: float
@@ -53,21 +52,52 @@ class Cost:
     memory_bytes: int
 
 
-def measure(config: TrainConfig, source: DataSource, fingerprint: str, *, threads: int, device: str) -> Speed:
-    """Train and evaluate a little, in a process of its own.
+@dataclasses.dataclass(frozen=True, slots=True)
+class Workload:
+    """How much a search trains.
+
+    Attributes:
+        trials: configurations to train.
+        further: trainings after the search; none of them is stopped early.
+        epochs: epochs of a full training.
+        images: training images of an epoch.
+        valid_images: validation images, evaluated after each epoch.
+        slots: trials that run at the same time.
+        keep: checkpoints that are kept.
+        stops: whether successive halving stops trials.
+    """
+
+    trials: int
+    further: int
+    epochs: int
+    images: int
+    valid_images: int
+    slots: int
+    keep: int
+    stops: bool
+
+    @property
+    def most_trainings(self) -> int:
+        """The maximum number of trainings."""
+        return self.trials + self.further
+
+    @property
+    def most_epochs(self) -> int:
+        """The maximum number of epochs of all trainings."""
+        return self.most_trainings * self.epochs
+
+
+def measure(training: Training, *, threads: int) -> Speed:
+    """Train and evaluate for a few steps in a separate process.
 
     Args:
-        config: a setting of the search.
-        source: its data.
-        fingerprint: of the data.
+        training: what to train.
         threads: CPU threads of a slot.
-        device: `auto` or `cpu`.
 
     Raises:
         UsageError: the training failed.
     """
-    child = Child("search.machine.cost", config, source, fingerprint, threads=threads, device=device)
-    return Speed(**child.result())
+    return Speed(**Child("search.machine.cost", training, threads=threads).result())
 
 
 def _measure() -> Speed:
@@ -75,7 +105,7 @@ def _measure() -> Speed:
 
     from digits_core.training.train import EpochReport, train
 
-    config, data, device = read_asked()
+    config, data, device = read_request()
     some = np.arange(min(VALID_IMAGES, len(data.valid)))
     short = {"optim.epochs": 2, "data.images_per_epoch": STEPS * config.optim.batch_size, "optim.stages": None}
     reports: list[EpochReport] = []
@@ -94,44 +124,25 @@ def _measure() -> Speed:
     )
 
 
-def cost_of(
-    speed: Speed,
-    *,
-    trials: int,
-    further: int,
-    epochs: int,
-    images: int,
-    valid_images: int,
-    slots: int,
-    keep: int,
-    stops: bool,
-) -> Cost:
-    """A guess at what a search takes.
-
-    Args:
-        speed: of one slot.
-        trials: settings to train.
-        further: trainings after the search, each to its end.
-        epochs: of a whole training.
-        images: training images of an epoch.
-        valid_images: evaluated after each.
-        slots: trials side by side.
-        keep: checkpoints that stay.
-        stops: whether the weak are stopped by successive halving.
-    """
-    epoch_seconds = images / speed.train_per_second + valid_images / speed.eval_per_second
-    most = (trials + further) * epochs
-    least = trials * (least_epochs(epochs) if stops else epochs) + further * epochs
+def cost_of(speed: Speed, work: Workload) -> Cost:
+    """Estimate the cost of a search from the speed of one slot."""
+    epoch_seconds = work.images / speed.train_per_second + work.valid_images / speed.eval_per_second
+    least = work.trials * (least_epochs(work.epochs) if work.stops else work.epochs) + work.further * work.epochs
     model = speed.num_parameters * PARAMETER_BYTES
-    # A checkpoint to go on from holds the model, two moments of the optimiser and the best epoch's model; while one is
-    # written the one before it is still there.
-    disk = slots * 2 * 4 * model + (keep + slots) * model
-    disk += (trials + further) * valid_images * TABLE_BYTES_PER_IMAGE
-    return Cost(least * epoch_seconds / slots, most * epoch_seconds / slots, disk, slots * speed.peak_memory_bytes)
+    # A checkpoint to resume from contains the model, two moments of the optimiser and the best epoch's model; the last
+    # one is deleted only after the next is written.
+    disk = work.slots * 2 * 4 * model + (work.keep + work.slots) * model
+    disk += work.most_trainings * work.valid_images * TABLE_BYTES_PER_IMAGE
+    return Cost(
+        least * epoch_seconds / work.slots,
+        work.most_epochs * epoch_seconds / work.slots,
+        disk,
+        work.slots * speed.peak_memory_bytes,
+    )
 
 
 def least_epochs(epochs: int) -> float:
-    """Epochs of a setting on average where each rung of ASHA lets no more than its share go on."""
+    """The average epochs of a trial when each rung of ASHA lets only its share of the trials continue."""
     total, share, rung = 0.0, 1.0, GRACE_EPOCHS
     for epoch in range(1, epochs + 1):
         total += share

@@ -1,6 +1,6 @@
-"""What torch finds on this machine, asked in a process of its own.
+"""What torch finds on this machine, checked in a separate process.
 
-The driver needs no torch: so it starts seconds sooner, while this process looks, and stays small.
+The driver does not import torch: it starts seconds sooner, while this process checks, and needs less memory.
 """
 
 import json
@@ -18,17 +18,17 @@ from digits_core.labels import NUM_CLASSES
 
 @dataclass(frozen=True, slots=True)
 class Findings:
-    """What there is to train on.
+    """The hardware to train on, and what cannot work.
 
     Attributes:
-        num_cores: cores this process may use.
-        num_gpus: GPUs that the driver names, whether torch can use them or not.
-        torch_fault: why torch cannot be used at all, in a sentence; None when it can.
-        gpu_fault: why torch cannot use the GPUs; None when it can, or there are none.
-        model_fault: why the model of a setting cannot be built; None when all can.
-        weights_fault: why the initial weights of a setting cannot be had here; None when all can.
-        left_out: what the initial weights of the first setting hold and it has no place for, in words; None where all
-            was taken.
+        num_cores: CPU cores that this process may use.
+        num_gpus: GPUs that the GPU driver lists, also those that torch cannot use.
+        torch_fault: why torch cannot be used at all, in a sentence; None if it can.
+        gpu_fault: why torch cannot use the GPUs; None if it can, or there are none.
+        model_fault: why the model of a configuration cannot be built; None if all can.
+        weights_fault: why the initial weights of a configuration cannot be loaded here; None if all can.
+        left_out: which initial weights of the first configuration do not fit its model and are not loaded, in words;
+            None if all fit.
     """
 
     num_cores: int
@@ -40,15 +40,15 @@ class Findings:
     left_out: str | None = None
 
     def resources(self) -> dict[str, float]:
-        """As Ray counts them."""
+        """Cores and GPUs under Ray's names."""
         return {"CPU": float(self.num_cores), "GPU": float(self.num_gpus)}
 
     def check(self, gpus_per_trial: float | None) -> None:
-        """Refuse what cannot work.
+        """Raise an error if the search cannot work on this machine.
 
         Raises:
-            UsageError: torch and torchvision do not belong together, or one is missing.
-            DeviceError: GPUs are there and wanted, but torch cannot use them.
+            UsageError: torch and torchvision are incompatible, or one is missing.
+            DeviceError: the search needs the GPUs, but torch cannot use them.
             ConfigError: a model cannot be built.
             WeightsError: initial weights cannot be loaded.
         """
@@ -61,7 +61,7 @@ class Findings:
             raise WeightsError(self.weights_fault)
 
     def check_models(self) -> None:
-        """Refuse what can work nowhere.
+        """Raise an error if the search cannot work on any machine.
 
         Raises:
             ConfigError: a model cannot be built.
@@ -71,11 +71,11 @@ class Findings:
 
 
 def look(settings: Mapping[str, TrainConfig], num_classes: int = NUM_CLASSES) -> Findings:
-    """Import torch and torchvision in this process, try them, and see that the model of every setting can be built.
+    """Try torch and torchvision in this process, and check that the model of every configuration can be built.
 
     Args:
-        settings: by the names of their baselines; the first is the one that all trials start from.
-        num_classes: of the models, the background among them.
+        settings: configurations by the names of their baselines; all trials start from the first one.
+        num_classes: classes of the models, including the background.
     """
     cores = usable_cores()
     try:
@@ -88,8 +88,8 @@ def look(settings: Mapping[str, TrainConfig], num_classes: int = NUM_CLASSES) ->
         return Findings(cores, 0, fault, None)
     except (RuntimeError, NotImplementedError) as error:
         fault = (
-            f"torch and torchvision do not fit each other ({str(error).splitlines()[0]}); install both from the "
-            "package registry: a CPU-only torch beside the registry's torchvision does not work"
+            f"torch and torchvision are not compatible ({str(error).splitlines()[0]}); install both from the "
+            "package registry: a CPU-only torch does not work with the registry's torchvision"
         )
         return Findings(cores, 0, fault, None)
     num_gpus = torch.cuda.device_count()
@@ -100,14 +100,14 @@ def look(settings: Mapping[str, TrainConfig], num_classes: int = NUM_CLASSES) ->
         except (RuntimeError, AssertionError) as error:
             gpu_fault = (
                 f"this machine has {num_gpus} GPU(s), but torch {torch.__version__} cannot use them: "
-                f"{str(error).splitlines()[0]}; update the driver, install a torch built for it, or take the CPU "
+                f"{str(error).splitlines()[0]}; update the driver, install a torch built for it, or use the CPU "
                 "(--gpus-per-trial 0, for a retraining --gpus 0)"
             )
     return replace(_look_at_models(settings, num_classes), num_cores=cores, num_gpus=num_gpus, gpu_fault=gpu_fault)
 
 
 def _look_at_models(settings: Mapping[str, TrainConfig], num_classes: int) -> Findings:
-    """What would fail in every trial of a setting: better once, before the first."""
+    """Find what would fail in every trial of a configuration, before the first trial starts."""
     from digits_core.model.build import check_model
 
     left_out = weights_fault = None
@@ -128,7 +128,7 @@ def _look_at_models(settings: Mapping[str, TrainConfig], num_classes: int) -> Fi
 
 
 def usable_cores() -> int:
-    """Cores that this process may use: by affinity, and by the CPU quota of a container."""
+    """The CPU cores that this process may use, by its affinity and the CPU quota of a container."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     try:
         quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
@@ -138,17 +138,17 @@ def usable_cores() -> int:
 
 
 def child_environment() -> dict[str, str]:
-    """For a process of our own that imports these packages, wherever it was started."""
+    """The environment for a child process: it can import these packages from any working directory."""
     root = str(Path(__file__).parent.parent)
     path = os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
     return {**os.environ, "PYTHONPATH": path}
 
 
 class Probe:
-    """A look that is under way in another process."""
+    """A check that runs in another process."""
 
     def __init__(self, settings: Mapping[str, TrainConfig]) -> None:
-        """Start looking, at the machine and at the models of settings by the names of their baselines."""
+        """Start to check the machine and the models of configurations, given by the names of their baselines."""
         self._process = subprocess.Popen(
             [sys.executable, "-m", "search.machine.probe"],
             stdin=subprocess.PIPE,
@@ -160,10 +160,10 @@ class Probe:
         self._settings = {name: config.to_flat() for name, config in settings.items()}
 
     def findings(self, num_classes: int = NUM_CLASSES) -> Findings:
-        """Wait for what was found, with models of so many classes.
+        """Wait for the result, with models of `num_classes` classes.
 
         Raises:
-            UsageError: the process died, as it does when a library of torch cannot be loaded.
+            UsageError: the process died, for example because a library of torch cannot be loaded.
         """
         out, errors = self._process.communicate(json.dumps([num_classes, self._settings]))
         if self._process.returncode:
@@ -173,5 +173,5 @@ class Probe:
 
 
 if __name__ == "__main__":
-    classes, told = json.load(sys.stdin)
-    print(json.dumps(asdict(look({name: TrainConfig.from_flat(flat) for name, flat in told.items()}, classes))))
+    classes, flats = json.load(sys.stdin)
+    print(json.dumps(asdict(look({name: TrainConfig.from_flat(flat) for name, flat in flats.items()}, classes))))

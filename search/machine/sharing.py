@@ -1,4 +1,4 @@
-"""How many trials share a GPU best: measured by letting more and more of them train on it side by side."""
+"""How many trials should share a GPU: measured by training 1, 2, 4, ... of them on it at the same time."""
 
 import dataclasses
 import json
@@ -6,37 +6,35 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 
-from digits_core.config.train_config import TrainConfig
-from digits_core.data.source import DataSource
 from digits_core.errors import UsageError
-from search.machine.subprocesses import Child, read_asked
+from search.machine.subprocesses import Child, Training, read_request
 
 MOST = 8
-"""Trials on one GPU that are tried."""
+"""Maximum number of trials on one GPU."""
 
 SECONDS = 4.0
-"""That each number of trials is measured for, once all of them have warmed up."""
+"""Duration of each measurement, after all trials have warmed up."""
 
 WARM_STEPS = 6
 
 WARM = "warm"
-"""What a training says after them; then it waits for the others."""
+"""The line that a training prints after its warm-up steps; then it waits for the others."""
 
 WORTH = 1.05
-"""A larger number of trials must bring so many times the images."""
+"""Minimum factor of images per second by which a larger number of trials must be faster."""
 
 ROOM = 0.9
-"""Share of a GPU's memory that may be filled: the peak of a few steps is not yet that of a search."""
+"""Share of the GPU memory that may be used: a search can have a higher peak than a few steps."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Sharing:
-    """Some trials on one device.
+    """A measurement of several trials on one device.
 
     Attributes:
-        trials: side by side.
-        images_per_second: training images of all of them together.
-        memory_bytes: that all of them together have taken of the device at most; 0 where it has none of its own.
+        trials: trials that train at the same time.
+        images_per_second: training images per second of all of them together.
+        memory_bytes: peak memory of the device used by all of them together; 0 on a CPU.
     """
 
     trials: int
@@ -45,10 +43,10 @@ class Sharing:
 
 
 def best_sharing(tried: Sequence[Sharing]) -> Sharing:
-    """The one to take: the next larger number for as long as it is worth it.
+    """The best measurement: a larger number of trials counts only if it is faster by the factor `WORTH`.
 
     Args:
-        tried: in order of their trials.
+        tried: measurements by increasing number of trials.
     """
     best = tried[0]
     for one in tried[1:]:
@@ -58,44 +56,38 @@ def best_sharing(tried: Sequence[Sharing]) -> Sharing:
 
 
 def try_sharing(
-    config: TrainConfig,
-    source: DataSource,
-    fingerprint: str,
+    training: Training,
     *,
     cores: int,
     cores_each: float | None = None,
     most: int | None = None,
-    device: str = "auto",
     say: Callable[[str], None] = lambda text: None,
 ) -> list[Sharing]:
-    """Measure 1, 2, 4, ... trials on the first GPU, for as long as they fit and may be worth it.
+    """Measure 1, 2, 4, ... trials on the first GPU while they fit and more trials are faster.
 
     Args:
-        config: a setting of the search.
-        source: its data.
-        fingerprint: of the data.
-        cores: beside each GPU, which its trials share.
-        cores_each: of a trial; None divides them, up to eight.
-        most: trials that are to run on one, at most.
-        device: `auto`, or `cpu`.
-        say: told of each number.
+        training: what each trial trains.
+        cores: CPU cores per GPU, shared by its trials.
+        cores_each: CPU cores of a trial; None divides `cores` among them, at most eight for each.
+        most: maximum number of trials on one GPU.
+        say: called with a line for each measurement.
 
     Raises:
-        UsageError: not even one trial trains.
+        UsageError: even one trial alone fails.
     """
     tried: list[Sharing] = []
     trials, limit = 1, max(1, min(MOST, int(cores // (cores_each or 1)), most or MOST))
     while trials <= limit:
         threads = max(1, int(cores_each or min(8, cores // trials)))
         try:
-            found, total = _side_by_side(config, source, fingerprint, trials, threads, device)
+            found, total = _measure(training, trials, threads)
         except UsageError:
             if not tried:
                 raise
             break  # they do not fit
         tried.append(found)
         say(
-            f"{trials} trial{'s' * (trials > 1)} on a GPU: {found.images_per_second:.0f} training images a second"
+            f"{trials} trial{'s' * (trials > 1)} on a GPU: {found.images_per_second:.0f} training images per second"
             + (f", {found.memory_bytes / 2**30:.1f} GB" if found.memory_bytes else "")
         )
         if best_sharing(tried) is not found or (total and 2 * found.memory_bytes > ROOM * total):
@@ -104,20 +96,15 @@ def try_sharing(
     return tried
 
 
-def _side_by_side(
-    config: TrainConfig, source: DataSource, fingerprint: str, trials: int, threads: int, device: str
-) -> tuple[Sharing, int]:
-    """Some trials at once, and the device's whole memory."""
-    children = [
-        Child("search.machine.sharing", config, source, fingerprint, threads=threads, device=device)
-        for _ in range(trials)
-    ]
+def _measure(training: Training, trials: int, threads: int) -> tuple[Sharing, int]:
+    """Train several trials at the same time; also returns the total memory of the device in bytes."""
+    children = [Child("search.machine.sharing", training, threads=threads) for _ in range(trials)]
     try:
         for child in children:
-            if child.line() != WARM:
-                child.result()  # says why
+            if child.read_line() != WARM:
+                child.result()  # raises the error
         for child in children:
-            child.tell("go")
+            child.write_line("go")
         outputs = [child.result() for child in children]
     finally:
         for child in children:
@@ -129,16 +116,16 @@ def _side_by_side(
 
 
 def _train() -> None:
-    """One of the trials: warm up, wait for the word, train for some seconds, tell."""
+    """One of the trials: warm up, wait for the start line, train for `SECONDS`, print the result."""
     import torch
 
     from digits_core.data.batches import epoch_batches, load_batch
     from digits_core.training.optim import set_lr
     from digits_core.training.train import open_run, train_step
 
-    config, data, device = read_asked()
+    config, data, device = read_request()
     run = open_run(config, data, device=device)
-    set_lr(run.optimizer, 0.0)  # a peak rate without its warm-up may diverge
+    set_lr(run.optimizer, 0.0)  # the peak learning rate without its warm-up may diverge
     batches = epoch_batches(data.train, seed=0, epoch=1, batch_size=config.optim.batch_size, asked=0)
     step = images = 0
 
@@ -148,19 +135,19 @@ def _train() -> None:
         train_step(run, *load_batch(data.train, batch, run.device))
         step, images = step + 1, images + len(batch)
 
-    def settled() -> None:
+    def synchronize() -> None:
         if run.device.type == "cuda":
             torch.cuda.synchronize(run.device)
 
     for _ in range(WARM_STEPS):
         train_one()
-    settled()
+    synchronize()
     print(WARM, flush=True)
     sys.stdin.readline()
     images, started = 0, time.perf_counter()
     while time.perf_counter() - started < SECONDS:
         train_one()
-    settled()
+    synchronize()
     seconds = time.perf_counter() - started
     free, total = torch.cuda.mem_get_info(run.device) if run.device.type == "cuda" else (0, 0)
     print(

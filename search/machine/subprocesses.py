@@ -1,4 +1,4 @@
-"""A few training steps of one setting in a process of their own, to be measured: `python -m MODULE`."""
+"""A few training steps in a separate process, for a measurement: `python -m MODULE`."""
 
 import contextlib
 import dataclasses
@@ -14,28 +14,40 @@ from digits_core.errors import UsageError
 from search.machine.probe import child_environment
 
 
-class Child:
-    """Such a process: it reads what it is asked from its first line, and its last line of output is JSON."""
+@dataclasses.dataclass(frozen=True, slots=True)
+class Training:
+    """What a measurement trains.
 
-    def __init__(
-        self, module: str, config: TrainConfig, source: DataSource, fingerprint: str, *, threads: int, device: str
-    ) -> None:
-        """Start it.
+    Attributes:
+        config: a configuration of the search.
+        source: the data.
+        fingerprint: fingerprint of the data.
+        device: `auto` or `cpu`.
+    """
+
+    config: TrainConfig
+    source: DataSource
+    fingerprint: str
+    device: str = "auto"
+
+
+class Child:
+    """A measuring process: the first line of its input says what to train, the last line of its output is JSON."""
+
+    def __init__(self, module: str, training: Training, *, threads: int) -> None:
+        """Start the process.
 
         Args:
-            module: what it runs.
-            config: a setting of the search.
-            source: its data.
-            fingerprint: of the data.
+            module: the module that it runs.
+            training: what it trains.
             threads: CPU threads.
-            device: `auto` or `cpu`.
         """
-        asked = {
-            "config": config.to_flat(),
-            "data": dataclasses.asdict(source),
-            "fingerprint": fingerprint,
+        request = {
+            "config": training.config.to_flat(),
+            "data": dataclasses.asdict(training.source),
+            "fingerprint": training.fingerprint,
             "threads": threads,
-            "device": device,
+            "device": training.device,
         }
         self._process = subprocess.Popen(
             [sys.executable, "-m", module],
@@ -45,22 +57,22 @@ class Child:
             text=True,
             env=child_environment() | {"OMP_NUM_THREADS": str(threads)},
         )
-        self.tell(json.dumps(asked))
+        self.write_line(json.dumps(request))
 
-    def tell(self, line: str) -> None:
-        """Write it a line; one that has died is noticed by `result`."""
+    def write_line(self, line: str) -> None:
+        """Write a line to its input; if the process has died, `result` raises the error."""
         assert self._process.stdin is not None
         with contextlib.suppress(BrokenPipeError):
             self._process.stdin.write(line + "\n")
             self._process.stdin.flush()
 
-    def line(self) -> str:
-        """Wait for its next line; nothing where it has ended."""
+    def read_line(self) -> str:
+        """Wait for the next line of its output; empty if the process has ended."""
         assert self._process.stdout is not None
         return self._process.stdout.readline().strip()
 
     def result(self) -> dict[str, Any]:
-        """Wait for its end, and what it found.
+        """Wait for the end of the process; returns the JSON of its last line.
 
         Raises:
             UsageError: the training failed.
@@ -68,22 +80,22 @@ class Child:
         out, errors = self._process.communicate()
         if self._process.returncode:
             lines = errors.strip().splitlines() or [f"exit code {self._process.returncode}"]
-            raise UsageError(f"a few training steps of the first setting failed: {lines[-1]}")
+            raise UsageError(f"a few training steps of the first configuration failed: {lines[-1]}")
         found: dict[str, Any] = json.loads(out.splitlines()[-1])
         return found
 
     def kill(self) -> None:
-        """End it, if it has not ended."""
+        """Kill the process if it still runs."""
         if self._process.poll() is None:
             self._process.kill()
             self._process.wait()
 
 
-def read_asked() -> tuple[TrainConfig, DigitData, str]:
-    """In the process itself: its setting, data and device; torch takes as many threads as were asked for."""
+def read_request() -> tuple[TrainConfig, DigitData, str]:
+    """Called in the measuring process: reads config, data and device, and sets torch's number of threads."""
     import torch
 
-    asked = json.loads(sys.stdin.readline())
-    torch.set_num_threads(int(asked["threads"]))
-    data = open_data(DataSource(**asked["data"]), fingerprint=asked["fingerprint"])
-    return TrainConfig.from_flat(asked["config"]), data, str(asked["device"])
+    request = json.loads(sys.stdin.readline())
+    torch.set_num_threads(int(request["threads"]))
+    data = open_data(DataSource(**request["data"]), fingerprint=request["fingerprint"])
+    return TrainConfig.from_flat(request["config"]), data, str(request["device"])

@@ -1,4 +1,4 @@
-"""The model folder that a retraining leaves: weights, config with thresholds, scores with intervals, a card."""
+"""The model folder that a retraining writes: weights, config with thresholds, scores with intervals, a model card."""
 
 import dataclasses
 import json
@@ -11,6 +11,7 @@ from digits_core.config.train_config import DetectConfig, TaskConfig, TrainConfi
 from digits_core.data.cache import DigitData
 from digits_core.files import CLASSES_FILE, CONFIG_FILE, MODEL_FILE
 from results.tables.matches import RESAMPLES, StoredMatches, intervals_of
+from search.storage.new_folder import new_folder
 
 if TYPE_CHECKING:
     from digits_core.submission.inference import Detector
@@ -20,14 +21,14 @@ METRICS_FILE, CARD_FILE = "metrics.json", "MODEL_CARD.md"
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """What a model is said to reach, at the thresholds in its config.
+    """The measured scores of a model at its best thresholds.
 
     Attributes:
-        detect: both tasks' thresholds.
-        scores: score to (value, low, high) on valid; empty where it trained on valid.
-        matches: the match tables behind them; None likewise.
-        optima: the threshold sweep's best, as a trial's row holds them.
-        loss: on valid.
+        detect: thresholds of both tasks.
+        scores: name to (value, low, high) on the validation images; empty if the model trained on them.
+        matches: the match tables of the scores; None if the model trained on the validation images.
+        optima: the best thresholds of the sweep, as in a trial's row.
+        loss: loss on the validation images.
     """
 
     detect: DetectConfig
@@ -38,10 +39,10 @@ class Claim:
 
 
 def measure(detector: "Detector", data: DigitData) -> Claim:
-    """Choose both tasks' thresholds on valid and score the model at them, exactly as a prediction reads it.
+    """Choose the thresholds of both tasks on the validation images and score the model with them, as in a prediction.
 
-    Task 2 is read from the detections of Task 1 alone, as `digits_core.predict` writes it. The thresholds are chosen
-    on the very images that they are scored on.
+    Task 2 is read only from the detections of Task 1, as in `digits_core.predict`. The thresholds are chosen and scored
+    on the same images.
     """
     from digits_core.data.augment import Processing
     from digits_core.evaluation.bootstrap import bootstrap_scores, resample_weights
@@ -82,7 +83,7 @@ def measure(detector: "Detector", data: DigitData) -> Claim:
 
 
 def with_optima(detect: DetectConfig, best: dict[str, Any]) -> DetectConfig:
-    """Both tasks at the best thresholds of a sweep; Task 2's never under Task 1's, whose detections it reads."""
+    """Both tasks at the best thresholds of a sweep, in order as by `in_order`."""
     tasks = {}
     for name in ("task1", "task2"):
         task: TaskConfig = getattr(detect, name)
@@ -94,105 +95,110 @@ def with_optima(detect: DetectConfig, best: dict[str, Any]) -> DetectConfig:
 
 
 def in_order(detect: DetectConfig) -> DetectConfig:
-    """Task 1's score threshold at most Task 2's, which reads its detections."""
+    """Lower Task 1's score threshold to Task 2's if it is higher: Task 2 is read from Task 1's detections."""
     if detect.task2.score >= detect.task1.score:
         return detect
     return replace(detect, task1=replace(detect.task1, score=detect.task2.score))
 
 
 def write_model(target: Path, weights: Path, config: TrainConfig, metrics: dict[str, Any]) -> None:
-    """Write a model folder in one move.
+    """Write a model folder; an existing one is replaced.
 
     Args:
-        target: the folder, new or replaced.
+        target: the model folder.
         weights: a checkpoint of the model.
-        config: with both tasks' thresholds.
-        metrics: what metrics.json holds.
+        config: the config with the thresholds of both tasks.
+        metrics: the content of metrics.json.
     """
-    half = target.with_name(f".{target.name}.half")
-    shutil.rmtree(half, ignore_errors=True)
-    half.mkdir(parents=True)
-    for name in (MODEL_FILE, CLASSES_FILE):
-        if (weights / name).is_file():
-            shutil.copyfile(weights / name, half / name)
-    (half / CONFIG_FILE).write_text(config.to_json(), encoding="utf-8")
-    (half / METRICS_FILE).write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
-    (half / CARD_FILE).write_text(card(target.name, config, metrics), encoding="utf-8")
-    shutil.rmtree(target, ignore_errors=True)
-    half.rename(target)
+    with new_folder(target, replace=True) as half:
+        for name in (MODEL_FILE, CLASSES_FILE):
+            if (weights / name).is_file():
+                shutil.copyfile(weights / name, half / name)
+        (half / CONFIG_FILE).write_text(config.to_json(), encoding="utf-8")
+        (half / METRICS_FILE).write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
+        (half / CARD_FILE).write_text(card(target.name, config, metrics), encoding="utf-8")
+
+
+_CARD = """# {name}
+
+A Faster R-CNN ({backbone}), retrained from trial {parent} of {run}.
+
+- trained on: {trained_on}, {num_train} images, {epochs} epochs of {images_per_epoch} images each, seed {seed}, \
+{workers} process(es) on {device}
+- data: {data}, fingerprint {fingerprint}
+- categories: {categories}
+
+## Scores
+
+{measured}
+
+## Thresholds
+
+| | NMS | score above | maximum |
+| --- | --- | --- | --- |
+{thresholds}
+
+Task 2 is read from Task 1's detections.
+
+## Parameters that differ from the default
+
+| parameter | value |
+| --- | --- |
+{changed}
+
+## Use
+
+```sh
+python -m digits_core.predict {name} IMAGES -o OUT
+```
+
+```python
+from pathlib import Path
+import torch
+from digits_core.submission.inference import load_detector
+detector = load_detector(Path("{name}"), torch.device("cpu"))
+```
+"""
 
 
 def card(name: str, config: TrainConfig, metrics: dict[str, Any]) -> str:
     """The model card, in Markdown."""
-    tasks = []
+    thresholds = []
     for number, task in ((1, config.detect.task1), (2, config.detect.task2)):
         kind = "across classes" if task.class_agnostic else "within classes"
-        tasks.append(f"| Task {number} | {task.nms:g} {kind} | {task.score:g} | {task.max_detections} |")
-    scores = [
-        f"| {key.removeprefix('val_')} | {value:.3f} | [{low:.3f}, {high:.3f}] |"
-        for key, (value, low, high) in metrics["scores"].items()
-    ]
+        thresholds.append(f"| Task {number} | {task.nms:g} {kind} | {task.score:g} | {task.max_detections} |")
     default = TrainConfig().to_flat()
     changed = [
         f"| `{parameter}` | {value} |"
         for parameter, value in config.to_flat().items()
         if value != default[parameter] and not parameter.startswith("detect.task")
     ]
-    measured = (
+    return _CARD.format(
+        **metrics,
+        name=name,
+        backbone=config.model.backbone,
+        measured=_measured(metrics),
+        thresholds="\n".join(thresholds),
+        changed="\n".join(changed),
+    )
+
+
+def _measured(metrics: dict[str, Any]) -> str:
+    """The scores of a model card, or why there are none."""
+    if not metrics["scores"]:
+        return (
+            f"None: it trained on the validation images too. {metrics['ends_after']} Thresholds come from the search."
+        )
+    scores = [
+        f"| {key.removeprefix('val_')} | {value:.3f} | [{low:.3f}, {high:.3f}] |"
+        for key, (value, low, high) in metrics["scores"].items()
+    ]
+    return "\n".join(
         [
-            f"On {metrics['num_valid']} validation images, which also chose epoch and thresholds (a little flattered):",
+            f"On {metrics['num_valid']} validation images, also used to choose epoch and thresholds (optimistic):",
             "",
             "| score | value | 95 % over images |",
             "| --- | --- | --- |",
             *scores,
-        ]
-        if scores
-        else [
-            f"None: it trained on the validation images too. {metrics['ends_after']} Thresholds come from the search."
-        ]
-    )
-    return "\n".join(
-        [
-            f"# {name}",
-            "",
-            f"A Faster R-CNN ({config.model.backbone}), retrained from trial {metrics['parent']} of {metrics['run']}.",
-            "",
-            f"- trained on: {metrics['trained_on']}, {metrics['num_train']} images, {metrics['epochs']} epochs of "
-            f"{metrics['images_per_epoch']} images each, "
-            f"seed {metrics['seed']}, {metrics['workers']} process(es) on {metrics['device']}",
-            f"- data: {metrics['data']}, fingerprint {metrics['fingerprint']}",
-            f"- categories: {metrics['categories']}",
-            "",
-            "## Scores",
-            "",
-            *measured,
-            "",
-            "## Thresholds",
-            "",
-            "| | NMS | score above | most |",
-            "| --- | --- | --- | --- |",
-            *tasks,
-            "",
-            "Task 2 is read from Task 1's detections.",
-            "",
-            "## Settings that differ from the default",
-            "",
-            "| parameter | value |",
-            "| --- | --- |",
-            *changed,
-            "",
-            "## Use",
-            "",
-            "```sh",
-            f"python -m digits_core.predict {name} IMAGES -o OUT",
-            "```",
-            "",
-            "```python",
-            "from pathlib import Path",
-            "import torch",
-            "from digits_core.submission.inference import load_detector",
-            f'detector = load_detector(Path("{name}"), torch.device("cpu"))',
-            "```",
-            "",
         ]
     )

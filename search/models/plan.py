@@ -9,12 +9,12 @@ class Plan:
     """One retraining.
 
     Attributes:
-        parent: the trial.
-        config: what is trained.
+        parent: the trial that is retrained.
+        config: the flat config.
         trained_on: `train` or `train+valid`.
-        until: the epoch to end after, the schedule unshortened; None trains all.
+        until: the epoch to end after, without shortening the schedule; None trains all epochs.
         workers: processes that train together.
-        gpus: whether each has a GPU.
+        gpus: whether each process has a GPU.
     """
 
     parent: str

@@ -1,4 +1,4 @@
-"""A retraining's place in its run: the model folder, and the row beside its trial."""
+"""Records a retraining in its run: the model folder, and a row in the leaderboard."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +13,7 @@ from results.record.schema import EPOCH_NUMBERS
 from results.tables.matches import matches_path, write_matches
 from results.views.leaderboard import write_views
 from search.cli.settings import SearchSettings
-from search.models.folder import measure, write_model
+from search.models.folder import Claim, measure, write_model
 from search.models.train_loop import MODEL_FOLDER
 
 if TYPE_CHECKING:
@@ -21,44 +21,23 @@ if TYPE_CHECKING:
 
 
 def ends_after(plan: "Plan") -> str:
-    """Why a training that nothing looks at ends when it does, in a sentence."""
+    """Why a training without validation ended when it did, in a sentence."""
     if plan.trained_on == "train":
         return ""
     if plan.until is None:
-        return f"It ended after the {plan.config['optim.epochs']} epochs that were asked for."
+        return f"It ended after the requested {plan.config['optim.epochs']} epochs."
     return f"It ended after {plan.until} epochs, the best epoch of its trial."
 
 
-def keep_retraining(
-    folder: Path, name: str, plan: "Plan", epochs: list[dict[str, Any]], settings: SearchSettings, data: DigitData
-) -> None:
-    """Measure a retrained model, write its folder, and its row into the run.
-
-    Args:
-        folder: the run's.
-        name: of the retraining.
-        plan: what was trained.
-        epochs: every epoch's numbers, in order.
-        settings: the run's, for where its data came from.
-        data: the run's.
-    """
-    from digits_core.submission.inference import load_detector
-    from digits_core.training.train import choose_device
-
-    state = folder / RETRAIN / name
-    config, joined = TrainConfig.from_flat(plan.config), plan.trained_on == "train+valid"
-    asked = config.data.images_per_epoch
-    improved = [one for one in epochs if one["improved"]]
-    best = improved[-1] if improved else epochs[-1]
-    claim = None
-    if not joined:
-        detector = load_detector(state / MODEL_FOLDER, choose_device("auto" if plan.gpus else "cpu"))
-        claim = measure(detector, data)
-        config = TrainConfig.from_flat(
-            {k: v for k, v in TrainConfig(detect=claim.detect).to_flat().items() if k.startswith("detect.")}, config
-        )
-    metrics = {
-        "run": folder.name,
+def _metrics(
+    run: str, plan: "Plan", epochs: list[dict[str, Any]], claim: Claim | None, settings: SearchSettings, data: DigitData
+) -> dict[str, Any]:
+    """The content of metrics.json."""
+    config = TrainConfig.from_flat(plan.config)
+    train = data.train if claim is not None else data.joined().train
+    best = best_epoch(epochs)
+    return {
+        "run": run,
         "parent": plan.parent,
         "seed": config.runtime.seed,
         "trained_on": plan.trained_on,
@@ -70,12 +49,41 @@ def keep_retraining(
         "data": settings.data.folder,
         "fingerprint": data.fingerprint,
         "categories": data.categories.words,
-        "num_train": len(data.joined().train) if joined else len(data.train),
-        "images_per_epoch": images_per_epoch(len((data.joined() if joined else data).train), asked),
-        "num_valid": 0 if joined else len(data.valid),
+        "num_train": len(train),
+        "images_per_epoch": images_per_epoch(len(train), config.data.images_per_epoch),
+        "num_valid": 0 if claim is None else len(data.valid),
         "scores": {} if claim is None else {f"val_{key}": list(value) for key, value in claim.scores.items()},
     }
-    write_model(folder / MODELS / name, state / MODEL_FOLDER, config, metrics)
+
+
+def best_epoch(epochs: list[dict[str, Any]]) -> dict[str, Any]:
+    """The numbers of the epoch whose model is kept: the last one that improved, without validation the last one."""
+    return next((one for one in reversed(epochs) if one["improved"]), epochs[-1])
+
+
+def keep_retraining(
+    folder: Path, name: str, plan: "Plan", epochs: list[dict[str, Any]], settings: SearchSettings, data: DigitData
+) -> None:
+    """Measure a retrained model, write its model folder, and record it in the run.
+
+    Args:
+        folder: the run folder.
+        name: the name of the retraining.
+        plan: what was trained.
+        epochs: the numbers of every epoch, in order.
+        settings: the settings of the run.
+        data: the data of the run.
+    """
+    from digits_core.submission.inference import load_detector
+    from digits_core.training.train import choose_device
+
+    model = folder / RETRAIN / name / MODEL_FOLDER
+    config, claim = TrainConfig.from_flat(plan.config), None
+    if plan.trained_on == "train":
+        claim = measure(load_detector(model, choose_device("auto" if plan.gpus else "cpu")), data)
+        config = replace(config, detect=claim.detect)
+    best = best_epoch(epochs)
+    write_model(folder / MODELS / name, model, config, _metrics(folder.name, plan, epochs, claim, settings, data))
     if claim is not None and claim.matches is not None:
         path = matches_path(folder, name, "val")
         path.parent.mkdir(exist_ok=True)
@@ -95,17 +103,7 @@ def keep_retraining(
             seed=config.runtime.seed,
             params={},
         )
-        for one in epochs:
-            events.write(
-                "report",
-                trial_id=name,
-                epoch=one["epoch"],
-                early_stopped=one["early_stopped"],
-                device=one["device"],
-                model=one["model"],
-                optima={} if claim is None else claim.optima,
-                **{key: one.get(key) for key in EPOCH_NUMBERS},
-            )
+        _write_reports(events, name, epochs, {} if claim is None else claim.optima)
         scores = {} if claim is None else {f"val_{key}": value for key, (value, _, _) in claim.scores.items()}
         events.write("claim", trial_id=name, epoch=best["epoch"], **scores)
         events.write("kept", trial_id=name, path=f"{MODELS}/{name}")
@@ -113,3 +111,18 @@ def keep_retraining(
     finally:
         events.close()
     write_views(folder, events.record)
+
+
+def _write_reports(events: EventWriter, name: str, epochs: list[dict[str, Any]], optima: dict[str, Any]) -> None:
+    """Record the numbers of every epoch of a retraining."""
+    for one in epochs:
+        events.write(
+            "report",
+            trial_id=name,
+            epoch=one["epoch"],
+            early_stopped=one["early_stopped"],
+            device=one["device"],
+            model=one["model"],
+            optima=optima,
+            **{key: one.get(key) for key in EPOCH_NUMBERS},
+        )

@@ -1,17 +1,21 @@
-"""A search without training: thresholds swept on a model that is there already."""
+"""A search without training: sweeps the thresholds of an existing model."""
 
 import dataclasses
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, NamedTuple
+
+from rich.console import Console
 
 from digits_core.config.train_config import TrainConfig
+from digits_core.data.cache import DigitData
 from digits_core.errors import UsageError, WeightsError, printable
 from digits_core.model.anchors import setting_digest
 from digits_core.model.checkpoint import load_categories, load_config, load_model
 from digits_core.terminal import open_console
 from results.record.folder import THRESHOLDS
 from results.record.log import EventWriter
+from results.record.run import RunRecord
 from results.record.schema import EPOCH_NUMBERS
 from results.tables.matches import matches_path
 from results.tables.samples import MissesKeeper
@@ -24,40 +28,42 @@ from search.models.source import Source, find_source
 from search.monitor.summary import print_end
 from search.policy.plan import Plan
 
+if TYPE_CHECKING:
+    from digits_core.evaluation.evaluate import Evaluation
+    from digits_core.evaluation.sweep import Sweep
+
 
 def rescore(settings: SearchSettings, source: str, *, own_data: bool, dry_run: bool) -> int:
-    """Sweep a trained model and write a run folder about it.
+    """Sweep a trained model, write a run folder and print the result; returns the exit code.
 
     Args:
-        settings: what was asked.
+        settings: the settings of the search.
         source: RUN, RUN:TRIAL or a checkpoint folder.
-        own_data: whether `settings.data` was named; else a run's own data is taken.
-        dry_run: say what would be done, and end.
+        own_data: whether the user gave `settings.data`; otherwise the data of the model's run is used.
+        dry_run: only print what would be done.
 
     Raises:
-        UserError: the source has no model, or a space asked for needs training.
+        UserError: the source has no model, or a space needs training.
     """
     from spaces.catalogue import get_spaces
 
     for one in get_spaces(settings.space, settings.space_files):
         if not one.after_training:
-            raise UsageError(
-                f"--from {printable(source)}: space '{one.name}' needs trainings of its own; name thresholds"
-            )
+            raise UsageError(f"--from {printable(source)}: space '{one.name}' needs training; use --space thresholds")
     trained = [name for name in settings.fixed | settings.config if not name.startswith("detect.")]
     if trained:
-        raise UsageError(f"--set {trained[0]}: the model of --from is trained already; only detect.* can be set")
+        raise UsageError(f"--set {trained[0]}: the model of --from is already trained; only detect.* can be set")
     model = find_source(source, "--from", Path(settings.out))
     if model.data is not None and not own_data:
         refuse_unnamed(data_choices(model.data), (), f"--from {source}")
-        settings = dataclasses.replace(settings, data=model.data)  # what was set apart to confirm stays apart
+        settings = dataclasses.replace(settings, data=model.data)  # with the same images held out for confirmations
     plan = make_plan(settings)
     config = TrainConfig.from_flat(settings.config | settings.fixed, load_config(model.folder))
     plan = dataclasses.replace(plan, base=config)
     folder = Path(settings.out) / settings.name
     console = open_console()
     if folder.exists():
-        raise UsageError(f"--name {settings.name}: {folder} exists; name another")
+        raise UsageError(f"--name {settings.name}: {folder} exists; give another name")
     console.print(f"model: {model.words}")
     if not dry_run:
         remember(choices_of(settings))
@@ -65,32 +71,48 @@ def rescore(settings: SearchSettings, source: str, *, own_data: bool, dry_run: b
     if dry_run:
         console.print(f"would sweep this model without any training, into {folder}")
         return 0
-    return _sweep(settings, plan, model, data, folder, console)
+    swept = _evaluate(settings, plan, model, data, console)
+    record = _write_run(settings, plan, model, data, folder, swept)
+    return print_end(settings, plan, folder, record, None, console)
 
 
-def _sweep(settings: SearchSettings, plan: Plan, model: Source, data: Any, folder: Path, console: Any) -> int:
+class _Swept(NamedTuple):
+    """A model evaluated once, and its threshold sweep."""
+
+    scores: "Evaluation"
+    sweep: "Sweep"
+    model: dict[str, object]
+    device: str
+    seconds: float
+
+
+def _evaluate(settings: SearchSettings, plan: Plan, source: Source, data: DigitData, console: Console) -> _Swept:
+    """Evaluate a model on the validation images and sweep its thresholds.
+
+    Raises:
+        WeightsError: the model detects other categories than the data has.
+    """
     from digits_core.data.augment import Processing
     from digits_core.evaluation.detect import SCORE_FLOOR
     from digits_core.evaluation.evaluate import evaluate
     from digits_core.evaluation.sweep import sweep
     from digits_core.model.build import build_model, read_back
     from digits_core.training.train import choose_device, choose_dtype
-    from search.tune.trainable import optima, tasks_of, write_evaluation, write_sweep
+    from search.tune.trainable import tasks_of
 
-    config, name = plan.base, "t0000"
-    known = load_categories(model.folder)
+    config, known = plan.base, load_categories(source.folder)
     if known != data.categories:
         raise WeightsError(
-            f"{model.words} detects {printable(known.words)}, the data at {settings.data.folder} has "
-            f"{printable(data.categories.words)}; sweep it on data of its own categories"
+            f"{source.words} detects {printable(known.words)}, the data at {settings.data.folder} has "
+            f"{printable(data.categories.words)}; sweep it on data with the same categories"
         )
-    detector, _ = build_model(TrainConfig.from_flat({"model.weights": "none"}, config), num_classes=known.num_classes)
-    load_model(model.folder, detector)
+    model, _ = build_model(TrainConfig.from_flat({"model.weights": "none"}, config), num_classes=known.num_classes)
+    load_model(source.folder, model)
     device = choose_device("cpu" if settings.gpus_per_trial == 0 else "auto")
     tasks = [config.detect.task1, config.detect.task2, *tasks_of(config, plan.sweep)]
     started = time.perf_counter()
-    found = evaluate(
-        detector.to(device),
+    scores = evaluate(
+        model.to(device),
         data.valid,
         config.detect,
         min([SCORE_FLOOR, *(task.score for task in tasks)]),
@@ -100,17 +122,27 @@ def _sweep(settings: SearchSettings, plan: Plan, model: Source, data: Any, folde
         change=Processing(config.augment),
     )
     evaluated = time.perf_counter()
-    swept = sweep(found.found, data.valid.table, config.detect, tasks)
+    swept = sweep(scores.found, data.valid.table, config.detect, tasks)
     console.print(
         f"evaluated once in {evaluated - started:.1f} s, {len(swept):,} settings scored in "
         f"{time.perf_counter() - evaluated:.1f} s"
     )
+    return _Swept(scores, swept, read_back(model), device.type, evaluated - started)
+
+
+def _write_run(
+    settings: SearchSettings, plan: Plan, source: Source, data: DigitData, folder: Path, swept: _Swept
+) -> RunRecord:
+    """Write the run folder of a sweep, with one trial; returns its record."""
+    from search.tune.trainable import optima, write_evaluation, write_sweep
+
+    config, name = plan.base, "t0000"
     folder.mkdir(parents=True)
     for path in (folder / THRESHOLDS, matches_path(folder, name, "val").parent):
         path.mkdir()
     write_description(folder, settings, plan, data, None)
-    write_sweep(swept, folder / THRESHOLDS / f"{name}.parquet", epoch=model.epoch)
-    write_evaluation(found, data.valid, config.detect, matches_path(folder, name, "val"), epoch=model.epoch)
+    write_sweep(swept.sweep, folder / THRESHOLDS / f"{name}.parquet", epoch=source.epoch)
+    write_evaluation(swept.scores, data.valid, config.detect, matches_path(folder, name, "val"), epoch=source.epoch)
     events = EventWriter(folder, settings.name)
     events.write("run", metric=settings.metric, trials=1, resumed=False)
     events.write(
@@ -118,27 +150,28 @@ def _sweep(settings: SearchSettings, plan: Plan, model: Source, data: Any, folde
         trial_id=name,
         space=settings.space,
         role="search",
-        baseline=model.words,
+        baseline=source.words,
         config=config.to_flat(),
         config_hash=setting_digest(config),
         seed=config.runtime.seed,
         params={},
     )
     events.write("start", trial_id=name)
-    values = {f"val_{key}": value for key, value in dataclasses.asdict(found.scores).items()}
+    values = {f"val_{key}": value for key, value in dataclasses.asdict(swept.scores.scores).items()}
+    values["val_loss"] = swept.scores.loss
     events.write(
         "report",
         trial_id=name,
-        epoch=model.epoch,
+        epoch=source.epoch,
         early_stopped=False,
-        **{key: value for key, value in (values | {"val_loss": found.loss}).items() if key in EPOCH_NUMBERS},
-        eval_seconds=evaluated - started,
-        model=read_back(detector),
-        optima=optima(swept),
-        device=device.type,
+        **{key: value for key, value in values.items() if key in EPOCH_NUMBERS},
+        eval_seconds=swept.seconds,
+        model=swept.model,
+        optima=optima(swept.sweep),
+        device=swept.device,
     )
     events.write("end", trial_id=name, status="finished", reason="swept without training")
     events.close()
     write_views(folder, events.record)
     MissesKeeper(folder, data.valid.table, data.valid.image).follow(events.record)
-    return print_end(settings, plan, folder, events.record, None, console)
+    return events.record

@@ -1,4 +1,4 @@
-"""RUN[:TRIAL]|CHECKPOINT: which trained model a flag names."""
+"""Finds the trained model of a flag's value RUN[:TRIAL]|CHECKPOINT."""
 
 import dataclasses
 from pathlib import Path
@@ -24,10 +24,10 @@ class Source:
     """A trained model.
 
     Attributes:
-        folder: its checkpoint.
-        words: where it came from.
-        data: what the run it came from searched on; None for a lone checkpoint.
-        epoch: its best epoch; 1 where nothing is known.
+        folder: the checkpoint folder.
+        words: its origin, in words.
+        data: the data of its run; None for a checkpoint outside a run.
+        epoch: its best epoch; 1 if unknown.
     """
 
     folder: Path
@@ -37,10 +37,15 @@ class Source:
 
 
 def find_source(source: str, flag: str, out: Path = RUNS_FOLDER) -> Source:
-    """The model that a flag names.
+    """Find the model of a flag.
+
+    Args:
+        source: RUN, RUN:TRIAL or a checkpoint folder.
+        flag: the flag, for messages.
+        out: the folder of run folders.
 
     Raises:
-        RunError: there is none.
+        RunError: there is no such model.
     """
     path = Path(source)
     if (path / MODEL_FILE).is_file() and (path / CONFIG_FILE).is_file():
@@ -51,8 +56,8 @@ def find_source(source: str, flag: str, out: Path = RUNS_FOLDER) -> Source:
     record = read_record_of(folder)
     if trial.checkpoint is None:
         raise RunError(
-            f"{flag} {printable(source)}: the checkpoint of {trial.trial_id} was not kept (--keep says how many are); "
-            f"train it again with python -m search.retrain {folder} --trial {trial.trial_id}, or look at its sweep in "
+            f"{flag} {printable(source)}: the checkpoint of {trial.trial_id} was not kept (see --keep); train it again "
+            f"with python -m search.retrain {folder} --trial {trial.trial_id}, or look at its sweep in "
             f"{folder / THRESHOLDS / (trial.trial_id + '.parquet')}"
         )
     if not (folder / trial.checkpoint / MODEL_FILE).is_file():
@@ -88,10 +93,10 @@ def find_trial(source: str | None, flag: str, out: Path = RUNS_FOLDER) -> tuple[
 
 
 def _data_of(folder: Path) -> DataSource:
-    """What a run searched on.
+    """The data of a run.
 
     Raises:
-        RunError: its run.json does not say so.
+        RunError: its run.json is damaged.
     """
     try:
         return DataSource(**read_run_file(folder)["settings"]["data"])
@@ -100,11 +105,13 @@ def _data_of(folder: Path) -> DataSource:
 
 
 def initial_weights(source: str, out: str, fixed: Flat) -> str:
-    """The folder that `--init-from` names.
+    """The checkpoint folder of `--init-from`.
 
     Raises:
-        UserError: there is no such model, or the weights are set elsewhere.
+        UserError: there is no such model, or `--set` also sets the weights.
     """
     if "model.weights" in fixed:
-        raise UsageError(f"--init-from {printable(source)}: --set model.weights names other weights; leave one out")
+        raise UsageError(
+            f"--init-from {printable(source)}: --set model.weights also sets the weights; give one of them"
+        )
     return str(find_source(source, "--init-from", Path(out)).folder.resolve())

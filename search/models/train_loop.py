@@ -1,6 +1,6 @@
-"""What each process of a retraining runs, under Ray Train."""
+"""The training function of each process of a retraining, under Ray Train."""
 
-# The driver imports this module to hand `train_together` to Ray: torch is imported by the workers alone.
+# The driver imports this module to pass `train_together` to Ray: only the workers import torch.
 import contextlib
 import dataclasses
 import json
@@ -16,26 +16,28 @@ from digits_core.config.train_config import TrainConfig
 from digits_core.data.source import DataSource
 from digits_core.errors import UserError
 from digits_core.files import BEST_FOLDER
+from search.storage.new_folder import new_folder
 from search.tune.trainable import RefusedError
 
 EPOCHS_FILE = "epochs.jsonl"
-"""One line per epoch: its numbers, what the driver shows and records."""
+"""One line per epoch with the numbers that the driver shows and records."""
 
 WENT_ON = "went_on_after"
-"""Of a line beside those: the epoch after which a training that was broken off went on."""
+"""Key of another kind of line: the epoch after which an interrupted training was continued."""
 
 MODEL_FOLDER = "best"
-"""The best epoch's model, once the training is done."""
+"""The model of the best epoch, after the end of the training."""
 
 
 def train_together(params: dict[str, Any]) -> None:
     """Train one config with the other processes of a Ray Train worker group.
 
-    The first of them writes each epoch's numbers into `folder`, which all nodes share; the model is in the checkpoints.
+    The first process writes the numbers of each epoch into `folder`, which all nodes share; checkpoints contain the
+    model.
 
     Args:
         params: `config` (flat parameters), `data` (a DataSource as a dict), `fingerprint`, `metric`, `folder`, `joined`
-            (train on valid too), `until` (the epoch to end after).
+            (also train on the validation images), `until` (the epoch to end after).
 
     Raises:
         RefusedError: data, weights or device cannot be used; the message says what to do.
@@ -103,21 +105,19 @@ def _write_line(folder: Path, line: dict[str, Any]) -> None:
 
 
 def keep_model(checkpoint: Path, folder: Path) -> None:
-    """Take the best epoch's model out of the last checkpoint, in one move: once it is there, the training is done."""
-    half = folder / f".{MODEL_FOLDER}.half"
-    shutil.rmtree(half, ignore_errors=True)
-    shutil.copytree(checkpoint / BEST_FOLDER, half)
-    half.rename(folder / MODEL_FOLDER)
+    """Copy the best epoch's model out of the last checkpoint; if the copy exists, the training is finished."""
+    with new_folder(folder / MODEL_FOLDER) as half:
+        shutil.copytree(checkpoint / BEST_FOLDER, half, dirs_exist_ok=True)
 
 
 def read_epochs(folder: Path) -> list[dict[str, Any]]:
-    """The epochs written so far, each once (the last word of it), in order."""
+    """The epochs written so far, in order; of a repeated epoch the last line."""
     found = {int(line["epoch"]): line for line in read_lines(folder) if "epoch" in line}
     return [found[epoch] for epoch in sorted(found)]
 
 
 def read_lines(folder: Path) -> list[dict[str, Any]]:
-    """Every line so far: epochs, and where a training went on; one cut short is passed over."""
+    """All complete lines so far: epochs, and continuations after an interruption."""
     try:
         lines = (folder / EPOCHS_FILE).read_text(encoding="utf-8").splitlines()
     except OSError:

@@ -1,4 +1,4 @@
-"""Ray Train's trainer around one retraining, and what the person at the terminal sees of it."""
+"""Runs one retraining with Ray Train and shows its progress on the terminal."""
 
 import contextlib
 import json
@@ -10,32 +10,45 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rich.console import Console
+
 from digits_core.config.train_config import TrainConfig
 from digits_core.errors import RunError, reason_of
 from digits_core.files import read_text
 from results.record.events import is_name
 
 if TYPE_CHECKING:
+    from ray.train.torch import TorchTrainer
+
+    from digits_core.data.cache import DigitData
+    from search.cli.settings import SearchSettings
     from search.models.plan import Plan
 
 FOLDER, SNAPSHOT_FILE = "tune", "checkpoint_manager_snapshot.json"
-"""Ray Train's own folder, and its note there of the checkpoints that it has."""
+"""Ray Train's folder, and the file in it that lists its checkpoints."""
 
 
 def run_trainer(
-    state: Path, plan: "Plan", settings: Any, data: Any, machine: dict[str, float], console: Any, *, metric: str
+    state: Path, plan: "Plan", settings: "SearchSettings", data: "DigitData", machine: dict[str, float], *, metric: str
 ) -> list[dict[str, Any]]:
-    """Run Ray Train to the end of a plan; returns every epoch's numbers.
+    """Run Ray Train to the end of a plan; returns the numbers of every epoch.
+
+    Args:
+        state: the folder of the retraining.
+        plan: what to train.
+        settings: the settings of the run.
+        data: the data of the run.
+        machine: cores and GPUs of this machine, under Ray's names.
+        metric: the metric that chooses the best epoch.
 
     Raises:
-        RunError: the training failed; says why.
+        RunError: the training failed; the message says why.
     """
     refuse_strange_checkpoints(state / FOLDER)
-    import ray
-    from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
-    from ray.train.torch import TorchConfig, TorchTrainer
+    import ray.train
 
-    from search.models.train_loop import keep_model, read_epochs, train_together
+    from digits_core.terminal import open_console
+    from search.models.train_loop import keep_model, read_epochs
     from search.monitor.ray_output import chatter_to
     from search.policy.faults import classify
     from search.tune.cluster import connected
@@ -51,47 +64,54 @@ def run_trainer(
         "joined": plan.trained_on == "train+valid",
         "until": plan.until,
     }
-    cores = max(1, int(machine["CPU"]) // plan.workers)
-    with chatter_to(state / "ray.log") as terminal:
-        from digits_core.terminal import open_console
-
-        shown = Shown(open_console(terminal), state, total)
+    log = state / "ray.log"
+    with chatter_to(log) as terminal:
         ray_of_run = connected(None, machine=machine if plan.gpus else {**machine, "GPU": 0.0})
-        with ray_of_run, shown:
-            trainer = TorchTrainer(
-                train_together,
-                train_loop_config=params,
-                scaling_config=ScalingConfig(
-                    num_workers=plan.workers,
-                    use_gpu=plan.gpus,
-                    resources_per_worker={"CPU": cores, **({"GPU": 1} if plan.gpus else {})},
-                ),
-                torch_config=TorchConfig(backend="nccl" if plan.gpus else "gloo"),
-                run_config=RunConfig(
-                    name=FOLDER,
-                    storage_path=str(state.resolve()),
-                    failure_config=FailureConfig(max_failures=2),
-                    checkpoint_config=CheckpointConfig(num_to_keep=1),
-                ),
-            )
+        with ray_of_run, Shown(open_console(terminal), state, total):
+            trainer = _build_trainer(state, plan, params, cores=max(1, int(machine["CPU"]) // plan.workers))
             try:
                 with own_signals():
                     result = trainer.fit()
             except (ray.train.TrainingFailedError, ray.exceptions.RayError) as error:
-                raise RunError(f"the training failed: {classify(str(error)).reason}; see {state / 'ray.log'}") from None
+                raise RunError(f"the training failed: {classify(str(error)).reason}; see {log}") from None
     epochs = read_epochs(state)
     if not epochs or (epochs[-1]["epoch"] < total and not epochs[-1]["early_stopped"]):
-        raise RunError(f"the training ended after {len(epochs)} of {total} epochs; see {state / 'ray.log'}")
-    assert result.checkpoint is not None  # the last epoch's
+        raise RunError(f"the training ended after {len(epochs)} of {total} epochs; see {log}")
+    assert result.checkpoint is not None  # of the last epoch
     keep_model(Path(result.checkpoint.path), state)
     return epochs
 
 
+def _build_trainer(state: Path, plan: "Plan", params: dict[str, Any], *, cores: int) -> "TorchTrainer":
+    """Ray Train's trainer of a plan, with so many CPU cores for each of its processes."""
+    from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchConfig, TorchTrainer
+
+    from search.models.train_loop import train_together
+
+    return TorchTrainer(
+        train_together,
+        train_loop_config=params,
+        scaling_config=ScalingConfig(
+            num_workers=plan.workers,
+            use_gpu=plan.gpus,
+            resources_per_worker={"CPU": cores, **({"GPU": 1} if plan.gpus else {})},
+        ),
+        torch_config=TorchConfig(backend="nccl" if plan.gpus else "gloo"),
+        run_config=RunConfig(
+            name=FOLDER,
+            storage_path=str(state.resolve()),
+            failure_config=FailureConfig(max_failures=2),
+            checkpoint_config=CheckpointConfig(num_to_keep=1),
+        ),
+    )
+
+
 def refuse_strange_checkpoints(folder: Path) -> None:
-    """See that the checkpoints that Ray Train goes on from lie in its folder: it deletes all but the latest.
+    """Check that all checkpoints that Ray Train lists are in its folder: it deletes all but the latest.
 
     Raises:
-        RunError: its note of them is damaged, or names others.
+        RunError: the list is damaged, or contains a checkpoint outside the folder.
     """
     path = folder / SNAPSHOT_FILE
     if not path.is_file():
@@ -105,7 +125,7 @@ def refuse_strange_checkpoints(folder: Path) -> None:
         one = waiting.pop()
         if isinstance(one, dict):
             if not is_name(one.get("checkpoint_dir_name", "none")):
-                raise RunError(f"{path} is damaged: it names a checkpoint outside of its folder")
+                raise RunError(f"{path} is damaged: it names a checkpoint outside its folder")
             waiting += one.values()
         elif isinstance(one, list):
             waiting += one
@@ -113,10 +133,10 @@ def refuse_strange_checkpoints(folder: Path) -> None:
 
 @contextlib.contextmanager
 def own_signals() -> Iterator[None]:
-    """Ctrl-C as ours: Ray Train's own handler ends the process as if all were well, and stays behind.
+    """Let Ctrl-C raise KeyboardInterrupt: Ray Train's handler exits with code 0, and it is never removed.
 
     Raises:
-        KeyboardInterrupt: in the place of that.
+        KeyboardInterrupt: instead of the SystemExit of Ray Train's handler.
     """
     before = signal.getsignal(signal.SIGINT)
     try:
@@ -128,10 +148,10 @@ def own_signals() -> Iterator[None]:
 
 
 class Shown:
-    """A line for each epoch as it is written, and on a terminal a bar with the time left."""
+    """Prints a line for each epoch, and on a terminal shows a bar with the time left."""
 
-    def __init__(self, console: Any, state: Path, total: int) -> None:
-        """Watch the epochs that a training writes into its folder."""
+    def __init__(self, console: Console, state: Path, total: int) -> None:
+        """Watch the file of epochs in the folder of a retraining; `total` is the number of epochs."""
         from rich.progress import BarColumn, Progress, TextColumn
 
         self._console, self._state, self._total, self._name = console, state, total, state.name
@@ -144,20 +164,20 @@ class Shown:
         self._thread = threading.Thread(target=self._watch, daemon=True)
 
     def __enter__(self) -> "Shown":
-        """Begin watching."""
+        """Start watching."""
         self._bar.start()
         self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Say what is left to say, and end."""
+        """Print the remaining lines and stop."""
         self._ended.set()
         self._thread.join()
         self._bar.stop()
 
     def _watch(self) -> None:
         from search.models.train_loop import WENT_ON, read_lines
-        from search.monitor.progress import clock
+        from search.monitor.view import clock
 
         seen = len(read_lines(self._state))
         bar = self._bar.add_task("starting", total=self._total, left="")
@@ -168,7 +188,7 @@ class Shown:
             for one in lines[seen:]:
                 if WENT_ON in one:
                     done, since = one[WENT_ON], time.monotonic()
-                    self._console.print(f"{self._name}: going on after epoch {done} of {self._total}")
+                    self._console.print(f"{self._name}: continuing after epoch {done} of {self._total}")
                     continue
                 done, seconds, since = one["epoch"], one["epoch_seconds"], time.monotonic()
                 score = "" if one["val_map"] is None else f"  mAP {one['val_map']:.2f}"

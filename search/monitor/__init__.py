@@ -1,4 +1,4 @@
-"""What people and other tools see of a search: terminal, status, TensorBoard, MLflow, Ray's metrics.
+"""Shows a search to users and other tools: terminal, status, TensorBoard, MLflow, Ray's metrics.
 
 May import, of this package: cli, policy; and `search.defaults`.
 """

@@ -1,4 +1,4 @@
-"""A search in MLflow: an experiment per space, a run per trial. Its server may be slow or gone: the search goes on."""
+"""Logs a search to MLflow: an experiment per space, a run per trial. A slow or missing server does not stop it."""
 
 import queue
 import threading
@@ -13,22 +13,22 @@ from results.record.schema import ENDED, EPOCH_NUMBERS, FAILED
 from results.record.trial import TrialRecord
 
 PAUSE_SECONDS = 5.0
-"""Between two tries; there are three."""
+"""Pause between two of the three attempts."""
 
 PATIENCE_SECONDS = 30.0
-"""At the end of a search, for what has not been sent."""
+"""How long the end of a search waits for data that is not sent yet."""
 
 TRIAL_TAG, RUN_TAG = "digit_search.trial", "digit_search.run"
 
 MAX_VALUE = 500
-"""Letters of a parameter; MLflow takes no more in some stores."""
+"""Maximum length of a parameter's value in some of MLflow's stores."""
 
 
 def check_mlflow(uri: str) -> None:
-    """See that MLflow can be spoken to at all; its server is not asked.
+    """Check the package and the address of MLflow; does not connect to the server.
 
     Raises:
-        UsageError: the package is missing, or the address is none or holds credentials.
+        UsageError: the package is missing, or the address is invalid or contains credentials.
     """
     refuse_credentials("--mlflow", uri)
     try:
@@ -37,13 +37,13 @@ def check_mlflow(uri: str) -> None:
         raise UsageError("--mlflow needs the package mlflow: pip install 'digit-search[mlflow]'") from None
     if not uri.startswith(("http://", "https://", "file:", "sqlite:")):
         raise UsageError(
-            f"--mlflow {printable(uri)}: an address is http://HOST:PORT, or file:/FOLDER or sqlite:///FILE where no "
-            "server runs"
+            f"--mlflow {printable(uri)}: an address is http://HOST:PORT, or without a server file:/FOLDER or "
+            "sqlite:///FILE"
         )
 
 
 class MLflow:
-    """Sends what happens from a thread of its own, in order; the first refusal ends it, with a sentence."""
+    """Sends the changes of trials in order, from a separate thread; stops with a message after a failed request."""
 
     def __init__(self, uri: str, run: str, space: str, base: Flat, metric: str, say: Callable[[str], None]) -> None:
         """Send to a tracking server.
@@ -51,10 +51,10 @@ class MLflow:
         Args:
             uri: its address.
             run: the run folder's name, for the tags.
-            space: names the experiment.
-            base: the config that settings change.
-            metric: what the search raises.
-            say: tells the person at the terminal a sentence.
+            space: the space, for the name of the experiment.
+            base: the config that configurations change.
+            metric: the metric that the search maximises.
+            say: prints a sentence for the user.
         """
         self._uri, self._run, self._space, self._base, self._metric = uri, run, space, base, metric
         self._say = say
@@ -68,7 +68,7 @@ class MLflow:
         self._thread.start()
 
     def update(self, record: RunRecord, trial_id: str) -> None:
-        """Something became of a trial: note down what to send."""
+        """A trial has changed: queue what to send."""
         trial = record.trials[trial_id]
         epochs, status = self._told.get(trial_id, (0, ""))
         if self._broken or (epochs, status) == (trial.num_epochs, trial.status):
@@ -81,11 +81,11 @@ class MLflow:
         self._jobs.put(lambda: self._send(facts, described))
 
     def close(self, record: RunRecord) -> None:
-        """Wait a little for what has not been sent."""
+        """Wait up to `PATIENCE_SECONDS` for data that is not sent yet."""
         self._jobs.put(None)
         self._thread.join(PATIENCE_SECONDS)
         if self._thread.is_alive() and not self._broken:
-            self._say(f"MLflow at {printable(self._uri)} did not take all in {PATIENCE_SECONDS:.0f} s")
+            self._say(f"MLflow at {printable(self._uri)} did not accept all data within {PATIENCE_SECONDS:.0f} s")
 
     def _describe(self, trial: TrialRecord) -> tuple[dict[str, str], dict[str, str]]:
         """Parameters and tags of a trial."""
@@ -112,14 +112,13 @@ class MLflow:
                 try:
                     job()
                     break
-                except Exception as error:  # whatever a server or its client does, the search goes on
+                except Exception as error:  # an error of the server or its client must not end the search
                     if not last:
                         time.sleep(PAUSE_SECONDS)
                         continue
                     self._broken = True
                     self._say(
-                        f"MLflow at {printable(self._uri)} is left out from here on ({reason_of(error)}); "
-                        "the search goes on"
+                        f"MLflow at {printable(self._uri)} failed ({reason_of(error)}); the search continues without it"
                     )
 
     def _send(self, facts: tuple[Any, ...], described: tuple[dict[str, str], dict[str, str]] | None) -> None:
@@ -158,11 +157,11 @@ class MLflow:
             client.set_terminated(run_id, "FAILED" if status in FAILED else "FINISHED")
 
     def _open(self) -> Any:
-        """The client; the first answer of the server names the experiment."""
+        """The client; the first call finds or creates the experiment."""
         if self._client is None:
             import os
 
-            # A server that is gone is to be noticed soon, not after minutes of trying.
+            # Notice a missing server soon, not after minutes of attempts.
             os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
             os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
             from mlflow import MlflowClient

@@ -13,7 +13,7 @@ EPOCH_METRICS = {
     "images_per_second": "training images per second of the last epoch",
     "epoch": "epochs done",
 }
-"""Of each trial, tagged with `trial` and `setting`."""
+"""Metrics of each trial, with the tags `run`, `trial` and `setting`."""
 
 RUN_METRICS = {
     "best": "the best score so far, by the search's own metric",
@@ -21,14 +21,14 @@ RUN_METRICS = {
     "trials_stopped": "of those, stopped by the scheduler",
     "trials_failed": "of those, failed",
 }
-"""Of the search, tagged with `run`."""
+"""Metrics of the search, with the tag `run`."""
 
 
 class Gauges:
-    """Sets Ray's gauges; Ray must be up."""
+    """Sets Ray's gauges; Ray must be running."""
 
     def __init__(self, base: Flat) -> None:
-        """Name settings by what they change of `base`."""
+        """Name configurations by the parameters that differ from `base`."""
         from ray.util.metrics import Gauge
 
         self._base = base
@@ -41,8 +41,8 @@ class Gauges:
         }
 
     def update(self, record: RunRecord, trial_id: str) -> None:
-        """Something became of a trial."""
-        from search.monitor.progress import setting_words
+        """A trial has changed."""
+        from search.monitor.view import setting_words
 
         trial = record.trials[trial_id]
         last = trial.epochs.get(trial.num_epochs)
@@ -64,4 +64,4 @@ class Gauges:
                 self._run[name].set(float(value), tags={"run": record.run})
 
     def close(self, record: RunRecord) -> None:
-        """Ray ends with the search."""
+        """Nothing to do: Ray ends with the search."""

@@ -1,4 +1,4 @@
-"""What Ray and its children print goes into a log; the terminal stays ours."""
+"""Redirects the output of Ray and its child processes into a log; only our own text goes to the terminal."""
 
 import contextlib
 import io
@@ -10,7 +10,7 @@ from typing import Any, TextIO
 
 
 class Chatter(io.TextIOWrapper):
-    """Text for a log: what a full disk does not take is lost, and holds nobody up."""
+    """A text stream for a log; on a full disk it drops text instead of raising an error."""
 
     def __init__(self, raw: io.RawIOBase, **settings: Any) -> None:
         """Write through to an unbuffered file."""
@@ -18,7 +18,7 @@ class Chatter(io.TextIOWrapper):
 
 
 class LossyWriter(io.BufferedIOBase):
-    """Passes bytes on, and drops those that cannot be written."""
+    """Writes bytes to a file and drops those that cannot be written."""
 
     def __init__(self, raw: io.RawIOBase) -> None:
         """Write to an unbuffered file."""
@@ -26,25 +26,25 @@ class LossyWriter(io.BufferedIOBase):
 
     @property
     def name(self) -> str:
-        """Of no file that anyone should open."""
+        """A name that is no path: nobody should open it."""
         return "chatter"
 
     def writable(self) -> bool:
-        """It is."""
+        """Always true."""
         return True
 
     def fileno(self) -> int:
-        """Of the file behind."""
+        """The file descriptor of the file."""
         return self._raw.fileno()
 
     def write(self, content: Any) -> int:
-        """All of it, or what fits."""
+        """Write as much as possible; returns the length of all of it."""
         with contextlib.suppress(OSError):
             self._raw.write(content)
         return len(content)
 
     def close(self) -> None:
-        """Close the file behind."""
+        """Close the file."""
         with contextlib.suppress(OSError):
             self._raw.close()
         super().close()
@@ -52,9 +52,9 @@ class LossyWriter(io.BufferedIOBase):
 
 @contextlib.contextmanager
 def chatter_to(path: Path) -> Iterator[TextIO]:
-    """Send all that this process and its children print into a file; yields the real terminal.
+    """Redirect all output of this process and its children into a file; yields the real terminal.
 
-    Ray's native parts write to the file descriptors themselves, so these are what is redirected.
+    Redirects the file descriptors, because Ray's native code writes to them directly.
     """
     sys.stdout.flush()
     sys.stderr.flush()

@@ -1,4 +1,4 @@
-"""What a search says when it ends: the leaderboard, the winner in words, the commands to go on with."""
+"""Prints the end of a search: the leaderboard, the winner in words, the next commands."""
 
 import shutil
 import sys
@@ -27,8 +27,19 @@ from search.policy.plan import Plan
 def print_end(
     settings: SearchSettings, plan: Plan, folder: Path, record: RunRecord, ending: str | None, console: Console
 ) -> int:
-    """Print the leaderboard, the winner in words and what to do next; a quiet console gets the winner in a line."""
-    python = this_python()
+    """Print the leaderboard, the winner in words and the next commands; a quiet console gets the winner in a line.
+
+    Args:
+        settings: the settings of the search.
+        plan: the same, resolved.
+        folder: the run folder.
+        record: the record of the run.
+        ending: why the run ended early: `interrupted`, `time budget` or None.
+        console: where to print.
+
+    Returns:
+        The exit code: 0, or 1 without a score.
+    """
     loud = open_console() if console.quiet else console
     board = leaderboard_table(record, folder).to_pandas()
     print_board(board, settings.metric, console)
@@ -42,7 +53,7 @@ def print_end(
         elif any(trial.stop_reason for trial in record.trials.values() if trial.status in FAILED):
             loud.print("no trial has a score; see the reasons above")
         else:
-            loud.print("no trial has a score: none came to the end of its first epoch")
+            loud.print("no trial has a score: none finished its first epoch")
     else:
         write_best(folder, record)
         [row] = board[board["trial_id"] == winner.trial_id].to_dict("records")
@@ -54,57 +65,62 @@ def print_end(
         if console.quiet:
             leads = winner_words(record, plan.probe_config(), row)[1]
             loud.print(f"{leads}; run folder {folder}", soft_wrap=True)
-        files = f"leaderboard.parquet, epochs.parquet, {BEST_FILE} (the winner's settings), events.jsonl"
-        named = quote(str(folder))
-        for line in (
-            "",
-            f"run folder  {folder}",
-            f"            {files}, thresholds/, matches/",
-            f"go on with  {python} -m results.leaderboard {named}",
-            f"            {python} -m results.compare {named}{' --by table' if plan.space.tables else ''}",
-            f"            {python} -m results.report {named} --open",
-            f"            {python} -m search.retrain {named} --replicates 3",
-            f"            {python} -m results.export {named} --format csv -o leaderboard.csv",
-            f"            {python} -m search.run {_next_search(settings)} --config {quote(str(folder / BEST_FILE))}",
-        ):
+        for line in _next_commands(settings, plan, folder):
             console.print(line, soft_wrap=True)
     if ending == "interrupted":
         say_resume(loud, "interrupted", settings)
         return 0 if winner is not None else 1
-    under_way = sum(trial.status == "interrupted" for trial in record.trials.values())
+    unfinished = sum(trial.status == "interrupted" for trial in record.trials.values())
     if ending == "time budget":
         say_resume(
-            loud, f"the time budget was used up with {under_way} trainings under way", settings, "--time-budget ..."
+            loud, f"the time budget was used up; {unfinished} trials are not finished", settings, "--time-budget ..."
         )
     confirmed = len(confirmations(record, folder))
     if confirmed < settings.confirm:
-        why = "the run ended before" if ending else "no more of them trained to their end"
-        loud.print(f"confirmed {confirmed} of the {settings.confirm} settings asked for: {why}")
+        why = "the run ended early" if ending else "no more of them trained to their end"
+        loud.print(f"confirmed {confirmed} of the {settings.confirm} requested configurations: {why}")
     trained = sum(trial.role == "search" and trial.status != "screened" for trial in record.trials.values())
     if ending is None and trained < plan.trials:
         loud.print(fewer_words(plan, trained, sum(t.role == "search" for t in record.trials.values())))
     return 0 if winner is not None else 1
 
 
+def _next_commands(settings: SearchSettings, plan: Plan, folder: Path) -> list[str]:
+    """The files of the run folder and commands to try next."""
+    python, named = this_python(), quote(str(folder))
+    return [
+        "",
+        f"run folder  {folder}",
+        f"            leaderboard.parquet, epochs.parquet, {BEST_FILE} (the winner's configuration), events.jsonl, "
+        "thresholds/, matches/",
+        f"next        {python} -m results.leaderboard {named}",
+        f"            {python} -m results.compare {named}{' --by table' if plan.space.tables else ''}",
+        f"            {python} -m results.report {named} --open",
+        f"            {python} -m search.retrain {named} --replicates 3",
+        f"            {python} -m results.export {named} --format csv -o leaderboard.csv",
+        f"            {python} -m search.run {_next_search(settings)} --config {quote(str(folder / BEST_FILE))}",
+    ]
+
+
 def fewer_words(plan: Plan, trained: int, tried: int) -> str:
-    """Why fewer settings were trained than asked for.
+    """Why fewer configurations were trained than requested.
 
     Args:
-        plan: the search's.
-        trained: settings that were trained.
-        tried: the same with those screened out before training.
+        plan: the plan of the search.
+        trained: number of trained configurations.
+        tried: the same, including those screened out before training.
     """
     try:
         used_up = count_settings(plan.space, plan.base) <= tried
     except SpaceError:
         used_up = False
     if used_up:
-        return f"the space holds no more than {tried} different settings; {trained} of the {plan.trials} were trained"
-    return f"{trained} of {plan.trials} settings were trained: the sampler gave settings that had been tried before"
+        return f"the space has only {tried} different configurations; {trained} of {plan.trials} were trained"
+    return f"{trained} of {plan.trials} configurations were trained: the sampler repeated configurations tried before"
 
 
 def _next_search(settings: SearchSettings) -> str:
-    """The flags of a search that takes the winner further: another space, the same data."""
+    """The flags of a search that varies other parameters of the winner: another space, the same data."""
     searched = settings.space.split(",")
     space = next((name for name in ("lr_schedules", "anchors", "thresholds") if name not in searched), "aspect_ratios")
     if settings.data.folder == DRAWN:
@@ -118,19 +134,19 @@ def _next_search(settings: SearchSettings) -> str:
 
 
 def say_resume(console: Console, why: str, settings: SearchSettings, *more: str) -> None:
-    """Say why a search ended early and, in a line of its own to copy, what goes on with it."""
-    console.print(f"{why}; go on with", soft_wrap=True)
+    """Print why a search ended early and, in a separate line to copy, the command that resumes it."""
+    console.print(f"{why}; resume with", soft_wrap=True)
     console.print(" ".join([f"            {resume_command(settings)}", *more]), soft_wrap=True)
 
 
 def resume_command(settings: SearchSettings) -> str:
-    """What goes on with a run."""
+    """The command that resumes a run."""
     out = "" if settings.out == "runs" else f" --out {quote(settings.out)}"
     return f"{this_python()} -m search.run --resume {settings.name}{out}"
 
 
 def this_python() -> str:
-    """How to call the interpreter that runs this: `python` where a shell would find it so."""
+    """The command of this Python interpreter: `python` if that is what a shell finds, else its path."""
     found = shutil.which("python")
     if found is not None and Path(found) == Path(sys.executable):
         return "python"

@@ -1,4 +1,4 @@
-"""A search in TensorBoard's files: scalars of every epoch, hyperparameters with their score, predictions."""
+"""Writes TensorBoard files: scalars of every epoch, hyperparameters with their score, predictions."""
 
 import time
 from datetime import UTC, datetime
@@ -24,26 +24,26 @@ PICTURE_PX = 160
 COLUMNS = 4
 
 TRUTH, FOUND = (43, 131, 198), (213, 94, 0)
-"""Colours of the boxes, red, green, blue."""
+"""RGB colours of annotated and of detected boxes."""
 
 
 class TensorBoard:
     """Writes `tensorboard/TRIAL/` in the run folder."""
 
     def __init__(self, folder: Path, base: Flat, metric: str) -> None:
-        """Write for a run; `base` is the config that settings change, `metric` what the search raises."""
+        """Write for a run; `base` is the config that configurations change, `metric` the metric to maximise."""
         self._folder, self._base, self._metric = folder, base, metric
         self._writers: dict[str, Any] = {}
-        self._told: dict[str, int] = {}
+        self._done: dict[str, int] = {}
         self._begun = datetime.now(UTC)
 
     def update(self, record: RunRecord, trial_id: str) -> None:
-        """Something became of a trial."""
+        """A trial has changed."""
         trial = record.trials[trial_id]
-        told = self._told.get(trial_id)
-        if told is None:  # what an earlier driver wrote stands there already
-            told = self._told[trial_id] = self._written(trial)
-        news = [one for epoch, one in sorted(trial.epochs.items()) if epoch > told]
+        done = self._done.get(trial_id)
+        if done is None:  # an earlier driver may have written some epochs
+            done = self._done[trial_id] = self._written(trial)
+        news = [one for epoch, one in sorted(trial.epochs.items()) if epoch > done]
         if not news and not (trial.status in ENDED and trial_id in self._writers):
             return
         writer = self._writer(trial_id)
@@ -52,7 +52,7 @@ class TensorBoard:
                 value = one.get(name)
                 if isinstance(value, int | float) and not isinstance(value, bool):
                     writer.add_scalar(_tag(name), float(value), one["epoch"], walltime=one["reported_at"].timestamp())
-        self._told[trial_id] = max(told, trial.num_epochs)
+        self._done[trial_id] = max(done, trial.num_epochs)
         if trial.status in ENDED:
             self._end(writer, trial)
             writer.close()
@@ -73,12 +73,12 @@ class TensorBoard:
             self._writers[trial_id] = SummaryWriter(
                 str(self._folder / TENSORBOARD / trial_id),
                 flush_secs=10,
-                filename_suffix=f".{time.time_ns()}",  # or two drivers within a second write the same file
+                filename_suffix=f".{time.time_ns()}",  # else two drivers that start in the same second write the same file
             )
         return self._writers[trial_id]
 
     def _written(self, trial: TrialRecord) -> int:
-        """The last epoch that an earlier driver wrote into a trial's files, if there are any."""
+        """The last epoch of a trial that an earlier driver has written, or 0."""
         if not any((self._folder / TENSORBOARD / trial.trial_id).glob("events.*")):
             return 0
         return max((epoch for epoch, one in trial.epochs.items() if one["reported_at"] < self._begun), default=0)
@@ -103,10 +103,10 @@ class TensorBoard:
 
 
 def predictions_sheet(folder: Path, trial: TrialRecord, epoch: int | None = None) -> NDArray[np.uint8] | None:
-    """The run's sample images with what is annotated (blue) and what a trial finds (orange).
+    """The run's sample images with annotated boxes (blue) and the boxes that a trial detects (orange).
 
     Returns:
-        uint8 [height, width, 3]; None where the trial has no match table or the run no sample.
+        uint8 [height, width, 3]; None if the trial has no match table or the run no sample images.
     """
     from PIL import Image
 
@@ -130,7 +130,7 @@ def predictions_sheet(folder: Path, trial: TrialRecord, epoch: int | None = None
 
 
 def _picture(sample: SampleImage, boxes: NDArray[np.float32], labels: NDArray[np.int64]) -> Any:
-    """One image, scaled to fit; annotated labels stand in its boxes' upper left corners, found ones in the lower."""
+    """One scaled image; annotated labels are in the upper left corners of their boxes, detected ones in the lower."""
     from PIL import Image, ImageDraw
 
     picture = Image.fromarray(sample.pixels)
@@ -145,7 +145,7 @@ def _picture(sample: SampleImage, boxes: NDArray[np.float32], labels: NDArray[np
 
 
 def _tag(name: str) -> str:
-    """TensorBoard groups tags by what stands before the slash."""
+    """The tag of a number; TensorBoard groups tags by the part before the slash."""
     for group in ("val", "train", "loss"):
         if name.startswith(f"{group}_"):
             return f"{group}/{name.removeprefix(f'{group}_')}"

@@ -7,19 +7,20 @@ from results.record.run import RunRecord
 from results.record.schema import ENDED
 
 WIDE = 2.0
-"""Standard deviations from the guess to each end of the range."""
+"""Standard deviations from the estimate to each end of the range."""
 
 
 def seconds_left(record: RunRecord, *, trials: int, slots: int) -> tuple[float, float] | None:
-    """The shortest and the longest time that is likely, in seconds; None before the first epoch.
+    """The shortest and the longest likely time, in seconds; None before the first epoch.
 
-    Trials to come take as many epochs as those that ended, give or take what that varied by; before two have ended
-    each may take all of its epochs, or one. No trial starts after the last one, so the slots are full until then.
+    Assumes that the remaining trials take as many epochs as the ended ones, with the same standard deviation; before
+    two trials have ended, each may take between one and all of its epochs. Also assumes that all slots are used until
+    the end.
 
     Args:
-        record: of the run.
-        trials: settings and further seeds to train in all.
-        slots: trials side by side.
+        record: the record of the run.
+        trials: all trainings of the run, including replicates and confirmations.
+        slots: trials that run at the same time.
     """
     known = [one for one in record.trials.values() if one.status != "screened" and one.role != "retrain"]
     epochs = [float(one["epoch_seconds"]) for trial in known for one in trial.epochs.values() if one["epoch_seconds"]]

@@ -1,4 +1,4 @@
-"""What else follows a search: the tools that people have. None of them may hold it up, or end it."""
+"""Other tools that follow a search. None of them may block or end it."""
 
 from collections.abc import Callable, Sequence
 from typing import Protocol
@@ -8,24 +8,24 @@ from results.record.run import RunRecord
 
 
 class Watcher(Protocol):
-    """Is told of every report and every end of a trial, from Ray's loop."""
+    """Is called after every report and every end of a trial, from Ray's loop."""
 
     def update(self, record: RunRecord, trial_id: str) -> None:
-        """Something became of a trial."""
+        """A trial has changed."""
 
     def close(self, record: RunRecord) -> None:
         """The search has ended."""
 
 
 class Watchers:
-    """Several of them; one that fails is left out from then on, with a sentence."""
+    """Several watchers; one that fails is removed, with a message."""
 
     def __init__(self, watchers: Sequence[Watcher], say: Callable[[str], None]) -> None:
-        """Tell each of `watchers`; `say` tells the person at the terminal a sentence."""
+        """Call each of `watchers`; `say` prints a sentence for the user."""
         self._watchers, self._say = list(watchers), say
 
     def update(self, record: RunRecord, trial_id: str) -> None:
-        """Something became of a trial."""
+        """A trial has changed."""
         for watcher in list(self._watchers):
             self._guard(watcher, lambda one: one.update(record, trial_id))
 
@@ -37,7 +37,7 @@ class Watchers:
     def _guard(self, watcher: Watcher, tell: Callable[[Watcher], None]) -> None:
         try:
             tell(watcher)
-        except Exception as error:  # whatever a tool of somebody else does, the search goes on
+        except Exception as error:  # an error of another tool must not end the search
             self._watchers.remove(watcher)
             reason = f"{type(error).__name__}: {reason_of(error)}"
-            self._say(f"{type(watcher).__name__} is left out from here on ({reason}); the search goes on")
+            self._say(f"{type(watcher).__name__} failed ({reason}); the search continues without it")

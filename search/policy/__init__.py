@@ -1,4 +1,4 @@
-"""What is trained next and what is started again, from the record and the plan only: no Ray, no files, no clock.
+"""Decides what is trained next and what is restarted, from the record and the plan only: no Ray, no files, no clock.
 
 May import, of this package: nothing but `search.defaults`.
 """

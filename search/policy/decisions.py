@@ -1,7 +1,7 @@
-"""The policy of a search: what happens next, read from the record and the plan alone.
+"""The policy of a search: what happens next, from the record and the plan only.
 
-No Ray, no files, no clock. A search that was interrupted reads its events and asks the same questions, so it goes on as
-it would have; `search.replay` asks them again.
+No Ray, no files, no clock. A resumed search reads its events and asks the same questions, so it continues as an
+uninterrupted one would; `search.replay` asks them again.
 """
 
 import re
@@ -20,19 +20,19 @@ from search.policy.screen import Screen
 from search.policy.stopping import Stopping
 
 _NUMBERED = re.compile(r"t\d{4,9}")
-"""The id of a trial of the search."""
+"""The form of a trial's id."""
 
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """A trial on record goes on, or begins."""
+    """Start or continue a recorded trial."""
 
     trial_id: str
 
 
 @dataclass(frozen=True, slots=True)
 class Add:
-    """A new trial is to be written down; the next action starts it, unless the screen keeps it from being trained."""
+    """Record a new trial; the next action starts it, unless it is screened out."""
 
     trial_id: str
     role: str
@@ -41,7 +41,7 @@ class Add:
 
 @dataclass(frozen=True, slots=True)
 class Close:
-    """A trial has nothing left to train, and its end is not on record: the driver was killed before it."""
+    """Record the end of a trial that has trained all its epochs: the driver was killed before it did so."""
 
     trial_id: str
 
@@ -55,7 +55,7 @@ class End:
 
     Attributes:
         status: as in the leaderboard.
-        reason: in words; None for a training that came to its plain end.
+        reason: in words; None for a training that simply finished.
     """
 
     status: str
@@ -63,10 +63,10 @@ class End:
 
 
 class Policy:
-    """Decides what a search does. What it keeps between calls follows from the record and only saves time."""
+    """Decides what a search does. Its state between calls is a cache: all of it can be computed from the record."""
 
     def __init__(self, plan: Plan, screen: Screen | None = None) -> None:
-        """Decide for a plan; `screen` measures the anchors of each setting, None measures none."""
+        """Decide for a plan; `screen` measures the anchors of each configuration, None measures none."""
         self.plan, self.screen = plan, screen
         self._proposer = Proposer(plan, screen)
         self._stopping = Stopping(plan.scheduler, plan.base.optim.epochs)
@@ -75,12 +75,12 @@ class Policy:
         """What to do with a free slot.
 
         Args:
-            record: the run's.
+            record: the run's record.
             running: the trials in the other slots.
-            closing: trials that have trained; their ends are written once the disk has room.
+            closing: trials that have finished training; their ends are recorded once the disk has space.
 
         Raises:
-            SpaceError: the space drew a setting that cannot be.
+            SpaceError: the space drew an invalid configuration.
         """
         for trial in record.trials.values():
             if is_open(trial) and trial.trial_id not in running and trial.trial_id not in closing:
@@ -89,18 +89,18 @@ class Policy:
         if found is None:
             due = next_further(record, self.plan)
             if isinstance(due, Idle):
-                return Idle.WAIT if running else due  # a fault may yet bring back one of those that run
+                return Idle.WAIT if running else due  # a running trial may fail and need a restart
             config, role = due
             found = Proposed(config, coverage=None if self.screen is None else self.screen.measure(config))
         return Add(f"t{next_number(record):04d}", role, found)
 
     def judge(self, record: RunRecord, trial_id: str, epoch: int, value: float | None) -> str | None:
-        """Why a trial stops at a score; None lets it go on. Asked again, it says the same."""
+        """Why a trial stops at a score; None if it continues. Repeated calls return the same."""
         return self._stopping.judge(record, trial_id, epoch, value)
 
     def after_fault(self, trial: TrialRecord, fault: Fault) -> dict[str, Any] | End:
-        """The change to its config that a trial is started again with, or how it ended."""
-        if trial.done:  # it broke off after its last word
+        """The change to the config for a restart of a trial, or how the trial ended."""
+        if trial.done:  # the fault came after its last report
             return how_it_ended(trial)
         change = change_to_retry(trial, fault, self.plan.max_failures)
         if change is not None:
@@ -109,21 +109,21 @@ class Policy:
         return End(fault.status, fault.reason + (f" (start {starts})" if starts > 1 else ""))
 
     def kept(self, keep: int) -> int:
-        """Settings whose checkpoints stay while the run goes on: replicates may yet change which are the best."""
+        """How many configurations keep their checkpoints during the run: replicates may change which are the best."""
         replicated = self.plan.replicate_top if self.plan.replicates > 1 else 0
         return max(keep, replicated, self.plan.confirm + 1)
 
 
 def is_open(trial: TrialRecord) -> bool:
-    """Whether the end of a trial is still to come; that of a retraining is not a search's affair."""
+    """Whether a search still has to end this trial; a retraining is not a trial of the search."""
     return trial.status not in ENDED and trial.role != "retrain"
 
 
 def how_it_ended(trial: TrialRecord, run_ends: str | None = None) -> End:
-    """How a trial ended that no error ended.
+    """How a trial without an error ended.
 
     Args:
-        trial: with all its reports.
+        trial: the trial with all its reports.
         run_ends: why the whole run ends early: `interrupted`, `time budget` or None.
     """
     if trial.trained_out and trial.done:
@@ -135,6 +135,6 @@ def how_it_ended(trial: TrialRecord, run_ends: str | None = None) -> End:
 
 
 def next_number(record: RunRecord) -> int:
-    """The number of the next trial: its id is that of no trial on record, and of none that a repair dropped."""
+    """The number of the next trial, unused by recorded trials and by those that a repair of the record dropped."""
     names = [*record.trials, *record.lost_trials]
     return max([len(record.trials), *(int(name[1:]) + 1 for name in names if _NUMBERED.fullmatch(name))])

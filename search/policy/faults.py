@@ -1,4 +1,4 @@
-"""What went wrong in a trial, by the text that Ray keeps of it, and whether it is started again."""
+"""Why a trial failed, from the error text that Ray keeps, and whether the trial is restarted."""
 
 import re
 from pathlib import Path
@@ -11,7 +11,8 @@ from results.record.trial import TrialRecord
 MAX_REASON = 500
 
 MOST_WAITS = 20
-"""Starts on a full disk without an epoch done: then it is one that nobody sees to, as a quota on another node."""
+"""Starts after a disk or storage fault without a finished epoch; after them the trial fails, because nobody repairs
+the cause, for example a quota on another node."""
 
 _ERROR_LINE = re.compile(r"^(?:\w+\.)*(\w*(?:Error|Exception))(?:\(.*?\))?: (.*)$")
 
@@ -49,26 +50,26 @@ _WORDS = (
         "worker_died",
     ),
 )
-"""What stands in the text of an error whose name does not say enough; the first that fits."""
+"""Patterns for the text of an error whose class name is not specific enough; the first match counts."""
 
 PLAIN = {
     "worker_died": "its process died",
     "node_lost": "its node was lost",
     "disk_full": "the disk was full",
-    "storage": "the storage did not give or take its checkpoint",
+    "storage": "its checkpoint could not be read from or written to the storage",
 }
-"""What a person is told instead of Ray's own text, which speaks of actors."""
+"""Shown to the user instead of Ray's own text, which is about actors."""
 
 
 DIVERGED = "diverged"
-"""Key of a trial's last report, where a loss was not finite: the reason."""
+"""Key of the last report of a trial whose loss was not finite; its value is the reason."""
 
 OUTER = ("disk_full", "storage", "checkpoint")
-"""Faults of what a trial writes to, and of what was written."""
+"""Faults of the disk, the storage or a stored checkpoint; they do not count against `--max-failures`."""
 
 
 class Fault(NamedTuple):
-    """What broke a trial off.
+    """Why a trial failed.
 
     Attributes:
         kind: `diverged`, `out_of_memory`, `worker_died`, `node_lost`, `disk_full`, `storage` or `failed`.
@@ -80,40 +81,40 @@ class Fault(NamedTuple):
 
     @property
     def status(self) -> str:
-        """What a trial is called that ends by it."""
+        """The status of a trial that ends with this fault."""
         return self.kind if self.kind in ("diverged", "out_of_memory") else "failed"
 
 
 def classify(text: str) -> Fault:
-    """The fault behind an error, from the text that Ray keeps of it.
+    """The fault behind an error, from its text as Ray keeps it.
 
-    Ray's copy of the exception itself is a pickle, which this house does not open.
+    Ray also keeps the exception as a pickle; this project does not load pickles.
     """
     lines = [line.strip() for line in scrub(text).splitlines() if line.strip() and not line.startswith("Failure #")]
     named = [(match, at) for at, line in enumerate(lines) if (match := _ERROR_LINE.match(line))]
     name, message = named[-1][0].groups() if named else ("", lines[0] if lines else "unknown error")
     kind = _KINDS.get(name)
     if kind is None or kind == "worker_died":
-        # Ray's own words on a death go on below their first line; of our errors the line itself says all.
-        said = message if named and kind is None else " ".join(lines)
+        # Ray describes the death of a process in several lines; for our own errors the one line is enough.
+        searched = message if named and kind is None else " ".join(lines)
         if name != "RefusedError":
-            kind = next((other for pattern, other in _WORDS if pattern.search(said)), kind)
+            kind = next((other for pattern, other in _WORDS if pattern.search(searched)), kind)
     if kind is None:
         return Fault("failed", (message if name in ("", "RefusedError") else f"{name}: {message}")[:MAX_REASON])
     return Fault(kind, PLAIN.get(kind, message)[:MAX_REASON])
 
 
 def change_to_retry(trial: TrialRecord, fault: Fault, max_failures: int) -> dict[str, Any] | None:
-    """What a trial is started again with; None when it has come to its end.
+    """The change to the config for a restart of a trial; None if the trial is not restarted.
 
-    A full disk or a storage out of order is no fault of the trial, so it does not count. Out of memory is tried once
-    more, with half as many images at once. The very same divergence twice is the setting's own: a third time would
-    give it again.
+    A full disk or an unavailable storage is not caused by the trial and does not count. After out of memory there is
+    one restart, with half as many images at once. When the same divergence happens twice, the configuration causes it:
+    there is no third start.
 
     Args:
-        trial: with the faults before.
-        fault: the new one.
-        max_failures: starts after a fault that a trial has, at most.
+        trial: the trial with its earlier faults.
+        fault: the new fault.
+        max_failures: maximum number of restarts of a trial after faults.
     """
     if fault.kind in OUTER:
         here = [one for one in trial.faults if one["fault"] in OUTER and one["epoch"] == trial.num_epochs]
@@ -134,7 +135,7 @@ def change_to_retry(trial: TrialRecord, fault: Fault, max_failures: int) -> dict
 
 
 def kernel_kills() -> int:
-    """How often the kernel of this machine has killed a process for want of memory; 0 where it does not say."""
+    """How many processes the kernel of this machine has killed because memory ran out; 0 if unknown."""
     count = 0
     for path in ("/proc/vmstat", "/sys/fs/cgroup/memory.events"):
         try:

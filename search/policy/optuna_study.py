@@ -1,4 +1,4 @@
-"""What Optuna knows of a run, derived from its record; and study.journal, a view of it for optuna-dashboard."""
+"""An Optuna study made from the record of a run; and study.journal, its file for optuna-dashboard."""
 
 import contextlib
 from collections.abc import Mapping
@@ -15,31 +15,32 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from digits_core.errors import UserError
 from results.record.run import RunRecord
 from results.record.trial import TrialRecord
+from results.tables.parquet import replacing
 from spaces.registry import OneByOneSampler, Space, quiet_study
 
 STUDY_FILE = "study.journal"
 
 TRIAL_ATTR = "trial_id"
-"""Of Optuna's trials: the name that the run knows it by."""
+"""User attribute of Optuna's trials: the trial's id in the run."""
 
 _STATES = {"finished": TrialState.COMPLETE, "stopped": TrialState.PRUNED, "screened": TrialState.PRUNED}
 
 
 def study_of(record: RunRecord, space: Space, study: optuna.Study) -> optuna.Study:
-    """Tell a study every drawn setting of a run, in the order in which they were proposed; returns the study."""
+    """Add every drawn configuration of a run to a study, in the order of their proposals; returns the study."""
     study.add_trials([frozen for trial in record.trials.values() if (frozen := frozen_trial(trial, record, space))])
     return study
 
 
 def frozen_trial(trial: TrialRecord, record: RunRecord, space: Space) -> FrozenTrial | None:
-    """A drawn setting as Optuna knows it; None for baselines, for further seeds, and for what the space cannot hold.
+    """A drawn configuration as an Optuna trial; None for baselines, for replicates, and for values not in the space.
 
-    A trial that was stopped is PRUNED, one that failed or has no score is FAIL, one that can go on is RUNNING.
+    A stopped trial is PRUNED, one that failed or has no score is FAIL, one that is not finished is RUNNING.
     """
     if trial.role != "search" or not trial.params:
         return None
     of_space, found = trial.known.get("frozen", (None, None))
-    if of_space is not space:  # a run may go on with another space
+    if of_space is not space:  # a resumed run may have another space
         found = _frozen(trial, record.metric, space)
         trial.known["frozen"] = space, found
     return found  # type: ignore[no-any-return]
@@ -66,9 +67,9 @@ def _frozen(trial: TrialRecord, metric: str, space: Space) -> FrozenTrial | None
 
 
 def distributions_of(params: Mapping[str, Any], space: Space) -> dict[str, BaseDistribution]:
-    """What each parameter of a setting is drawn from, as far as the space draws it and can hold its value.
+    """The distribution of each parameter that the space draws and whose value it contains.
 
-    A run may go on with another space than it began with: what the two have in common is kept.
+    A resumed run may have another space than before; only the parameters that both have are kept.
     """
     trial = quiet_study(_Known(params)).ask()
     with contextlib.suppress(optuna.TrialPruned, UserError):
@@ -77,7 +78,7 @@ def distributions_of(params: Mapping[str, Any], space: Space) -> dict[str, BaseD
 
 
 class _Known(OneByOneSampler):
-    """Draws the parameters of a known setting; the first value where it has none that the space can hold."""
+    """Draws the given values; the first value of the distribution if it does not contain the given one."""
 
     def __init__(self, params: Mapping[str, Any]) -> None:
         self._params = params
@@ -101,7 +102,7 @@ def _holds(distribution: BaseDistribution, value: Any) -> bool:
 
 
 class _Lines(JournalFileBackend):
-    """A journal without a lock, for the run folder has one, and not synced to the disk, for it can be made again."""
+    """A journal without a lock, because the run folder has one."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(str(path), lock_obj=_NoLock())  # type: ignore[arg-type]
@@ -118,22 +119,22 @@ class _NoLock:
 class StudyView:
     """Keeps `study.journal` up to date with the record.
 
-    It is written anew at the start, and where a trial changed in a way that a journal cannot follow: trials that end
-    cannot begin again there.
+    The file is rewritten at the start of a search and when a finished trial is trained further: a journal cannot reopen
+    a finished trial.
     """
 
     def __init__(self, folder: Path, space: Space) -> None:
-        """Show the drawn settings of a run; nothing is written yet."""
+        """Show the drawn configurations of a run; writes nothing yet."""
         self._path, self._space = folder / STUDY_FILE, space
         self._shown: dict[str, tuple[int, FrozenTrial]] = {}
         self._storage: JournalStorage | None = None
         self._study = 0
 
     def follow(self, record: RunRecord) -> None:
-        """Write what is new.
+        """Write what has changed.
 
         Raises:
-            OSError: the disk does not take it; the next call writes all of it again.
+            OSError: the file cannot be written; the next call writes the whole file again.
         """
         now = {
             trial.trial_id: frozen
@@ -151,10 +152,8 @@ class StudyView:
             raise
 
     def _begin(self, run: str) -> None:
-        half = self._path.with_name(f".{self._path.name}.half")
-        half.unlink(missing_ok=True)
-        JournalStorage(_Lines(half)).create_new_study([StudyDirection.MAXIMIZE], run)
-        half.replace(self._path)
+        with replacing(self._path) as half:
+            JournalStorage(_Lines(half)).create_new_study([StudyDirection.MAXIMIZE], run)
         self._storage = JournalStorage(_Lines(self._path))
         self._study = self._storage.get_study_id_from_name(run)
         self._shown = {}

@@ -1,5 +1,6 @@
-"""A search with its spaces and config resolved: all that its policy knows beside the record."""
+"""A search with its spaces and config resolved: with the record, this is all that the policy knows."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from digits_core.config.train_config import TrainConfig
@@ -14,17 +15,17 @@ class Plan:
     """A search with its spaces and config resolved.
 
     Attributes:
-        space: what trials vary; nothing at all when only thresholds are asked for.
-        base: the config that settings change.
-        trials: settings to train at most.
-        sweep: `detect.*` settings to score on each trained model, beside the grid that all are swept over.
-        sampler: proposes settings; `grid` walks every setting of the space.
-        scheduler: the rule that stops weak trials.
-        seed: of the search.
-        replicates: trainings of each of the best settings, the search's own among them.
-        replicate_top: how many settings get them.
-        confirm: how many settings are confirmed, beside the default; 0 confirms none.
-        max_failures: starts after a fault that a trial has, at most.
+        space: the parameters that trials vary; empty when the search only sweeps thresholds.
+        base: the config that configurations of the space change.
+        trials: maximum number of configurations to train.
+        sweep: `detect.*` settings to score on each trained model, in addition to the standard grid.
+        sampler: proposes configurations; `grid` takes every configuration of the space.
+        scheduler: the early-stopping rule.
+        seed: seed of the search.
+        replicates: trainings of each of the best configurations, including the first one.
+        replicate_top: how many configurations are replicated.
+        confirm: how many configurations are confirmed in addition to the default; 0 confirms none.
+        max_failures: maximum number of restarts of a trial after faults.
     """
 
     space: Space
@@ -40,24 +41,34 @@ class Plan:
     max_failures: int = MAX_FAILURES
 
     def probe_config(self) -> TrainConfig:
-        """The setting that every trial starts from: the base with what the space fixes."""
+        """The configuration that every trial starts from: the base with the parameters that the space fixes."""
         return TrainConfig.from_flat(self.space.fixed, self.base)
 
-    def first_settings(self) -> dict[str, TrainConfig]:
-        """The settings that are tried first, each once, by the names of their baselines.
+    def baselines(self) -> Iterator[tuple[str, TrainConfig]]:
+        """Name and config of the default and of each baseline of the space; configs and names may repeat.
 
         Raises:
-            SpaceError: one cannot be with the settings around it; names it.
+            SpaceError: a baseline is not valid with this base; the message names the baseline.
         """
-        found: dict[str, TrainConfig] = {}
-        seen = set()
         for baseline in (DEFAULT_BASELINE, *self.space.baselines):
             try:
                 config = TrainConfig.from_flat({**self.space.fixed, **baseline.overrides}, self.base)
             except ConfigError as error:
-                raise SpaceError(f"space '{self.space.name}': baseline '{baseline.name}' cannot be: {error}") from None
+                raise SpaceError(
+                    f"space '{self.space.name}': baseline '{baseline.name}' is not valid: {error}"
+                ) from None
+            yield baseline.name, config
+
+    def first_settings(self) -> dict[str, TrainConfig]:
+        """The configurations that are trained first, without duplicates, by the names of their baselines.
+
+        Raises:
+            SpaceError: a baseline is not valid with this base; the message names the baseline.
+        """
+        found: dict[str, TrainConfig] = {}
+        seen = set()
+        for name, config in self.baselines():
             if setting_digest(config) not in seen and len(found) < self.trials:
-                name = baseline.name if baseline.name not in found else f"{baseline.name} ({len(found)})"
-                found[name] = config
+                found[name if name not in found else f"{name} ({len(found)})"] = config
             seen.add(setting_digest(config))
         return found

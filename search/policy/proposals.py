@@ -1,7 +1,7 @@
-"""Which setting is trained next: baselines first, then an Optuna sampler. Pure: record and plan in, a setting out.
+"""Which configuration is trained next: baselines first, then an Optuna sampler. A pure function of record and plan.
 
-The n-th setting of a search depends on the seed, on n and on what had been reported by then, and on nothing else. So a
-search that was interrupted proposes what it would have proposed, and `search.replay` can check it.
+The n-th configuration of a search depends only on the seed, on n and on what was reported before. So an interrupted
+search proposes the same configurations as an uninterrupted one, and `search.replay` can check this.
 """
 
 import warnings
@@ -20,28 +20,28 @@ from results.record.trial import TrialRecord
 from search.policy.optuna_study import study_of
 from search.policy.plan import Plan
 from search.policy.screen import Screen
-from spaces.registry import DEFAULT_BASELINE, Overrides, Space, enumerate_settings, quiet_study
+from spaces.registry import Overrides, Space, enumerate_settings, quiet_study
 
 MAX_REPEATS = 50
-"""Settings in a row that were tried before: then the rest of a finite space is walked as a list."""
+"""Draws in a row that were all tried before; after them the rest of a finite space is taken from a list."""
 
 MAX_SCREENED = 500
-"""Settings in a row that the screen may keep out before the search stops drawing."""
+"""Consecutive configurations that the anchor screen may reject before the search stops drawing."""
 
 CANDIDATES = 8
-"""Settings that are drawn for one to be trained while a sampler has nothing to learn from: the screen chooses."""
+"""Configurations drawn for each trial of the startup phase; the one with the best anchor coverage is trained."""
 
 
 @dataclass(frozen=True, slots=True)
 class Proposed:
-    """One setting.
+    """One proposed configuration.
 
     Attributes:
-        config: what would be trained.
-        params: what Optuna drew, by parameter; empty for a baseline.
-        baseline: the baseline's name; None for a drawn setting.
-        coverage: how its anchors cover the training boxes; None where they are not measured.
-        screened: why it is not worth a training; None when it is.
+        config: the config to train.
+        params: the values that Optuna drew, by parameter; empty for a baseline.
+        baseline: the baseline's name; None for a drawn configuration.
+        coverage: how its anchors cover the training boxes; None if not measured.
+        screened: why it is not trained; None if it is trained.
     """
 
     config: TrainConfig
@@ -52,17 +52,17 @@ class Proposed:
 
 
 def startup_trials(num_trials: int) -> int:
-    """Settings that a sampler draws at random before it learns; it must be left a share of a short search."""
+    """Configurations that a sampler draws at random before it learns; a short search has fewer of them."""
     return min(10, max(4, num_trials // 3))
 
 
 def build_sampler(name: str, seed: int, num_trials: int) -> optuna.samplers.BaseSampler:
-    """The Optuna sampler of `--sampler NAME`; `grid` walks an enumerated list, so it needs none of its own."""
+    """The Optuna sampler of `--sampler NAME`; `grid` uses an enumerated list and needs no sampler."""
     startup, seed = startup_trials(num_trials), seed % 2**32
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         match name:
-            case "tpe":  # slots run side by side: constant_liar keeps them apart
+            case "tpe":  # trials run in parallel: constant_liar keeps their proposals apart
                 return optuna.samplers.TPESampler(seed=seed, n_startup_trials=startup, constant_liar=True)
             case "gp":
                 return optuna.samplers.GPSampler(seed=seed, n_startup_trials=startup)
@@ -71,14 +71,14 @@ def build_sampler(name: str, seed: int, num_trials: int) -> optuna.samplers.Base
 
 
 class Proposer:
-    """Gives the next setting of a search.
+    """Gives the next configuration of a search.
 
-    What it keeps between calls follows from the record and only saves time.
+    Its state between calls is a cache: all of it can be computed from the record.
     """
 
     def __init__(self, plan: Plan, screen: Screen | None = None) -> None:
-        """Propose settings of a plan; `screen` measures the anchors of each, None measures none."""
-        self._space, self._base, self.screen = plan.space, plan.base, screen
+        """Propose configurations of a plan; `screen` measures the anchors of each, None measures none."""
+        self._plan, self._space, self._base, self.screen = plan, plan.space, plan.base, screen
         self._sampler, self._seed, self._num_trials = plan.sampler, plan.seed, plan.trials
         # Optuna's Gaussian process learns from whole trainings only.
         self._learned_from = (
@@ -89,13 +89,13 @@ class Proposer:
         self._used_up_at: int | None = None
 
     def next(self, record: RunRecord) -> Proposed | None:
-        """The next setting not tried before; None when there are enough, or none is left.
+        """The next configuration that was not tried before; None if there are enough, or none is left.
 
         Raises:
-            SpaceError: the space drew a setting that cannot be.
+            SpaceError: the space drew an invalid configuration.
         """
         searched = [trial for trial in record.trials.values() if trial.role == "search"]
-        if self._used_up_at == len(searched):  # Ray asks again and again while something else still runs
+        if self._used_up_at == len(searched):  # Ray asks repeatedly while other trials still run
             return None
         trained = [number for number, trial in enumerate(searched) if trial.status != "screened"]
         in_a_row = len(searched) - 1 - (trained[-1] if trained else -1)
@@ -107,10 +107,10 @@ class Proposer:
         if found is None:
             self._used_up_at = len(searched)
             return None
-        return self._looked_at(found, searched)
+        return self._with_coverage(found, searched)
 
     def _digests_of(self, trial: TrialRecord, short: bool) -> set[str]:
-        """A trial's setting; where it was trained for fewer epochs than the run now asks for, also that many."""
+        """The digest of a trial's configuration; if it trained for fewer epochs than the run now asks for, both."""
         if not short:
             return {trial.config_hash}
         if trial.trial_id not in self._digests:
@@ -118,8 +118,8 @@ class Proposer:
             self._digests[trial.trial_id] = setting_digest(TrainConfig.from_flat(longer))
         return {trial.config_hash, self._digests[trial.trial_id]}
 
-    def _looked_at(self, found: Proposed, searched: list[TrialRecord]) -> Proposed:
-        """The same with its coverage, and whether it is worth a training."""
+    def _with_coverage(self, found: Proposed, searched: list[TrialRecord]) -> Proposed:
+        """The same with its anchor coverage and the decision of the screen."""
         if self.screen is None:
             return found
         known = [trial.coverage["mean_iou"] for trial in searched if trial.baseline and trial.coverage]
@@ -129,14 +129,13 @@ class Proposer:
 
     def _baseline(self, tried: set[str]) -> Proposed | None:
         """The first baseline that was not tried."""
-        for baseline in (DEFAULT_BASELINE, *self._space.baselines):
-            config = TrainConfig.from_flat({**self._space.fixed, **baseline.overrides}, self._base)
+        for name, config in self._plan.baselines():
             if setting_digest(config) not in tried:
-                return Proposed(config, baseline=baseline.name)
+                return Proposed(config, baseline=name)
         return None
 
     def _drawn(self, record: RunRecord, tried: set[str]) -> Proposed | None:
-        """The first drawn setting that was not tried, else what is left of a finite space."""
+        """The first drawn configuration that was not tried; after `MAX_REPEATS` draws, the next of a finite space."""
         if self._list is None:
             study = study_of(record, self._space, quiet_study(optuna.samplers.RandomSampler(seed=0)))
             for attempt in range(MAX_REPEATS):
@@ -154,12 +153,12 @@ class Proposer:
                 _tell_known(study, drawn, record, setting_digest(config))
             try:
                 self._list = enumerate_settings(self._space)
-            except SpaceError:  # no list of them can be made
+            except SpaceError:  # the space is not finite
                 return None
         return self._listed(tried)
 
     def _listed(self, tried: set[str]) -> Proposed | None:
-        """The first setting of the list that was not tried; those before it are dropped from the list."""
+        """The first configuration of the list that was not tried; removes those before it from the list."""
         assert self._list is not None
         while self._list:
             params, overrides = self._list[0]
@@ -173,7 +172,7 @@ class Proposer:
         return None
 
     def _config_of(self, drawn: optuna.Trial, study: optuna.Study) -> TrainConfig | None:
-        """The config of a drawn setting; None, and Optuna told, where the space or the config refuses it."""
+        """The config of a draw; if the space or the config refuses it, tells Optuna and returns None."""
         try:
             return TrainConfig.from_flat(self._space.draw(drawn), self._base)
         except optuna.TrialPruned:
@@ -183,7 +182,7 @@ class Proposer:
         return None
 
     def _covering(self, study: optuna.Study, tried: set[str], seed: int) -> Overrides | None:
-        """What a sampler begins with that has nothing to learn from yet; None leaves it to the sampler."""
+        """The draw for a sampler that is still in its startup phase; None leaves the draw to the sampler."""
         if self._sampler not in ("tpe", "gp") or self.screen is None or not self.screen.active:
             return None
         learned = len(study.get_trials(deepcopy=False, states=self._learned_from))
@@ -193,7 +192,7 @@ class Proposer:
 
 
 def _tell_known(study: optuna.Study, drawn: optuna.Trial, record: RunRecord, digest: str) -> None:
-    """A setting tried before: Optuna learns its value once more and draws elsewhere."""
+    """Tell Optuna the known score of a configuration that it drew again, so that it draws elsewhere."""
     same = (trial for trial in record.trials.values() if trial.role == "search" and trial.config_hash == digest)
     values = [float(best[record.metric]) for trial in same if (best := trial.best(record.metric)) is not None]
     if values:
@@ -203,9 +202,10 @@ def _tell_known(study: optuna.Study, drawn: optuna.Trial, record: RunRecord, dig
 
 
 def best_covering(space: Space, base: TrainConfig, screen: Screen, tried: set[str], seed: int) -> Overrides | None:
-    """Of a few random settings of a space not tried yet, what draws the one whose anchors cover the digits best.
+    """Draw `CANDIDATES` random configurations; the parameters of the untried one with the best anchor coverage.
 
-    None where anchors do not vary among them.
+    Returns:
+        None if all have the same coverage.
     """
     study = quiet_study(optuna.samplers.RandomSampler(seed=seed % 2**32))
     found: list[tuple[float, dict[str, Any]]] = []

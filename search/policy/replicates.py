@@ -1,4 +1,4 @@
-"""What is trained after the search itself: further seeds of what did well, and the confirmation."""
+"""What is trained after the search itself: replicates of the best configurations, and confirmations."""
 
 from enum import Enum
 from typing import Protocol
@@ -10,20 +10,20 @@ from results.record.trial import TrialRecord
 from search.defaults import CONFIRM_SEEDS
 
 CONFIRM_SEED = 100_000
-"""Added to the search's seed for trainings that confirm; those of replicates follow on the seed itself."""
+"""Added to the search's seed for confirmations; replicates use the numbers directly after the search's seed."""
 
 MAX_SEED = 2**31 - 1
 
 
 class Idle(Enum):
-    """Nothing can start now: something running must end first, or nothing is left to do."""
+    """Nothing can start now: WAIT for a running trial to end, or the search is DONE."""
 
     WAIT = "wait"
     DONE = "done"
 
 
 class Asked(Protocol):
-    """What is asked to follow a search; attributes as those of `Plan`."""
+    """The trainings to run after a search; attributes as in `Plan`."""
 
     @property
     def replicates(self) -> int: ...  # noqa: D102
@@ -34,16 +34,16 @@ class Asked(Protocol):
 
 
 def most_further(asked: Asked, settings: int) -> int:
-    """Trainings that may follow a search of so many settings, at most."""
+    """The maximum number of trainings after a search of `settings` configurations."""
     seeds = max(asked.replicates, CONFIRM_SEEDS) if asked.confirm else 0
     return min(asked.replicate_top, settings) * (asked.replicates - 1) + (asked.confirm + 1) * seeds
 
 
 def next_further(record: RunRecord, asked: Asked) -> tuple[TrainConfig, str] | Idle:
-    """The config and role of the next training after the search's own, or why there is none now."""
+    """The config and role of the next replicate or confirmation, or why none can start now."""
     running = sum(t.status not in ENDED for t in record.trials.values() if t.role == "search")
     if asked.replicates > 1:
-        # What has ended and will stay among the best, whatever becomes of those that still run.
+        # Ended configurations that stay among the best, whatever scores the running ones reach.
         certain = _survivors(record)[: max(asked.replicate_top - running, 0)]
         due = _due(record, certain, "replicate", range(1, asked.replicates))
         if due is not None:
@@ -59,7 +59,7 @@ def next_further(record: RunRecord, asked: Asked) -> tuple[TrainConfig, str] | I
 
 
 def to_confirm(record: RunRecord, confirm: int) -> list[TrialRecord]:
-    """The best settings that trained to their end, and the default whatever became of it."""
+    """The best configurations that trained to their end, and the default with any status."""
     leads = record.settings()
     default = [lead for lead in leads if lead.baseline == "default"]
     whole = [lead for lead in leads if lead.status == "finished" and record.value(lead) is not None]
@@ -67,7 +67,7 @@ def to_confirm(record: RunRecord, confirm: int) -> list[TrialRecord]:
 
 
 def _survivors(record: RunRecord) -> list[TrialRecord]:
-    """Settings whose first training came to its end, best first by that one alone, shorter trainings last."""
+    """Configurations whose first training finished, sorted by its score, best first; shorter trainings last."""
     short = record.short()
     leads = [lead for lead in record.trials.values() if lead.role == "search" and lead.status == "finished"]
     scored = [(value, lead) for lead in leads if (value := record.value(lead)) is not None]
@@ -76,7 +76,7 @@ def _survivors(record: RunRecord) -> list[TrialRecord]:
 
 
 def _due(record: RunRecord, leads: list[TrialRecord], role: str, steps: range) -> tuple[TrainConfig, str] | None:
-    """The first seed that one of the settings lacks, seed after seed."""
+    """The first missing training: every configuration gets a seed before any gets the next seed."""
     there = {(trial.config_hash, trial.seed) for trial in record.trials.values()}
     for step in steps:
         for lead in leads:

@@ -1,8 +1,8 @@
-"""The schedulers by name: ASHA, the median rule, or none. Each decides from recorded scores alone.
+"""The schedulers by name: ASHA, the median rule, or none. Each decides from the recorded scores only.
 
-A rule is plain arithmetic over the scores in the order in which they arrived: told a run's reports again, it stands
-where it stood and has decided as it had. Ray's own schedulers live in the driver's memory, and `Tuner.restore`
-begins with empty ones (https://github.com/ray-project/ray/issues/30838).
+A rule is plain arithmetic over the scores in the order of their arrival: from the same reports it reaches the same
+state and the same decisions. Ray's own schedulers keep their state in the driver's memory, and `Tuner.restore` starts
+with empty ones (https://github.com/ray-project/ray/issues/30838).
 """
 
 import math
@@ -17,33 +17,34 @@ MEDIAN_MIN_TRIALS = 3
 
 
 class Rule(Protocol):
-    """Decides which trials go on.
+    """Decides which trials continue.
 
     Attributes:
-        epochs: of a whole training; after the last there is nothing to decide.
+        epochs: epochs of a full training; after the last one nothing is decided.
     """
 
     epochs: int
 
     def decide(self, trial: str, epoch: int, value: float) -> str | None:
-        """Take in one score and say why the trial is to stop; None lets it go on.
+        """Add one score; returns why the trial must stop, or None if it continues.
 
-        An epoch told before, as after a fault, changes nothing: it gets the decision that it got then.
+        A repeated epoch, for example after a fault, changes nothing and gets the same decision as the first time.
         """
 
 
 class Asha:
-    """Asynchronous successive halving, the stopping kind.
+    """Asynchronous successive halving, the variant that stops trials instead of pausing them.
 
-    At epochs 2, 4, 8, ... a trial goes on if its score is among the better half of those that came so far before it.
+    At epochs 2, 4, 8, ... a trial continues if its score is in the better half of the trials that reached this epoch
+    before it.
 
     Source:
-        Li et al. 2020, A System for Massively Parallel Hyperparameter Tuning; the rule of Ray's
-        AsyncHyperBandScheduler, whose decisions it gives when nothing is interrupted.
+        Li et al. 2020, A System for Massively Parallel Hyperparameter Tuning; in an uninterrupted search it makes the
+        same decisions as Ray's AsyncHyperBandScheduler.
     """
 
     def __init__(self, metric: str, epochs: int, *, grace: int = GRACE_EPOCHS, factor: int = REDUCTION_FACTOR) -> None:
-        """Begin with empty rungs; the first lies at `grace`, each other at `factor` times the one before."""
+        """Start with empty rungs: the first at epoch `grace`, each next one at `factor` times the epoch before."""
         self.epochs = epochs
         self._metric, self._grace, self._factor = metric, grace, factor
         self._rungs: dict[int, dict[str, float]] = {}
@@ -71,15 +72,15 @@ class Asha:
 
 
 class Median:
-    """Stops a trial whose best lies under the median of the others' running means.
+    """Stops a trial whose best score is below the median of the running means of the other trials.
 
     Source:
-        Golovin et al. 2017, Google Vizier, section 3.2.2; the rule of Ray's MedianStoppingRule, but for its pausing of
-        trials where there is nothing to compare with, which costs a slot.
+        Golovin et al. 2017, Google Vizier, section 3.2.2. Ray's MedianStoppingRule also pauses trials while there is
+        nothing to compare with; this rule does not, because a paused trial occupies a slot.
     """
 
     def __init__(self, metric: str, epochs: int) -> None:
-        """Begin without any score."""
+        """Start without any score."""
         self.epochs = epochs
         self._metric = metric
         self._scores: dict[str, dict[int, float]] = {}
@@ -113,7 +114,7 @@ class NoStopping:
     """Every trial trains to its end."""
 
     def __init__(self, metric: str, epochs: int) -> None:
-        """Nothing is remembered."""
+        """Store only the number of epochs."""
         self.epochs = epochs
 
     def decide(self, trial: str, epoch: int, value: float) -> str | None:
@@ -122,11 +123,11 @@ class NoStopping:
 
 
 RULES: dict[str, type[Asha] | type[Median] | type[NoStopping]] = {"asha": Asha, "median": Median, "none": NoStopping}
-"""By the names of `--scheduler`."""
+"""The rule of each value of `--scheduler`."""
 
 
 def fresh_rule(name: str, epochs: int, record: RunRecord) -> Rule:
-    """The rule of `--scheduler NAME` as a run began with it."""
+    """The rule of `--scheduler NAME`, with the grace period and factor that the run started with."""
     if name == "asha":
         grace, factor = record.asha
         return Asha(record.metric, epochs, grace=grace, factor=factor)
@@ -134,21 +135,21 @@ def fresh_rule(name: str, epochs: int, record: RunRecord) -> Rule:
 
 
 class Stopping:
-    """Judges scores by the rule of `--scheduler NAME`, brought to where the reports on record have brought it.
+    """Applies the rule of `--scheduler NAME` to the recorded scores and then to a new one.
 
-    What it keeps between calls follows from the record and only saves time.
+    Its state between calls is a cache: all of it can be computed from the record.
     """
 
     def __init__(self, name: str, epochs: int) -> None:
-        """Judge by a rule; `epochs` are those of a whole training."""
+        """Use the rule of that name; `epochs` is the length of a full training."""
         self._name, self._epochs = name, epochs
         self._rule: Rule | None = None
         self._known = 0
 
     def judge(self, record: RunRecord, trial_id: str, epoch: int, value: float | None) -> str | None:
-        """Why a trial stops at a score that is about to be recorded, or was just recorded; None lets it go on.
+        """Why a trial stops at a score that is about to be recorded, or was just recorded; None if it continues.
 
-        Trials of the search race each other. Replicates and confirmations train to their end.
+        Only trials of the search are stopped. Replicates and confirmations train to their end.
         """
         if self._rule is None:
             self._rule = fresh_rule(self._name, self._epochs, record)

@@ -1,4 +1,4 @@
-"""Where checkpoints and the copy of a run are, and how much disk a run may use.
+"""Stores checkpoints and the copy of a run, and limits the disk that a run uses.
 
 May import, of this package: nothing but `search.defaults`.
 """

@@ -8,22 +8,22 @@ from collections.abc import Callable, Iterator
 from search.storage.storage import Storage
 
 COPY_SECONDS = 5.0
-"""The copy follows at most this often, and takes no more than half of the time."""
+"""Minimum time between two copies; copying takes at most half of the time."""
 
 LAST_SECONDS = 90.0
-"""A search that ends waits so long for a storage that is out of order."""
+"""How long the end of a search waits for a storage that fails."""
 
 
 class Copier:
-    """Copies in a thread of its own; where no copy is kept it does nothing.
+    """Copies in a separate thread; without a remote storage it does nothing.
 
     Attributes:
-        storage: where the copy lies.
-        fault: why the storage takes nothing for now; None while it does.
+        storage: the storage to copy to.
+        fault: why the storage cannot be written now; None while it can.
     """
 
     def __init__(self, storage: Storage, say: Callable[[str], None]) -> None:
-        """Copy to a storage; `say` tells the person at the terminal a sentence."""
+        """Copy to a storage; `say` prints a sentence for the user."""
         self.storage, self._say = storage, say
         self.fault: str | None = None
         self._ended = threading.Event()
@@ -31,13 +31,13 @@ class Copier:
         self._thread = threading.Thread(target=self._follow, name="copier", daemon=True)
 
     def __enter__(self) -> "Copier":
-        """Begin."""
+        """Start copying."""
         if self._wanted:
             self._thread.start()
         return self
 
     def __exit__(self, *error: object) -> None:
-        """Complete the copy, as far as the storage lets it."""
+        """Complete the copy; gives up after `LAST_SECONDS`."""
         self._ended.set()
         if not self._wanted:
             return
@@ -47,13 +47,13 @@ class Copier:
             time.sleep(COPY_SECONDS)
         if self.fault is not None:
             self._say(
-                f"the copy of {self.storage.folder} in --storage is not whole ({self.fault}); --resume completes it"
+                f"the copy of {self.storage.folder} in --storage is incomplete ({self.fault}); --resume completes it"
             )
         self.storage.release()
 
     @contextlib.contextmanager
     def telling(self, say: Callable[[str], None]) -> Iterator[None]:
-        """Tell another terminal for a while."""
+        """Use another `say` inside the with block."""
         before, self._say = self._say, say
         try:
             yield
@@ -61,7 +61,7 @@ class Copier:
             self._say = before
 
     def forget(self) -> None:
-        """The run came to nothing: no copy of it is kept."""
+        """Delete the copy of a run without trials."""
         if self._wanted:
             self._wanted = False
             self._ended.set()
@@ -84,9 +84,9 @@ class Copier:
             self.fault = str(error) or type(error).__name__
         if self.fault is not None and before is None:
             self._say(
-                f"--storage {self.storage.address} does not take the run folder ({self.fault}); it is tried again, "
-                "and no new trial is started until it does"
+                f"--storage {self.storage.address}: the run folder cannot be copied ({self.fault}); the search tries "
+                "again and starts no new trial until it succeeds"
             )
         elif self.fault is None and before is not None:
-            self._say("--storage takes the run folder again")
+            self._say("--storage works again: the run folder is copied")
         return self.fault is None

@@ -1,7 +1,7 @@
-"""Where the checkpoints of a run lie: in its folder, or in a place that every node of a cluster reaches.
+"""The storage of a run's checkpoints: its run folder, or a remote place that every node of a cluster can access.
 
-Such a place also gets a copy of the run folder within seconds of each change, so that a search outlives the machine
-that drives it.
+A remote storage also contains a copy of the run folder that follows each change within seconds, so that the search can
+be resumed when the machine of its driver is lost.
 """
 
 import contextlib
@@ -31,31 +31,32 @@ from results.record.lock import DRIVER_FILE, UNSEEN_SECONDS, driver_at_work, dri
 from results.record.log import EVENTS_FILE
 from results.record.trial import TrialRecord
 from results.tables.parquet import damaged_copies
+from search.storage.new_folder import new_folder
 
 TUNE_FOLDER = "tune"
 
 SAVED = "saved"
-"""Key of a trial's report: the name of its checkpoint in a remote storage."""
+"""Key of a trial's report; its value is the name of the checkpoint in a remote storage."""
 
 NOT_COPIED = (TUNE_FOLDER, DRIVER_FILE, "ray.log")
 
 
 class StorageError(OSError):
-    """The storage did not give or take what it should, for now."""
+    """The storage could not be read or written; it may work later."""
 
 
 class Storage:
-    """The place of a run's checkpoints."""
+    """The storage of a run's checkpoints."""
 
     def __init__(self, folder: Path, address: str | None = None) -> None:
-        """Name the place; nothing is asked of it yet.
+        """Describe the storage; does not connect to it.
 
         Args:
-            folder: the run's.
-            address: of a folder that holds runs, a path or as s3://bucket/folder; None stands for the run folder.
+            folder: the run folder.
+            address: a folder of runs, as a path or as s3://bucket/folder; None stores checkpoints in the run folder.
 
         Raises:
-            UsageError: the address has another form, or is that of the run folder.
+            UsageError: the address has another form, or points to or into the run folder.
         """
         from pyarrow.fs import LocalFileSystem
 
@@ -69,38 +70,38 @@ class Storage:
             own, root = folder.resolve(), Path(self._root)
             if address is not None and (own == root or own in root.parents):
                 raise UsageError(
-                    f"--storage {printable(address)}: lies in the run folder or is --out itself; leave it out"
+                    f"--storage {printable(address)}: is in the run folder or equal to --out; omit the flag"
                 )
-        self._me = f"{this_process()}, {time.time_ns()}"  # one driver may follow another in a process
+        self._me = f"{this_process()}, {time.time_ns()}"  # a process may run several drivers, one after another
         self._copied: dict[str, tuple[int, int]] = {}
         self._superseded: list[str] = []
 
     @property
     def is_remote(self) -> bool:
-        """Whether it is another place than the run folder."""
+        """Whether it is not the run folder."""
         return self.address is not None
 
     @property
     def root(self) -> str:
-        """Its path in its file system."""
+        """Its path in the file system of the storage."""
         return self._root
 
     def relative(self, path: str) -> str:
-        """The name of a place in it, from Ray's path."""
+        """The name of a path of Ray, relative to the storage."""
         return PurePosixPath(path).relative_to(self._root).as_posix()
 
     def reference(self, name: str) -> dict[str, Any]:
-        """What a trial on any node needs to find a place in it: plain values."""
+        """The plain values that a trial on any node needs to find `name` in the storage."""
         return {"address": self.address, "root": self._root, "name": name}
 
     def saved(self, trial: TrialRecord) -> str | None:
-        """The checkpoint that a trial goes on from, as far as can be told without asking a remote storage."""
+        """The checkpoint that a trial continues from; does not check whether it exists in a remote storage."""
         return trial.saved if trial.saved is not None and self.exists(trial.saved) else None
 
     def is_whole(self, name: str) -> bool:
-        """Whether training can go on from a checkpoint in it.
+        """Whether training can continue from a checkpoint.
 
-        A remote storage is asked only whether the folder is there: trials look whether every file arrived.
+        In a remote storage only the existence of the folder is checked: the trial checks every file.
 
         Raises:
             StorageError: the storage does not answer.
@@ -108,9 +109,9 @@ class Storage:
         return self._is_folder(name) if self.is_remote else self.exists(name) and is_whole(self.folder / name)
 
     def last_whole(self, trial_id: str) -> tuple[str | None, int]:
-        """The checkpoint of a trial's latest epoch from which training can go on, and that epoch; None and 0 without.
+        """A trial's latest complete checkpoint and its epoch; None and 0 if there is none.
 
-        Looked for in the run folder only: a remote storage holds no more than the latest of each trial.
+        Searches only the run folder: a remote storage contains only the latest checkpoint of each trial.
         """
         found: dict[int, str] = {}
         for folder in (self.folder / TUNE_FOLDER).glob(f"*/{trial_id}*/checkpoint_*"):
@@ -120,16 +121,16 @@ class Storage:
         return found.get(latest), latest
 
     def exists(self, name: str, *, ask: bool = False) -> bool:
-        """Whether a folder in it is there.
+        """Whether a folder exists in the storage.
 
         Args:
-            name: the folder's, relative.
-            ask: a remote storage, too; else it is taken to be there.
+            name: the relative name of the folder.
+            ask: whether to ask a remote storage; otherwise the folder is assumed to exist there.
 
         Raises:
             StorageError: the storage does not answer.
         """
-        if not is_plain_path(name):  # a record may come from somebody else
+        if not is_plain_path(name):  # the record may come from somebody else
             return False
         if self.is_remote:
             return self._is_folder(name) if ask else True
@@ -138,10 +139,10 @@ class Storage:
 
     @contextlib.contextmanager
     def local_copy(self, name: str) -> Iterator[Path | None]:
-        """A folder of the storage on this machine, for a while; None where there is none.
+        """A folder of the storage, as a local folder inside the with block; None if it does not exist.
 
         Raises:
-            StorageError: the storage does not give it.
+            StorageError: the folder cannot be read.
         """
         if not self.exists(name, ask=True):
             yield None
@@ -154,7 +155,10 @@ class Storage:
             yield Path(scratch)
 
     def delete(self, name: str) -> None:
-        """Delete a folder that no record names any more; in a remote storage, once its copy of it does not."""
+        """Delete a checkpoint folder that the record no longer references.
+
+        In a remote storage it is deleted after the next copy of the record, which must not reference it either.
+        """
         if not self.exists(name):
             return
         if self.is_remote:
@@ -163,7 +167,7 @@ class Storage:
             shutil.rmtree(self.folder / name, ignore_errors=True)
 
     def delete_unreferenced(self, named: set[str]) -> None:
-        """Delete checkpoints that no record names: a kill leaves them behind."""
+        """Delete the checkpoints that are not in `named`: a killed search leaves some behind."""
         from pyarrow.fs import FileSelector, FileType
 
         folders = [f"{self._root}/{TUNE_FOLDER}"]
@@ -177,10 +181,10 @@ class Storage:
                     self._fs.delete_dir(folder)
 
     def check_access(self, *, resume: bool) -> None:
-        """See that files can be written and deleted there, and that what lies there is this run.
+        """Check that a remote storage can be written and contains this run, or none if it is new.
 
         Raises:
-            UserError: they cannot, it is not, or another driver is at work on it.
+            UserError: it cannot be written, contains another run, or another driver uses it.
         """
         from pyarrow.fs import FileSelector
 
@@ -192,79 +196,75 @@ class Storage:
                 self._compare(words)
             elif self._fs.get_file_info(FileSelector(self._root, allow_not_found=True)):
                 raise UsageError(
-                    f"{words}: there is something called {self.folder.name} already; if it is a run, go on with it "
-                    f"by --resume {self.folder.name} --storage ..., else name another"
+                    f"{words}: {self.folder.name} already exists there; if it is a run, resume it with "
+                    f"--resume {self.folder.name} --storage ..., otherwise give another name"
                 )
-            self._write(DRIVER_FILE, self._sign())
+            self._write(DRIVER_FILE, self._driver_note())
         except FAULTS as error:
             raise UsageError(f"{words}: cannot be used ({reason_of(error)})") from None
 
     def _compare(self, words: str) -> None:
-        """See that the run folder is not behind its copy, and that nobody else drives the run."""
-        self._refuse_beside(words)
+        """Check that the run folder is not older than its copy, and that no other driver runs the search."""
+        self._refuse_other_driver(words)
         there = self._read(EVENTS_FILE)
         there = None if there is None else there[: there.rfind(b"\n") + 1]
         if there is None:
             raise RunError(
-                f"{words}: holds no run {self.folder.name}, so its checkpoints are not there; is it mounted?"
+                f"{words}: contains no run {self.folder.name}, so its checkpoints are missing; is the folder mounted?"
             )
-        # The record as it is, or as it was before a repair: the copy may be of that one.
+        # The copy may be of the current record or of one from before a repair.
         here = [self.folder / EVENTS_FILE, *damaged_copies(self.folder / EVENTS_FILE)]
         if not any(path.read_bytes().startswith(there) for path in here):
             raise RunError(
-                f"{words}: holds events that {self.folder} does not have, since {self.folder.name} went on elsewhere "
-                "or its record was damaged here; move that folder away, and --resume with --storage fetches the run"
+                f"{words}: contains events that {self.folder} does not have: {self.folder.name} was resumed elsewhere "
+                "or its record was damaged here; move that folder away, then --resume with --storage fetches the run"
             )
 
-    def _refuse_beside(self, words: str) -> None:
-        """See that nobody else drives the run."""
+    def _refuse_other_driver(self, words: str) -> None:
+        """Check that no other driver runs the search."""
         content = self._read(DRIVER_FILE)
         driver = driver_at_work(content)
         if driver is not None and not self._is_mine(content):
             raise RunError(
-                f"{words}: {self.folder.name} is driven by {printable(driver)}; end that search first, or wait until "
-                f"it has not been seen for {UNSEEN_SECONDS:.0f} s, if its machine is lost"
+                f"{words}: {printable(driver)} runs the search {self.folder.name}; end that search first, or, if its "
+                f"machine is lost, wait until it has been silent for {UNSEEN_SECONDS:.0f} s"
             )
 
     def fetch_run(self) -> None:
-        """Bring the copy of a run folder here, where there is none.
+        """Copy a run folder from the remote storage to this machine, where it does not exist.
 
         Raises:
-            UserError: there is no such run there, it cannot be read, or somebody drives it.
+            UserError: the storage has no such run, cannot be read, or another driver runs the search.
         """
         from pyarrow.fs import FileSelector
 
-        half = self.folder.with_name(f".{self.folder.name}.half")
+        words = f"--storage {printable(str(self.address))}"
         try:
             if not self._read(EVENTS_FILE):
-                raise UsageError(f"--storage {printable(str(self.address))}: holds no run {self.folder.name}")
-            self._refuse_beside(f"--storage {printable(str(self.address))}")
-            shutil.rmtree(half, ignore_errors=True)
-            half.mkdir(parents=True)
-            tops = [info.path for info in self._fs.get_file_info(FileSelector(self._root))]
-            tops = [path for path in tops if PurePosixPath(path).name not in NOT_COPIED]
-            fetch_files(self._fs, self._root, list_files(self._fs, tops), half)
-            half.rename(self.folder)
+                raise UsageError(f"{words}: contains no run {self.folder.name}")
+            self._refuse_other_driver(words)
+            with new_folder(self.folder) as half:
+                tops = [info.path for info in self._fs.get_file_info(FileSelector(self._root))]
+                tops = [path for path in tops if PurePosixPath(path).name not in NOT_COPIED]
+                fetch_files(self._fs, self._root, list_files(self._fs, tops), half)
         except FAULTS as error:
-            raise UsageError(f"--storage {printable(str(self.address))}: cannot be read ({reason_of(error)})") from None
-        finally:
-            shutil.rmtree(half, ignore_errors=True)
+            raise UsageError(f"{words}: cannot be read ({reason_of(error)})") from None
 
     def copy(self) -> None:
-        """Bring the copy of the run folder up to date.
+        """Bring the remote copy of the run folder up to date.
 
-        The record is read first and written last, so that all that it names is there. What is gone here, and
-        checkpoints that the record no longer names, go there after it.
+        The record is read first and written last, so that everything that the copied record references is already
+        there. Files and checkpoints that no longer exist or are no longer referenced are deleted after it.
 
         Raises:
-            StorageError: the storage did not take it all, or another driver has taken the run over.
+            StorageError: the copy is incomplete, or another driver has taken over the run.
         """
         superseded, self._superseded = self._superseded, []
         try:
-            sign = self._read(DRIVER_FILE)
-            if driver_in(sign) is not None and not self._is_mine(sign):
-                raise StorageError("another search drives this run now; end this one")
-            self._write(DRIVER_FILE, self._sign())
+            note = self._read(DRIVER_FILE)
+            if driver_in(note) is not None and not self._is_mine(note):
+                raise StorageError("another driver has taken over this run; end this search")
+            self._write(DRIVER_FILE, self._driver_note())
             events = (self.folder / EVENTS_FILE).read_bytes()
             found = {name: mark for name, mark in _marks(self.folder) if name != EVENTS_FILE}
             for name, mark in found.items():
@@ -272,7 +272,7 @@ class Storage:
                     continue
                 try:
                     content = (self.folder / name).read_bytes()
-                except FileNotFoundError:  # gone since
+                except FileNotFoundError:  # deleted in the meantime
                     continue
                 self._write(name, content)
                 self._copied[name] = mark
@@ -292,22 +292,22 @@ class Storage:
             raise error if isinstance(error, StorageError) else StorageError(reason_of(error)) from None
 
     def release(self) -> None:
-        """The driver is done: another may come at once."""
+        """Remove this driver's note, so that another driver can start at once."""
         if not self.is_remote:
             return
         with contextlib.suppress(*FAULTS):
             self._fs.delete_file(f"{self._root}/{DRIVER_FILE}")
 
     def forget(self) -> None:
-        """Delete what this driver has put there, for a run that came to nothing; `try_out` found the place empty."""
+        """Delete the copy of a run without trials; `check_access` has found that nothing else was there."""
         with contextlib.suppress(*FAULTS):
             self._fs.delete_dir(self._root)
 
-    def _is_mine(self, sign: bytes | None) -> bool:
-        known = driver_in(sign)
+    def _is_mine(self, note: bytes | None) -> bool:
+        known = driver_in(note)
         return known is not None and known[0] == self._me
 
-    def _sign(self) -> bytes:
+    def _driver_note(self) -> bytes:
         return json.dumps({"driver": self._me, "seen": time.time()}).encode()
 
     def _is_folder(self, name: str) -> bool:
@@ -319,7 +319,7 @@ class Storage:
             raise StorageError(reason_of(error)) from None
 
     def _read(self, name: str) -> bytes | None:
-        """A file's content; None where there is none."""
+        """The content of a file; None if it does not exist."""
 
         def read() -> bytes | None:
             try:
@@ -331,11 +331,11 @@ class Storage:
         return persistently(read)
 
     def _write(self, name: str, content: bytes) -> None:
-        """Write a file, so that it is seen whole or not at all."""
+        """Write a file so that readers see it complete or not at all."""
         path = f"{self._root}/{name}"
         half = path
         if self.address is None or not shows_whole_files(self.address):
-            # A store shows a file when it is whole; a folder shows what there is of it.
+            # An object store shows only complete files; a shared folder also shows unfinished ones.
             self._fs.create_dir(str(PurePosixPath(path).parent), recursive=True)
             half = str(PurePosixPath(path).with_name(f".{PurePosixPath(path).name}.half"))
 
@@ -349,10 +349,10 @@ class Storage:
 
 
 def store_checkpoint(where: dict[str, Any], checkpoint: Path) -> None:
-    """Put a checkpoint of this node where `Storage.reference` says, whole or not at all.
+    """Copy a checkpoint of this node to the place of a `Storage.reference`, completely or not at all.
 
     Raises:
-        StorageError: the storage does not take it.
+        StorageError: it cannot be written.
     """
     address, path = where["address"], f"{where['root']}/{where['name']}"
     try:
@@ -360,19 +360,17 @@ def store_checkpoint(where: dict[str, Any], checkpoint: Path) -> None:
             filesystem, _ = open_place(address, "--storage")
             send_folder(filesystem, checkpoint, path)
             return
-        half = Path(path).with_name(f".{Path(path).name}.half")
-        shutil.rmtree(half, ignore_errors=True)
-        shutil.copytree(checkpoint, half)
-        half.rename(path)
+        with new_folder(Path(path)) as half:
+            shutil.copytree(checkpoint, half, dirs_exist_ok=True)
     except FAULTS as error:
         raise StorageError(reason_of(error)) from None
 
 
 def fetch_checkpoint(where: dict[str, Any], target: Path) -> Path | None:
-    """A checkpoint on this node, by what `Storage.reference` gave; None where it is gone.
+    """The checkpoint of a `Storage.reference` as a folder of this node; None if it no longer exists.
 
     Raises:
-        StorageError: the storage does not give it.
+        StorageError: it cannot be read.
     """
     from pyarrow.fs import FileType
 
@@ -381,12 +379,12 @@ def fetch_checkpoint(where: dict[str, Any], target: Path) -> Path | None:
         return Path(path) if Path(path).is_dir() else None
     filesystem, _ = open_place(address, "--storage")
     try:
-        there = filesystem.get_file_info(path).type == FileType.Directory
+        exists = filesystem.get_file_info(path).type == FileType.Directory
     except FAULTS as error:
         raise StorageError(reason_of(error)) from None
-    if there:
+    if exists:
         _fetch(filesystem, path, target)
-    return target if there else None
+    return target if exists else None
 
 
 def _fetch(filesystem: Any, path: str, target: Path) -> None:
@@ -397,7 +395,7 @@ def _fetch(filesystem: Any, path: str, target: Path) -> None:
 
 
 def _marks(folder: Path) -> Iterator[tuple[str, tuple[int, int]]]:
-    """Name, size and time of each file to copy."""
+    """Name, size and modification time of each file to copy."""
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder)
         if name.parts[0] in NOT_COPIED or any(part.startswith(".") for part in name.parts):

@@ -1,4 +1,4 @@
-"""Ray: the searcher, scheduler, callback and trainable that translate between Ray and the record; cluster and slots.
+"""Ray Tune: searcher, scheduler, callback and trainable connect it to policy and record; cluster and slots.
 
 May import, of this package: policy, storage, monitor, cli; and `search.defaults`.
 """

@@ -1,4 +1,4 @@
-"""Start Ray on this machine or join a running cluster."""
+"""Starts Ray on this machine or joins a running cluster."""
 
 import contextlib
 import errno
@@ -22,16 +22,16 @@ from search.tune.slots import Resources
 from search.tune.token import make_token, token_file, token_warning
 
 OBJECT_STORE_BYTES = 256 * 2**20
-"""Trials share images through mapped files and checkpoints through folders, nothing through the store."""
+"""Trials share images through memory-mapped files and checkpoints through folders: they do not use the object store."""
 
 WORKER_ENVIRONMENT = {
-    "NO_ALBUMENTATIONS_UPDATE": "1",  # or it asks the network for a newer version
-    "RAY_USAGE_STATS_ENABLED": "0",  # or Ray reports usage
-    "RAY_CHDIR_TO_TRIAL_DIR": "0",  # or relative paths of the user break in trials
+    "NO_ALBUMENTATIONS_UPDATE": "1",  # no check for a newer version over the network
+    "RAY_USAGE_STATS_ENABLED": "0",  # Ray sends no usage statistics
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",  # relative paths of the user stay valid in trials
     "TUNE_FUNCTION_THREAD_TIMEOUT_S": "120",  # a stopped trial's thread must end before its process is reused
-    "TUNE_GLOBAL_CHECKPOINT_S": "600",  # our own record is the one that counts
-    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # CSV, JSON and TensorBoard files: ours say it better, once
-    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # ours ends the run tidily
+    "TUNE_GLOBAL_CHECKPOINT_S": "600",  # a resume uses our record, not Ray's state
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # our own files replace Ray's CSV, JSON and TensorBoard files
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # our handler ends the run in order
 }
 
 
@@ -40,8 +40,8 @@ class Cluster:
     """A Ray cluster that this driver is connected to.
 
     Attributes:
-        nodes: what each has, by Ray's name of it.
-        dashboard: its address, or None without one.
+        nodes: the resources of each node, by Ray's id.
+        dashboard: the address of the dashboard, or None without one.
     """
 
     nodes: Mapping[str, Resources]
@@ -49,10 +49,14 @@ class Cluster:
 
 
 def check_dashboard_port(port: int | None, host: str = LOOPBACK) -> None:
-    """See that the dashboard can listen at a port of a host; None leaves the port to Ray: the first free one from 8265.
+    """Check that the dashboard can listen on a port of a host.
+
+    Args:
+        port: None lets Ray take the first free port from 8265.
+        host: an address of this machine.
 
     Raises:
-        UsageError: the port is taken, or the host is none of this machine.
+        UsageError: the port is in use, or the host is no address of this machine.
     """
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -63,29 +67,29 @@ def check_dashboard_port(port: int | None, host: str = LOOPBACK) -> None:
         except OSError as error:
             if error.errno == errno.EADDRNOTAVAIL:
                 raise UsageError(f"--dashboard-host {printable(host)}: no address of this machine") from None
-            raise UsageError(f"--dashboard-port {port} is busy; leave the flag out to take a free one") from None
+            raise UsageError(f"--dashboard-port {port} is in use; omit the flag to use a free one") from None
 
 
 STARTS = 3
-"""Attempts to start Ray: two searches that begin in the same moment take each other's ports."""
+"""Attempts to start Ray: two searches that start at the same time may choose the same ports."""
 
 EXIT_WITHOUT_RAY = 1
-"""Exit code of a search whose Ray was killed under it; --resume goes on."""
+"""Exit code of a search whose Ray was killed; --resume continues it."""
 
 
 def prepare_environment(*, joins: bool) -> str | None:
-    """Set what Ray reads from the environment, and its token; before its first import.
+    """Set Ray's environment variables and its token; must be called before the first import of Ray.
 
     Args:
-        joins: the search joins a running cluster; then it logs in with the user's token where there is one,
-            as Ray does by itself for its own clusters and for `auto` alone.
+        joins: whether the search joins a running cluster; then it logs in with the user's token, if there is one (Ray
+            itself does this only for `auto` and for clusters that it starts).
 
     Returns:
-        What a person should know whose token others can read; None where nobody can.
+        A warning if other users can read the token; None if they cannot.
     """
     for name, value in WORKER_ENVIRONMENT.items():
         os.environ.setdefault(name, value)
-    if not joins:  # no other machine is to join: everything listens on loopback, as Ray does on laptops of its own
+    if not joins:  # no other machine joins: everything listens on loopback, as Ray does on Windows and macOS
         os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
         make_token()
     if joins and ("RAY_AUTH_TOKEN" in os.environ or token_file().is_file()):
@@ -95,11 +99,11 @@ def prepare_environment(*, joins: bool) -> str | None:
 
 @contextlib.contextmanager
 def watched(say: Callable[[str], None], code: Callable[[], int]) -> Iterator[None]:
-    """End this process with a sentence when a process of its own Ray dies: Ray itself would end it without a word.
+    """End this process with a message when a process of the Ray that it started dies; Ray would end it without one.
 
     Args:
-        say: told the sentence.
-        code: gives the exit code.
+        say: called with the message.
+        code: returns the exit code.
     """
     import ray._private.worker
 
@@ -130,16 +134,16 @@ def watched(say: Callable[[str], None], code: Callable[[], int]) -> Iterator[Non
 def connected(
     address: str | None, *, machine: Mapping[str, float], host: str = LOOPBACK, port: int | None = None
 ) -> Iterator[Cluster]:
-    """A Ray cluster for the time of a run: started here on loopback, or joined at `address`.
+    """A Ray cluster inside the with block: started here on loopback, or joined at `address`.
 
     Args:
-        address: of a running cluster; None starts one.
-        machine: what a cluster started here has.
-        host: what its dashboard listens on.
-        port: of its dashboard; None for the first free one from 8265.
+        address: the address of a running cluster; None starts one.
+        machine: the resources of a cluster that is started here.
+        host: the address that its dashboard listens on.
+        port: the port of its dashboard; None takes the first free one from 8265.
 
     Raises:
-        UsageError: no cluster answers at `address`, or none starts.
+        UsageError: no cluster answers at `address`, or Ray does not start.
     """
     import ray
 
@@ -155,8 +159,8 @@ def connected(
                 context = ray.init(address=address, runtime_env={"env_vars": WORKER_ENVIRONMENT}, **quiet)
         except (ConnectionError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
             raise UsageError(
-                f"--address {address}: no Ray cluster can be joined there ({reason_of(error)}); one with token login "
-                "wants its token in RAY_AUTH_TOKEN or ~/.ray/auth_token"
+                f"--address {address}: cannot join a Ray cluster there ({reason_of(error)}); if it uses token login, "
+                "set RAY_AUTH_TOKEN or write the token to ~/.ray/auth_token"
             ) from None
     try:
         nodes = {node["NodeID"]: node["Resources"] for node in ray.nodes() if node["Alive"]}
@@ -166,28 +170,28 @@ def connected(
 
 
 def check_dashboard(host: str) -> str | None:
-    """What a person should know who lets others reach the dashboard; None on loopback.
+    """A warning if other machines can connect to the dashboard; None on loopback.
 
     Raises:
-        UsageError: others could reach it without logging in.
+        UsageError: they could connect without a login.
     """
     if host in LOOPBACK_NAMES:
         return None
     if os.environ.get("RAY_AUTH_MODE", "token") != "token":
         raise UsageError(
-            f"--dashboard-host {printable(host)}: RAY_AUTH_MODE is not 'token', and without a login whoever reaches "
-            "the dashboard runs code here; unset it"
+            f"--dashboard-host {printable(host)}: RAY_AUTH_MODE is not 'token', and without a login everybody who can "
+            "connect to the dashboard can run code here; unset RAY_AUTH_MODE"
         )
     os.environ["RAY_AUTH_MODE"] = "token"
     return (
-        f"warning: the dashboard listens on {printable(host)}. Ray's job API runs code as you for whoever reaches it "
-        "with the token, and what is sent there is not encrypted: open it to networks that you trust"
+        f"warning: the dashboard listens on {printable(host)}. Everybody who can connect to it and has the token can "
+        "run code as you through Ray's job API, and the connection is not encrypted: use it in trusted networks only"
     )
 
 
 @contextlib.contextmanager
 def _signals_kept() -> Iterator[None]:
-    """Keep the handlers of signals: `ray.init` replaces that of SIGTERM, and its own ends the process at once."""
+    """Restore the signal handlers: `ray.init` replaces that of SIGTERM by one that ends the process at once."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -200,14 +204,14 @@ def _signals_kept() -> Iterator[None]:
 
 
 def _start_ray(machine: Mapping[str, float], host: str, port: int | None, quiet: dict[str, Any]) -> Any:
-    """Start Ray on loopback; again, with other ports, where another search took them in the same moment.
+    """Start Ray on loopback; tries again if another search has just taken the same ports.
 
     Raises:
-        UsageError: it does not start.
+        UsageError: Ray does not start.
     """
     import ray
 
-    # Ray starts its workers through a shell, by this path as it is.
+    # Ray inserts this path unquoted into the shell command of its workers.
     python = shlex.quote(sys.executable)
     special = {} if python == sys.executable else {"runtime_env": {"py_executable": python}}
     for attempt in range(1, STARTS + 1):
@@ -224,21 +228,21 @@ def _start_ray(machine: Mapping[str, float], host: str, port: int | None, quiet:
                 **special,
                 **quiet,
             )
-        except Exception as error:  # Ray raises plain ones, too
+        except Exception as error:  # Ray also raises plain exceptions
             ray.shutdown()
-            for pid in _children() - before:  # which knows nothing of what a start left behind that broke off
+            for pid in _children() - before:  # shutdown does not end the processes of a failed start
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
             if attempt == STARTS:
                 raise UsageError(
-                    f"Ray did not start on this machine ({reason_of(error)}); where it is very busy, try again later"
+                    f"Ray did not start on this machine ({reason_of(error)}); if the machine is busy, try again later"
                 ) from None
             time.sleep(random.uniform(0.5, 3.0))
     raise AssertionError("the last attempt returns or raises")
 
 
 def _children() -> set[int]:
-    """The processes that this one has started; empty where the system does not say."""
+    """The child processes of this process; empty if the system does not list them."""
     found: set[int] = set()
     for path in Path("/proc/self/task").glob("*/children"):
         with contextlib.suppress(OSError):
@@ -247,10 +251,10 @@ def _children() -> set[int]:
 
 
 def check_address(address: str) -> None:
-    """See that something listens at HOST:PORT: Ray itself would try for many minutes.
+    """Check that something listens at HOST:PORT: Ray itself would try for many minutes.
 
     Raises:
-        UsageError: nothing does, or the address has another form or holds credentials.
+        UsageError: nothing listens there, or the address has another form or contains credentials.
     """
     if address == "auto":
         return

@@ -1,4 +1,4 @@
-"""Ray Tune's Tuner around our trainable, searcher, scheduler and recorder."""
+"""Runs Ray Tune's Tuner with our trainable, searcher, scheduler and recorder."""
 
 from collections.abc import Callable
 from dataclasses import asdict
@@ -11,7 +11,7 @@ from ray.tune.stopper import Stopper
 from results.record.run import RunRecord
 from results.record.trial import TrialRecord
 from results.tables.samples import MissesKeeper
-from search.monitor.progress import setting_words
+from search.monitor.view import setting_words
 from search.policy.decisions import Policy
 from search.policy.optuna_study import StudyView
 from search.policy.plan import Plan
@@ -26,18 +26,18 @@ from search.tune.slots import Slots
 from search.tune.trainable import run_trial, start_name
 
 MOST_LETTERS = 100
-"""Of a trial's name as Ray shows it."""
+"""Maximum length of a trial's name in Ray's dashboard."""
 
 
 class EarlyEnd(Stopper):
-    """Ends the whole run when there is a reason to."""
+    """Ends the whole run on a signal or at the end of its time budget."""
 
     def __init__(self, reason: Callable[[], str | None]) -> None:
-        """Ask `reason` at every step of Ray's loop."""
+        """Call `reason` at every step of Ray's loop; the run ends when it returns text."""
         self._reason = reason
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
-        """Never stops one trial alone."""
+        """Never stops a single trial."""
         return False
 
     def stop_all(self) -> bool:
@@ -45,7 +45,7 @@ class EarlyEnd(Stopper):
         return self._reason() is not None
 
     def __getstate__(self) -> dict[str, Any]:
-        """Ray pickles its parts with a run; the reason lives in this process alone."""
+        """Ray pickles its stopper; the reason exists only in this process."""
         return {}
 
 
@@ -57,63 +57,40 @@ def fit(
     ending: Callable[[], str | None],
     say: Callable[[str], None],
 ) -> None:
-    """Run every trial of a search that has not ended.
+    """Run all trials of a search that have not ended.
 
     Args:
-        search: what to run.
-        slots: what each trial gets.
-        watcher: called after each report and each end.
-        ending: why the run is to end early, or None.
-        say: tells the person at the terminal a sentence.
+        search: the search.
+        slots: the number of slots and the resources of each.
+        watcher: called with the record and a trial's id after each report and each end.
+        ending: returns why the run must end early, or None.
+        say: prints a sentence for the user.
 
     Raises:
-        SpaceError: a space drew a setting that cannot be.
+        SpaceError: a space drew an invalid configuration.
     """
-    settings, plan, data, events, storage = search.settings, search.plan, search.data, search.events, search.storage
-    record, folder, same = search.record, search.folder, _same_for_all(search, slots)
     broken = False
-    policy = Policy(plan, Screen(data.train.table, active=settings.screen))
-    recorder = Recorder(
-        folder,
-        events,
-        storage,
-        policy,
-        keep=settings.keep,
-        watcher=watcher,
-        ending=lambda: "interrupted" if broken else ending(),
-        views=(
-            MissesKeeper(folder, data.valid.table, data.valid.image).follow,
-            StudyView(folder, plan.space).follow,
-        ),
-    )
+    policy = Policy(search.plan, Screen(search.data.train.table, active=search.settings.screen))
+    recorder = _build_recorder(search, policy, watcher, lambda: "interrupted" if broken else ending())
     recorder.check_saved()
-    storage.delete_unreferenced({trial.saved for trial in record.trials.values() if trial.saved is not None})
-    room = Room(folder, slots=slots.count, most=settings.disk_bytes, say=say, regained=events.reserve)
-    searcher = PolicySearcher(
-        policy,
-        recorder,
-        metric=settings.metric,
-        start=lambda trial: {**same, **start_of(storage, trial)},
-        held=lambda: room.held() or search.copier.fault is not None,
-        ending=ending,
-    )
-    resources = {"cpu": slots.cpus, **({"gpu": slots.gpus} if slots.gpus else {})}
+    search.storage.delete_unreferenced({one.saved for one in search.record.trials.values() if one.saved is not None})
+    searcher = _build_searcher(search, slots, recorder, ending, say)
     tuner = tune.Tuner(
-        tune.with_resources(run_trial, resources),
+        tune.with_resources(run_trial, {"cpu": slots.cpus, **({"gpu": slots.gpus} if slots.gpus else {})}),
         tune_config=tune.TuneConfig(
             search_alg=searcher,
-            scheduler=PolicyScheduler(policy, record, settings.metric),
-            num_samples=-1,  # the searcher says when there is nothing left, trials started again among it
-            # Ray starts as many processes at once, and asks for no setting before a slot is free for it.
+            scheduler=PolicyScheduler(policy, search.record, search.settings.metric),
+            num_samples=-1,  # the searcher says when nothing is left; restarts count as samples, too
+            # Ray starts this many processes at once, and asks for a configuration only when a slot is free.
             max_concurrent_trials=slots.count,
-            reuse_actors=True,  # a fresh process costs seconds of imports
-            trial_name_creator=_trial_words(plan),
+            reuse_actors=True,  # a new process needs seconds for its imports
+            trial_name_creator=_trial_words(search.plan),
             trial_dirname_creator=_trial_name,
         ),
         run_config=tune.RunConfig(
-            # A resumed run reads the checkpoints of the one before: their names must not meet.
+            # A resumed run reads the checkpoints of the earlier driver: each driver has its own folder.
             name=search.driver,
-            storage_path=str((folder / TUNE_FOLDER).resolve()),
+            storage_path=str((search.folder / TUNE_FOLDER).resolve()),
             stop=EarlyEnd(ending),
             callbacks=[recorder],
             verbose=0,
@@ -122,35 +99,72 @@ def fit(
     try:
         tuner.fit()
     except BaseException:
-        broken = True  # what was under way can go on with --resume
+        broken = True  # running trials can be continued with --resume
         raise
     finally:
         recorder.finish()
 
 
+def _build_recorder(
+    search: Search,
+    policy: Policy,
+    watcher: Callable[[RunRecord, str], None],
+    ending: Callable[[], str | None],
+) -> Recorder:
+    """The recorder of a search, which also updates the misses and the Optuna journal."""
+    folder, valid = search.folder, search.data.valid
+    return Recorder(
+        search.events,
+        search.storage,
+        policy,
+        keep=search.settings.keep,
+        watcher=watcher,
+        ending=ending,
+        views=(MissesKeeper(folder, valid.table, valid.image).follow, StudyView(folder, search.plan.space).follow),
+    )
+
+
+def _build_searcher(
+    search: Search, slots: Slots, recorder: Recorder, ending: Callable[[], str | None], say: Callable[[str], None]
+) -> PolicySearcher:
+    """The searcher of a search: no trial starts while the disk is full or the storage fails."""
+    storage, same = search.storage, _same_for_all(search, slots)
+    room = Room(
+        search.folder, slots=slots.count, most=search.settings.disk_bytes, say=say, regained=search.events.reserve
+    )
+    return PolicySearcher(
+        recorder.policy,
+        recorder,
+        metric=search.settings.metric,
+        start=lambda trial: {**same, **start_of(storage, trial)},
+        held=lambda: room.held() or search.copier.fault is not None,
+        ending=ending,
+    )
+
+
 def _same_for_all(search: Search, slots: Slots) -> dict[str, Any]:
-    """What Ray hands to every trial."""
+    """The values that Ray passes to every trial."""
     storage = search.storage
     return {
         "data": asdict(search.settings.data),
         "fingerprint": search.data.fingerprint,
         "metric": search.settings.metric,
         "sweep": search.plan.sweep,
-        # A remote storage is written to by the trials themselves: Ray knows nothing of it.
+        # Trials write to a remote storage themselves, without Ray.
         "storage": storage.reference(f"{TUNE_FOLDER}/{search.driver}") if storage.is_remote else None,
-        # Ray hides no GPU from trials that asked for none.
+        # Ray does not hide the GPUs from trials that requested none.
         "device": "auto" if slots.gpus else "cpu",
     }
 
 
 def start_of(storage: Storage, trial: TrialRecord) -> dict[str, Any]:
-    """Where a trial begins: its last checkpoint, and how often a fault broke it off."""
+    """The last checkpoint of a trial and its number of earlier starts."""
     saved = storage.saved(trial)
     return {"resume_from": None if saved is None else storage.reference(saved), "starts": len(trial.faults)}
 
 
 def _trial_words(plan: Plan) -> Callable[[Trial], str]:
-    """How Ray names a trial to people: with what its setting changes."""
+    """The function for the names in Ray's dashboard: a trial's id and the parameters that it changes."""
     base = {**plan.base.to_flat(), **plan.space.fixed}
 
     def words(trial: Trial) -> str:
@@ -160,5 +174,5 @@ def _trial_words(plan: Plan) -> Callable[[Trial], str]:
 
 
 def _trial_name(trial: Trial) -> str:
-    """Ray keeps each start of a trial in a folder of its own."""
+    """The name of Ray's folder for a start of a trial."""
     return start_name(str(trial.config["trial_id"]), int(trial.config["starts"]))

@@ -1,4 +1,4 @@
-"""Whether every node of a cluster reaches what trials need."""
+"""Checks that every node of a cluster can access the files that trials need."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,14 +15,14 @@ LOOK_SECONDS = 120.0
 
 
 def paths_needed(settings: SearchSettings, plan: Plan, storage: Storage) -> dict[str, str]:
-    """Folders that trials read or write by their path, and what to do about each that a node does not see."""
+    """The folders that trials access by path, each with the advice for a node that cannot access it."""
     found = {}
     if settings.storage is None:
         found[str(storage.folder.resolve())] = (
-            "give --storage a folder that every node sees, or s3://bucket/folder; or put --out on a shared folder"
+            "set --storage to a folder that every node can access, or s3://bucket/folder; or use a shared --out folder"
         )
     elif not is_address(settings.storage):
-        found[storage.root] = "give --storage a folder that every node sees, or s3://bucket/folder"
+        found[storage.root] = "set --storage to a folder that every node can access, or s3://bucket/folder"
     weights = str(plan.base.model.weights)
     if Path(weights).is_absolute():
         found[weights] = "put the weights on a shared folder"
@@ -30,16 +30,16 @@ def paths_needed(settings: SearchSettings, plan: Plan, storage: Storage) -> dict
 
 
 def check_nodes(nodes: Mapping[str, Resources], paths: Mapping[str, str], fingerprint: str, data: str = DRAWN) -> None:
-    """See from every node that the folders are there, and the data or its decoded copy.
+    """Check on every node that the folders exist, and the data or its decoded copy.
 
     Args:
-        nodes: by Ray's name.
-        paths: folders, and what to do about each that is not seen.
-        fingerprint: of the data; a node that has decoded it needs no folder.
-        data: the data's folder; an address or the built-in data needs none.
+        nodes: the nodes by Ray's ids.
+        paths: folders, each with the advice if it is missing.
+        fingerprint: fingerprint of the data; a node that has decoded it does not need the folder.
+        data: the folder of the data; an address or the built-in data has none.
 
     Raises:
-        UsageError: a node lacks one; names it.
+        UsageError: a folder is missing on a node.
     """
     if len(nodes) < 2:
         return
@@ -66,9 +66,9 @@ def check_nodes(nodes: Mapping[str, Resources], paths: Mapping[str, str], finger
         answers = ray.get(looks, timeout=LOOK_SECONDS)
     except ray.exceptions.RayError as error:
         raise UsageError(
-            f"--address: a node does not answer, or lacks digit-search itself ({reason_of(error)})"
+            f"--address: a node does not answer, or digit-search is not installed there ({reason_of(error)})"
         ) from None
     for address, lacking in answers:
         for path in lacking:
-            what = paths.get(path, "put --data on a folder that every node sees, or give it as s3://bucket/folder")
-            raise UsageError(f"node {address} does not see {path}; {what}")
+            advice = paths.get(path, "set --data to a folder that every node can access, or to s3://bucket/folder")
+            raise UsageError(f"node {address} cannot access {path}; {advice}")

@@ -1,4 +1,4 @@
-"""A Tune callback: every report becomes an event, and the Parquet views follow within seconds."""
+"""A Tune callback: records every report as an event, and updates the Parquet views within seconds."""
 
 import contextlib
 import json
@@ -39,18 +39,18 @@ from results.views.leaderboard import write_views
 from search.policy.decisions import End, Policy, how_it_ended, is_open
 from search.policy.faults import DIVERGED, PLAIN, Fault, classify, kernel_kills
 from search.policy.proposals import Proposed
+from search.storage.new_folder import new_folder
 from search.storage.storage import SAVED, Storage, StorageError
 
 VIEW_SECONDS, VIEW_SHARE = 3.0, 0.1
-"""The Parquet views are rewritten at most this often and for this share of the time, and at the end."""
+"""The Parquet views are rewritten at most every `VIEW_SECONDS` for `VIEW_SHARE` of the time, and at the end."""
 
 
 class Recorder(Callback):
-    """Writes what happens to the run folder."""
+    """Writes the events of a search into its run folder."""
 
     def __init__(
         self,
-        folder: Path,
         events: EventWriter,
         storage: Storage,
         policy: Policy,
@@ -60,47 +60,46 @@ class Recorder(Callback):
         ending: Callable[[], str | None] = lambda: None,
         views: Sequence[Callable[[RunRecord], None]] = (),
     ) -> None:
-        """Record into a run folder.
+        """Record into the run folder of a storage.
 
         Args:
-            folder: the run's.
-            events: its open record.
-            storage: where checkpoints lie.
-            policy: says why a report stops its trial, and what follows a fault.
-            keep: checkpoints of so many best settings stay, each that of its first training.
+            events: the open record of the run.
+            storage: the storage of its checkpoints.
+            policy: decides why a report stops its trial, and what follows a fault.
+            keep: number of best configurations whose checkpoints are kept, from their first trainings.
             watcher: called with the record and a trial's id after each report and each end.
-            ending: why the whole run is ending: `interrupted`, `time budget` or None.
-            views: called with the record whenever the Parquet views were written.
+            ending: why the whole run ends: `interrupted`, `time budget` or None.
+            views: called with the record after each update of the Parquet views.
         """
-        self._folder, self._events, self._storage, self._policy = folder, events, storage, policy
+        self._folder, self._events, self._storage, self.policy = storage.folder, events, storage, policy
         self._keep, self._kernel_kills = keep, kernel_kills()
         self._ending, self._watcher, self._views = ending, watcher, views
         self._written, self._took, self._dirty = 0.0, 0.0, True
         self._diverged: dict[str, str] = {}
         self._unkept: list[tuple[str, End]] = []
-        # A second or so of numpy for each trial that ends, beside Ray's loop: reports must not wait for it.
+        # About a second of numpy for each ended trial, in another thread so that reports do not wait for it.
         self._bootstraps = ThreadPoolExecutor(1, thread_name_prefix="bootstrap")
 
     def __getstate__(self) -> dict[str, Any]:
-        """Ray pickles its parts with a run; an open record has no place there."""
+        """Ray pickles its callbacks; an open record cannot be pickled."""
         return {}
 
     @property
     def record(self) -> RunRecord:
-        """All that is known of the run."""
+        """The record of the run."""
         return self._events.record
 
     @property
     def closing(self) -> set[str]:
-        """Trials whose ends wait for room on the disk."""
+        """Trials whose ends are recorded once the disk has space."""
         return {name for name, _ in self._unkept}
 
     def add(self, name: str, role: str, found: Proposed) -> None:
-        """Write down a new trial before anything runs it, and its end where the screen keeps it from being trained."""
+        """Record a new trial before it starts, and its end if it is screened out."""
         self._events.write(
             "trial",
             trial_id=name,
-            space=self._policy.plan.space.name,
+            space=self.policy.plan.space.name,
             role=role,
             baseline=found.baseline,
             config=found.config.to_flat(),
@@ -114,15 +113,15 @@ class Recorder(Callback):
         self._dirty = True
 
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        """A trial takes a slot."""
-        drop_matches(self._folder, _name(trial))  # of an earlier start; its best epoch may be another one from now on
+        """A trial starts in a slot."""
+        drop_matches(self._folder, _name(trial))  # of an earlier start: this one may have another best epoch
         self._events.write("start", trial_id=_name(trial))
         self._show(_name(trial))
 
     def on_trial_result(
         self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
     ) -> None:
-        """One epoch, or why there is none."""
+        """Record an epoch, or remember why the trial diverged."""
         if DIVERGED in result:
             self._diverged[_name(trial)] = str(result[DIVERGED])
             return
@@ -134,7 +133,7 @@ class Recorder(Callback):
             if key in result:
                 values[key] = result[key]
         epoch, early = int(result["epoch"]), bool(result["early_stopped"])
-        cut = self._policy.judge(self.record, _name(trial), epoch, values.get(self.record.metric))
+        cut = self.policy.judge(self.record, _name(trial), epoch, values.get(self.record.metric))
         if cut is not None:
             values["cut"] = cut
         self._events.write("report", trial_id=_name(trial), epoch=epoch, early_stopped=early, **values)
@@ -143,13 +142,13 @@ class Recorder(Callback):
         self._show(_name(trial))
 
     def on_checkpoint(self, iteration: int, trials: list[Trial], trial: Trial, checkpoint: Any, **info: Any) -> None:
-        """Ray has stored a checkpoint to go on from; only one that is whole takes the place of the one before."""
+        """Ray has stored a checkpoint; only a complete one replaces the last one."""
         folder = Path(checkpoint.path)
         if is_whole(folder):
             self._saved(_name(trial), self._storage.relative(checkpoint.path), load_state(folder).epoch)
 
     def _saved(self, name: str, path: str, epoch: int) -> None:
-        """A trial can go on from another place than before, after an epoch."""
+        """Record a new checkpoint of a trial after an epoch, and delete the last one."""
         before = self.record.trials[name].saved
         self._events.write("checkpoint", trial_id=name, path=path, epoch=epoch)
         if before is not None and before != path:
@@ -159,12 +158,12 @@ class Recorder(Callback):
         """A trial ended without an error: finished, stopped, interrupted, or diverged."""
         name = _name(trial)
         if name in self._diverged:
-            self._broken_off(name, Fault(DIVERGED, self._diverged.pop(name)))
+            self._handle_fault(name, Fault(DIVERGED, self._diverged.pop(name)))
         else:
             self.settle(name)
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        """A trial was broken off by an error."""
+        """A trial failed with an error."""
         name, text = _name(trial), _error_text(trial)
         fault = classify(text)
         if text:
@@ -173,20 +172,20 @@ class Recorder(Callback):
         if fault.kind == "worker_died" and kills > self._kernel_kills:
             fault = Fault("out_of_memory", "the kernel killed its process: the machine was out of memory")
         self._kernel_kills = kills
-        self._broken_off(name, fault)
+        self._handle_fault(name, fault)
 
     def _log(self, name: str, text: str) -> None:
-        """Keep what Ray says of an error, after what it said of those before."""
+        """Append Ray's text of an error to the log of its trial."""
         start = len(self.record.trials[name].faults) + 1
-        with contextlib.suppress(OSError):  # a full disk: the reason stands in the record all the same
+        with contextlib.suppress(OSError):  # a full disk: the record contains the reason
             (self._folder / LOGS_FOLDER).mkdir(exist_ok=True)
             with (self._folder / LOGS_FOLDER / f"{name}.txt").open("a", encoding="utf-8") as log:
                 log.write(f"start {start} of {name}:\n{scrub(text).rstrip()}\n\n")
 
-    def _broken_off(self, name: str, fault: Fault) -> None:
-        """A trial is started again, or has come to its end."""
+    def _handle_fault(self, name: str, fault: Fault) -> None:
+        """Record a fault, after which the trial is restarted, or the end of the trial."""
         known = self.record.trials[name]
-        after = self._policy.after_fault(known, fault)
+        after = self.policy.after_fault(known, fault)
         if isinstance(after, End):
             self._end(name, after)
             return
@@ -196,14 +195,14 @@ class Recorder(Callback):
         self._show(name)
 
     def on_step_end(self, iteration: int, trials: list[Trial], **info: Any) -> None:
-        """Ray's loop comes by often: the views follow the last event even when the next one is far."""
+        """Called often by Ray's loop: updates the views also when the next event comes much later."""
         if self._dirty and time.monotonic() - self._written >= max(VIEW_SECONDS, self._took / VIEW_SHARE):
             self._end_unkept()
             self._dirty = bool(self._unkept)
             self._write_views()
 
     def settle(self, name: str) -> None:
-        """End a trial that has nothing left to train, or was stopped."""
+        """Record the end of a trial that has finished training, or was stopped."""
         self._end(name, how_it_ended(self.record.trials[name], self._ending()))
 
     def _end_unkept(self) -> None:
@@ -212,7 +211,7 @@ class Recorder(Callback):
             self._end(name, end)
 
     def finish(self) -> None:
-        """Set down trials that Ray cut off without a word, as it does when a run ends early; write the views."""
+        """Record the ends of trials that Ray stopped without a callback when the run ended early; write the views."""
         self._end_unkept()
         for trial in list(self.record.trials.values()):
             if trial.status == "running" and trial.role != "retrain":
@@ -230,41 +229,41 @@ class Recorder(Callback):
             fault = "storage" if lacking or isinstance(error, StorageError) else "disk_full"
             if fault == "disk_full" and error.errno not in FULL:
                 raise
-            # It ends once there is room: what it would be kept from is still there.
+            # The end is recorded once there is space: the checkpoint to copy from still exists.
             known = self.record.trials[name]
             if known.status != "interrupted":
                 self._events.write("fault", trial_id=name, fault=fault, reason=PLAIN[fault], epoch=known.num_epochs)
             self._unkept.append((name, end))
-            self._dirty = True  # so that it is tried again
+            self._dirty = True  # so that `on_step_end` tries again
             return
         if damage is not None:
             self._train_again(name, damage)
             return
         self._events.write("end", trial_id=name, status=end.status, reason=end.reason)
-        self._drop_losers(self._policy.kept(self._keep))
+        self._drop_losers(self.policy.kept(self._keep))
         trial = self.record.trials[name]
         if end.status in ENDED and (
             end.status != "finished" or trial.checkpoint is None
-        ):  # one that is kept may be made longer
+        ):  # a kept one may be extended later
             self._drop_saved(trial)
         self._show(name)
 
     def _drop_saved(self, trial: TrialRecord) -> None:
-        """Delete what a trial would go on from."""
+        """Delete the checkpoint that a trial would continue from."""
         if trial.saved is not None:
             self._storage.delete(trial.saved)
 
     def check_saved(self) -> None:
-        """See that trials of an earlier driver can go on from their last checkpoints; a power cut may damage one."""
+        """Check the last checkpoints of trials of an earlier driver; a power cut may have damaged them."""
         if self._storage.is_remote:
             return
         for name, trial in list(self.record.trials.items()):
-            goes_on = is_open(trial) and not trial.done
-            if goes_on and trial.saved is not None and not self._storage.is_whole(trial.saved):
+            continues = is_open(trial) and not trial.done
+            if continues and trial.saved is not None and not self._storage.is_whole(trial.saved):
                 self._train_again(name, "is damaged or missing")
 
     def _train_again(self, name: str, damage: str) -> None:
-        """A trial whose last checkpoint is damaged goes on from the last whole one, or from the start."""
+        """Let a trial whose last checkpoint is damaged continue from the last complete one, or from the start."""
         path, epoch = self._storage.last_whole(name)
         self._events.write("checkpoint", trial_id=name, path=path, epoch=epoch)
         after = f"trains again after epoch {epoch}" if epoch else "trains again from the start"
@@ -273,10 +272,10 @@ class Recorder(Callback):
         self._show(name)
 
     def _keep_best(self, name: str) -> str | None:
-        """Take the best epoch's model and its threshold sweep out of Ray's last checkpoint.
+        """Copy the best epoch's model and its threshold sweep out of the last checkpoint.
 
         Returns:
-            What is wrong with the checkpoint; None where nothing is.
+            What is wrong with the checkpoint, in words; None if nothing is.
         """
         saved = self.record.trials[name].saved
         if saved is None:
@@ -289,19 +288,14 @@ class Recorder(Callback):
             return self._take(name, best)
 
     def _take(self, name: str, best: Path) -> str | None:
-        """Copy the best epoch's files into their places; what is wrong with them, or None."""
+        """Copy the best epoch's files into the run folder; returns what is wrong with them, or None."""
         trial = self.record.trials[name]
         expected = trial.weights.get(trial.best_epoch(self.record.metric) or 0)
         if expected is not None and file_digest(best / MODEL_FILE) != expected:
-            return "carries a model of another epoch than the best"
-        target = self._folder / CHECKPOINTS / name
-        half = target.with_name(f".{name}.half")
-        shutil.rmtree(half, ignore_errors=True)
-        half.mkdir(parents=True)
-        for file in (MODEL_FILE, CONFIG_FILE, CLASSES_FILE):
-            copy_checked(best / file, half / file)
-        shutil.rmtree(target, ignore_errors=True)
-        half.rename(target)
+            return "contains the model of another epoch than the best"
+        with new_folder(self._folder / CHECKPOINTS / name, replace=True) as half:
+            for file in (MODEL_FILE, CONFIG_FILE, CLASSES_FILE):
+                copy_checked(best / file, half / file)
         for file, place in (
             (THRESHOLDS_FILE, self._folder / THRESHOLDS / f"{name}.parquet"),
             (MATCHES_FILE, matches_path(self._folder, name, "val")),
@@ -317,7 +311,7 @@ class Recorder(Callback):
         return None
 
     def _drop_losers(self, keep: int) -> None:
-        """Delete the checkpoints of all but the first trainings of the best settings."""
+        """Delete the checkpoints of all trials but the first trainings of the `keep` best configurations."""
         leads = [trial.trial_id for trial in self.record.settings() if trial.checkpoint is not None][:keep]
         kept = [t for t in self.record.trials.values() if t.checkpoint is not None and t.role != "retrain"]
         for loser in (trial for trial in kept if trial.trial_id not in leads):
@@ -339,18 +333,18 @@ class Recorder(Callback):
         except OSError as error:
             if error.errno not in FULL:
                 raise
-            self._dirty = True  # the views of before stand until there is room
+            self._dirty = True  # the old views stay until there is space
         self._written = time.monotonic()
         self._took = self._written - started
 
 
 def _finite(value: Any) -> Any:
-    """A number that JSON holds, or None."""
+    """The value, or None if JSON has no such number."""
     return value if value is None or math.isfinite(value) else None
 
 
 def _error_text(trial: Trial) -> str:
-    """What Ray wrote down of a trial's error; the file is on this machine before it is in the storage."""
+    """The text of a trial's error in Ray's file, which is first written on this machine."""
     file = trial.error_file
     try:
         return Path(file).read_text(encoding="utf-8", errors="replace") if file else ""

@@ -7,14 +7,14 @@ import time
 from collections.abc import Callable, Iterator
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-"""Ctrl-C; what Slurm, systemd, Docker and Kubernetes send first; a terminal that was closed."""
+"""Ctrl-C; the first signal of Slurm, systemd, Docker and Kubernetes; a closed terminal."""
 
 
 class Ending:
-    """Why the run ends before its last trial, if it does: a signal or the time budget.
+    """Why the run ends before its last trial: a signal or the time budget.
 
     Attributes:
-        signal: the number of the signal that asked for it; None without one.
+        signal: the number of the signal that ended the run; None without one.
     """
 
     def __init__(self, time_budget_s: float | None) -> None:
@@ -23,7 +23,7 @@ class Ending:
 
     @property
     def exit_code(self) -> int | None:
-        """128 and the number of the signal, as shells do; None without one."""
+        """128 plus the number of the signal, as in shells; None without one."""
         return None if self.signal is None else 128 + self.signal
 
     def reason(self) -> str | None:
@@ -38,15 +38,15 @@ class Ending:
     def on_signals(self, say: Callable[[str], None]) -> Iterator[None]:
         """End the run in order at the first of `SIGNALS`, and at once at the second.
 
-        A SIGHUP that is ignored stays ignored, as under nohup. An ignored SIGINT does not: scripts give it to every job
-        that they start in the background.
+        An ignored SIGHUP stays ignored, as under nohup. An ignored SIGINT is handled: shells ignore it for every
+        background job of a script.
         """
 
         def handle(number: int, frame: object) -> None:
             if self.signal is not None:
                 raise KeyboardInterrupt
             self.signal = number
-            say("ending: running trials stop after their last saved epoch; repeat the signal to end at once")
+            say("ending the search: running trials stop at their last checkpoint; repeat the signal to end at once")
 
         if threading.current_thread() is not threading.main_thread():
             yield

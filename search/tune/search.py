@@ -1,4 +1,4 @@
-"""A search that is ready to run: what was asked, its data, its open record and its storage."""
+"""A search that is ready to run: its settings, its data, its open record and its storage."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,14 +14,14 @@ from search.storage.storage import Storage
 
 @dataclass(frozen=True, slots=True)
 class Search:
-    """A search in its folder, ready to run.
+    """A search with its run folder, ready to run.
 
     Attributes:
-        settings: what was asked.
+        settings: the settings of the search.
         plan: the same, resolved.
-        data: opened.
-        events: its open record, holding what an earlier driver did.
-        copier: copies the run folder to the storage, where there is one.
+        data: the opened data.
+        events: the open record, including the events of earlier drivers.
+        copier: copies the run folder to a remote storage, if there is one.
     """
 
     settings: SearchSettings
@@ -32,7 +32,7 @@ class Search:
 
     @property
     def storage(self) -> Storage:
-        """Where checkpoints lie."""
+        """The storage of the checkpoints."""
         return self.copier.storage
 
     @property
@@ -42,10 +42,10 @@ class Search:
 
     @property
     def driver(self) -> str:
-        """Which start of the search this is, as folders of checkpoints are named."""
+        """The number of this start of the search, which names its checkpoint folder."""
         return f"{self.record.num_drivers:03d}"
 
     @property
     def record(self) -> RunRecord:
-        """All that is known of the run."""
+        """The record of the run."""
         return self.events.record

@@ -1,7 +1,7 @@
-"""Ray Tune's Searcher over the policy: what it decides becomes a trial of Ray's.
+"""Ray Tune's searcher: starts the trials that the policy decides on. It decides nothing itself.
 
-Ray's own OptunaSearch tells Optuna that a trial stopped by the scheduler is COMPLETE, draws settings twice that are the
-same once anchors are rounded, and knows no baselines; so this one takes its place. It decides nothing.
+It replaces Ray's OptunaSearch, which tells Optuna that a trial stopped by the scheduler is COMPLETE, draws
+configurations twice that are equal after anchors are rounded, and has no baselines.
 """
 
 from collections.abc import Callable
@@ -17,25 +17,25 @@ from search.policy.replicates import Idle
 
 
 class Recording(Protocol):
-    """What writes new trials and their ends into the record."""
+    """Writes new trials and their ends into the record."""
 
     @property
     def record(self) -> RunRecord:
-        """The run's, as it grows."""
+        """The record of the run."""
 
     @property
     def closing(self) -> set[str]:
-        """Trials whose ends wait for room on the disk."""
+        """Trials whose ends are recorded once the disk has space."""
 
     def add(self, name: str, role: str, found: Proposed) -> None:
-        """Write down a new trial, and its end where the screen keeps it from being trained."""
+        """Record a new trial, and its end if it is screened out."""
 
     def settle(self, name: str) -> None:
-        """End a trial that has nothing left to train."""
+        """Record the end of a trial that has finished training."""
 
 
 class PolicySearcher(Searcher):
-    """Hands trials to Ray Tune."""
+    """Passes trials to Ray Tune."""
 
     def __init__(
         self,
@@ -47,15 +47,15 @@ class PolicySearcher(Searcher):
         held: Callable[[], bool] = lambda: False,
         ending: Callable[[], str | None] = lambda: None,
     ) -> None:
-        """Serve a run.
+        """Start the trials of a run.
 
         Args:
-            policy: decides.
-            recorder: writes down what was decided, before it is done.
-            metric: the reported score to maximise, for Ray's check of reports.
-            start: what Ray hands to a trial, beside its id, role and config.
-            held: whether nothing may start now, as on a full disk.
-            ending: why the run ends early, or None. Ray itself does not ask this while it waits for a first trial.
+            policy: decides which trial is next.
+            recorder: records each decision before the trial starts.
+            metric: the score to maximise; Ray checks that reports contain it.
+            start: returns what Ray passes to a trial in addition to its id, role and config.
+            held: whether no trial may start now, for example because the disk is full.
+            ending: why the run ends early, or None. Ray does not call its stopper before the first trial.
         """
         super().__init__(metric=metric, mode="max")
         self._policy, self._recorder = policy, recorder
@@ -86,18 +86,18 @@ class PolicySearcher(Searcher):
         return None
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """A slot is free; Ray asks for the next trial only after the recorder has written down why."""
+        """A slot is free; Ray asks for the next trial only after the recorder has recorded this end."""
         self._running.pop(trial_id, None)
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        """Nothing to do: the record has it."""
+        """Nothing to do: the recorder records the report."""
 
     def save(self, checkpoint_path: str) -> None:
-        """Nothing to save: the record has it."""
+        """Nothing to save: the record contains everything."""
 
     def restore(self, checkpoint_path: str) -> None:
-        """Nothing to restore: the record has it."""
+        """Nothing to restore: the record contains everything."""
 
     def __getstate__(self) -> dict[str, Any]:
-        """Ray pickles its parts with a run; an open record has no place there."""
+        """Ray pickles its searcher; an open record cannot be pickled."""
         return {}

@@ -1,4 +1,4 @@
-"""What a trial gets of the machines, and how many of them run side by side."""
+"""The CPU cores and GPUs of each trial, and how many trials run at the same time."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -6,17 +6,17 @@ from dataclasses import dataclass
 from digits_core.errors import UsageError
 
 Resources = Mapping[str, float]
-"""Ray's counts of a node: `CPU` and `GPU`."""
+"""The resources of a node under Ray's names: `CPU` and `GPU`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Slots:
-    """What trials run on.
+    """The slots that trials run in.
 
     Attributes:
-        count: trials side by side.
-        cpus, gpus: what each trial gets.
-        description: in words.
+        count: trials that run at the same time.
+        cpus, gpus: CPU cores and GPUs of each trial.
+        description: the same in words.
     """
 
     count: int
@@ -33,17 +33,17 @@ def plan_slots(
     *,
     grows: bool = False,
 ) -> Slots:
-    """Divide the nodes of a cluster among trials: all GPUs there are, else CPU cores. A trial lies on one node.
+    """Divide the nodes of a cluster into slots, by GPUs if there are any, else by CPU cores. A slot is on one node.
 
     Args:
-        nodes: what each has.
-        cpus_per_trial: asked for; None takes one core, or a fair share of the cores beside a GPU.
-        gpus_per_trial: asked for, fractions too; None takes one where there is one.
-        most: trials side by side, at most.
-        grows: there may come more nodes for them than there are now, so `most` is taken at its word.
+        nodes: the resources of each node.
+        cpus_per_trial: None takes one core, or an equal share of the cores of a node with GPUs.
+        gpus_per_trial: also fractions; None takes one if there is one.
+        most: maximum number of trials at the same time.
+        grows: whether nodes may be added later; then the number of slots is `most`.
 
     Raises:
-        UsageError: more is asked for than any node has, and no more are to come.
+        UsageError: no node has the requested resources, and none can be added.
     """
     here = "here" if len(nodes) == 1 else "on any node"
     cores = max((node.get("CPU", 0.0) for node in nodes), default=0.0)
@@ -62,12 +62,12 @@ def plan_slots(
         count = most if grows else min(count, most)
     waits = grows and most is not None
     if gpu > gpus and not waits:
-        there = f"there are {gpus:g} {here}" if gpus else f"there is no GPU {here}; leave the flag out or give 0"
-        raise UsageError(f"--gpus-per-trial {gpu:g}: {there}")
+        available = f"there are {gpus:g} {here}" if gpus else f"there is no GPU {here}; omit the flag or give 0"
+        raise UsageError(f"--gpus-per-trial {gpu:g}: {available}")
     if cpu > cores and not waits:
         raise UsageError(f"--cpus-per-trial {cpu:g}: there are {cores:g} cores {here}")
     if not count:
-        raise UsageError(f"no node has {gpu:g} GPU and {cpu:g} cores together; ask for less")
+        raise UsageError(f"no node has both {gpu:g} GPU and {cpu:g} cores; request less")
     what = f"{cpu:g} core{'s' * (cpu != 1)}" if not gpu else f"{gpu:g} GPU and {cpu:g} core{'s' * (cpu != 1)}"
     on = f" on {len(nodes)} nodes" if len(nodes) > 1 else ""
     return Slots(count, cpu, gpu, f"{count} slot{'s' * (count != 1)} of {what} each{on}")

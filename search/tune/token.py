@@ -1,4 +1,4 @@
-"""The token of Ray's login: a person who has it can run code as its owner."""
+"""The token of Ray's login: everybody who has it can run code as its owner."""
 
 import os
 import secrets
@@ -9,15 +9,15 @@ TOKEN_BYTES = 32
 
 
 def token_file() -> Path:
-    """Where Ray looks for the token, as it says in its manual; RAY_AUTH_TOKEN goes before it."""
+    """The file that Ray reads the token from (Ray's manual, token authentication); RAY_AUTH_TOKEN has priority."""
     return Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token")
 
 
 def make_token() -> None:
-    """Make the token of a user who has none, before Ray does: Ray's own file can be read by others at first.
+    """Create the token of a user who has none, before Ray does: other users can read Ray's file for a moment.
 
-    It takes its name when it is whole and private; where another search made one just now, that one counts. Where the
-    home folder cannot be written, the token is in the environment of this process and of what it starts.
+    The file is complete and private when it gets its name; if another search has just created one, that one is used. If
+    the home folder is not writable, the token is in the environment of this process and its children.
     """
     wanted = os.environ.get("RAY_AUTH_MODE", "token") == "token"
     if not wanted or "RAY_AUTH_TOKEN" in os.environ or os.environ.get("RAY_AUTH_TOKEN_PATH") or token_file().exists():
@@ -35,7 +35,7 @@ def _write_token(path: Path) -> None:
         with os.fdopen(number, "w", encoding="ascii") as file:
             file.write(secrets.token_hex(TOKEN_BYTES))
         try:
-            os.link(half, path)  # unlike a rename, it replaces nothing
+            os.link(half, path)  # unlike a rename, it does not replace an existing file
         except FileExistsError:
             pass
         except OSError:  # a file system without hard links
@@ -45,7 +45,7 @@ def _write_token(path: Path) -> None:
 
 
 def token_warning() -> str | None:
-    """What a person should know whose token others can read; None where nobody can."""
+    """A warning if other users can read the token; None if they cannot."""
     path = token_file()
     try:
         readable = path.stat().st_mode & 0o077

@@ -1,6 +1,6 @@
-"""One trial: a few lines between Ray Tune and digits_core.training.train."""
+"""One trial: connects Ray Tune with digits_core.training.train."""
 
-# The driver imports this module to hand run_trial to Ray: torch and what needs it is imported by trials alone.
+# The driver imports this module to pass run_trial to Ray: only trials import torch and what needs it.
 import contextlib
 import dataclasses
 import json
@@ -39,35 +39,36 @@ if TYPE_CHECKING:
 
 
 class RefusedError(Exception):
-    """A UserError inside a trial, as a plain exception that Ray can carry home."""
+    """A UserError inside a trial, as a plain exception that Ray can send to the driver."""
 
 
 def run_trial(params: dict[str, Any]) -> None:
-    """Train one setting under Ray Tune.
+    """Train one configuration under Ray Tune.
 
     Args:
         params: `config` (flat parameters), `data` (a DataSource as a dict), `fingerprint`, `metric`, `device`,
-            `resume_from` (what `Storage.reference` gave of a checkpoint, or None), `sweep` (flat `detect.*` settings to
-            score after training beside the grid that every trial is swept over), `role` (`confirm` scores the part set
-            apart) and `storage` (`Storage.reference` of a folder for checkpoints, or None where Ray stores them).
+            `resume_from` (a checkpoint's `Storage.reference`, or None), `sweep` (flat `detect.*` settings to score in
+            addition to the standard grid), `role` (`confirm` also scores the held-out images), `storage`
+            (`Storage.reference` of a folder for checkpoints, or None if Ray stores them), `trial_id` and `starts`
+            (number of earlier starts).
 
     Raises:
         RefusedError: data, weights or device cannot be used; the message says what to do.
-        StorageError: a store does not give the data or the checkpoint, for now.
+        StorageError: the data or the checkpoint cannot be read now; it may work later.
     """
     from digits_core.evaluation.detect import SCORE_FLOOR
     from digits_core.model.checkpoint_state import is_whole
     from digits_core.training.train import free_memory, train
 
-    _entitle()
+    _set_process_title()
     free_memory(params["device"])
     config = TrainConfig.from_flat(params["config"])
     tasks = tasks_of(config, params["sweep"])
     resume_from = params["resume_from"]
     with tempfile.TemporaryDirectory(prefix="digit-search-") as scratch:
-        begun = None if resume_from is None else fetch_checkpoint(resume_from, Path(scratch) / "resume")
-        if begun is not None and not is_whole(begun):  # a power cut takes what was not on the disk yet
-            begun = None
+        checkpoint = None if resume_from is None else fetch_checkpoint(resume_from, Path(scratch) / "resume")
+        if checkpoint is not None and not is_whole(checkpoint):  # damaged by a power cut
+            checkpoint = None
         try:
             data = _data(params["fingerprint"], json.dumps(params["data"]))
             workdir = Path(scratch) / "work"
@@ -79,11 +80,11 @@ def run_trial(params: dict[str, Any]) -> None:
                 score_floor=min([SCORE_FLOOR, *(task.score for task in tasks)]),
                 confirm=params["role"] == "confirm",
                 workdir=workdir,
-                resume_from=begun,
+                resume_from=checkpoint,
                 device=params["device"],
             )
         except DivergedError as error:
-            # An ordinary end to Ray, which would throw the process away after an error: nothing is wrong with it.
+            # A normal end for Ray: after an error it would kill the process, which can train other trials.
             tune.report({DIVERGED: str(error), params["metric"]: None})
         except StoreError as error:
             raise StorageError(str(error)) from None
@@ -91,7 +92,7 @@ def run_trial(params: dict[str, Any]) -> None:
             raise RefusedError(str(error)) from None
 
 
-def _entitle() -> None:
+def _set_process_title() -> None:
     """Name this process after its trial, for Ray's dashboard, `top` and `nvidia-smi`; Ray resets it at every report."""
     with contextlib.suppress(ImportError):
         from ray._raylet import setproctitle  # type: ignore[attr-defined]
@@ -100,14 +101,14 @@ def _entitle() -> None:
 
 
 def tasks_of(config: TrainConfig, sweep: "list[Overrides]") -> list[TaskConfig]:
-    """The two tasks' settings under each of the `detect.*` overrides of a sweep."""
+    """The settings of both tasks for each of the `detect.*` overrides of a sweep."""
     swept = [TrainConfig.from_flat(overrides, config).detect for overrides in sweep]
     return [task for one in swept for task in (one.task1, one.task2)]
 
 
 @cache
 def _data(fingerprint: str, source: str) -> DigitData:
-    """One mapping of the data per process, shared by all the trials that it runs."""
+    """The memory-mapped data, shared by all trials of this process."""
     return open_data(DataSource(**json.loads(source)), fingerprint=fingerprint)
 
 
@@ -119,7 +120,7 @@ def _report(
     workdir: Path,
     params: dict[str, Any],
 ) -> None:
-    """Hand one epoch to Ray, with match tables and sweep where it is the best so far. May not return."""
+    """Report one epoch to Ray, with match tables and sweep if it is the best so far. Ray may end the trial here."""
     values: dict[str, Any] = dataclasses.asdict(report.metrics)
     if report.metrics.epoch == 1 or report.improved:
         values["model"] = json.dumps(report.model)
@@ -131,12 +132,12 @@ def _report(
             values |= keep_evaluation(report, data, config, tasks, workdir / BEST_FOLDER)
             for name in ("eval_seconds", "epoch_seconds"):
                 values[name] += time.perf_counter() - started
-            for file in (THRESHOLDS_FILE, MATCHES_FILE, CONFIRM_FILE):  # the next checkpoints copy it from the first
+            for file in (THRESHOLDS_FILE, MATCHES_FILE, CONFIRM_FILE):  # later checkpoints copy it from this one
                 if (workdir / BEST_FOLDER / file).is_file():
                     shutil.copyfile(workdir / BEST_FOLDER / file, report.checkpoint / BEST_FOLDER / file)
     if report.checkpoint is None:
         tune.report(values)
-        _entitle()
+        _set_process_title()
         return
     storage = params["storage"]
     if storage is None:
@@ -146,12 +147,12 @@ def _report(
         place = {**storage, "name": f"{storage['name']}/{start}/checkpoint_{report.metrics.epoch:06d}"}
         store_checkpoint(place, report.checkpoint)
         tune.report({**values, SAVED: place["name"]})
-    _entitle()
-    shutil.rmtree(report.checkpoint, ignore_errors=True)  # it is stored; the next one carries all that is needed
+    _set_process_title()
+    shutil.rmtree(report.checkpoint, ignore_errors=True)  # it is stored, and the next one does not need it
 
 
 def start_name(trial_id: str, starts: int) -> str:
-    """A trial's name, and from the second start on which one it is."""
+    """The trial's id, from the second start on with the number of the start."""
     return f"{trial_id}-start{starts + 1}" if starts else trial_id
 
 
@@ -161,7 +162,7 @@ def keep_evaluation(
     """Write an epoch's match tables and threshold sweep into a folder.
 
     Returns:
-        As JSON text: `optima`, the best thresholds of each task; `confirm`, the scores on the part set apart.
+        As JSON text: `optima`, the best thresholds of each task; `confirm`, the scores on the held-out images.
     """
     from digits_core.evaluation.sweep import sweep
 
@@ -180,7 +181,7 @@ def keep_evaluation(
 
 
 def optima(found: "Sweep") -> dict[str, float | bool]:
-    """The best thresholds of each task, chosen on the very images they were scored on."""
+    """The best thresholds of each task, chosen on the same images that they are scored on."""
     values: dict[str, float | bool] = {}
     for task, score, column in (("task1", "map", "task1_map"), ("task2", "number_accuracy", "task2_number_accuracy")):
         row = found.best(score)

@@ -7,8 +7,9 @@ import pytest
 
 from conftest import introduce, report
 from results.record.log import EventWriter, read_record
-from search.monitor.progress import Progress, clock, setting_words
+from search.monitor.progress import Progress
 from search.monitor.ray_output import chatter_to
+from search.monitor.view import SearchView, clock, setting_words
 from search.tune.run_end import Ending
 
 
@@ -125,6 +126,7 @@ def test_clock():
 def test_progress_is_plain_lines_in_a_file_and_a_table_on_a_terminal(run_folder, tmp_path):
     record = read_record(run_folder, "demo")
     base = record.trials["t0000"].config
+    view = SearchView(base, trials=5, epochs=3, slots=2)
 
     class Terminal:
         """A stream that says it is a terminal."""
@@ -141,7 +143,7 @@ def test_progress_is_plain_lines_in_a_file_and_a_table_on_a_terminal(run_folder,
         def isatty(self):
             return True
 
-    with (tmp_path / "plain").open("w") as out, Progress(out, base, trials=5, epochs=3, slots=2) as progress:
+    with (tmp_path / "plain").open("w") as out, Progress(out, view) as progress:
         progress.update(record, "t0001")
         progress.update(record, "t0001")  # the same news is told once
         progress.update(record, "t0002")
@@ -153,7 +155,7 @@ def test_progress_is_plain_lines_in_a_file_and_a_table_on_a_terminal(run_folder,
     (run_folder / "logs").mkdir()
     (run_folder / "logs" / "t0003.txt").write_text("what Ray said")
     with (tmp_path / "quiet").open("w") as out:
-        quiet = Progress(out, base, trials=5, epochs=3, slots=2, folder=run_folder, quiet=True)
+        quiet = Progress(out, SearchView(base, trials=5, epochs=3, slots=2, folder=run_folder), quiet=True)
         for name in record.trials:
             quiet.update(record, name)
     assert (tmp_path / "quiet").read_text().splitlines() == [
@@ -162,16 +164,16 @@ def test_progress_is_plain_lines_in_a_file_and_a_table_on_a_terminal(run_folder,
     ]
 
     terminal = Terminal()
-    with Progress(terminal, base, trials=5, epochs=3, slots=2) as progress:
+    with Progress(terminal, view) as progress:
         progress.update(record, "t0004")
-        table = progress.table(record)
+        table = view.table(record)
     assert table.row_count == 2  # t0004 alone is running, the other slot waits
-    assert [column.header for column in table.columns][:4] == ["slot", "trial", "does", "mAP"]
+    assert [column.header for column in table.columns][:4] == ["slot", "trial", "state", "mAP"]
     assert next(iter(table.columns[2].cells)).startswith("epoch 2/3, ")
-    assert progress.leaders(record).row_count == 3
+    assert view.leaders(record).row_count == 3
     assert "t0004" in terminal.text
-    assert "4 of 5 trials ended (1 stopped, 2 failed)" in progress.summary(record)[0]
-    assert "best 0.42 (t0000)" in progress.summary(record)[0]
+    assert "4 of 5 trials ended (1 stopped, 2 failed)" in view.summary(record)[0]
+    assert "best 0.42 (t0000)" in view.summary(record)[0]
 
 
 def test_the_best_of_the_live_view_is_trained_as_long_as_the_run_now_trains(tmp_path):
@@ -182,5 +184,4 @@ def test_the_best_of_the_live_view_is_trained_as_long_as_the_run_now_trains(tmp_
         events.write("report", trial_id=f"t{epochs}", **report(epochs, value))
         events.write("end", trial_id=f"t{epochs}", status="finished", reason=None)
     events.close()
-    with (tmp_path / "out").open("w") as out, Progress(out, {}, trials=2, epochs=6, slots=1) as progress:
-        assert "best 0.50 (t6)" in progress.summary(events.record)[0]
+    assert "best 0.50 (t6)" in SearchView({}, trials=2, epochs=6, slots=1).summary(events.record)[0]

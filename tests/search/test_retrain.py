@@ -51,7 +51,7 @@ def test_best_is_by_the_confirmation_where_there_was_one(tmp_path):
     record = read_record_of(run.done())
     trial, why = choose_trial(record, tmp_path / "run", "best")
     assert trial.trial_id == "t0001"
-    assert why.startswith("best of the 2 confirmed settings")
+    assert why.startswith("best of the 2 confirmed configurations")
 
 
 def test_a_confirmed_setting_of_a_shorter_plan_is_not_best(tmp_path):
@@ -111,7 +111,7 @@ def test_who_trains_together(machine, gpus, workers, expected):
 
 
 def test_more_than_there_are_is_one_sentence():
-    with pytest.raises(UsageError, match="--gpus 2: there are none here"):
+    with pytest.raises(UsageError, match="--gpus 2: this machine has none"):
         crew({"CPU": 4.0, "GPU": 0.0}, 2, None)
     with pytest.raises(UsageError, match="--workers 9: there are 4 cores"):
         crew({"CPU": 4.0, "GPU": 0.0}, None, 9)
@@ -213,7 +213,7 @@ def test_a_search_that_goes_on_leaves_retrained_models_alone(searched_run, tiny_
     events.write("trial", trial_id="t0000-r9", role="retrain", parent="t0000", space="s", baseline=None, config={
         "optim.epochs": 3}, config_hash="x", seed=1, params={})  # fmt: skip
     recorder = Recorder(
-        searched_run, events, Storage(searched_run), Policy(SearchPlan(SPACES["anchors"], TrainConfig(), 1)), keep=1,
+        events, Storage(searched_run), Policy(SearchPlan(SPACES["anchors"], TrainConfig(), 1)), keep=1,
         watcher=lambda record, name: None,
     )  # fmt: skip
     assert not any(is_open(trial) for trial in events.record.trials.values())  # it is retrain's to go on with
@@ -238,8 +238,11 @@ def test_a_retraining_of_a_retraining_is_refused(searched_run, tiny_data):
         (["{tmp}/run", "--trial", "t0009"], "run 'run' has no such trial"),
         (["{tmp}/run", "--trial", "t0001"], "--trial t0001: it has no score (failed)"),
         (["{tmp}/empty"], "run 'empty' has no finished trial"),
-        (["{tmp}/run", "--set", "runtime.seed=3"], "each retraining draws a fresh seed"),
-        (["{tmp}/run", "--set", "detect.task1.nms=0.3"], "thresholds are chosen on valid after the training"),
+        (["{tmp}/run", "--set", "runtime.seed=3"], "each retraining has its own new seed"),
+        (
+            ["{tmp}/run", "--set", "detect.task1.nms=0.3"],
+            "thresholds are chosen on the validation images after the training",
+        ),
         (["{tmp}/run", "--on", "valid"], "invalid choice: 'valid'"),
         (["{tmp}/run", "--replicates", "0"], "must be a whole number of at least 1"),
     ],

@@ -44,7 +44,7 @@ def thin_folder(tiny_folder, tmp_path_factory):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ([], "--space is missing; --list-spaces prints what there is"),
+        ([], "--space is missing; --list-spaces prints the spaces"),
         (["--space", "anchor"], "unknown space 'anchor'; did you mean 'anchors'?"),
         (["--space", "anchors,anchors"], "space 'anchors' is named twice"),
         (["--space", "none.py"], "--space none.py: no such file"),
@@ -56,7 +56,7 @@ def thin_folder(tiny_folder, tmp_path_factory):
         (["--space", "anchors", "--data", "/nowhere"], "--data /nowhere: no such folder; 'drawn' is the built-in data"),
         (["--space", "anchors", "--trials", "0"], "must be a whole number from 1, or +N with --resume, got '0'"),
         (["--space", "anchors", "--trials", "many"], "must be a whole number from 1, or +N with --resume, got 'many'"),
-        (["--space", "anchors", "--trials", "+3"], "--trials +3: adds to a run, with --resume"),
+        (["--space", "anchors", "--trials", "+3"], "--trials +3: +N needs --resume"),
         (["--space", "anchors", "--disk", "plenty"], "--disk takes a size like 20G, 500M or 1.5T, got 'plenty'"),
         (["--space", "anchors", "--epochs", "0"], "must be a whole number of at least 1"),
         (["--space", "anchors", "--sampler", "best"], "invalid choice: 'best'"),
@@ -69,8 +69,8 @@ def thin_folder(tiny_folder, tmp_path_factory):
         (["--space", "anchors", "--cpus-per-trial", "1000"], "--cpus-per-trial 1000: there are"),
         (["--space", "anchors", "--valid-fraction", "2"], "must lie between 0 and 1"),
         (["--spac", "anchors"], "unrecognized arguments"),
-        (["--space", "thresholds", "--trials", "4"], "one training serves"),
-        (["--space", "anchors", "--confirm", "12"], "--confirm 12: the leaderboard will hold 11 settings"),
+        (["--space", "thresholds", "--trials", "4"], "needs only one training"),
+        (["--space", "anchors", "--confirm", "12"], "--confirm 12: the leaderboard will have 11 configurations"),
         (["--space", "anchors", "--confirm", "0"], "must be a whole number of at least 1, got '0'"),
         (["--space", "anchors", "--replicates", "0"], "must be a whole number of at least 1"),
         (["--space", "anchors", "--confirm-fraction", "1"], "must be a number between 0 and 1, got '1'"),
@@ -89,10 +89,10 @@ def thin_folder(tiny_folder, tmp_path_factory):
         ),
         (
             ["--space", "lr_schedules", "--data", "{shapes}", "--metric", "val_number_accuracy"],
-            "the categories of this data are no digits, so there are no numbers; take val_map",
+            "the categories of this data are no digits, so there are no numbers; use val_map",
         ),
         (["--space", "anchors", "--set", "model.fresh_rpn=false"], "--set model.fresh_rpn: space 'anchors' needs"),
-        (["--space", "anchors", "--set", "runtime.seed=3"], "the seed has a flag of its own, --seed"),
+        (["--space", "anchors", "--set", "runtime.seed=3"], "--set runtime.seed: use the flag --seed"),
         (["--space", "anchors", "--dashboard-port", "70000"], "must be a port from 1024 to 65535, got '70000'"),
         (["--space", "anchors", "--valid-json", "val.json", "--data", "{folder}"], "holds no such file"),
         (["--resume", "none", "--seed", "3"], "--seed: a resumed run keeps its settings"),
@@ -166,7 +166,7 @@ def test_torch_and_torchvision_that_do_not_fit(capsys, tmp_path, monkeypatch):
     findings(monkeypatch, torch_fault=found.torch_fault)
     assert run("--space", "anchors") == 2
     error = capsys.readouterr().err
-    assert "torch and torchvision do not fit each other (operator torchvision::nms does not exist)" in error
+    assert "torch and torchvision are not compatible (operator torchvision::nms does not exist)" in error
     assert "install both from the package registry" in error
     assert list(tmp_path.iterdir()) == []
 
@@ -275,7 +275,7 @@ def test_a_busy_dashboard_port(capsys, tmp_path, monkeypatch):
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         assert run("--space", "anchors", "--dashboard-port", str(taken.getsockname()[1])) == 2
-    assert "is busy; leave the flag out to take a free one" in capsys.readouterr().err
+    assert "is in use; omit the flag to use a free one" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
 
 
@@ -304,7 +304,7 @@ def test_a_name_that_is_taken(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "runs" / "mine").mkdir(parents=True)
     assert run("--space", "anchors", "--name", "mine") == 2
-    assert "exists; go on with it by --resume mine, or name another" in capsys.readouterr().err
+    assert "exists; resume it with --resume mine, or give another name" in capsys.readouterr().err
 
 
 def test_bad_data_is_listed_and_nothing_is_written(capsys, tmp_path, monkeypatch, tiny_folder):
@@ -327,8 +327,8 @@ def test_dry_run_says_what_would_run_and_writes_nothing(capsys, tmp_path, monkey
         == 0
     )
     out = capsys.readouterr().out
-    assert "would train: 5 settings of space anchors,thresholds, baselines first (default; report B small" in out
-    assert "at most 15 epochs and 120 images in all" in out
+    assert "would train: 5 configurations of space anchors,thresholds, baselines first (default; report B small" in out
+    assert "in total at most 15 epochs and 120 images" in out
     assert "swept on each trained model: 3,400 threshold settings" in out
     assert list(tmp_path.iterdir()) == []
 
@@ -362,5 +362,5 @@ def test_a_run_of_another_version_is_not_gone_on_with(tmp_path, monkeypatch, cap
     (tmp_path / "old").mkdir()
     (tmp_path / "old" / "run.json").write_text(json.dumps(known))
     assert run("--resume", "old", "--out", str(tmp_path)) == 2
-    assert "another version of digit-search began this run, with other parameters" in capsys.readouterr().err
+    assert "another version of digit-search, with other parameters, started this run" in capsys.readouterr().err
     assert {path.name for path in (tmp_path / "old").iterdir()} == {"run.json", ".lock"}  # held while it was looked at

@@ -337,7 +337,7 @@ def test_ctrl_c_keeps_all_rows_and_resume_goes_on_where_it_stood(tmp_path, drawn
     status = capsys.readouterr().out
     assert ": not running" in status
     assert (
-        f"go on with  {this_python()} -m search.run --resume held --out {shlex.quote(str(tmp_path / 'runs'))}" in status
+        f"resume with {this_python()} -m search.run --resume held --out {shlex.quote(str(tmp_path / 'runs'))}" in status
     )
 
     code, out, errors = finish(started("--resume", "held", "--trials", "+1", "--epochs", "5", *arguments))

@@ -232,7 +232,7 @@ def test_a_repair_keeps_the_old_file_and_the_views_and_the_next_writer_follow_it
     assert run(capsys, folder)[0] == 0
     assert leaderboard.main([str(folder)]) == 0
     replay.main([str(folder)])
-    assert "2 events were lost to damage, and the record was repaired" in capsys.readouterr().out
+    assert "2 events were lost when the record was repaired" in capsys.readouterr().out
     events = EventWriter(folder, "demo")
     before = events.record.num_events
     events.write("run", metric=METRIC, trials=6, resumed=True)

@@ -39,7 +39,7 @@ def test_thresholds_alone_train_once_and_sweep():
     plan = make_plan(SearchSettings(space="thresholds"))
     assert plan.trials == 1
     assert plan.sweep == []  # every trained model is swept over its grid
-    with pytest.raises(UsageError, match="one training serves"):
+    with pytest.raises(UsageError, match="needs only one training"):
         make_plan(SearchSettings(space="thresholds", trials=3))
 
 
@@ -68,7 +68,9 @@ def test_settings_of_ones_own_that_act_after_training_are_swept_beside_the_grid(
 
 
 def test_more_settings_to_confirm_than_the_board_will_hold_are_refused():
-    with pytest.raises(UsageError, match="--confirm 9: the leaderboard will hold 3 settings beside the default"):
+    with pytest.raises(
+        UsageError, match="--confirm 9: the leaderboard will have 3 configurations in addition to the default"
+    ):
         make_plan(SearchSettings(space="anchors", trials=4, confirm=9))
 
 
@@ -204,10 +206,10 @@ def test_slots_that_are_not_there_are_one_sentence(resources, cpus, gpus, said):
 def test_a_dashboard_for_others_wants_a_login_and_says_why(monkeypatch):
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
     assert check_dashboard("127.0.0.1") is None
-    with pytest.raises(UsageError, match="whoever reaches the dashboard runs code here"):
+    with pytest.raises(UsageError, match="everybody who can connect to the dashboard can run code here"):
         check_dashboard("0.0.0.0")
     monkeypatch.delenv("RAY_AUTH_MODE")
-    assert "Ray's job API runs code as you" in check_dashboard("0.0.0.0")
+    assert "run code as you through Ray's job API" in check_dashboard("0.0.0.0")
     assert os.environ["RAY_AUTH_MODE"] == "token"
     with pytest.raises(UsageError, match=r"--dashboard-host 203\.0\.113\.7: no address of this machine"):
         check_dashboard_port(None, "203.0.113.7")
@@ -234,7 +236,7 @@ def test_a_trial_lies_on_one_node_and_a_cluster_may_grow():
     slots = plan_slots(mixed)
     assert (slots.count, slots.cpus, slots.gpus) == (3, 2, 1)
     assert slots.description == "3 slots of 1 GPU and 2 cores each on 3 nodes"
-    with pytest.raises(UsageError, match="no node has 1 GPU and 6 cores together"):
+    with pytest.raises(UsageError, match="no node has both 1 GPU and 6 cores"):
         plan_slots([{"CPU": 8.0}, {"CPU": 4.0, "GPU": 1.0}], 6.0)
     grown = plan_slots([head], None, 1.0, 8, grows=True)
     assert (grown.count, grown.cpus, grown.gpus) == (8, 8, 1)
@@ -250,7 +252,7 @@ def test_a_busy_port_is_refused():
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        with pytest.raises(UsageError, match=f"--dashboard-port {port} is busy"):
+        with pytest.raises(UsageError, match=f"--dashboard-port {port} is in use"):
             check_dashboard_port(port)
 
 

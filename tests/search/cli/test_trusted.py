@@ -117,7 +117,7 @@ def test_a_resume_names_the_flag_to_give_again(stranger, mark, tmp_path, capsys,
     error = capsys.readouterr().err
     assert error.count("\n") == 1
     assert error.rstrip().endswith(f"--space {shlex.quote(str(stranger / 'space.py'))}")
-    assert "names what you have not given on this machine before" in error
+    assert "contains settings that you have not typed on this machine before" in error
     assert not mark.exists()
 
 
@@ -228,7 +228,7 @@ def test_a_search_remembers_what_its_user_named_and_its_folder_may_move(
     ask(folder, tiny_folder, space="mine.py", mlflow="file:/nowhere", storage=str(tmp_path / "st"))
     mark.unlink()
     command("--resume", "other", "--out", folder.parent)
-    assert "you have not given" not in capsys.readouterr().err
+    assert "you have not typed" not in capsys.readouterr().err
     assert mark.exists()
 
 

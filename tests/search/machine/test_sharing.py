@@ -9,6 +9,7 @@ from digits_core.data.source import DataSource
 from digits_core.errors import UsageError
 from search.machine import sharing
 from search.machine.sharing import Sharing, best_sharing, try_sharing
+from search.machine.subprocesses import Training
 
 
 def tried(*rates):
@@ -27,18 +28,18 @@ def formula(monkeypatch, rates, *, each=1, total=0):
     """Stand in for the trainings: rates by number of trials; where there is none, they do not fit."""
     asked = []
 
-    def side_by_side(config, source, fingerprint, trials, threads, device):
+    def measured(training, trials, threads):
         asked.append((trials, threads))
         if trials not in rates:
             raise UsageError("out of memory")
         return Sharing(trials, rates[trials], trials * each), total
 
-    monkeypatch.setattr(sharing, "_side_by_side", side_by_side)
+    monkeypatch.setattr(sharing, "_measure", measured)
     return asked
 
 
 def measure(cores=16, **more):
-    return [one.trials for one in try_sharing(TrainConfig(), DataSource(), "", cores=cores, **more)]
+    return [one.trials for one in try_sharing(Training(TrainConfig(), DataSource(), ""), cores=cores, **more)]
 
 
 def test_it_ends_where_more_would_not_fit_or_not_help(monkeypatch):
@@ -65,7 +66,8 @@ def test_real_trainings_share_this_machine(tiny_folder, own_cache, monkeypatch):
     source = DataSource(folder=str(tiny_folder))
     said = []
     monkeypatch.setattr(sharing, "MOST", 2)
-    found = try_sharing(TrainConfig(), source, open_data(source).fingerprint, cores=2, device="cpu", say=said.append)
+    training = Training(TrainConfig(), source, open_data(source).fingerprint, device="cpu")
+    found = try_sharing(training, cores=2, say=said.append)
     assert [one.trials for one in found][:1] == [1]
     assert all(one.images_per_second > 0 for one in found)
     assert said[0].startswith("1 trial on a GPU: ")
@@ -73,8 +75,9 @@ def test_real_trainings_share_this_machine(tiny_folder, own_cache, monkeypatch):
 
 def test_a_training_that_fails_is_a_sentence(tiny_folder, own_cache):
     source = DataSource(folder=str(tiny_folder))
-    with pytest.raises(UsageError, match=r"a few training steps of the first setting failed: .*differs from the run's"):
-        try_sharing(TrainConfig(), source, "0" * 32, cores=1, device="cpu")
+    said = r"a few training steps of the first configuration failed: .*differs from the run's"
+    with pytest.raises(UsageError, match=said):
+        try_sharing(Training(TrainConfig(), source, "0" * 32, device="cpu"), cores=1)
 
 
 def test_on_a_cluster_a_number_is_asked_for(capsys):
@@ -95,4 +98,4 @@ def test_on_a_cluster_a_number_is_asked_for(capsys):
         check=False,
     )
     assert done.returncode == 2
-    assert "--gpus-per-trial auto: is measured on this machine" in done.stderr
+    assert "--gpus-per-trial auto: measures this machine" in done.stderr

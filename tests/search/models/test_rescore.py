@@ -82,8 +82,8 @@ def searched(tmp_path):
         (["--from", "gone:t0000"], "look at its sweep in {out}/gone/thresholds/t0000.parquet"),
         (["--from", "gone:t7"], "run 'gone' has no trial 't7'"),
         (["--from", "empty"], "run 'empty' has no trial with a score"),
-        (["--from", "gone", "--space", "anchors"], "space 'anchors' needs trainings of its own"),
-        (["--from", "gone", "--replicates", "3"], "--replicates: nothing is trained with --from"),
+        (["--from", "gone", "--space", "anchors"], "space 'anchors' needs training; use --space thresholds"),
+        (["--from", "gone", "--replicates", "3"], "--replicates: has no effect with --from"),
         (["--from", "gone", "--set", "optim.lr=0.1"], "only detect.* can be set"),
     ],
 )

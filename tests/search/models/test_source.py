@@ -61,7 +61,7 @@ def test_models_that_are_not_there_are_named(searched, source, said):
 
 
 def test_weights_are_named_in_one_place(searched):
-    with pytest.raises(UsageError, match=r"--set model\.weights names other weights"):
+    with pytest.raises(UsageError, match=r"--set model\.weights also sets the weights"):
         initial_weights("done", str(searched.parent), {"model.weights": "none"})
 
 

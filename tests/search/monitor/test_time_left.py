@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from conftest import introduce, report
 from results.record.log import EventWriter
 from search.machine.cost import Speed, cost_of, least_epochs
-from search.monitor.progress import spark
 from search.monitor.time_left import seconds_left
+from search.monitor.view import spark
 from search.run import hours_words
 
 

@@ -36,7 +36,7 @@ def test_one_that_fails_is_left_out_with_a_sentence_and_the_others_go_on(run_fol
     watchers.update(record, "t0000")
     watchers.update(record, "t0001")
     watchers.close(record)
-    assert said == ["Broken is left out from here on (ValueError: no more room); the search goes on"]
+    assert said == ["Broken failed (ValueError: no more room); the search continues without it"]
     assert other.told == ["t0000", "t0001"]
     assert other.closed
 
@@ -113,7 +113,7 @@ def test_mlflow_without_a_server_is_one_sentence_and_no_wait(run_folder, monkeyp
         mlflow.update(record, trial_id)
     mlflow.close(record)
     assert len(said) == 1
-    assert said[0].startswith("MLflow at http://127.0.0.1:9 is left out from here on (")
+    assert said[0].startswith("MLflow at http://127.0.0.1:9 failed (")
 
 
 def test_an_address_that_is_none_is_refused_before_anything_starts():

@@ -45,7 +45,7 @@ killed by SIGKILL by OOM killer due to high memory usage. (2) ray stop --force i
         ),
         (
             "OSError: When testing for existence of bucket 'x': AWS Error UNKNOWN (HTTP status 500)",
-            ("storage", "the storage did not give or take its checkpoint"),
+            ("storage", "its checkpoint could not be read from or written to the storage"),
         ),
         ("ray.exceptions.ActorDiedError: " + DEATH, ("worker_died", "its process died")),
         ("The actor died because its node has died. Node Id: 1", ("node_lost", "its node was lost")),

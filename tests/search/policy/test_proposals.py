@@ -68,10 +68,12 @@ def test_a_search_that_trained_less_than_asked_says_whether_the_space_is_used_up
         name="few", summary="", suggest=lambda trial: {"optim.batch_size": trial.suggest_categorical("b", [2, 4])}
     )
     assert fewer_words(Plan(few, base, 9, []), 3, 3) == (
-        "the space holds no more than 3 different settings; 3 of the 9 were trained"
+        "the space has only 3 different configurations; 3 of 9 were trained"
     )
     for space, tried in ((few, 2), (RATES, 3)):
-        assert fewer_words(Plan(space, base, 9, []), tried, tried).startswith(f"{tried} of 9 settings were trained: ")
+        assert fewer_words(Plan(space, base, 9, []), tried, tried).startswith(
+            f"{tried} of 9 configurations were trained: "
+        )
 
 
 def test_grid_walks_every_setting_once():

@@ -42,12 +42,12 @@ def test_no_trial_starts_that_would_not_fit(tmp_path, monkeypatch):
     assert roomy.held()
     assert roomy.held()
     assert len(said) == 1
-    assert said[0].startswith(f"no new trial is started: {tmp_path} takes 2.5")
-    assert "more than --disk 6 MB; end it and go on with a larger one" in said[0]
+    assert said[0].startswith(f"no new trial starts: {tmp_path} has 2.5")
+    assert "more than --disk 6 MB; end the search and resume it with a larger --disk" in said[0]
     assert not regained
     (second / "model.safetensors").unlink()
     assert not roomy.held()
-    assert said[1:] == ["there is room again: trials are started"]
+    assert said[1:] == ["the disk has enough space again: new trials start"]
     assert regained == [True]
 
 
@@ -61,7 +61,7 @@ def test_a_disk_that_fills_is_waited_for(tmp_path, monkeypatch):
     assert not watch.held()
     free[0] = 2**20
     assert watch.held()
-    assert "has 1.05 MB left, 268 MB are needed; make room, and they go on by themselves" in said[0]
+    assert "has 1.05 MB left, 268 MB are needed; free some space, and new trials start automatically" in said[0]
     free[0] = 10 * 2**30
     assert not watch.held()
 

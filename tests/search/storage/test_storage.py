@@ -81,11 +81,11 @@ def test_a_run_folder_is_copied_followed_and_brought_back_through_faults(flaky, 
     sent = app.sent
     storage.copy()
     assert app.sent - sent == 1  # nothing has changed but the driver's sign of life
-    with pytest.raises(UsageError, match="there is something called demo already"):
+    with pytest.raises(UsageError, match="demo already exists there"):
         Storage(folder, address).check_access(resume=False)
 
     again = tmp_path / "there" / "demo"
-    with pytest.raises(RunError, match="demo is driven by process"):
+    with pytest.raises(RunError, match=r"process \d+ on .* runs the search demo"):
         Storage(again, address).fetch_run()
     assert not again.exists()
     storage.release()
@@ -93,7 +93,7 @@ def test_a_run_folder_is_copied_followed_and_brought_back_through_faults(flaky, 
     assert read_record(again, "demo").trials["t0000"].num_epochs == 2
     assert not (again / "tune").exists()
     assert app.refused
-    with pytest.raises(UsageError, match="holds no run other"):
+    with pytest.raises(UsageError, match="contains no run other"):
         Storage(tmp_path / "there" / "other", address).fetch_run()
     assert not (tmp_path / "there" / "other").exists()
 
@@ -137,12 +137,12 @@ def test_an_outage_is_said_once_and_trials_wait_until_it_is_over(served, tmp_pat
     assert not copier._copy()
     assert not copier._copy()
     assert copier.fault
-    assert [text.startswith(f"--storage {address} does not take") for text in said] == [True]
+    assert [text.startswith(f"--storage {address}: the run folder cannot be copied") for text in said] == [True]
     app.failing = 0.0
     with copier:
         pass
     assert copier.fault is None
-    assert said[1:] == ["--storage takes the run folder again"]
+    assert said[1:] == ["--storage works again: the run folder is copied"]
     assert "events.jsonl" in names(client, "demo3")
     app.failing = 1.0
     with pytest.raises(StorageError):
@@ -224,7 +224,7 @@ def place(request, served, tmp_path):
 def test_what_lies_there_already_is_nobodys_to_delete(place, tmp_path):
     other = Storage(tmp_path / "data", place)
     other._write("train.json", b"a data set")
-    with pytest.raises(UsageError, match="there is something called data already"):
+    with pytest.raises(UsageError, match="data already exists there"):
         Storage(tmp_path / "data", place).check_access(resume=False)
     assert other._read("train.json") == b"a data set"
     mine = Storage(tmp_path / "mine", place)
@@ -241,7 +241,7 @@ def test_a_run_that_went_on_elsewhere_is_not_overwritten(place, tmp_path):
     first = Storage(tmp_path / "a" / "run", place)
     first.check_access(resume=False)
     first.copy()
-    with pytest.raises(RunError, match=r"is driven by process \d+ on .*; end that search first"):
+    with pytest.raises(RunError, match=r"process \d+ on .* runs the search .*; end that search first"):
         Storage(tmp_path / "a" / "run", place).check_access(resume=True)
     first.release()
     Storage(tmp_path / "b" / "run", place).fetch_run()
@@ -250,10 +250,10 @@ def test_a_run_that_went_on_elsewhere_is_not_overwritten(place, tmp_path):
     there = EventWriter(tmp_path / "b" / "run", "run")
     there.write("report", trial_id="t0000", **report(2, 0.5))
     second.copy()
-    with pytest.raises(StorageError, match="another search drives this run now"):
+    with pytest.raises(StorageError, match="another driver has taken over this run"):
         first.copy()
     second.release()
-    with pytest.raises(RunError, match="went on elsewhere"):
+    with pytest.raises(RunError, match="was resumed elsewhere"):
         Storage(tmp_path / "a" / "run", place).check_access(resume=True)
     there.write("report", trial_id="t0000", **report(3, 0.6))
     there.close()
@@ -310,13 +310,13 @@ def test_a_driver_that_is_dead_or_long_unseen_drives_nothing():
 
 def test_a_storage_that_does_not_hold_the_run_is_refused(place, tmp_path):
     begun(tmp_path / "run").close()
-    with pytest.raises(RunError, match="holds no run run, so its checkpoints are not there"):
+    with pytest.raises(RunError, match="contains no run run, so its checkpoints are missing"):
         Storage(tmp_path / "run", place).check_access(resume=True)
     assert not (tmp_path / "shared").exists()
 
 
 def test_the_run_folder_itself_is_no_storage(tmp_path):
-    with pytest.raises(UsageError, match="is --out itself; leave it out"):
+    with pytest.raises(UsageError, match="or equal to --out; omit the flag"):
         Storage(tmp_path / "run", str(tmp_path))
 
 

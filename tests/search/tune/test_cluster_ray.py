@@ -160,7 +160,7 @@ def test_a_submitted_search_outlives_a_node_and_a_failing_store(cluster, tmp_pat
         looked = subprocess.run(
             [sys.executable, "-c", LOOK, str(cluster.port)], env=plain, capture_output=True, text=True, check=False
         )
-        assert re.fullmatch(r"node [0-9.]+ does not see /no/such; put it elsewhere\n", looked.stdout), looked
+        assert re.fullmatch(r"node [0-9.]+ cannot access /no/such; put it elsewhere\n", looked.stdout), looked
         submitted = cluster.submit("--no-wait", "--submission-id", "far", "--", *search)
         assert submitted.returncode == 0, submitted.stdout + submitted.stderr
         events = out / "far" / "events.jsonl"

@@ -38,7 +38,6 @@ class Search:
         base = TrainConfig.from_flat({"optim.epochs": 3})
         self.policy = Policy(Plan(SPACES["lr_schedules"], base, 1, max_failures=2))
         self.recorder = Recorder(
-            self.folder,
             self.events,
             Storage(self.folder),
             self.policy,
@@ -168,7 +167,7 @@ def test_a_model_of_another_epoch_than_the_best_is_not_kept(search):
     search.recorder.on_trial_complete(0, [], TRIAL)
     assert search.trial.checkpoint is None
     assert search.trial.status == "interrupted"
-    assert "carries a model of another epoch than the best" in search.trial.stop_reason
+    assert "contains the model of another epoch than the best" in search.trial.stop_reason
 
 
 def test_a_damaged_checkpoint_is_no_fault_of_the_trial(search):
