@@ -46,7 +46,7 @@ def build_parser() -> argparse.ArgumentParser:
     """The flags of this command."""
     parser = CommandParser(
         prog="python -m results.compare",
-        description="Test which differences are significant; by default, the best configuration against each other one.",
+        description="Compare the best configuration with each other one, or trials or groups with each other.",
         epilog=_EPILOG,
     )
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="run folder; several must share their data")

@@ -6,6 +6,7 @@ from typing import Any
 
 import pandas as pd
 
+from results.views.curves import short
 from results.views.leaderboard import SHOWN, parameter_columns
 
 DROPPED = ("digits", "mAP@.5", "status", "epochs")
@@ -131,7 +132,7 @@ def _cells(row: Mapping[Any, Any], board: pd.DataFrame, metric: str, *, whole: b
     cells |= {SHOWN[name]: "-" if pd.isna(row[name]) else f"{row[name]:.2f}" for name in SHOWN if name != metric}
     cells |= {"epochs": f"{best}/{row['epochs']}", "status": row["status"]}
     cells |= {"role": row["role"]} if whole else {}
-    cells |= {parameter: _short(row[parameter]) for parameter in parameter_columns(board)}
+    cells |= {name: "" if pd.isna(row[name]) else short(row[name]) for name in parameter_columns(board)}
     return cells | {"baseline": "" if pd.isna(row["baseline"]) else row["baseline"]}
 
 
@@ -143,9 +144,3 @@ def score_cells(row: Mapping[Any, Any], metric: str) -> list[str]:
     if low is None or high is None or pd.isna(low) or pd.isna(high):
         return [f"{value:.2f}", ""]
     return [f"{value:.3f}", f"[{low:.3f}, {high:.3f}]"]
-
-
-def _short(value: Any) -> str:
-    if pd.isna(value):
-        return ""
-    return f"{value:.3g}" if isinstance(value, float) else str(value)

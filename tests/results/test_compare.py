@@ -40,12 +40,12 @@ def test_the_confirmation_and_parameters_that_did_nothing_are_told(run, capsys):
     out = printed([run], capsys)
     assert "t0001 against the default: +0." in out
     assert " with 3 replicates on the confirmation images: " in out
-    assert "it still beats the default" in out
-    assert "warning: t0002 trained to the same weights as t0000: optim.momentum did nothing here" in out
+    assert "confirmed, it is better" in out
+    assert "warning: t0002 trained to the same weights as t0000: optim.momentum had no effect here" in out
     assert leaderboard.main([str(run)]) == 0
     board = capsys.readouterr().out
     assert "warning: t0002 trained to the same weights as t0000" in board
-    assert "it still beats the default" in board
+    assert "confirmed, it is better" in board
 
 
 def test_pairs_are_compared_by_name_and_by_any_score(run, capsys):
