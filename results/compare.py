@@ -1,4 +1,4 @@
-"""python -m results.compare: says which differences between trials, settings or groups of them are real."""
+"""python -m results.compare: which differences between trials or configurations are significant."""
 
 import argparse
 import itertools
@@ -16,19 +16,20 @@ from results.record.run import RunRecord
 from results.record.trial import TrialRecord
 from results.statistics import pooled_variance
 from results.tables.matches import MATCHES_FOLDER, matches_path, read_matches
-from results.verdicts.comparison import Board, Verdict, whole_board
+from results.verdicts.comparison import Board, whole_board
 from results.verdicts.equal_models import best_weights
-from results.verdicts.published import Published, luck_of
+from results.verdicts.published import Answer, Published, luck_of
+from results.verdicts.verdict import Verdict
 from results.verdicts.words import confirmation_words, length_words, twin_words, verdict_lines
 from results.views.leaderboard import varying_parameters
 
 METRICS = tuple(f"val_{name}" for name in SCORE_NAMES)
 
 MAX_GROUPS = 8
-"""Values of a field that `--by` takes: more of them are no groups."""
+"""Most values that the parameter of `--by` may have."""
 
 FIGURES = {"val_map": "report: validation mAP", "public_map": "public mAP", "public_number_accuracy": "public accuracy"}
-"""Printed figures, as the columns that show them are headed."""
+"""Column headings of the printed scores."""
 
 _EPILOG = """
 examples:
@@ -45,7 +46,7 @@ def build_parser() -> argparse.ArgumentParser:
     """The flags of this command."""
     parser = CommandParser(
         prog="python -m results.compare",
-        description="Say which differences are real: by default the best setting against every other one.",
+        description="Compare the best configuration with each other one, or trials or groups with each other.",
         epilog=_EPILOG,
     )
     parser.add_argument("runs", nargs="*", metavar="RUN", help=f"{RUN_HELP}; several must share their data")
@@ -53,8 +54,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--by",
         metavar="FIELD",
-        help="compare the groups of settings that share a parameter's value; "
-        "'table' answers the published tables of a space like reports",
+        help="compare groups of configurations that have the same value of a parameter; "
+        "'table' compares with the published tables of a space such as reports",
     )
     parser.add_argument("--metric", choices=METRICS, help="score to compare (default: the run's metric)")
     return parser
@@ -70,14 +71,14 @@ def _compare(args: argparse.Namespace) -> int:
     from digits_core.terminal import open_console
 
     if args.trials and args.by:
-        raise UsageError("--trials and --by are two ways to compare; give one of them")
+        raise UsageError("--trials and --by cannot be combined; give one of them")
     folders = find_runs(args.runs)
     folders = list(dict.fromkeys(folder.resolve() for folder in folders))
     records = {folder.name: (read_record_of(folder), folder) for folder in folders}
     if len(records) < len(folders):
         raise UsageError(f"two of the runs have the same name ({folders[0].name}); rename one of their folders")
     if len(records) > 1 and not args.trials:
-        raise UsageError(f"{len(records)} runs are named; say which of their trials to compare: --trials RUN:TRIAL,...")
+        raise UsageError(f"{len(records)} runs are given; name the trials to compare: --trials RUN:TRIAL,...")
     lines = []
     for record, folder in records.values():
         check_tables(record, folder)
@@ -96,36 +97,18 @@ def _compare(args: argparse.Namespace) -> int:
         verdicts = whole_board(record, folder, board.metric)
         lines += [*length_words(record), *confirmation_words(record, folder), *twin_words(record)]
     if not verdicts and not args.by:
-        lines.append("nothing to compare: fewer than two settings have a score")
+        lines.append("nothing to compare: fewer than two configurations have a score")
     console = open_console()
     if any(one.level == "models" and one.told_apart for one in verdicts):
-        lines.append("where a model is better, nothing is said of its setting: that takes fresh seeds (--replicates)")
+        lines.append("Only one training per configuration so far: this compares models. Add seeds with --replicates 3.")
     for line in [*lines, *verdict_lines(verdicts)]:
         console.print(line, soft_wrap=True)
     return 0
 
 
 def print_published(published: Published, console: Any) -> None:
-    """Print each published table: its figures, ours with intervals, and the verdict on every two rows."""
-    from rich import box
-    from rich.table import Table
-
-    record, metric = published.record, published.metric
-    variance, freedom = published.spread
-    reach = luck_of(published.spread)
-    luck = "" if reach is None else f", so two of them by up to {reach:.4f}"
-    lines = [
-        f"{published.folder}: {metric} on {published.num_images} validation images; seeds move a single training by "
-        f"{variance**0.5:.4f} (standard deviation, {freedom} degrees of freedom){luck}"
-        if freedom
-        else f"{published.folder}: no setting was trained twice (--replicates), so none can be compared with another"
-    ]
-    if published.measured_with:
-        parameters = ", ".join(
-            f"{parameter} {theirs} (here {ours})" for parameter, (ours, theirs) in published.measured_with.items()
-        )
-        lines.append(f"the report measured with {parameters}: verdicts say what is real here")
-    for line in lines:
+    """Print each published table with its scores, the scores of the run, and the verdict on each pair of rows."""
+    for line in _published_head(published):
         console.print(line, soft_wrap=True)
     answers = published.answers()
     for answer in answers:
@@ -133,53 +116,80 @@ def print_published(published: Published, console: Any) -> None:
         console.print(f"{answer.title} ({answer.reading})", style="bold")
         for name, (ours, theirs) in answer.other_question.items():
             console.print(
-                f"{name} is {ours} here and was {theirs} there: a question of its own, no verdict on the report",
+                f"{name} is {ours} here and was {theirs} in the report: another question, no verdict on the report",
                 soft_wrap=True,
             )
         if answer.note:
             console.print(answer.note)
-        names = [name for name in FIGURES if any(name in row.published for row, _ in answer.rows)]
-        table = Table(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False)
-        table.add_column("row")
-        for name in (*(FIGURES[name] for name in names), "seeds", f"ours, {metric}"):
-            table.add_column(name, justify="right")
-        table.add_column("95 %")
-        for row, interval in answer.rows:
-            figures = [f"{row.published[name]:g}" if name in row.published else "-" for name in names]
-            ends = "" if interval is None else f"[{interval[0]:.3f}, {interval[1]:.3f}]"
-            ours = f"{row.mean:.3f}" if row.trials else "-"
-            table.add_row(row.label, *figures, str(len(row.trials)), ours, ends)
-        console.print(table)
+        console.print(_published_table(answer, published.metric))
         for pair in answer.pairs:
             console.print(f"  {pair.first} against {pair.second}: {pair.words}", soft_wrap=True)
     console.print()
-    console.print("in short", style="bold")
-    for title in dict.fromkeys(answer.title for answer in answers):
-        for answer in (one for one in answers if one.title == title):
-            asked = "; a question of its own" if answer.other_question else ""
-            verdicts = ", ".join(f"{pair.first} / {pair.second}: {pair.verdict}" for pair in answer.pairs)
-            console.print(f"  {title} ({answer.reading}{asked}): {verdicts}", soft_wrap=True)
-    counted = "every whole training counts" if published.first_counts else "fresh seeds alone count"
+    console.print("summary", style="bold")
+    titles = [answer.title for answer in answers]
+    for answer in sorted(answers, key=lambda one: titles.index(one.title)):
+        asked = "; another question" if answer.other_question else ""
+        verdicts = ", ".join(f"{pair.first} / {pair.second}: {pair.verdict}" for pair in answer.pairs)
+        console.print(f"  {answer.title} ({answer.reading}{asked}): {verdicts}", soft_wrap=True)
+    counted = "every complete training counts" if published.first_counts else "only replicates count"
     console.print()
     console.print(
-        "real: told apart at 95 %, all pairs of one reading considered. noise: not told apart, and what was printed "
-        f"is no more than seeds do. {counted} ({record.run}).",
+        "real: significant at 95 %, corrected for all pairs of one reading. noise: not significant, and the printed "
+        f"difference is within the variation over seeds. {counted} ({published.record.run}).",
         soft_wrap=True,
     )
 
 
+def _published_head(published: Published) -> list[str]:
+    """The lines before the tables: images, variance over seeds, parameters that differ from the report."""
+    variance, freedom = published.spread
+    reach = luck_of(published.spread)
+    if not freedom:
+        return [f"{published.folder}: not compared, no configuration has replicates (--replicates 3)"]
+    luck = "" if reach is None else f"; two trainings of one configuration differ by up to {reach:.4f}"
+    lines = [
+        f"{published.folder}: {published.metric} on {published.board.num_images} validation images; standard deviation "
+        f"over seeds {variance**0.5:.4f} ({freedom} degrees of freedom){luck}"
+    ]
+    if published.measured_with:
+        parameters = ", ".join(
+            f"{parameter} {theirs} (here {ours})" for parameter, (ours, theirs) in published.measured_with.items()
+        )
+        lines.append(f"the report used {parameters}: the verdicts are valid for the values here")
+    return lines
+
+
+def _published_table(answer: Answer, metric: str) -> Any:
+    """A rich Table: printed scores, and the mean and interval of this run, one row per row of the report."""
+    from rich import box
+    from rich.table import Table
+
+    names = [name for name in FIGURES if any(name in row.published for row, _ in answer.rows)]
+    table = Table(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False)
+    table.add_column("row")
+    for name in (*(FIGURES[name] for name in names), "seeds", f"ours, {metric}"):
+        table.add_column(name, justify="right")
+    table.add_column("95 %")
+    for row, interval in answer.rows:
+        figures = [f"{row.published[name]:g}" if name in row.published else "-" for name in names]
+        ends = "" if interval is None else f"[{interval[0]:.3f}, {interval[1]:.3f}]"
+        ours = f"{row.mean:.3f}" if row.trials else "-"
+        table.add_row(row.label, *figures, str(len(row.trials)), ours, ends)
+    return table
+
+
 def _luck(board: Board) -> str:
-    """How much seeds move a score, as far as the run can tell."""
+    """The standard deviation of the score over seeds, or why the run does not have it."""
     variance, freedom = board.seed_variance
     if not freedom:
         retrained = any(trial.role == "retrain" for trial in board.record.trials.values())
-        why = " (retrainings are of what these scores chose, so they are none)" if retrained else ""
-        return f"no setting has two fresh seeds{why}, so trials are compared as the models they are"
-    return f"seeds move it by {variance**0.5:.3f} (standard deviation, {freedom} degrees of freedom)"
+        why = " (retrainings do not count, because these scores selected them)" if retrained else ""
+        return f"no configuration has two replicates{why}, so trained models are compared"
+    return f"standard deviation over seeds {variance**0.5:.3f} ({freedom} degrees of freedom)"
 
 
 def check_tables(record: RunRecord, folder: Path) -> None:
-    """See that a run can be compared at all.
+    """Check that a run has the match tables that a comparison needs.
 
     Raises:
         RunError: it has no match tables, or they are of another schema version or damaged.
@@ -189,7 +199,7 @@ def check_tables(record: RunRecord, folder: Path) -> None:
     there = [path for path in paths if path.is_file()]
     if scored and not there:
         raise RunError(
-            f"{folder}: holds no match tables ({MATCHES_FOLDER}/TRIAL.parquet), so no interval can be given; "
+            f"{folder}: has no match tables ({MATCHES_FOLDER}/TRIAL.parquet), so intervals cannot be computed; "
             "they are written when a trial ends"
         )
     for path in there[:1]:
@@ -197,7 +207,7 @@ def check_tables(record: RunRecord, folder: Path) -> None:
 
 
 def _pairs(records: dict[str, tuple[RunRecord, Path]], names: str, metric: str | None) -> list[Verdict]:
-    """All pairs of the named trials."""
+    """Compare all pairs of the named trials."""
     found = [_named(records, name.strip()) for name in names.split(",")]
     if len(found) < 2:
         raise UsageError(f"--trials {printable(names)}: names one trial; give two or more, like t0003,t0000")
@@ -226,19 +236,19 @@ def _named(records: dict[str, tuple[RunRecord, Path]], name: str) -> tuple[str, 
 
 
 def _check_same_images(records: dict[str, tuple[RunRecord, Path]], runs: list[str]) -> None:
-    """Raises RunError where runs were scored on other images."""
+    """Raises RunError if the runs have different metrics or different data."""
     prints = {run: _fingerprint(records[run][1]) for run in runs}
     for run in runs[1:]:
         metrics = records[runs[0]][0].metric, records[run][0].metric
         if metrics[0] != metrics[1]:
             raise RunError(
-                f"runs '{runs[0]}' and '{run}' chose their best epochs by {metrics[0]} and {metrics[1]}; "
+                f"runs '{runs[0]}' and '{run}' have the metrics {metrics[0]} and {metrics[1]}; "
                 "trials of runs with different --metric are not compared"
             )
         if prints[run] != prints[runs[0]]:
             raise RunError(
-                f"runs '{runs[0]}' and '{run}' are on different data (fingerprints {prints[runs[0]]} and "
-                f"{prints[run]}); scores on other images cannot be compared"
+                f"runs '{runs[0]}' and '{run}' use different data (fingerprints {prints[runs[0]]} and "
+                f"{prints[run]}); scores on different images cannot be compared"
             )
 
 
@@ -248,7 +258,7 @@ def _fingerprint(folder: Path) -> str:
 
 
 def _joint(records: dict[str, tuple[RunRecord, Path]], runs: list[str], metric: str | None) -> Board:
-    """Several runs as one, with trials named RUN:TRIAL."""
+    """Several runs merged into one, with trials named RUN:TRIAL."""
     first, folder = records[runs[0]]
     whole = RunRecord(",".join(runs), metric=first.metric)
     for run in runs:
@@ -260,29 +270,29 @@ def _joint(records: dict[str, tuple[RunRecord, Path]], runs: list[str], metric: 
 
 
 def _groups(board: Board, field: str) -> list[Verdict]:
-    """All pairs of values of one parameter, each with the settings that have it."""
+    """Compare all pairs of values of a parameter, each value with its configurations."""
     record = board.record
     leads = [lead for lead in record.settings() if lead.status == "finished" and board.measured([lead])]
     short = set() if field in LENGTH_PARAMETERS else record.short()
     leads = [lead for lead in leads if lead.trial_id not in short]
     known = [*varying_parameters(list(record.trials.values())), "baseline", "space"]
     if field not in known:
-        raise UsageError(f"--by {printable(field)}: no such field varies in this run{did_you_mean(field, known)}")
+        raise UsageError(f"--by {printable(field)}: no such parameter varies in this run{did_you_mean(field, known)}")
     groups: dict[str, list[TrialRecord]] = {}
     models: set[tuple[Any, ...]] = set()
     for lead in leads:
         value = lead.config.get(field) if "." in field else getattr(lead, field)
         weights = best_weights(lead, record.metric)
         model = value, weights, board.setting_value(lead)
-        if weights is None or model not in models:  # settings that are one model count once
+        if weights is None or model not in models:  # configurations with the same model count once
             groups.setdefault(f"{field}={value}", []).append(lead)
         models.add(model)
     if len(groups) < 2:
         end = f"for {record.epochs_now()} epochs" if short else "to their end"
-        raise UsageError(f"--by {field}: all settings that trained {end} share one value of it; nothing to compare")
+        raise UsageError(f"--by {field}: all configurations trained {end} have the same value; nothing to compare")
     if len(groups) > MAX_GROUPS:
         raise UsageError(
-            f"--by {field}: takes {len(groups)} values here, more than {MAX_GROUPS}; name a parameter of few values"
+            f"--by {field}: has {len(groups)} values here, more than {MAX_GROUPS}; name a parameter with fewer values"
         )
     spread = pooled_variance([[board.setting_value(one) for one in group] for group in groups.values()])
     ordered = sorted(groups, key=lambda name: -sum(map(board.setting_value, groups[name])) / len(groups[name]))

@@ -10,7 +10,7 @@ from digits_core.errors import RunError
 from results.record.folder import RUNS_HELP, find_runs, read_record_of
 from results.verdicts.words import confirmation_words, length_words, twin_words
 from results.views.leaderboard import read_leaderboard, rebuild
-from results.views.terminal_table import print_board
+from results.views.terminal_table import print_leaderboard
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -54,7 +54,7 @@ def _print_run(folder: Path, args: argparse.Namespace, console: Any) -> None:
         rebuild(folder)
     board, record = read_leaderboard(folder), read_record_of(folder)
     console.print(str(folder))
-    print_board(board, record.metric, console, top=args.top, whole=args.all)
+    print_leaderboard(board, record.metric, console, top=args.top, whole=args.all)
     for line in [*length_words(record), *confirmation_words(record, folder), *twin_words(record)]:
         console.print(line, soft_wrap=True)
 

@@ -1,6 +1,6 @@
-"""Which differences are real: intervals, the two sources of luck, corrections (numpy, scipy's distributions).
+"""Intervals, tests of differences, and corrections for multiple comparisons.
 
-docs/statistics.md tells the method in words.
+docs/statistics.md describes the method.
 """
 
 import math
@@ -9,32 +9,32 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import ndtri, stdtr, stdtrit  # the distributions alone: scipy.stats takes a second to load
+from scipy.special import ndtri, stdtr, stdtrit  # not scipy.stats: it takes a second to load
 
 LEVEL = 0.95
-"""Coverage of every interval; a verdict needs a p-value under 1 - LEVEL."""
+"""Coverage of every interval; a difference is significant if its p-value is below 1 - LEVEL."""
 
 POWER = 0.8
-"""How surely a difference of the size seen would be found with the replicates or images that are proposed."""
+"""Probability of finding a difference of the observed size with the proposed number of replicates or images."""
 
 MAX_SENSIBLE = 1000
-"""More replicates than this are not proposed."""
+"""The largest number of replicates that is proposed."""
 
 ROUNDING = 1e-9
-"""A spread of resamples below this is rounding."""
+"""A standard deviation of resamples below this is rounding error."""
 
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """A difference of two scores, and how far luck may have made it.
+    """A difference of two scores with its uncertainty.
 
     Attributes:
         estimate: first minus second.
         low, high: the interval.
-        p: two-sided, of no difference; before any correction.
-        image_error: standard error from the choice of images.
-        seed_error: standard error from the seeds; None when two trained models are compared as they are.
-        replicates: fresh seeds per side, on average; 0 for models.
+        p: two-sided p-value of no difference, before any correction.
+        image_error: standard error from the sample of images.
+        seed_error: standard error from the seeds; None if trained models are compared.
+        replicates: mean number of replicates per side; 0 for models.
     """
 
     estimate: float
@@ -64,12 +64,12 @@ class Difference:
 
 
 def wilson(point: float, size: float, quantile: float) -> tuple[float, float]:
-    """The score interval of a share.
+    """The Wilson score interval of a proportion.
 
     Args:
-        point: the share seen, in [0, 1].
-        size: of how many it is a share.
-        quantile: standard errors to either side; with infinitely many the interval is all of [0, 1].
+        point: the observed proportion, in [0, 1].
+        size: sample size.
+        quantile: number of standard errors to each side; if infinite, the interval is [0, 1].
 
     Source:
         Wilson 1927, Probable inference, the law of succession, and statistical inference.
@@ -85,18 +85,18 @@ def wilson(point: float, size: float, quantile: float) -> tuple[float, float]:
 def interval(
     point: float, resampled: NDArray[np.float64], num_images: int, *, share: bool = False
 ) -> tuple[float, float]:
-    """The 95 % interval of a score over images, within [0, 1]: Wilson's.
+    """The 95 % Wilson interval of a score over images, within [0, 1].
 
-    A score that is no share of images counts as a share of as many as give it the variance that the bootstrap finds:
-    its effective sample size. Where no resample differs, that is the number of images. The variance is an estimate
-    from the images, so Student's t takes the place of the normal distribution. Average precision on few images is too
-    high on average; the lower end is moved down by as much as the resamples' mean is above the score.
+    A score that is not a share of images is treated as a share of an effective sample: the number of images with which
+    a share has the variance that the bootstrap finds. If all resamples are equal, that is the number of images. Because
+    the variance is estimated, Student's t is used instead of the normal distribution. Average precision is biased
+    upwards on few images, so the lower end is lowered by the bias that the resamples show.
 
     Args:
-        point: the score on the images as they are.
-        resampled: float64 [resamples]; NaN where a resample has none.
-        num_images: images that bear on the score.
-        share: whether the score is the share of the images that are right.
+        point: the score.
+        resampled: float64 [resamples]; NaN if a resample has no score.
+        num_images: images that count for the score.
+        share: whether the score is the share of images that are read correctly.
 
     Source:
         Bias: Efron and Tibshirani 1993, An Introduction to the Bootstrap, chapter 10.
@@ -122,14 +122,14 @@ def model_difference(
     second_resampled: NDArray[np.float64],
     num_images: int,
 ) -> Difference:
-    """Two trained models as they are, on images like these: the images are the only luck.
+    """The difference of two trained models; the sample of images is the only source of variance.
 
     Args:
-        first: its score.
-        second: that of the other.
+        first: score of the first model.
+        second: score of the second model.
         first_resampled: float64 [resamples].
-        second_resampled: the same under the same resamples of the same images.
-        num_images: images that bear on the score.
+        second_resampled: float64 [resamples], for the same resamples of the images.
+        num_images: images that count for the score.
     """
     images = Images(image_error(first_resampled - second_resampled, num_images), num_images)
     return _difference(first - second, images, None, math.inf, 0.0)
@@ -144,17 +144,17 @@ def setting_difference(
     seed_variance: float,
     freedom: int,
 ) -> Difference:
-    """Two settings, each trained with fresh seeds: images and seeds are luck.
+    """The difference of two configurations with replicates; images and seeds are sources of variance.
 
-    The two parts' own intervals are joined by the root of the sum of their squares.
+    The intervals of the two parts are combined by the root of the sum of their squares.
 
     Args:
-        first: scores, one per seed.
-        second: those of the other.
+        first: scores of the first configuration, one per seed.
+        second: scores of the second configuration, one per seed.
         first_resampled: float64 [seeds, resamples].
-        second_resampled: the same under the same resamples of the same images.
-        num_images: images that bear on the score.
-        seed_variance: variance of a score over seeds, pooled over the run's replicated settings.
+        second_resampled: float64 [seeds, resamples], for the same resamples of the images.
+        num_images: images that count for the score.
+        seed_variance: variance of a score over seeds, pooled over the replicated configurations of the run.
         freedom: its degrees of freedom.
 
     Source:
@@ -169,12 +169,12 @@ def setting_difference(
 
 
 def paired_difference(values: Sequence[float], resampled: NDArray[np.float64], num_images: int) -> Difference:
-    """Two readings of the same trained models: each model is compared with itself, so most of its luck cancels.
+    """The difference of the same models scored at two threshold values; most of the variance cancels.
 
     Args:
-        values: first minus second, one per model; two at least.
-        resampled: float64 [models, resamples], the same under each resample of the images.
-        num_images: images that bear on the score.
+        values: first minus second, one per model; at least two.
+        resampled: float64 [models, resamples], first minus second for each resample of the images.
+        num_images: images that count for the score.
     """
     freedom = len(values) - 1
     seeds = float(np.std(values, ddof=1)) / math.sqrt(len(values))
@@ -185,7 +185,7 @@ def paired_difference(values: Sequence[float], resampled: NDArray[np.float64], n
 def mean_interval(
     values: Sequence[float], resampled: NDArray[np.float64], num_images: int, seed_variance: float, freedom: int
 ) -> tuple[float, float]:
-    """The interval of a setting's mean score, images and seeds being luck; arguments as in `setting_difference`."""
+    """The interval of a configuration's mean score over images and seeds; arguments as in `setting_difference`."""
     mean = float(np.mean(values))
     seeds = -_student(max(freedom, 1), (1 - LEVEL) / 2) * math.sqrt(seed_variance / len(values))
     low, high = interval(mean, resampled.mean(axis=0), num_images)
@@ -193,24 +193,24 @@ def mean_interval(
 
 
 def single_run_reach(seed_variance: float, freedom: int) -> float:
-    """How far apart two single trainings of one setting lie, in 95 % of cases, by their seeds alone.
+    """The difference that two trainings of one configuration stay below in 95 % of cases, by their seeds only.
 
     Args:
-        seed_variance: estimated, as by `pooled_variance`.
+        seed_variance: an estimate, for example from `pooled_variance`.
         freedom: its degrees of freedom, at least 1.
     """
     return -_student(freedom, (1 - LEVEL) / 2) * math.sqrt(2 * seed_variance)
 
 
 def pooled_variance(groups: Sequence[Sequence[float]]) -> tuple[float, int]:
-    """Variance within groups, over all of them, and its degrees of freedom (0 when nothing is repeated)."""
+    """Pooled variance within groups and its degrees of freedom (0 if no group has two values)."""
     freedom = sum(len(group) - 1 for group in groups if len(group) > 1)
     squares = sum(float(((np.asarray(group) - np.mean(group)) ** 2).sum()) for group in groups if len(group) > 1)
     return (squares / freedom if freedom else 0.0), freedom
 
 
 def holm(values: Sequence[float] | NDArray[np.float64]) -> NDArray[np.float64]:
-    """p-values corrected for being many; each may be compared with 1 - LEVEL as if it stood alone.
+    """p-values corrected for multiple comparisons; compare each with 1 - LEVEL.
 
     Source:
         Holm 1979, A simple sequentially rejective multiple test procedure.
@@ -223,16 +223,17 @@ def holm(values: Sequence[float] | NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def needed(difference: Difference, num_images: int, comparisons: int = 1, unit: str = "replicates of each") -> str:
-    """What it would take to tell a difference of this size, in words.
+    """The number of replicates or images that a difference of this size needs to be significant, as words.
 
-    Replicates where the seeds are what hides it, else images; with LEVEL and POWER, as if more of either
-    changed neither the difference nor the spread. Of equal scores it says which difference would have been found.
+    It proposes replicates if the seeds cause the larger part of the uncertainty, otherwise images, at LEVEL and POWER.
+    It assumes that the difference and the variances stay the same. For equal scores it states the difference that
+    would often be missed.
 
     Args:
-        difference: not told apart as it is.
-        num_images: that it was measured on.
-        comparisons: how many are judged together; the strictest of Holm's levels is asked for.
-        unit: what more of either side is called.
+        difference: one that is not significant.
+        num_images: images that count for the score.
+        comparisons: number of comparisons made together; the strictest of Holm's levels is used.
+        unit: the unit of replicates in the sentence.
     """
     size = abs(difference.estimate)
     reach = float(ndtri(1 - (1 - LEVEL) / 2 / comparisons) + ndtri(POWER))
@@ -247,7 +248,7 @@ def needed(difference: Difference, num_images: int, comparisons: int = 1, unit: 
         if more <= MAX_SENSIBLE:
             return f"needs about {max(more, 1)} more {unit}"
         return f"a difference this small needs more than {MAX_SENSIBLE:,} {unit}"
-    share = 1.0 if difference.seed_error is None else 0.5  # the other half is left to the seeds
+    share = 1.0 if difference.seed_error is None else 0.5  # the other half of the allowed variance is for the seeds
     images = math.ceil(num_images * (difference.image_error**2 / (allowed * share) - 1))
     if images > 100 * num_images:
         return "a difference this small needs more than a hundred times the images"
@@ -256,29 +257,29 @@ def needed(difference: Difference, num_images: int, comparisons: int = 1, unit: 
 
 
 def image_error(differences: NDArray[np.float64], num_images: int) -> float:
-    """The standard error of a difference from the choice of images.
+    """The standard error of a difference from the sample of images.
 
-    Where the difference is the same in every resample, it is taken as 2 / num_images: images without any difference
-    still leave open one of about 4 images to either side.
+    If all resamples have the same difference, it is 2 / num_images: with no observed difference, a true difference of
+    about 4 / num_images in each direction is still possible.
 
     Args:
-        differences: float64 [resamples], first minus second; NaN where a resample has none.
-        num_images: images that bear on the score.
+        differences: float64 [resamples], first minus second; NaN if a resample has no score.
+        num_images: images that count for the score.
 
     Source:
         Tango 1998, Equivalence test and confidence interval for the difference in proportions for the paired-sample
-        design: without any discordant pair its interval reaches z² / (n + z²) to either side.
+        design: without discordant pairs the interval extends to z² / (n + z²) on each side.
     """
     return _spread(differences) or 2 / num_images
 
 
 def image_p_values(sizes: NDArray[np.float64], errors: NDArray[np.float64], num_images: int) -> NDArray[np.float64]:
-    """p-values of differences of which images are the only luck; see `Images`.
+    """p-values of differences whose only source of variance is the sample of images; see `Images`.
 
     Args:
-        sizes: float64, how large the differences are.
-        errors: float64 of the same shape, their standard errors, as `image_error` gives them.
-        num_images: images that bear on the score.
+        sizes: float64, absolute differences.
+        errors: float64 of the same shape, their standard errors from `image_error`.
+        num_images: images that count for the score.
 
     Returns:
         float64 of the same shape.
@@ -290,15 +291,15 @@ def image_p_values(sizes: NDArray[np.float64], errors: NDArray[np.float64], num_
 
 @dataclass(frozen=True, slots=True)
 class Images:
-    """The part of a difference's error that the choice of images makes.
+    """The part of a difference's error that comes from the sample of images.
 
-    A difference is held against the spread that there would be without it: a few images that all speak for one side
-    are no proof, however alike the resamples look. On a share of images that is McNemar's test. With Student's t in
-    place of the normal distribution nothing can be told from fewer than seven images.
+    The test uses the standard error under the hypothesis of no difference: a few images that all favour one side are
+    not significant, even if all resamples agree. For a share of images this is McNemar's test. Because Student's t is
+    used, no difference is significant with fewer than seven images.
 
     Attributes:
-        error: standard error, as `image_error` gives it.
-        number: images that bear on the score.
+        error: standard error from `image_error`.
+        number: images that count for the score.
 
     Source:
         McNemar 1947, Note on the sampling error of the difference between correlated proportions or percentages;
@@ -309,14 +310,14 @@ class Images:
     number: int
 
     def reach(self, tail: float) -> float:
-        """How far the interval reaches to either side that leaves out `tail` at each end."""
+        """Half the width of the interval that excludes the probability `tail` at each end."""
         student = _student(self.number - 1, tail)
         left = 1 - student**2 / self.number
         return -student * self.error / math.sqrt(left) if left > 0 else math.inf
 
 
 def _spread(values: NDArray[np.float64]) -> float:
-    """Standard deviation of the resamples that have a score; 0 where they are all the same."""
+    """Standard deviation of the resamples that have a score; 0 if they are all equal."""
     solid = values[~np.isnan(values)]
     found = float(solid.std(ddof=1)) if len(solid) > 1 else 0.0
     return found if found > ROUNDING else 0.0
@@ -335,17 +336,17 @@ def _difference(estimate: float, images: Images, seeds: float | None, freedom: f
 
 
 def _reach(log_level: float, images: Images, seeds: float, freedom: float) -> float:
-    """Half the interval that leaves out a share of exp(log_level)."""
+    """Half the width of the interval that excludes a probability of exp(log_level)."""
     tail = math.exp(log_level) / 2
     return math.hypot(images.reach(tail), _student(freedom, tail) * seeds if seeds else 0.0)
 
 
 def _p_value(size: float, images: Images, seeds: float, freedom: float) -> float:
-    """The share that an interval just reaching from the estimate to 0 leaves out."""
+    """The probability that is excluded by the interval whose end is exactly at 0."""
     if not seeds:
         return float(image_p_values(np.array(size), np.array(images.error), images.number))
     low, high = -200.0, 0.0
-    for _ in range(60):  # the reach falls as the share left out grows
+    for _ in range(60):  # the interval shrinks as the excluded probability grows
         middle = (low + high) / 2
         low, high = (middle, high) if _reach(middle, images, seeds, freedom) > size else (low, middle)
     return math.exp(high)

@@ -199,7 +199,7 @@ def _settings_of(folder: Path, args: argparse.Namespace) -> "SearchSettings":
 
     settings = resumed_settings(str(folder.parent), folder.name)
     if args.data is None:
-        refuse_unnamed(data_choices(settings.data), (), f"search.retrain {args.run}")
+        refuse_unnamed(data_choices(settings.data), (), f"search.retrain {folder}")
     else:
         settings = replace(settings, data=replace(settings.data, folder=data_source(args.data).folder))
     remember(data_choices(settings.data))

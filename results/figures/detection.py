@@ -10,11 +10,12 @@ from plotly.subplots import make_subplots
 from digits_core.config.train_config import TrainConfig
 from digits_core.errors import RunError, did_you_mean, printable
 from digits_core.model.anchors import anchors_of, resized_sizes
-from results.figures.style import COLORS, FAINT, SCALE, finish, plain
+from results.figures.style import FAINT, SCALE, finish, plain
 from results.record.folder import THRESHOLDS
 from results.record.trial import TrialRecord
 from results.tables.parquet import WITHOUT, check_epoch, epoch_of, read_arrow
 from results.tables.samples import BOXES_FILE, read_boxes
+from results.views.curves import COLORS
 from results.views.opened_run import OpenedRun, open_run
 
 MOST_BOXES = 1500

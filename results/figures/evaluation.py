@@ -4,7 +4,8 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from results.figures.style import COLORS, DASHES, SCALE, finish, plain
+from results.figures.style import DASHES, SCALE, finish, plain
+from results.views.curves import COLORS
 from results.views.evaluation import size_words
 
 

@@ -1,18 +1,12 @@
 """How every picture of a run looks: colours, templates for light and dark, labels that stay text."""
 
 import html
-from collections.abc import Sequence
 from typing import Any
 
 import plotly.graph_objects as go
 
 from digits_core.errors import printable
-from results.record.run import RunRecord
-from results.record.trial import TrialRecord
-from results.views.leaderboard import varying_parameters
-
-COLORS = ("#2b83c6", "#d55e00", "#009e73", "#b8609a", "#a67c00", "#7a6fd0", "#4f9aa8", "#8a6d5b")
-"""After Okabe and Ito 2008, Color universal design, shifted to stand out on white and on dark ground alike."""
+from results.views.curves import COLORS
 
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
 MARKERS = ("circle", "square", "diamond", "triangle-up", "cross", "star", "x", "triangle-down")
@@ -65,21 +59,3 @@ def finish(figure: go.Figure, title: str, *, height: int = HEIGHT) -> go.Figure:
     figure.update_annotations(font={"color": None})
     figure.update_layout(template=LIGHT, title={"text": plain(title), "font": {"size": 15}}, height=height)
     return figure
-
-
-def setting_names(record: RunRecord, leads: Sequence[TrialRecord]) -> list[str]:
-    """A short name for each setting: its trial, and its baseline's name or what it varies."""
-    varying = varying_parameters(list(leads)) if len(leads) > 1 else []
-    found = []
-    for lead in leads:
-        words = lead.baseline
-        if words is None:
-            parts = [f"{name.rpartition('.')[2]} {short(lead.config.get(name))}" for name in varying]
-            words = ", ".join(parts[:3])
-        found.append(f"{lead.trial_id} {words}".strip())
-    return found
-
-
-def short(value: Any) -> str:
-    """A parameter's value in a few letters."""
-    return f"{value:.3g}" if isinstance(value, float) else str(value)

@@ -8,18 +8,15 @@ import numpy as np
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from results.figures.style import COLORS, DASHES, FAINT, MARKERS, SCALE, finish, plain, setting_names
+from results.figures.style import DASHES, FAINT, MARKERS, SCALE, finish, plain
 from results.record.run import RunRecord
 from results.record.schema import FAILED
 from results.record.trial import TrialRecord, last_sign
-from results.views.leaderboard import SHOWN
+from results.views.curves import COLORS, LABELS, MOST_LINES, Line, Values, configuration_names, gaps_of, lines_of
 from results.views.opened_run import OpenedRun, open_run
 
-TOP = 6
-"""Settings that stand out in a picture; the others are faint."""
 
-
-def plot_curves(run: str | Path | OpenedRun, *, metric: str | None = None, top: int = TOP) -> go.Figure:
+def plot_curves(run: str | Path | OpenedRun, *, metric: str | None = None, top: int = MOST_LINES) -> go.Figure:
     """A score over epochs: the best settings, all others faint behind them, rungs marked.
 
     Args:
@@ -47,17 +44,17 @@ def plot_curves(run: str | Path | OpenedRun, *, metric: str | None = None, top: 
                 line={"color": FAINT, "width": 1}, marker={"size": 4}, connectgaps=False,
                 hovertemplate="%{text}<br>epoch %{x}: %{y:.3f}<extra></extra>",
             )  # fmt: skip
-    for number, (lead, name) in enumerate(zip(leads[:top], setting_names(record, leads[:top]), strict=True)):
-        _line(figure, number, plain(name), lead, {epoch: one.get(column) for epoch, one in lead.epochs.items()})
+    for number, line in enumerate(lines_of(record, leads[:top])):
+        _draw(figure, number, line, line.curve(column))
     for rung in _rungs(opened):
         figure.add_vline(x=rung, line={"dash": "dot", "width": 1, "color": FAINT}, annotation_text="rung",
                          annotation_font_size=11)  # fmt: skip
     figure.update_xaxes(title="epoch", dtick=_step(leads))
-    figure.update_yaxes(title=SHOWN.get(column, column), tickformat=".2f")
-    return finish(figure, f"{opened.name}: {SHOWN.get(column, column)} over epochs", height=420)
+    figure.update_yaxes(title=LABELS.get(column, column), tickformat=".2f")
+    return finish(figure, f"{opened.name}: {LABELS.get(column, column)} over epochs", height=420)
 
 
-def plot_overfitting(run: str | Path | OpenedRun, *, top: int = TOP) -> go.Figure | None:
+def plot_overfitting(run: str | Path | OpenedRun, *, top: int = MOST_LINES) -> go.Figure | None:
     """Validation loss minus training loss over epochs, and training mAP minus validation mAP where both were measured.
 
     None where no loss was measured, as of a model that was only swept.
@@ -67,15 +64,12 @@ def plot_overfitting(run: str | Path | OpenedRun, *, top: int = TOP) -> go.Figur
     """
     opened = open_run(run)
     leads = [lead for lead in opened.record.settings() if lead.epochs][:top]
-    scored = any(one.get("train_map") is not None for lead in leads for one in lead.epochs.values())
-    gaps = [("val_loss", "train_loss", "validation loss − training loss")]
-    gaps += [("train_map", "val_map", "training mAP − validation mAP")] if scored else []
-    figure = make_subplots(rows=1, cols=len(gaps), subplot_titles=[title for *_, title in gaps])
-    for number, lead in enumerate(leads):
-        name = f"{lead.trial_id} {lead.baseline or ''}".strip()
-        for place, (high, low, _) in enumerate(gaps, start=1):
-            values = {epoch: _minus(one.get(high), one.get(low)) for epoch, one in lead.epochs.items()}
-            _line(figure, number, plain(name), lead, values, place=place)
+    lines = lines_of(opened.record, leads)
+    gaps = gaps_of(lines)
+    figure = make_subplots(rows=1, cols=len(gaps), subplot_titles=[gap.label for gap in gaps])
+    for number, line in enumerate(lines):
+        for place, gap in enumerate(gaps, start=1):
+            _draw(figure, number, line, line.gap(gap), place=place)
     if not any(len(trace.x) for trace in figure.data):
         return None
     figure.update_xaxes(title="epoch", dtick=_step(leads))
@@ -102,7 +96,7 @@ def plot_pareto(run: str | Path | OpenedRun) -> go.Figure | None:
     figure = go.Figure()
     goals = np.array([values for _, values in found])
     front = pareto_front(goals)
-    names = [plain(name) for name in setting_names(opened.record, [trial for trial, _ in found])]
+    names = [plain(name) for name in configuration_names([trial for trial, _ in found])]
     figure.add_scatter(
         x=goals[:, 0], y=goals[:, 1], text=names, mode="markers", showlegend=False,
         marker={
@@ -240,26 +234,23 @@ def _joined(trials: Iterable[TrialRecord], column: str) -> tuple[list[Any], list
     return x, y, text
 
 
-def _line(
-    figure: go.Figure, number: int, name: str, lead: TrialRecord, values: dict[int, float | None], *, place: int = 0
-) -> None:
-    shown = sorted((epoch, value) for epoch, value in values.items() if value is not None)
+def _draw(figure: go.Figure, number: int, line: Line, curve: tuple[list[int], Values], *, place: int = 0) -> None:
+    """Add the first training of a line; `place` is the column of subplots, 0 in a figure without subplots."""
+    epochs, values = curve
+    there = ~np.isnan(values[0])
+    name = plain(line.label)
     figure.add_scatter(
-        x=[epoch for epoch, _ in shown],
-        y=[value for _, value in shown],
+        x=np.array(epochs)[there].tolist(),
+        y=values[0][there].tolist(),
         mode="lines+markers",
         name=name,
-        legendgroup=lead.trial_id,
+        legendgroup=line.trials[0].trial_id,
         showlegend=place < 2,
         line={"color": COLORS[number % len(COLORS)], "dash": DASHES[number % len(DASHES)], "width": 2},
         marker={"symbol": MARKERS[number % len(MARKERS)], "size": 8},
         hovertemplate=f"{name}<br>epoch %{{x}}: %{{y:.3f}}<extra></extra>",
         **({"row": 1, "col": place} if place else {}),
     )
-
-
-def _minus(high: float | None, low: float | None) -> float | None:
-    return None if high is None or low is None else float(high) - float(low)
 
 
 def _step(leads: list[TrialRecord]) -> int | None:

@@ -9,18 +9,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from digits_core.config.train_config import TrainConfig
-from digits_core.errors import RunError, printable
+from digits_core.errors import RunError
 from digits_core.evaluation.transcribe import read_number
 from results.tables.matches import StoredMatches, matches_path, read_matches
-from results.tables.samples import SampleImage, read_misses, read_samples, worst_images
+from results.tables.samples import SampleImage, predictions_on, read_misses, read_samples, worst_images
 from results.views.opened_run import OpenedRun
 
 MAX_SIDE_PX = 280
 """Of an image on the page."""
 
 JPEG_QUALITY = 80
-
-MOST_LETTERS = 10
 
 
 def gallery_of(run: OpenedRun) -> dict[str, Any]:
@@ -51,23 +49,20 @@ def _pictures(
 ) -> list[dict[str, Any]]:
     winner = run.record.winner()
     detect = TrainConfig.from_flat({} if winner is None else winner.config).detect
-    kept = stored.task2.above(detect.task2.score, detect.task2.max_detections)
-    places = {int(image_id): number for number, image_id in enumerate(stored.image_ids)}
     found = []
-    for sample in (one for one in samples if one.image_id in places):
-        place = places[sample.image_id]
-        mine = kept.select(kept.image == place)
+    for one in predictions_on(samples, stored, {} if winner is None else winner.config):
+        sample = one.sample
         found.append(
             {
                 "image_id": sample.image_id,
                 "width": sample.size[0],
                 "height": sample.size[1],
                 "jpeg": _jpeg(sample.pixels),
-                "truth": _boxes(run.categories, sample.boxes, sample.labels),
-                "found": _boxes(run.categories, mine.boxes, mine.labels, mine.scores),
-                "wrong": int(wrong[place]),
+                "truth": _boxes(run, sample.boxes, sample.labels),
+                "found": _boxes(run, one.boxes, one.labels, one.scores),
+                "wrong": int(wrong[one.place]),
                 "annotated": read_number(sample.boxes, sample.labels, detect.reading) if stored.truth.numbers else None,
-                "read": read_number(mine.boxes, mine.labels, detect.reading) if stored.truth.numbers else None,
+                "read": read_number(one.boxes, one.labels, detect.reading) if stored.truth.numbers else None,
                 "line": max(sample.size) / 140,
             }
         )
@@ -75,22 +70,20 @@ def _pictures(
 
 
 def _boxes(
-    names: Sequence[str],
+    run: OpenedRun,
     boxes: NDArray[np.float32],
     labels: NDArray[np.int64],
     scores: NDArray[np.float32] | None = None,
 ) -> list[dict[str, Any]]:
     found = []
     for number, (x_min, y_min, x_max, y_max) in enumerate(boxes.astype(float).tolist()):
-        label = int(labels[number])
-        name = printable(names[label - 1]) if 0 < label <= len(names) else str(label)
         found.append(
             {
                 "x": round(x_min, 1),
                 "y": round(y_min, 1),
                 "width": round(x_max - x_min, 1),
                 "height": round(y_max - y_min, 1),
-                "label": name[:MOST_LETTERS],
+                "label": run.category_name(int(labels[number])),
                 "score": None if scores is None else f"{float(scores[number]):.2f}",
             }
         )

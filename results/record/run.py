@@ -5,12 +5,11 @@
 """
 
 from dataclasses import dataclass, field
-from datetime import datetime
 from itertools import chain
 
 from results.record.events import Event
 from results.record.lengths import run_of, varied_lengths
-from results.record.schema import ENDED, EPOCH_NUMBERS, FAILED
+from results.record.schema import FAILED
 from results.record.trial import TrialRecord, leave_slot
 
 _TRIAL_KEYS = (
@@ -71,82 +70,48 @@ class RunRecord:
     """Trials that repairs dropped whole: their names are not given again."""
 
     def apply(self, event: Event) -> None:
-        """Take in one event.
+        """Update the record with one event.
 
         Raises:
-            ValueError: it does not follow the event before, introduces a trial twice, or names a trial that no event
-                has introduced. Nothing is taken in then.
+            ValueError: the event does not follow the event before, introduces a trial twice, or names a trial that no
+                event has introduced. The record is unchanged then.
         """
         self.check_place(event)
         self.num_events = int(event["n"])
-        kind, time = event["kind"], datetime.fromisoformat(event["time"])
-        if kind == "repaired":
-            self.num_lost += event["num_lost"]
-            self.lost_trials |= set(event["trials"])
-            self.num_drivers += event["drivers"]
-        if kind == "run":
-            self.metric = event["metric"]
-            self.comparison = bool(event.get("comparison"))
-            if not self.num_drivers and "asha" in event:
-                self.asha = (event["asha"][0], event["asha"][1])
-            self.num_drivers += 1
-            self.planned_epochs = event.get("epochs", self.planned_epochs)
-        if kind in ("run", "repaired"):
-            # A new driver, or none: whatever was under way when the last one died is not any more.
-            for trial in self.trials.values():
-                leave_slot(trial, None)
-            return
-        if kind == "trial":
-            known = {key: event[key] for key in _TRIAL_KEYS if key in event}
-            self.trials[event["trial_id"]] = TrialRecord(**known, planned_epochs=self.planned_epochs)
-            return
-        if "trial_id" not in event:
-            return
-        trial = self.trials[event["trial_id"]]
-        trial.known.clear()
-        match kind:
-            case "start":
-                trial.status, trial.stop_reason, trial.finished_at = "running", None, None
-                trial.started_at = trial.started_at or time
-                leave_slot(trial, time)
-                trial.since = time
-            case "report":
-                trial.forget_after(int(event["epoch"]))
-                trial.epochs[int(event["epoch"])] = {key: event.get(key) for key in EPOCH_NUMBERS} | {
-                    "epoch": int(event["epoch"]),
-                    "reported_at": time,
-                }
-                trial.early_stopped = bool(event.get("early_stopped"))
-                trial.cut = event.get("cut")
-                value = event.get(self.metric)
-                self.arrivals.append(Arrival(self.num_events, trial.trial_id, int(event["epoch"]), value, trial.cut))
-                trial.model = event.get("model") or trial.model
-                trial.device = event.get("device") or trial.device
-                if event.get("optima"):
-                    trial.optima_after[int(event["epoch"])] = event["optima"]
-                if event.get("confirm"):
-                    trial.confirm_after[int(event["epoch"])] = event["confirm"]
-                if event.get("weights"):
-                    trial.weights[int(event["epoch"])] = event["weights"]
-            case "checkpoint":
-                trial.saved, trial.saved_epoch = event["path"], int(event.get("epoch", trial.num_epochs))
-            case "claim" if int(event["epoch"]) in trial.epochs:
-                trial.claim = {key: value for key, value in event.items() if key == "epoch" or key in EPOCH_NUMBERS}
-            case "kept":
-                trial.checkpoint = event["path"]
-            case "fault":
-                trial.faults.append({key: event.get(key) for key in ("fault", "reason", "epoch")})
-                trial.status, trial.stop_reason = "interrupted", event["reason"]
-                trial.config = {**trial.config, **event.get("change", {})}
-                leave_slot(trial, time)
-            case "longer":  # the run trains for more epochs than it did
-                trial.config, trial.config_hash = event["config"], event["config_hash"]
-                trial.planned_epochs = self.planned_epochs
-                trial.status, trial.stop_reason, trial.finished_at = "interrupted", None, None
-            case "end":
-                trial.status, trial.stop_reason = event["status"], event.get("reason")
-                trial.finished_at = time if trial.status in ENDED else None
-                leave_slot(trial, time)
+        match event["kind"]:
+            case "run":
+                self._begin_search(event)
+            case "repaired":
+                self.num_lost += event["num_lost"]
+                self.lost_trials |= set(event["trials"])
+                self.num_drivers += event["drivers"]
+                self._leave_slots()
+            case "trial":
+                known = {key: event[key] for key in _TRIAL_KEYS if key in event}
+                self.trials[event["trial_id"]] = TrialRecord(**known, planned_epochs=self.planned_epochs)
+            case kind if "trial_id" in event:
+                trial = self.trials[event["trial_id"]]
+                trial.apply(event, self.planned_epochs)
+                if kind == "report":
+                    value = event.get(self.metric)
+                    self.arrivals.append(
+                        Arrival(self.num_events, trial.trial_id, int(event["epoch"]), value, trial.cut)
+                    )
+
+    def _begin_search(self, event: Event) -> None:
+        """Apply a `run` event: a driver starts the search or resumes it."""
+        self.metric = event["metric"]
+        self.comparison = bool(event.get("comparison"))
+        if not self.num_drivers and "asha" in event:
+            self.asha = (event["asha"][0], event["asha"][1])
+        self.num_drivers += 1
+        self.planned_epochs = event.get("epochs", self.planned_epochs)
+        self._leave_slots()
+
+    def _leave_slots(self) -> None:
+        """End all parts in slots: no trial runs any more when the driver has ended."""
+        for trial in self.trials.values():
+            leave_slot(trial, None)
 
     def check_place(self, event: Event) -> None:
         """See that an event can come next.

@@ -9,6 +9,7 @@ from typing import Any
 from digits_core.config.stages import parse_stages, spans
 from digits_core.config.train_config import parameter_named
 from results.record.events import Event
+from results.record.schema import ENDED, EPOCH_NUMBERS
 
 
 @dataclass(slots=True)
@@ -63,6 +64,61 @@ class TrialRecord:
     """Start and end of each part in a slot that has; a fault or an interruption begins another."""
     known: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
     """What was worked out of all of the above, until the next event: the whole board is ranked at every report."""
+
+    def apply(self, event: Event, planned_epochs: int | None) -> None:
+        """Update the trial with one of its events.
+
+        Args:
+            event: of any kind but `trial`; kinds without effect on a trial are ignored.
+            planned_epochs: epochs that the run trains for when the event is written.
+        """
+        self.known.clear()
+        time = datetime.fromisoformat(event["time"])
+        match event["kind"]:
+            case "start":
+                self.status, self.stop_reason, self.finished_at = "running", None, None
+                self.started_at = self.started_at or time
+                leave_slot(self, time)
+                self.since = time
+            case "report":
+                self._report(event, time)
+            case "checkpoint":
+                self.saved, self.saved_epoch = event["path"], int(event.get("epoch", self.num_epochs))
+            case "claim" if int(event["epoch"]) in self.epochs:
+                self.claim = {key: value for key, value in event.items() if key == "epoch" or key in EPOCH_NUMBERS}
+            case "kept":
+                self.checkpoint = event["path"]
+            case "fault":
+                self.faults.append({key: event.get(key) for key in ("fault", "reason", "epoch")})
+                self.status, self.stop_reason = "interrupted", event["reason"]
+                self.config = {**self.config, **event.get("change", {})}
+                leave_slot(self, time)
+            case "longer":  # the run trains for more epochs than before
+                self.config, self.config_hash = event["config"], event["config_hash"]
+                self.planned_epochs = planned_epochs
+                self.status, self.stop_reason, self.finished_at = "interrupted", None, None
+            case "end":
+                self.status, self.stop_reason = event["status"], event.get("reason")
+                self.finished_at = time if self.status in ENDED else None
+                leave_slot(self, time)
+
+    def _report(self, event: Event, time: datetime) -> None:
+        """Add the numbers of an epoch; those of later epochs are dropped."""
+        epoch = int(event["epoch"])
+        self.forget_after(epoch)
+        numbers = {key: event.get(key) for key in EPOCH_NUMBERS}
+        self.epochs[epoch] = {**numbers, "epoch": epoch, "reported_at": time}
+        self.early_stopped = bool(event.get("early_stopped"))
+        self.cut = event.get("cut")
+        self.model = event.get("model") or self.model
+        self.device = event.get("device") or self.device
+        for key, values in (
+            ("optima", self.optima_after),
+            ("confirm", self.confirm_after),
+            ("weights", self.weights),
+        ):
+            if event.get(key):
+                values[epoch] = event[key]
 
     @property
     def done(self) -> bool:

@@ -1,6 +1,7 @@
 """What a run folder keeps of its data to be looked at without it: a few images, the worst misses, sizes of boxes."""
 
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -96,6 +97,43 @@ def worst_images(stored: StoredMatches, config: dict[str, Any]) -> tuple[NDArray
     wrong = wrong_labels(kept.image, kept.labels, truth.image, truth.labels, truth.num_images)
     order = np.argsort(-wrong, kind="stable")
     return order[wrong[order] > 0], wrong
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """What a trial predicts on one sample image, at its thresholds for Task 2.
+
+    Attributes:
+        sample: the image.
+        place: its index in the match tables.
+        boxes: float32 [num, 4], xyxy, pixels of the original image.
+        labels: int64 [num], labels as in `coco.Table`.
+        scores: float32 [num].
+    """
+
+    sample: SampleImage
+    place: int
+    boxes: NDArray[np.float32]
+    labels: NDArray[np.int64]
+    scores: NDArray[np.float32]
+
+
+def predictions_on(samples: Sequence[SampleImage], stored: StoredMatches, config: dict[str, Any]) -> list[Prediction]:
+    """The predictions on each sample image that the match tables contain.
+
+    Args:
+        samples: the images.
+        stored: the match tables of a trial.
+        config: the flat config of the trial.
+    """
+    task2 = TrainConfig.from_flat(config).detect.task2
+    kept = stored.task2.above(task2.score, task2.max_detections)
+    places = {int(image_id): number for number, image_id in enumerate(stored.image_ids)}
+    found = []
+    for sample in (one for one in samples if one.image_id in places):
+        mine = kept.select(kept.image == places[sample.image_id])
+        found.append(Prediction(sample, places[sample.image_id], mine.boxes, mine.labels, mine.scores))
+    return found
 
 
 class MissesKeeper:

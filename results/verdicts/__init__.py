@@ -1,4 +1,4 @@
-"""Which differences between trials are real: comparisons, ties, published tables.
+"""Which differences between trials are significant: comparisons, ties, published tables.
 
 Imports the record and the tables.
 """

@@ -1,4 +1,4 @@
-"""Verdicts on a run's trials and settings: what is better, what cannot be told apart, what is not compared."""
+"""Comparisons of the trials and configurations of a run."""
 
 import itertools
 import math
@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,53 +15,25 @@ from results.record.lengths import Varied, length_of, unequal_words, varied_leng
 from results.record.run import RunRecord
 from results.record.trial import TrialRecord
 from results.statistics import (
-    LEVEL,
     ROUNDING,
     Difference,
     holm,
     image_error,
     image_p_values,
     model_difference,
-    needed,
     pooled_variance,
     setting_difference,
 )
 from results.tables.matches import count_images, matches_path, resampled_scores, sample_size
 from results.verdicts.equal_models import best_weights, differing_parameters
-
-Level = Literal["models", "settings", "groups"]
+from results.verdicts.verdict import Level, Verdict, judge, refuse
 
 MIN_GROUP = 4
-"""Settings that a group needs for a verdict: of fewer the spread between them is hardly known."""
-
-
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """One comparison.
-
-    Attributes:
-        first, second: names of the two sides.
-        level: whether trained models, settings or groups of settings are compared.
-        difference: first minus second; None when they are not compared, or are the same models.
-        p: corrected where several were compared at once; 1 of the same models, None when they are not compared.
-        words: the verdict for people.
-    """
-
-    first: str
-    second: str
-    level: Level
-    difference: Difference | None
-    p: float | None
-    words: str
-
-    @property
-    def told_apart(self) -> bool | None:
-        """Whether one is better; None when they are not compared."""
-        return None if self.p is None else self.p < 1 - LEVEL
+"""Minimum number of configurations in each group: with fewer, their variance is not known well enough."""
 
 
 class Board:
-    """A run's trials with their scores on one split, ready to be compared."""
+    """The trials of a run with their scores on one split, for comparisons."""
 
     def __init__(
         self,
@@ -73,15 +45,15 @@ class Board:
         folders: Mapping[str, Path] | None = None,
         make: bool = True,
     ) -> None:
-        """Look at one score.
+        """Select a run and a score.
 
         Args:
             record: the run's.
             folder: the run folder, with its match tables.
-            metric: `val_map` or another score; on the part to confirm it is the score of the same name.
+            metric: `val_map` or another score; with `part="confirm"`, the same score on the confirmation images.
             part: `val` or `confirm`.
-            folders: where several runs are looked at as one, with trials named RUN:TRIAL: RUN to its folder.
-            make: whether to bootstrap trials that have not been yet; else they are not compared.
+            folders: maps each run to its folder if several runs are compared and trials are named RUN:TRIAL.
+            make: whether to compute missing bootstraps; if False, trials without one are not compared.
         """
         self.record, self.folder, self.metric, self.part = record, folder, metric, part
         self._folders, self._make = dict(folders or {}), make
@@ -95,17 +67,17 @@ class Board:
         return None if best is None else best.get(self.metric)
 
     def resampled(self, trial: TrialRecord) -> NDArray[np.float64] | None:
-        """The same under each resample of the images; None without match tables."""
+        """The score of each bootstrap resample of the images; None without match tables."""
         folder, name = self._place(trial)
         epoch = trial.best_epoch(self.record.metric)
         return resampled_scores(folder, name, trial.config, self.part, epoch=epoch, make=self._make).get(self._score)
 
     def measured(self, trials: Sequence[TrialRecord]) -> list[TrialRecord]:
-        """Those with a score and a match table."""
+        """The trials that have a score and a match table."""
         return [trial for trial in trials if self.point(trial) is not None and self.resampled(trial) is not None]
 
     def fresh(self, trial: TrialRecord) -> list[TrialRecord]:
-        """The fresh seeds of a trial's setting that can be compared here."""
+        """The replicates of a trial's configuration that have a score and a match table here."""
         return self._fresh.get(trial.config_hash, [])
 
     @cached_property
@@ -122,11 +94,11 @@ class Board:
 
     @property
     def seed_variance(self) -> tuple[float, int]:
-        """Variance over seeds within settings, and its degrees of freedom; of the length of training most repeated."""
+        """Variance over seeds and its degrees of freedom, for the training length with the most replicates."""
         return max(self._seed_variances.values(), key=lambda one: one[1], default=(0.0, 0))
 
     def seed_variance_of(self, trial: TrialRecord) -> tuple[float, int]:
-        """The same, of settings whose trainings are as long as a trial's."""
+        """The same, over configurations that are trained as long as `trial`."""
         return self._seed_variances.get(length_of(trial, self._varied), (0.0, 0))
 
     @cached_property
@@ -139,13 +111,13 @@ class Board:
 
     @cached_property
     def num_images(self) -> int:
-        """Images of the split."""
+        """Number of images of the split."""
         path = self._some_matches
         return 0 if path is None else count_images(path)
 
     @cached_property
     def sample(self) -> int:
-        """Images of the split that bear on the score."""
+        """Number of images of the split that count for the score."""
         path = self._some_matches
         return 1 if path is None else sample_size(path, self._score)
 
@@ -155,28 +127,28 @@ class Board:
         return next((path for path in paths if path.is_file()), None)
 
     def compare(self, first: TrialRecord, second: TrialRecord) -> Verdict:
-        """Two trials: as settings where both have fresh seeds, else as the models they are."""
+        """Compare two trials: as configurations if both have replicates, otherwise as trained models."""
         names = first.trial_id, second.trial_id
         if first.config_hash == second.config_hash:
-            alike = "not compared: two trainings of one setting, whose difference is what seeds do"
-            return self._refuse(*names, "models", alike)
+            words = "not compared: two trainings of one configuration, they differ only by their seeds"
+            return refuse(*names, "models", words)
         fresh = [self.fresh(one) if one.role == "search" else [] for one in (first, second)]
         settings = all(fresh) and self.seed_variance_of(first)[1] > 0
         level: Level = "settings" if settings or self.part == "confirm" else "models"
         reason = self.unequal(first, second) if level == "settings" else self.incomparable(first, second)
         if reason is None and level == "settings" and not settings:
-            reason = "not compared: confirmed by fewer than two seeds"
+            reason = "not compared: fewer than two confirming replicates"
         if reason is not None:
-            return self._refuse(*names, level, reason)
+            return refuse(*names, level, reason)
         sides = fresh if settings else [[first], [second]]
         if self._same_models(*sides):
             return Verdict(*names, level, None, 1.0, self._equal_words(*sides))
         if settings:
-            return self.judge(*names, level, self._of(sides[0], sides[1], self.seed_variance_of(first)))
+            return judge(*names, level, self._of(sides[0], sides[1], self.seed_variance_of(first)), self.sample)
         difference = model_difference(
             self._point(first), self._point(second), self._resampled(first), self._resampled(second), self.sample
         )
-        return self.judge(*names, level, difference)
+        return judge(*names, level, difference, self.sample)
 
     def compare_groups(
         self,
@@ -186,14 +158,22 @@ class Board:
         seconds: Sequence[TrialRecord],
         spread: tuple[float, int],
     ) -> Verdict:
-        """Two groups of settings, each setting by the mean of its fresh seeds or by its one training."""
+        """Compare two groups of configurations by the mean of their replicates, or by their single training.
+
+        Args:
+            first: name of one group.
+            firsts: the first training of each of its configurations.
+            second: name of the other group.
+            seconds: the first training of each of its configurations.
+            spread: variance between the configurations of a group, and its degrees of freedom.
+        """
         if len(firsts) == len(seconds) == 1:
             verdict = self.compare(firsts[0], seconds[0])
             words = verdict.words.replace(firsts[0].trial_id, first).replace(seconds[0].trial_id, second)
             return replace(verdict, first=first, second=second, words=words)
         reason = next(filter(None, (self.unequal(firsts[0], one) for one in [*firsts, *seconds])), None)
         if reason is not None:
-            return self._refuse(first, second, "groups", reason)
+            return refuse(first, second, "groups", reason)
         trained = [[self.fresh(one) or [one] for one in group] for group in (firsts, seconds)]
         if self._same_models(*(list(itertools.chain(*some)) for some in trained)):
             twin = next((some for some in trained[1] if self._same_models(trained[0][0], some)), trained[1][0])
@@ -205,21 +185,21 @@ class Board:
                 f"too few trials: {counts[0]} and {counts[1]}, at least {MIN_GROUP} of each are needed "
                 f"(means {means[0]:.3f} and {means[1]:.3f})"
             )
-            return self._refuse(first, second, "groups", words)
+            return refuse(first, second, "groups", words)
         resampled = [np.stack([self._setting_resampled(one) for one in group]) for group in (firsts, seconds)]
         difference = setting_difference(values[0], values[1], resampled[0], resampled[1], self.sample, *spread)
-        return self.judge(first, second, "groups", difference)
+        return judge(first, second, "groups", difference, self.sample)
 
     def setting_value(self, trial: TrialRecord) -> float:
-        """The mean of a setting's fresh seeds, or its one training."""
+        """The mean score over the replicates of a configuration, or the score of its single training."""
         return float(np.mean([self._point(one) for one in self.fresh(trial) or [trial]]))
 
     def unequal(self, first: TrialRecord, second: TrialRecord) -> str | None:
-        """Why two trainings are of unequal length; None where they are of equal length."""
+        """Why two trainings have different lengths; None if the lengths are equal."""
         return unequal_words(first, second, self._varied)
 
     def incomparable(self, first: TrialRecord, second: TrialRecord) -> str | None:
-        """Why two trained models are not compared; None when they are."""
+        """Why two trained models are not compared; None if they are."""
         for one in (first, second):
             if self.point(one) is None:
                 return f"{one.trial_id} has no score"
@@ -232,46 +212,47 @@ class Board:
         if not whole and first.num_epochs != second.num_epochs:
             common = min(first.num_epochs, second.num_epochs)
             values = [one.epochs.get(common, {}).get(self.metric) for one in (first, second)]
-            there = "" if None in values else f"; at epoch {common} they had {values[0]:.3f} and {values[1]:.3f}"
+            there = "" if None in values else f"; scores at epoch {common}: {values[0]:.3f} and {values[1]:.3f}"
             return f"not compared: {first.num_epochs} epochs against {second.num_epochs}{there}"
         return None
 
     def _same_models(self, firsts: Sequence[TrialRecord], seconds: Sequence[TrialRecord]) -> bool:
-        """Whether every training of one side is the very same model as one of the other side, with the same scores."""
+        """Whether the trainings of both sides have the same weights and scores, pair by pair."""
         metric = self.record.metric
         weights = [sorted(str(best_weights(one, metric)) for one in some) for some in (firsts, seconds)]
         if weights[0] != weights[1] or any(best_weights(one, metric) is None for one in firsts):
             return False
         scores = [sorted(self._resampled(one).tobytes() for one in some) for some in (firsts, seconds)]
-        return scores[0] == scores[1]  # thresholds may tell the same weights apart
+        return scores[0] == scores[1]  # the same weights score differently at different thresholds
 
     def _equal_words(
         self, firsts: Sequence[TrialRecord], seconds: Sequence[TrialRecord], *, groups: bool = False
     ) -> str:
-        """Why two settings are equal, in words.
+        """Why two configurations are equal.
 
         Args:
-            firsts: trainings of one.
-            seconds: trainings of the other, the same models.
-            groups: whether the two stand for all settings of two groups.
+            firsts: trainings of the first.
+            seconds: trainings of the second, with the same weights.
+            groups: whether the two are examples of all configurations in two groups.
         """
-        parameters = ", ".join(differing_parameters(firsts[0], seconds[0])) or "what they differ in"
+        parameters = ", ".join(differing_parameters(firsts[0], seconds[0])) or "the parameters in which they differ"
         bests = {(one.best(self.record.metric) or {}).get("epoch") for one in firsts}
         at = f"epoch {bests.pop()}" if len(bests) == 1 else "the same epochs"
         ends = [sorted(str(one.weights.get(one.num_epochs)) for one in some) for some in (firsts, seconds)]
-        why = "did nothing here" if ends[0] == ends[1] else "acted only later"
+        why = "had no effect here" if ends[0] == ends[1] else "took effect only later"
         if groups:
-            return f"equal: each setting has a counterpart with identical weights at its best epoch; {parameters} {why}"
+            same = "each configuration has a counterpart with identical weights at its best epoch"
+            return f"equal: {same}; {parameters} {why}"
         return f"equal: both are best at {at}, with identical weights; {parameters} {why}"
 
     def correct(self, verdicts: Sequence[Verdict]) -> list[Verdict]:
-        """The same verdicts, each held to what being one of many asks for (Holm)."""
+        """The same verdicts with p-values corrected for multiple comparisons (Holm)."""
         judged = [one for one in verdicts if one.difference is not None]
         corrected = iter(holm([one.difference.p for one in judged if one.difference is not None]).tolist())
         return [
             one
             if one.difference is None
-            else self.judge(one.first, one.second, one.level, one.difference, next(corrected), len(judged))
+            else judge(one.first, one.second, one.level, one.difference, self.sample, next(corrected), len(judged))
             for one in verdicts
         ]
 
@@ -279,34 +260,6 @@ class Board:
         points = [[self._point(one) for one in side] for side in (first, second)]
         resampled = [np.stack([self._resampled(one) for one in side]) for side in (first, second)]
         return setting_difference(points[0], points[1], resampled[0], resampled[1], self.sample, *spread)
-
-    def judge(
-        self,
-        first: str,
-        second: str,
-        level: Level,
-        difference: Difference,
-        corrected: float | None = None,
-        family: int = 1,
-    ) -> Verdict:
-        """Put a difference into words; `corrected` is its p-value as one of a `family` of comparisons."""
-        p = difference.p if corrected is None else corrected
-        told_apart = p < 1 - LEVEL
-        shown = difference.swapped() if told_apart and difference.estimate < 0 else difference
-        better = first if difference.estimate >= 0 else second
-        reach = f"{shown.estimate:+.3f} [{shown.low:.3f}, {shown.high:.3f}]"
-        if told_apart:
-            what = {"models": f"{better}'s model", "settings": better, "groups": better}[level]
-            words = f"{what} is better: {reach}"
-        else:
-            unit = "settings in each" if level == "groups" else "replicates of each"
-            many = " among so many" if difference.p < 1 - LEVEL else ""
-            words = f"cannot be told apart{many}: {reach}; {needed(difference, self.sample, family, unit)}"
-        return Verdict(first, second, level, difference, p, words)
-
-    @staticmethod
-    def _refuse(first: str, second: str, level: Level, reason: str) -> Verdict:
-        return Verdict(first, second, level, None, None, reason)
 
     def _place(self, trial: TrialRecord) -> tuple[Path, str]:
         """The run folder of a trial, and its name there."""
@@ -326,9 +279,9 @@ class Board:
 
 
 def whole_board(record: RunRecord, folder: Path, metric: str, *, make: bool = True) -> list[Verdict]:
-    """The best setting against each other one; Holm's correction over all pairs that can be compared.
+    """Compare the best configuration with each other one; Holm's correction over all pairs that can be compared.
 
-    All pairs, not only those with the best: which one is the best was seen in the same scores.
+    The correction covers all pairs because the best configuration is chosen by the same scores.
     """
     board = Board(record, folder, metric, make=make)
     leads = [trial for trial in record.settings() if record.value(trial) is not None]
@@ -341,15 +294,21 @@ def whole_board(record: RunRecord, folder: Path, metric: str, *, make: bool = Tr
     return [
         verdict
         if verdict.difference is None
-        else board.judge(
-            verdict.first, verdict.second, verdict.level, verdict.difference, ranks[verdict.second], family
+        else judge(
+            verdict.first,
+            verdict.second,
+            verdict.level,
+            verdict.difference,
+            board.sample,
+            ranks[verdict.second],
+            family,
         )
         for verdict in verdicts
     ]
 
 
 def ties_with_best(record: RunRecord, folder: Path, *, make: bool = True) -> dict[str, bool]:
-    """For each setting's first trial, whether it cannot be told from the best one; absent where not compared."""
+    """For each configuration's first trial, whether it is tied with the best; without trials not compared."""
     verdicts = whole_board(record, folder, record.metric, make=make)
     ties = {verdict.second: not verdict.told_apart for verdict in verdicts if verdict.told_apart is not None}
     winner = record.winner()
@@ -358,14 +317,14 @@ def ties_with_best(record: RunRecord, folder: Path, *, make: bool = True) -> dic
 
 @dataclass(frozen=True, slots=True)
 class Confirmation:
-    """What fresh seeds on images that took no part in the search say of one of its best settings.
+    """One of the best configurations, trained again and scored on images that the search did not use.
 
     Attributes:
         trial: its first training.
-        seeds: how many fresh ones.
-        claimed: the lead over the default by what the choice looked at; None where the default's training was
-            not as long.
-        verdict: the setting against the default on the images set apart.
+        seeds: number of confirming replicates.
+        claimed: its lead over the default by the scores of the search; None if the default was trained for fewer
+            epochs.
+        verdict: the configuration against the default on the confirmation images.
     """
 
     trial: TrialRecord
@@ -375,7 +334,7 @@ class Confirmation:
 
 
 def confirmations(record: RunRecord, folder: Path) -> list[Confirmation]:
-    """Every confirmed setting against the default, best of the search first; none without a confirmed default."""
+    """Compare each confirmed configuration with the default, best first; empty if the default is not confirmed."""
     board = Board(record, folder, record.metric, "confirm")
     leads = [lead for lead in record.settings() if board.fresh(lead)]
     default = next((lead for lead in leads if lead.baseline == "default"), None)
@@ -399,7 +358,7 @@ def _claimed(record: RunRecord, lead: TrialRecord, default: TrialRecord) -> floa
 
 
 def _all_pairs_holm(board: Board, trials: Sequence[TrialRecord]) -> dict[str, float]:
-    """The corrected p-value of the first of `trials` against each other, within the family of all pairs."""
+    """The p-value of the first trial against each other one, corrected for all pairs."""
     if len(trials) < 2:
         return {}
     raw = _model_p_values(board, trials)
@@ -407,13 +366,13 @@ def _all_pairs_holm(board: Board, trials: Sequence[TrialRecord]) -> dict[str, fl
     for one, other in itertools.combinations(np.flatnonzero(replicated).tolist(), 2):
         difference = board.compare(trials[one], trials[other]).difference
         raw[one, other] = 1.0 if difference is None else difference.p
-    # row after row, so that the pairs of the first come first
+    # in row order: the pairs of the first trial come first
     corrected = holm(raw[np.triu_indices(len(trials), k=1)])
     return {trial.trial_id: float(p) for trial, p in zip(trials[1:], corrected, strict=False)}
 
 
 def _model_p_values(board: Board, trials: Sequence[TrialRecord]) -> NDArray[np.float64]:
-    """p-values of all pairs as models, float64 [trials, trials] above the diagonal; 1 where one has no match table."""
+    """p-values of all pairs as models: float64 [trials, trials], above the diagonal; 1 without a match table."""
     found = np.ones((len(trials), len(trials)))
     there = [number for number, trial in enumerate(trials) if board.measured([trial])]
     if len(there) < 2:

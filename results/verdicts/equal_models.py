@@ -1,4 +1,4 @@
-"""Finds parameters that do nothing: trials of other settings that trained to the very same model."""
+"""Finds parameters without effect: trials with different parameters that trained to the same model."""
 
 import json
 from typing import Any
@@ -8,11 +8,11 @@ from results.record.trial import TrialRecord
 
 
 def find_twins(record: RunRecord) -> dict[str, str]:
-    """Trials whose parameters differ while all that came of them is the same, each with the earlier one.
+    """Maps each trial to an earlier trial that has other parameters and trained to the same model.
 
-    The same means: equal weights after the last epoch, or, where weights were not noted, equal losses and scores
-    in all epochs. Only whole trainings count: two schedules may well begin alike. Parameters that act after training
-    and the seed do not count: trials that differ by nothing else are no twins.
+    The same model means equal weights after the last epoch, or, if the record has no weights, equal losses and scores
+    in all epochs. Only finished trainings count, because two schedules can begin equally. Trials that differ only in
+    the seed or in parameters that act after training are not included.
     """
     found: dict[str, str] = {}
     seen: dict[tuple[Any, ...], TrialRecord] = {}
@@ -34,13 +34,13 @@ def find_twins(record: RunRecord) -> dict[str, str]:
 
 
 def best_weights(trial: TrialRecord, metric: str) -> str | None:
-    """The digest of a trial's weights after its best epoch by a metric; None where the record has none."""
+    """The digest of a trial's weights after its best epoch by a metric; None if the record has none."""
     best = trial.best(metric)
     return None if best is None else trial.weights.get(int(best["epoch"]))
 
 
 def left_out_words(record: RunRecord) -> list[str]:
-    """What initial weights left out in some settings and not in the first: those began with a handicap."""
+    """Notes on configurations for which fewer of the initial weights fit than for the first trial."""
     first = next((trial for trial in record.trials.values() if trial.model is not None), None)
     if first is None or first.model is None:
         return []
@@ -52,13 +52,13 @@ def left_out_words(record: RunRecord) -> list[str]:
             parts = dict.fromkeys(name.rpartition(".")[0] for name in more)
             groups.setdefault(tuple(parts), []).append(trial.trial_id)
     return [
-        f"note: the initial weights do not fit all of {', '.join(trials)}: {', '.join(parts)} began anew there"
+        f"note: some initial weights do not fit {', '.join(trials)}: {', '.join(parts)} started from random values"
         for parts, trials in groups.items()
     ]
 
 
 def differing_parameters(first: TrialRecord, second: TrialRecord) -> list[str]:
-    """The parameters of training that two trials differ in."""
+    """The training parameters in which two trials differ."""
     return [
         name
         for name in first.config

@@ -1,4 +1,4 @@
-"""Published tables against a run that trained their rows again: what is real, what is noise, what cannot be told."""
+"""Published tables compared with a run that trained their rows again."""
 
 import itertools
 from collections.abc import Mapping, Sequence
@@ -25,28 +25,30 @@ from results.statistics import (
     setting_difference,
     single_run_reach,
 )
-from results.tables.matches import count_images, matches_path, read_at, resampled_scores, sample_size
+from results.tables.matches import matches_path, read_at, resampled_scores
+from results.verdicts.comparison import Board
 from results.verdicts.equal_models import best_weights
+from results.verdicts.verdict import CORRECTED
 
 Values = NDArray[np.float64]
 
 MIN_FREEDOM = 5
-"""Degrees of freedom from which the spread over seeds is known well enough to call a printed difference noise."""
+"""Degrees of freedom of the variance over seeds that are needed to call a printed difference noise."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """One row of a published table and what the run has of it.
+    """One row of a published table, with the scores of the run.
 
     Attributes:
-        label: the row's.
+        label: the label of the row.
         published: its printed scores by name.
-        detect: thresholds that it is read at, where they are not the trials' own.
-        config_hash: the setting that it stands for.
-        trials: whole trainings of it.
-        values: float64 [seeds], the score of each.
-        resampled: float64 [seeds, resamples], under each resample of the images.
-        missing: why there is nothing of it; empty where there is.
+        detect: thresholds at which it is scored, if they differ from those of the trials.
+        config_hash: its configuration.
+        trials: complete trainings of the configuration.
+        values: float64 [seeds], the score of each training.
+        resampled: float64 [seeds, resamples], the score of each bootstrap resample of the images.
+        missing: why the run has no score for it; otherwise empty.
     """
 
     label: str
@@ -69,11 +71,11 @@ class Pair:
     """Two rows of one table.
 
     Attributes:
-        first, second: the rows' labels.
-        difference: first minus second, here; None when they are not compared.
-        published: the same as printed; None where one has no figure.
-        verdict: `real`, `noise`, `cannot be told` or `not compared`.
-        words: the verdict for people.
+        first, second: the labels of the rows.
+        difference: first minus second in this run; None if they are not compared.
+        published: first minus second as printed; None if a score is missing.
+        verdict: `real`, `noise`, `undecided` or `not compared`.
+        words: the verdict as a sentence.
     """
 
     first: str
@@ -86,13 +88,13 @@ class Pair:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One published table, answered.
+    """The result for one published table.
 
     Attributes:
-        title, reading, note: as the space names them.
-        other_question: parameters by which the run asks another question, each with its value here and there.
-        rows: what is known of each row, each with the interval of its mean over seeds and images (None without one).
-        pairs: every two of them.
+        title, reading, note: as the space defines them.
+        other_question: parameters by which the run asks another question, with the values here and there.
+        rows: each row with the interval of its mean over seeds and images (None without a score).
+        pairs: all pairs of rows.
     """
 
     title: str
@@ -112,24 +114,25 @@ class Published:
         Args:
             record: the run's.
             folder: the run folder, with its match tables.
-            metric: the score to compare, `val_map` or another; printed figures are taken by the same name.
+            metric: the score to compare, for example `val_map`; also the name of the printed score.
 
         Raises:
-            UsageError: the run's space holds none.
+            UsageError: the run's space has no published tables.
             RunError: run.json is damaged.
         """
         tree = read_run_file(folder)
         self.record, self.folder, self.metric = record, folder, metric
+        self.board = Board(record, folder, metric)
         self._tables = tree.get("tables") or []
         if not self._tables:
             raise UsageError(
-                f"--by table: run '{record.run}' answers no published table; the space reports does, and reports_tiny"
+                f"--by table: the space of run '{record.run}' has no published tables; reports and reports_tiny have"
             )
         try:
             settings = tree["settings"]
             searched = sum(trial.role == "search" for trial in record.trials.values())
             everything = settings["replicates"] == 1 or settings["replicate_top"] >= searched
-            # Where every setting was trained alike nothing was chosen by its first training: that one counts too.
+            # If all configurations are trained equally often, none is selected by its first training, so it counts too.
             self.first_counts = settings["scheduler"] == "none" and everything
             base = tree["base_config"]
             self.measured_with = {
@@ -141,7 +144,7 @@ class Published:
             raise RunError(f"{folder / RUN_FILE} is damaged or of another version: {error}") from None
 
     def trainings(self, config_hash: str) -> list[TrialRecord]:
-        """The whole trainings of a setting that may count, with match tables."""
+        """The complete trainings of a configuration that count as replicates and have match tables."""
         roles = ("search", "replicate", "confirm") if self.first_counts else ("replicate", "confirm")
         found = [
             trial
@@ -154,24 +157,8 @@ class Published:
         ]
         return list({trial.seed: trial for trial in reversed(found)}.values())[::-1]
 
-    @cached_property
-    def num_images(self) -> int:
-        """Valid images."""
-        return 0 if self._some_matches is None else count_images(self._some_matches)
-
-    @cached_property
-    def sample(self) -> int:
-        """Valid images that bear on the score."""
-        path = self._some_matches
-        return 1 if path is None else sample_size(path, self.metric.removeprefix("val_"))
-
-    @cached_property
-    def _some_matches(self) -> Path | None:
-        paths = (matches_path(self.folder, name, "val") for name in self.record.trials)
-        return next((path for path in paths if path.is_file()), None)
-
     def answers(self) -> list[Answer]:
-        """Every table with its verdicts, held to Holm's correction over all tables of one reading."""
+        """The result for each table, with Holm's correction over all tables of one reading."""
         found = []
         for reading in dict.fromkeys(table["reading"] for table in self._tables):
             tables = [table for table in self._tables if table["reading"] == reading]
@@ -187,7 +174,7 @@ class Published:
                     p = next(corrected) if isinstance(one, Difference) else 1.0
                     pairs.append(self._judge(*pair, one, p, len(raw), spread, bool(other)))
                 with_ends = [
-                    (row, mean_interval(row.values.tolist(), row.resampled, self.sample, *spread))
+                    (row, mean_interval(row.values.tolist(), row.resampled, self.board.sample, *spread))
                     if len(row.values)
                     else (row, None)
                     for row in some
@@ -197,7 +184,7 @@ class Published:
 
     @cached_property
     def spread(self) -> tuple[float, int]:
-        """Variance over seeds within settings, pooled, and its degrees of freedom; at the trials' own thresholds."""
+        """Pooled variance over seeds at the thresholds of the trials, and its degrees of freedom."""
         rows = [row for table in self._tables for row in table["rows"]]
         return spread_of([self._row({**row, "detect": {}}) for row in rows])
 
@@ -209,13 +196,13 @@ class Published:
         except RunError as error:
             return Reading(*known, (), np.empty(0), np.empty((0, 0)), str(error))
         if not read:
-            missing = f"{row['label']} has no whole training that may count"
+            missing = f"{row['label']} has no complete training that counts"
             return Reading(*known, (), np.empty(0), np.empty((0, 0)), missing)
         values = np.array([value for value, _ in read])
         return Reading(*known, tuple(trials), values, np.stack([some for _, some in read]))
 
     def _read(self, trial: TrialRecord, detect: Mapping[str, Any]) -> tuple[float, Values]:
-        """A trial's score and its bootstrap, at its own thresholds or at others."""
+        """The score of a trial at some thresholds, and its bootstrap scores."""
         name = self.metric.removeprefix("val_")
         if any(trial.config.get(parameter) != value for parameter, value in detect.items()):
             scores, resampled = read_at(self.folder, trial.trial_id, trial.config, detect)
@@ -225,30 +212,32 @@ class Published:
         return float(best[self.metric]), resampled[name]
 
     def _differ(self, first: Reading, second: Reading, spread: tuple[float, int]) -> Difference | str:
-        """The difference of two rows, or why there is none."""
+        """The difference of two rows, or why they are not compared."""
         if first.missing or second.missing:
             return f"not compared: {first.missing or second.missing}"
         if first.config_hash == second.config_hash:
             if first.detect == second.detect:
                 return ONE_SETTING
             if np.array_equal(first.resampled, second.resampled):
-                return f"not compared: one setting, whose thresholds do not act on {self.metric}"
+                return f"not compared: one configuration, and the thresholds have no effect on {self.metric}"
             if len(first.values) < 2:
-                return "not compared: one training alone (--replicates)"
+                return "not compared: only one training; add replicates with --replicates 3"
             return paired_difference(
-                (first.values - second.values).tolist(), first.resampled - second.resampled, self.sample
+                (first.values - second.values).tolist(), first.resampled - second.resampled, self.board.sample
             )
         if same_models(first, second, self.record.metric):
             return ONE_MODEL
         variance, freedom = spread
         if not freedom:
-            return "not compared: no setting was trained twice (--replicates), so nothing tells seeds from effect"
+            return (
+                "not compared: no configuration has replicates, so the variance over seeds is unknown (--replicates 3)"
+            )
         return setting_difference(
             first.values.tolist(),
             second.values.tolist(),
             first.resampled,
             second.resampled,
-            self.sample,
+            self.board.sample,
             variance,
             freedom,
         )
@@ -270,13 +259,13 @@ class Published:
         if isinstance(one, str):
             verdict, words = "not compared", one
             if one == ONE_SETTING:
-                verdict, words = "noise", "noise: one setting, trained twice"
-                words += f"; {size} is luck of the seeds" if size else ""
-                words += f", which reaches {luck:.4f} here" if size and luck is not None else ""
+                verdict, words = "noise", "noise: one configuration, trained twice"
+                words += f"; {size} comes from the seeds" if size else ""
+                words += f", which alone make differences up to {luck:.4f} here" if size and luck is not None else ""
             elif one == ONE_MODEL:
                 verdict, words = (
                     "noise",
-                    "noise: seed for seed the same weights at the best epoch; the parameter did nothing before it",
+                    "noise: the weights at the best epoch are the same for each seed; the parameter had no effect",
                 )
             return Pair(first.label, second.label, None, theirs, verdict, words)
         reach = f"{one.estimate:+.3f} [{one.low:.3f}, {one.high:.3f}]"
@@ -285,7 +274,7 @@ class Published:
             verdict = "real"
             words = f"real: {better.label} is better by {shown.estimate:+.3f} [{shown.low:.3f}, {shown.high:.3f}]"
             if theirs is not None and theirs * one.estimate < 0:
-                words += f"; the report had it the other way round, by {abs(theirs):.4f}"
+                words += f"; in the report the other one is better, by {abs(theirs):.4f}"
         elif (
             theirs is not None
             and luck is not None
@@ -295,11 +284,12 @@ class Published:
         ):
             verdict = "noise"
             words = (
-                f"noise: {size} lies within {luck:.4f}, which seeds alone make of two single runs here; ours {reach}"
+                f"noise: {size} is within {luck:.4f}, the difference that seeds alone make between two trainings here; "
+                f"this run: {reach}"
             )
         else:
-            many = " among so many" if one.p < 1 - LEVEL else ""
-            verdict, words = "cannot be told", f"cannot be told{many}: {reach}; {needed(one, self.sample, family)}"
+            after = f" {CORRECTED}" if one.p < 1 - LEVEL else ""
+            verdict, words = "undecided", f"undecided{after}: {reach}; {needed(one, self.board.sample, family)}"
         return Pair(first.label, second.label, one, theirs, verdict, words)
 
 
@@ -307,19 +297,19 @@ ONE_SETTING, ONE_MODEL = "one setting", "one model"
 
 
 def spread_of(rows: Sequence[Reading]) -> tuple[float, int]:
-    """Variance over seeds within settings, pooled, each setting counted once, and its degrees of freedom."""
+    """Pooled variance over seeds within configurations, each counted once, and its degrees of freedom."""
     settings = {row.config_hash: tuple(row.values.tolist()) for row in reversed(rows) if not row.missing}
-    return pooled_variance(list(dict.fromkeys(settings.values())))  # parameters that did nothing make no new seeds
+    return pooled_variance(list(dict.fromkeys(settings.values())))  # equal models count once
 
 
 def luck_of(spread: tuple[float, int]) -> float | None:
-    """How far apart seeds alone put two single trainings (95 %); None where too few were trained to say so."""
+    """The largest difference (95 %) that seeds alone make between two trainings; None with too few trainings."""
     variance, freedom = spread
     return single_run_reach(variance, freedom) if freedom >= MIN_FREEDOM else None
 
 
 def same_models(first: Reading, second: Reading, metric: str) -> bool:
-    """Whether two settings have the same weights and score at their best epochs, at every seed that both have."""
+    """Whether two configurations have the same weights and score at their best epochs, for every shared seed."""
     ours, theirs = (
         {
             trial.seed: (best_weights(trial, metric), value)

@@ -4,11 +4,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from results.record.run import RunRecord
-from results.verdicts.comparison import Verdict, confirmations
+from results.verdicts.comparison import confirmations
 from results.verdicts.equal_models import differing_parameters, find_twins
+from results.verdicts.verdict import Verdict
 
 MOST_NAMED = 5
-"""Trials that a sentence names; the rest are counted."""
+"""Most trials that a sentence names; the others are counted."""
 
 
 def verdict_lines(verdicts: Sequence[Verdict]) -> list[str]:
@@ -19,54 +20,53 @@ def verdict_lines(verdicts: Sequence[Verdict]) -> list[str]:
 
 
 def confirmation_words(record: RunRecord, folder: Path) -> list[str]:
-    """Whether the best settings of a search still beat the default on images that took no part in it, as lines.
+    """Whether the best configurations are better than the default on the confirmation images.
 
-    No lines when nothing was confirmed.
+    Returns:
+        Lines; empty if the run has no confirmation.
     """
     lines = []
     for one in confirmations(record, folder):
         difference, claimed = one.verdict.difference, one.claimed
-        seen = (
-            "whose first training was cut short" if claimed is None else f"the scores that chose it said {claimed:+.3f}"
-        )
+        seen = "first training incomplete" if claimed is None else f"{claimed:+.3f} in the search"
         said = f"  {one.trial.trial_id} against the default: "
         if difference is None:
             lines.append(f"{said}{one.verdict.words}")
             continue
         said += seen
         reach = f"{difference.estimate:+.3f} [{difference.low:.3f}, {difference.high:.3f}]"
-        verdict = "the two cannot be told apart" + ("" if claimed is None or claimed <= 0 else ", so not confirmed")
+        verdict = "no significant difference" + ("" if claimed is None or claimed <= 0 else ", not confirmed")
         if one.verdict.told_apart:
-            verdict = "it still beats the default" if difference.estimate > 0 else "the default is better"
-        said += f"; {one.seeds} fresh seeds on images set apart say {reach}: {verdict}"
+            verdict = "confirmed, it is better" if difference.estimate > 0 else "the default is better"
+        said += f"; {reach} with {one.seeds} replicates on the confirmation images: {verdict}"
         if claimed is not None and claimed > 0:
             flattered = claimed - difference.estimate
             if flattered > difference.high - difference.estimate:
-                said += f"; choosing had flattered it by {flattered:.3f}"
+                said += f"; selection raised its score in the search by {flattered:.3f}"
             elif flattered >= 0.0005:
-                said += f"; {flattered:.3f} less than it seemed, which may be luck"
+                said += f"; {flattered:.3f} less than in the search, which may be chance"
         lines.append(said)
-    return [f"confirmation ({record.metric} on images that took no part in the search):", *lines] if lines else []
+    return [f"confirmation ({record.metric} on images that the search did not use):", *lines] if lines else []
 
 
 def twin_words(record: RunRecord) -> list[str]:
-    """A warning for each setting whose parameters did nothing; those that share twin and parameters in one line."""
+    """Warnings about parameters without effect: configurations that trained to the same weights as another one."""
     groups: dict[tuple[str, str], list[str]] = {}
     seen: set[tuple[str, str]] = set()
     for trial_id, other in find_twins(record).items():
         first, second = record.trials[other], record.trials[trial_id]
-        if (first.config_hash, second.config_hash) not in seen:  # their further seeds say it again
+        if (first.config_hash, second.config_hash) not in seen:  # replicates would repeat the warning
             seen.add((first.config_hash, second.config_hash))
             groups.setdefault((other, ", ".join(differing_parameters(first, second))), []).append(trial_id)
     return [
-        f"warning: {', '.join(names)} trained to the same weights as {other}: {parameters} did nothing here"
+        f"warning: {', '.join(names)} trained to the same weights as {other}: {parameters} had no effect here"
         for (other, parameters), names in groups.items()
     ]
 
 
 def length_words(record: RunRecord) -> list[str]:
-    """Which settings are not compared with the others because the run now trains for longer, as lines."""
-    short, place = record.short(), "ranked after the others and " if record.behind() else ""
+    """Which configurations are not compared because they have fewer epochs than the run trains for now."""
+    short, place = record.short(), "ranked last and " if record.behind() else ""
     groups: dict[int, list[str]] = {}
     for lead in record.settings():
         if lead.trial_id in short and record.value(lead) is not None:
@@ -76,6 +76,6 @@ def length_words(record: RunRecord) -> list[str]:
         more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
         lines.append(
             f"{', '.join(sorted(names)[:MOST_NAMED])}{more}: planned for {epochs} epoch{'s' * (epochs != 1)}, the run "
-            f"now trains for {record.epochs_now()}; {place}not compared with {'them' if place else 'longer ones'}"
+            f"now trains for {record.epochs_now()}; {place}not compared with longer trainings"
         )
     return lines

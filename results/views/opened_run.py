@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from digits_core.config.train_config import TrainConfig
-from digits_core.errors import ConfigError
+from digits_core.errors import ConfigError, printable
 from digits_core.labels import DIGITS
 from results.record.folder import find_run, read_record_of, read_run_file
 from results.record.lock import writer_of
@@ -18,6 +18,9 @@ from results.record.schema import ENDED
 from results.views.leaderboard import SHOWN, epochs_table, leaderboard_table, parameter_columns
 
 REPR_ROWS = 10
+
+MOST_LETTERS = 10
+"""Length of a category's name in figures."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -106,6 +109,11 @@ class OpenedRun:
         data = self.about.get("data")
         named = data.get("categories") if isinstance(data, dict) else None
         return [str(name) for name in named.values()] if isinstance(named, dict) and named else list(DIGITS.names)
+
+    def category_name(self, label: int) -> str:
+        """The name of a label, shortened for figures; the number of a label without a name."""
+        name = printable(self.categories[label - 1]) if 0 < label <= len(self.categories) else str(label)
+        return name if len(name) <= MOST_LETTERS else name[: MOST_LETTERS - 1] + "…"
 
 
 def open_run(run: "str | Path | OpenedRun") -> OpenedRun:

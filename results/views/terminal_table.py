@@ -1,32 +1,55 @@
 """The leaderboard as a table on a terminal."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 
+from results.views.curves import short
 from results.views.leaderboard import SHOWN, parameter_columns
 
 DROPPED = ("digits", "mAP@.5", "status", "epochs")
-"""Columns that a narrow terminal does without first."""
+"""Columns that are hidden first on a narrow terminal."""
+
+LEFT = ("run", "trial", "status", "95 %", "role")
+"""Columns aligned to the left, besides texts."""
+
+TIE_WORDS = "= statistically tied with the best (95 %, corrected for all pairs)"
 
 
-def print_board(board: pd.DataFrame, metric: str, console: Any, *, top: int | None = None, whole: bool = False) -> None:
-    """Print a leaderboard as a table that fits the console: one row per setting, those that tie with the best first.
+@dataclass(frozen=True, slots=True)
+class _Column:
+    """One column of the printed leaderboard.
+
+    Attributes:
+        name: its key in the rows' cells.
+        heading: the printed heading.
+        is_text: whether long cells continue on a second line.
+        width: the characters that it needs: the longest number, or at most twelve letters of a text.
+    """
+
+    name: str
+    heading: str
+    is_text: bool
+    width: int
+
+
+def print_leaderboard(
+    board: pd.DataFrame, metric: str, console: Any, *, top: int | None = None, whole: bool = False
+) -> None:
+    """Print a leaderboard as a table that fits the console: one row per configuration, ties with the best first.
 
     Args:
         board: as `read_leaderboard` returns it.
         metric: the run's metric; its column comes first, with its interval.
         console: a rich Console.
         top: rows to print; None prints all.
-        whole: print a row per trial: further seeds and screened settings too.
+        whole: print one row per trial, including replicates and screened configurations.
     """
-    from rich import box
-    from rich.table import Table
-
     shown = board if whole else board[(board["role"] == "search") & (board["status"] != "screened")]
     tied = shown["ties_with_best"].fillna(False).astype(bool)
-    tied &= tied.sum() > 1  # the first alone ties with nobody
+    tied &= tied.sum() > 1  # a tie needs a second row
     if not whole:
         shown, tied = pd.concat([shown[tied], shown[~tied]]), pd.concat([tied[tied], tied[~tied]])
     rows = [_cells(row, board, metric, whole=whole) for row in shown.to_dict("records")]
@@ -34,57 +57,71 @@ def print_board(board: pd.DataFrame, metric: str, console: Any, *, top: int | No
         console.print("no trial has started yet")
         return
     parameters = [parameter for parameter in parameter_columns(board) if shown[parameter].astype(str).nunique() > 1]
-    headers = [name for name in rows[0] if name not in parameter_columns(board) or name in parameters]
-    texts = ("baseline", *parameters)  # may fold
-    short = [name.rpartition(".")[2] for name in parameters]
-    heading = {
-        name: name.rpartition(".")[2] if name in parameters and short.count(name.rpartition(".")[2]) == 1 else name
-        for name in headers
-    }
-    ties = tied.tolist()
-
-    def width(name: str) -> int:
-        """What a column needs: all of a figure, twelve letters of a text that may fold."""
-        longest = max(len(row[name]) for row in rows)
-        return max(min(12, longest) if name in texts else longest, len(heading[name]))
-
-    # A narrow terminal gets fewer columns, never cut figures.
-    names, left_out = list(headers), []
-    for name in [*DROPPED, *reversed(parameters), "baseline"]:
-        if sum(width(one) + 3 for one in names) + 4 <= console.width:
-            break
-        if name in names:
-            names.remove(name)
-            left_out.append(heading[name])
-    table = Table(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False)
-    table.add_column("#", justify="right", no_wrap=True)
-    for name in names:
-        plain = name in ("run", "trial", "status", "95 %", "role", *texts)
-        table.add_column(
-            heading[name],
-            justify="left" if plain else "right",
-            no_wrap=name not in texts,
-            overflow="fold",
-            min_width=width(name),
-        )
-    for number, row in enumerate(rows[:top]):
-        place = f"{number + 1}{'=' if ties[number] and not whole else ' '}"
-        last_tie = ties[number] and number + 1 < len(ties) and not ties[number + 1]
-        table.add_row(place, *(row[name] for name in names), end_section=last_tie and not whole)
-    console.print(table)
-    if left_out:
-        console.print(f"hidden, terminal too narrow: {', '.join(left_out)}")
+    constant = set(parameter_columns(board)) - set(parameters)
+    columns, hidden = _fit(_columns([name for name in rows[0] if name not in constant], rows, parameters), console)
+    ties = [False] * len(rows) if whole else tied.tolist()
+    console.print(_table(columns, rows, ties, top))
+    if hidden:
+        console.print(f"hidden, terminal too narrow: {', '.join(hidden)}")
     if top is not None and len(rows) > top:
         console.print(f"and {len(rows) - top} more")
-    if any(ties) and not whole:
-        console.print("= cannot be told apart from the first, all pairs of the leaderboard considered (95 %)")
+    if any(ties):
+        console.print(TIE_WORDS)
     screened = int((board["status"] == "screened").sum())
     if screened and not whole:
-        console.print(f"{screened} more settings were screened out before training, for their anchors")
+        console.print(f"{screened} more configurations were screened out before training because of their anchors")
+
+
+def _columns(names: list[str], rows: list[dict[str, str]], parameters: list[str]) -> list[_Column]:
+    """The columns in order; a parameter is headed by the last part of its name where that is unique."""
+    last_parts = [name.rpartition(".")[2] for name in parameters]
+    found = []
+    for name in names:
+        last = name.rpartition(".")[2]
+        heading = last if name in parameters and last_parts.count(last) == 1 else name
+        is_text = name == "baseline" or name in parameters
+        longest = max(len(row[name]) for row in rows)
+        width = max(min(12, longest) if is_text else longest, len(heading))
+        found.append(_Column(name, heading, is_text, width))
+    return found
+
+
+def _fit(columns: list[_Column], console: Any) -> tuple[list[_Column], list[str]]:
+    """The columns that fit the console, and the headings of those that are hidden; numbers are never cut."""
+    parameters = [one.name for one in columns if one.is_text and one.name != "baseline"]
+    kept, hidden = list(columns), []
+    for name in [*DROPPED, *reversed(parameters), "baseline"]:
+        if sum(one.width + 3 for one in kept) + 4 <= console.width:
+            break
+        hidden += [one.heading for one in kept if one.name == name]
+        kept = [one for one in kept if one.name != name]
+    return kept, hidden
+
+
+def _table(columns: list[_Column], rows: list[dict[str, str]], ties: list[bool], top: int | None) -> Any:
+    """A rich Table of the first `top` rows, with a line under the last tie."""
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False)
+    table.add_column("#", justify="right", no_wrap=True)
+    for one in columns:
+        table.add_column(
+            one.heading,
+            justify="left" if one.is_text or one.name in LEFT else "right",
+            no_wrap=not one.is_text,
+            overflow="fold",
+            min_width=one.width,
+        )
+    for number, row in enumerate(rows[:top]):
+        place = f"{number + 1}{'=' if ties[number] else ' '}"
+        last_tie = ties[number] and number + 1 < len(ties) and not ties[number + 1]
+        table.add_row(place, *(row[one.name] for one in columns), end_section=last_tie)
+    return table
 
 
 def _cells(row: Mapping[Any, Any], board: pd.DataFrame, metric: str, *, whole: bool) -> dict[str, str]:
-    """What a row of the printed board shows, by column."""
+    """The text of each cell of a row, by column name."""
     score, interval = score_cells(row, metric)
     best = "-" if pd.isna(row["best_epoch"]) else f"{row['best_epoch']:.0f}"
     cells = {"run": str(row["run"])} if board["run"].nunique() > 1 else {}
@@ -95,7 +132,7 @@ def _cells(row: Mapping[Any, Any], board: pd.DataFrame, metric: str, *, whole: b
     cells |= {SHOWN[name]: "-" if pd.isna(row[name]) else f"{row[name]:.2f}" for name in SHOWN if name != metric}
     cells |= {"epochs": f"{best}/{row['epochs']}", "status": row["status"]}
     cells |= {"role": row["role"]} if whole else {}
-    cells |= {parameter: _short(row[parameter]) for parameter in parameter_columns(board)}
+    cells |= {name: "" if pd.isna(row[name]) else short(row[name]) for name in parameter_columns(board)}
     return cells | {"baseline": "" if pd.isna(row["baseline"]) else row["baseline"]}
 
 
@@ -107,9 +144,3 @@ def score_cells(row: Mapping[Any, Any], metric: str) -> list[str]:
     if low is None or high is None or pd.isna(low) or pd.isna(high):
         return [f"{value:.2f}", ""]
     return [f"{value:.3f}", f"[{low:.3f}, {high:.3f}]"]
-
-
-def _short(value: Any) -> str:
-    if pd.isna(value):
-        return ""
-    return f"{value:.3g}" if isinstance(value, float) else str(value)

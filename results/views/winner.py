@@ -8,7 +8,7 @@ from digits_core.config.train_config import TrainConfig
 from results.record.folder import BEST_FILE
 from results.record.run import RunRecord
 from results.tables.parquet import write_text
-from results.verdicts.comparison import Verdict
+from results.verdicts.verdict import Verdict
 from results.views.leaderboard import SHOWN
 from results.views.terminal_table import score_cells
 

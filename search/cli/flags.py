@@ -175,8 +175,9 @@ def _add_folder(parser: argparse.ArgumentParser) -> None:
         nargs="?",
         const=LATEST,
         metavar="RUN",
-        help="continue a run (its name or folder; by default the latest), however it ended; --trials, --epochs, --space, --time-budget, --replicates, "
-        "--replicate-top, --keep, --disk and --max-failures may ask for more than before; --address, --slots, "
+        help="continue a run (its name or folder; by default the latest), however it ended; "
+        "--trials, --epochs, --space, --time-budget, --replicates, --replicate-top, --keep, --disk and --max-failures may "
+        "ask for more than before; --address, --slots, "
         "--cpus-per-trial, --gpus-per-trial, --mlflow, --dashboard-host and --dashboard-port may change; --data is the "
         "new place of the same data; --storage fetches a run that is not on this machine; space files and addresses of "
         "other machines are used only if you typed them on this machine before, or type them again",

@@ -18,7 +18,7 @@ from results.verdicts.comparison import confirmations, whole_board
 from results.verdicts.equal_models import left_out_words
 from results.verdicts.words import confirmation_words, length_words, twin_words
 from results.views.leaderboard import leaderboard_table
-from results.views.terminal_table import print_board
+from results.views.terminal_table import print_leaderboard
 from results.views.winner import verdict_words, winner_words, write_best
 from search.cli.settings import SearchSettings, count_settings
 from search.policy.plan import Plan
@@ -42,7 +42,7 @@ def print_end(
     """
     loud = open_console() if console.quiet else console
     board = leaderboard_table(record, folder).to_pandas()
-    print_board(board, settings.metric, console)
+    print_leaderboard(board, settings.metric, console)
     notes = [*length_words(record), *confirmation_words(record, folder), *twin_words(record), *left_out_words(record)]
     for line in notes:
         console.print(line, soft_wrap=True)

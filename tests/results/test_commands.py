@@ -102,7 +102,9 @@ def test_a_narrow_terminal_gets_fewer_columns_and_never_a_cut_figure(run_folder,
     from digits_core.terminal import PlainConsole
 
     out = io.StringIO()
-    leaderboard.print_board(leaderboard.read_leaderboard(run_folder), "val_map", PlainConsole(file=out, width=width))
+    leaderboard.print_leaderboard(
+        leaderboard.read_leaderboard(run_folder), "val_map", PlainConsole(file=out, width=width)
+    )
     text = out.getvalue()
     for figure in ("t0000", "0.42", "t0001", "0.20"):
         assert figure in text

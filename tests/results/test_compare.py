@@ -32,20 +32,20 @@ def printed(arguments, capsys):
 
 def test_the_whole_board_is_compared_with_its_best(run, capsys):
     out = printed([run], capsys)
-    assert "val_map on 60 validation images; seeds move it by 0.0" in out
+    assert "val_map on 60 validation images; standard deviation over seeds 0.0" in out
     assert "t0001 against t0000  t0001 is better: +0." in out
 
 
 def test_the_confirmation_and_parameters_that_did_nothing_are_told(run, capsys):
     out = printed([run], capsys)
-    assert "t0001 against the default: the scores that chose it said +0." in out
-    assert "3 fresh seeds on images set apart say +0." in out
-    assert "it still beats the default" in out
-    assert "warning: t0002 trained to the same weights as t0000: optim.momentum did nothing here" in out
+    assert "t0001 against the default: +0." in out
+    assert " with 3 replicates on the confirmation images: " in out
+    assert "confirmed, it is better" in out
+    assert "warning: t0002 trained to the same weights as t0000: optim.momentum had no effect here" in out
     assert leaderboard.main([str(run)]) == 0
     board = capsys.readouterr().out
     assert "warning: t0002 trained to the same weights as t0000" in board
-    assert "it still beats the default" in board
+    assert "confirmed, it is better" in board
 
 
 def test_pairs_are_compared_by_name_and_by_any_score(run, capsys):
@@ -70,14 +70,14 @@ def test_trials_of_two_runs_on_the_same_images_are_compared(run, tmp_path, capsy
     out = printed([run, folder, "--trials", "demo:t0000,other:t0000"], capsys)
     assert "demo:t0000's model is better: +0." in out
     out = printed([run, folder, "--trials", "demo:t0000,other:t0001,other:t0002"], capsys)
-    assert "not compared: two trainings of one setting" in out
+    assert "not compared: two trainings of one configuration" in out
     assert "not compared: optim.epochs 4 against 9" in out
 
 
 def test_a_board_of_one_setting_has_nothing_to_compare(tmp_path, capsys):
     one = Searched(tmp_path / "one")
     one.trial("t0000", 0.5)
-    assert "nothing to compare: fewer than two settings have a score" in printed([one.done()], capsys)
+    assert "nothing to compare: fewer than two configurations have a score" in printed([one.done()], capsys)
 
 
 def bare(folder):
@@ -114,18 +114,18 @@ def by_another_metric(folder):
 @pytest.mark.parametrize(
     ("make", "arguments", "said"),
     [
-        (bare, [], "holds no match tables"),
+        (bare, [], "has no match tables"),
         (of_version_one, [], "has schema version 1, this program reads 3"),
-        (on_other_data, ["{run}", "--trials", "demo:t0000,bad:t0000"], "are on different data"),
+        (on_other_data, ["{run}", "--trials", "demo:t0000,bad:t0000"], "use different data"),
         (None, ["{run}", "--trials", "t0000"], "names one trial"),
         (None, ["{run}", "--trials", "t0000,t0000"], "names a trial twice"),
         (None, ["{run}", "--trials", "t0000,t9"], "has no such trial"),
         (None, ["{run}", "--trials", "t0000,else:t0001"], "no run 'else'"),
-        (None, ["{run}", "--by", "optim.lrr"], "no such field varies in this run; did you mean 'optim.lr'"),
+        (None, ["{run}", "--by", "optim.lrr"], "no such parameter varies in this run; did you mean 'optim.lr'"),
         (None, ["{run}", "--by", "optim.lr", "--trials", "t0000,t0001"], "give one of them"),
-        (None, ["{run}", "--by", "space"], "share one value of it"),
-        (on_other_data, ["{run}"], "2 runs are named"),
-        (by_another_metric, ["{run}", "--trials", "demo:t0000,bad:t0000"], "chose their best epochs by"),
+        (None, ["{run}", "--by", "space"], "have the same value"),
+        (on_other_data, ["{run}"], "2 runs are given"),
+        (by_another_metric, ["{run}", "--trials", "demo:t0000,bad:t0000"], "have the metrics"),
     ],
 )
 def test_a_mistake_is_one_sentence(run, tmp_path, make, arguments, said, capsys):

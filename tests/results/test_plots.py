@@ -8,9 +8,12 @@ from digits_core.config.train_config import TrainConfig
 from digits_core.errors import RunError
 from digits_core.model.anchors import setting_digest
 from results import plots
-from results.plots import COLORS, DASHES, MARKERS, Line, chosen_settings, draw_figures, trainings
+from results.figures.publication import DASHES, MARKERS, curves_figure, draw_figures, save_figure
+from results.plots import chosen_settings
 from results.record.folder import read_record_of
 from results.tables.samples import NUM_SAMPLES, read_samples, write_samples
+from results.views.curves import COLORS, Line, trainings
+from results.views.opened_run import open_run
 from searched import Searched, annotations
 
 SLOW, FAST = {"optim.lr": 1e-3}, {"optim.lr": 2e-3}
@@ -73,13 +76,13 @@ def test_the_same_run_gives_the_same_bytes(run, tmp_path):
     record, _ = run
     lines = [Line("slow", trainings(record, record.trials["t0000"].config_hash))]
     for out in ("a", "b"):
-        plots.save_figure(plots.curves_figure(lines, "twice"), tmp_path / out)
+        save_figure(curves_figure(lines, "twice"), tmp_path / out)
     assert (tmp_path / "a.svg").read_bytes() == (tmp_path / "b.svg").read_bytes()
 
 
 def test_a_line_is_the_mean_and_its_band_the_extremes(run):
     record, folder = run
-    figure = draw_figures(record, folder, chosen_settings(record, "t0000,t0001", 6))["curves"]
+    figure = draw_figures(open_run(folder), chosen_settings(record, "t0000,t0001", 6))["curves"]
     place = next(one for one in figure.axes if one.get_title(loc="left") == "validation mAP")
     values = [[record.trials[name].epochs[epoch]["val_map"] for epoch in (1, 2, 3)] for name in ("t0000", "t0002")]
     np.testing.assert_allclose(place.lines[0].get_ydata(), np.mean(values, axis=0))
@@ -90,8 +93,8 @@ def test_a_line_is_the_mean_and_its_band_the_extremes(run):
 
 def test_the_gap_is_validation_minus_training(run):
     record, folder = run
-    figure = draw_figures(record, folder, chosen_settings(record, "t0001", 6))["overfitting"]
-    gap = next(one for one in figure.axes if one.get_title(loc="left").startswith("validation loss minus"))
+    figure = draw_figures(open_run(folder), chosen_settings(record, "t0001", 6))["overfitting"]
+    gap = next(one for one in figure.axes if one.get_title(loc="left").startswith("validation loss − "))
     each = [
         [epoch["val_loss"] - epoch["train_loss"] for _, epoch in sorted(record.trials[name].epochs.items())]
         for name in ("t0001", "t0003")
@@ -101,7 +104,7 @@ def test_the_gap_is_validation_minus_training(run):
 
 def test_predictions_stand_beside_the_truth_of_each_sample(run):
     record, folder = run
-    figure = draw_figures(record, folder, chosen_settings(record, "t0000", 6))["predictions"]
+    figure = draw_figures(open_run(folder), chosen_settings(record, "t0000", 6))["predictions"]
     samples = read_samples(folder)
     assert len(samples) == NUM_SAMPLES
     titles = [one.get_title(loc="left") for one in figure.axes]
@@ -148,7 +151,7 @@ def test_mistakes_are_one_sentence(run, tmp_path, capsys):
     for arguments, said in (
         ([str(tmp_path / "none")], "no such run folder"),
         ([str(folder), "--trials", "t9"], "has no such trial with an epoch; known: t0000"),
-        ([str(folder), "--trials", "t0000,t0002"], "two of them are trainings of one setting"),
+        ([str(folder), "--trials", "t0000,t0002"], "two of them are trainings of one configuration"),
         ([str(folder), "-o", str(folder / "run.json")], "cannot be written"),
     ):
         assert plots.main(arguments) == 2

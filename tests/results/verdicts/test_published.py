@@ -84,23 +84,23 @@ def test_a_difference_that_is_real_is_called_so_and_which_way_the_report_had_it(
     [pair] = answers(run)["one", "as printed"].pairs
     assert pair.verdict == "real"
     assert pair.words.startswith("real: good is better by +0.")
-    assert pair.words.endswith("the report had it the other way round, by 0.0500")
+    assert pair.words.endswith("in the report the other one is better, by 0.0500")
 
 
 def test_what_seeds_alone_would_print_is_noise_and_more_than_that_cannot_be_told(run):
     found = answers(run)
     [pair] = found["two", "as printed"].pairs
     assert pair.verdict == "noise"
-    assert "the printed 0.0010 lies within" in pair.words
+    assert "the printed 0.0010 is within" in pair.words
     [pair] = found["three", "as printed"].pairs
-    assert pair.verdict == "cannot be told"
+    assert pair.verdict == "undecided"
     assert "needs about" in pair.words or "a difference this small" in pair.words
 
 
 def test_one_setting_printed_twice_is_noise(run):
     answer = answers(run)["four", "as printed"]
     assert [pair.verdict for pair in answer.pairs] == ["noise"]
-    assert "one setting, trained twice; the printed 0.0100 is luck of the seeds" in answer.pairs[0].words
+    assert "one configuration, trained twice; the printed 0.0100 comes from the seeds" in answer.pairs[0].words
     assert answer.note == "one setting"
 
 
@@ -121,7 +121,7 @@ def test_two_readings_of_the_same_models_are_compared_model_by_model(run):
 def test_the_sign_of_what_cannot_be_told_is_first_minus_second(run):
     for answer in answers(run).values():
         for pair in answer.pairs:
-            if pair.verdict in ("noise", "cannot be told") and pair.difference is not None:
+            if pair.verdict in ("noise", "undecided") and pair.difference is not None:
                 assert f"{pair.difference.estimate:+.3f} [" in pair.words
 
 
@@ -129,7 +129,7 @@ def test_thresholds_that_do_not_act_on_a_score_are_no_second_training(run):
     record, folder = run
     found = {(one.title, one.reading): one for one in Published(record, folder, "val_digit_accuracy").answers()}
     [pair] = found["four", "as meant"].pairs
-    assert pair.words == "not compared: one setting, whose thresholds do not act on val_digit_accuracy"
+    assert pair.words == "not compared: one configuration, and the thresholds have no effect on val_digit_accuracy"
 
 
 def test_one_training_of_each_tells_nothing_of_settings(tmp_path):
@@ -139,8 +139,8 @@ def test_one_training_of_each_tells_nothing_of_settings(tmp_path):
     ]
     record = make_run(tmp_path / "run", tables, [*seeds(0.9, 1, **GOOD), *seeds(0.3, 1, **POOR)], replicates=1)
     one, two = Published(record, tmp_path / "run", "val_map").answers()
-    assert "no setting was trained twice" in one.pairs[0].words
-    assert two.pairs[0].words == "not compared: one training alone (--replicates)"
+    assert "no configuration has replicates" in one.pairs[0].words
+    assert two.pairs[0].words == "not compared: only one training; add replicates with --replicates 3"
 
 
 def test_a_reading_without_its_match_table_costs_that_row_alone(tmp_path, capsys):
@@ -150,7 +150,7 @@ def test_a_reading_without_its_match_table_costs_that_row_alone(tmp_path, capsys
     out = capsys.readouterr().out
     assert "good against far: not compared:" in out
     assert "holds no table at NMS within classes of 0.7" in out
-    assert "the report measured with model.min_size 512 (here 64): verdicts say what is real here" in out
+    assert "the report used model.min_size 512 (here 64): the verdicts are valid for the values here" in out
 
 
 def test_a_score_that_the_run_does_not_have_is_a_missing_row(tmp_path):
@@ -161,7 +161,7 @@ def test_a_score_that_the_run_does_not_have_is_a_missing_row(tmp_path):
         for epoch in trial.epochs.values():
             epoch["val_number_accuracy"] = None
     [answer] = Published(record, tmp_path / "run", "val_number_accuracy").answers()
-    assert answer.pairs[0].words == "not compared: good has no whole training that may count"
+    assert answer.pairs[0].words == "not compared: good has no complete training that counts"
 
 
 def test_another_question_gets_no_verdict_on_the_report(run):
@@ -177,13 +177,13 @@ def test_nothing_is_called_noise_before_the_seeds_are_known(tmp_path):
     published = Published(record, tmp_path / "run", "val_map")
     assert published.spread[1] == 2
     assert luck_of(published.spread) is None
-    assert published.answers()[0].pairs[0].verdict == "cannot be told"
+    assert published.answers()[0].pairs[0].verdict == "undecided"
 
 
 def test_a_row_that_was_not_trained_is_named(run):
     [pair] = answers(run)["five", "as printed"].pairs
     assert pair.verdict == "not compared"
-    assert pair.words == "not compared: gone has no whole training that may count"
+    assert pair.words == "not compared: gone has no complete training that counts"
 
 
 def test_the_first_training_counts_where_nothing_was_chosen_by_it(run, tmp_path):
@@ -211,7 +211,7 @@ def same_at_the_best_epoch(folder, *, detect=None):
 def test_settings_that_are_one_model_at_their_best_epoch_are_seen_by_their_weights(tmp_path):
     record = same_at_the_best_epoch(tmp_path / "run")
     [answer] = Published(record, tmp_path / "run", "val_map").answers()
-    words = "noise: seed for seed the same weights at the best epoch; the parameter did nothing before it"
+    words = "noise: the weights at the best epoch are the same for each seed; the parameter had no effect"
     assert answer.pairs[0].words == words
 
 
@@ -237,7 +237,7 @@ def test_the_command_prints_every_table(run, capsys):
     out = capsys.readouterr().out
     for said in ("one (as printed)", "four (as meant)", "report: validation mAP", "real: good is better by"):
         assert said in out
-    assert "model.min_size is 64 here and was 512 there: a question of its own" in out
+    assert "model.min_size is 64 here and was 512 in the report: another question" in out
 
 
 def test_a_run_without_tables_says_where_they_are(tmp_path, capsys):
@@ -245,7 +245,7 @@ def test_a_run_without_tables_says_where_they_are(tmp_path, capsys):
     run.trial("t0000", 0.9)
     folder = run.done()
     assert compare.main([str(folder), "--by", "table"]) == 2
-    assert "answers no published table; the space reports does" in capsys.readouterr().err
+    assert "has no published tables; reports and reports_tiny have" in capsys.readouterr().err
     with pytest.raises(UsageError):
         Published(read_record_of(folder), folder, "val_map")
 

@@ -56,7 +56,7 @@ def test_settings_with_fresh_seeds_are_compared_as_settings(replicated):
     assert apart.words.startswith("t0000 is better: +0.")
     same = board.compare(trials["t0000"], trials["t0004"])
     assert not same.told_apart
-    assert same.words.startswith(f"cannot be told apart: {same.difference.estimate:+.3f} [")
+    assert same.words.startswith(f"no significant difference: {same.difference.estimate:+.3f} [")
     assert "needs about" in same.words or "over" in same.words
 
 
@@ -99,7 +99,7 @@ def test_unequal_epochs_are_not_compared_and_the_common_one_is_shown(single):
     assert verdict.told_apart is None
     common = trials["t0000"].epochs[1]["val_map"], trials["t0003"].epochs[1]["val_map"]
     assert verdict.words == (
-        f"not compared: 2 epochs against 1; at epoch 1 they had {common[0]:.3f} and {common[1]:.3f}"
+        f"not compared: 2 epochs against 1; scores at epoch 1: {common[0]:.3f} and {common[1]:.3f}"
     )
 
 
@@ -227,8 +227,8 @@ def test_schedules_that_are_best_before_they_differ_are_equal_and_it_is_said_why
     out = capsys.readouterr().out
     how = "both are best at epoch 1, with identical weights"
     if settings > 1:
-        how = "each setting has a counterpart with identical weights at its best epoch"
-    assert f"equal: {how}; optim.schedule acted only later" in out
+        how = "each configuration has a counterpart with identical weights at its best epoch"
+    assert f"equal: {how}; optim.schedule took effect only later" in out
     assert "no number" not in out
 
 
@@ -244,7 +244,7 @@ def test_a_parameter_that_did_nothing_at_all_is_said_to_have_done_nothing(tmp_pa
     folder = peaking_at_once(tmp_path / "twins", settings=1, last="same")
     board = board_of(folder)
     words = board.compare(*board.record.trials.values()).words
-    assert words == "equal: both are best at epoch 1, with identical weights; optim.schedule did nothing here"
+    assert words == "equal: both are best at epoch 1, with identical weights; optim.schedule had no effect here"
 
 
 def test_settings_that_trained_to_one_model_count_once_in_a_group(tmp_path, capsys):
@@ -282,7 +282,7 @@ def test_models_without_a_fault_on_any_image_have_a_difference_that_images_leave
     board = Board(read_record_of(run.done()), run.folder, "val_number_accuracy")
     verdict = board.compare(*board.record.trials.values())
     assert verdict.difference.low < -0.05 < 0.05 < verdict.difference.high
-    assert verdict.words.startswith("cannot be told apart: +0.000 [-0.0")
+    assert verdict.words.startswith("no significant difference: +0.000 [-0.0")
     assert "the scores are equal; a difference under 0.0" in verdict.words
 
 
