@@ -99,6 +99,7 @@ def run(name: str, args: argparse.Namespace, folder: Path, seed: int, mark: floa
     budget = whole if mark is None else max(1, round(whole * args.share))
     sizes = ["--trials", str(args.trials), "--epochs", str(args.epochs), "--seed", str(seed), "--data", str(folder)]
     if name == OURS:
+        sizes[1] = str(args.trials - 3)  # the baselines of anchors come in addition
         trace = scratch / "ours" / "events.jsonl"
         command = [sys.executable, "-m", "search.run", "--space", "anchors", *sizes, "--out", str(scratch)]
         command += ["--name", "ours", "--quiet", *args.ours.split()]

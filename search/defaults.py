@@ -1,7 +1,7 @@
 """Default values and names for the flags, in a module without slow imports."""
 
 TRIALS = 12
-"""Default of `--trials`."""
+"""Default of `--trials`: configurations that are sampled in addition to the baselines."""
 
 COMPARISON_REPLICATES = 3
 """Default of `--replicates` for a comparison."""

@@ -9,14 +9,15 @@ from typing import NamedTuple, TextIO
 
 from rich.console import Console
 
-from digits_core.data.cache import DigitData
+from digits_core.data.cache import DigitData, open_data
 from digits_core.errors import DataError, UsageError, UserError
 from digits_core.terminal import open_console
+from results.record.folder import read_record_of
 from results.record.lock import lock_run
 from results.record.run import RunRecord
 from results.views.leaderboard import write_views
 from search.cli.prepare_data import prepare_data
-from search.cli.run_folder import check_folder, is_comparison, make_longer, open_folder
+from search.cli.run_folder import check_folder, is_comparison, make_longer, open_folder, planned
 from search.cli.settings import SearchSettings, make_plan
 from search.cli.trusted import choices_of, remember
 from search.defaults import GRACE_EPOCHS, LOOPBACK, REDUCTION_FACTOR
@@ -29,8 +30,10 @@ from search.monitor.summary import print_end, resume_command, say_resume, this_p
 from search.monitor.tensorboard import TensorBoard
 from search.monitor.view import SearchView
 from search.monitor.watchers import Watcher, Watchers
+from search.policy.decisions import Policy
 from search.policy.plan import Plan
-from search.policy.replicates import most_further
+from search.policy.replicates import Idle, most_further
+from search.policy.screen import Screen
 from search.storage.run_copy import Copier
 from search.storage.storage import Storage, StorageError
 from search.tune.cluster import (
@@ -133,6 +136,19 @@ def run_search(
         raise
     with Copier(storage, lambda text: console.print(text, soft_wrap=True)) as copier:
         return _run(Search(settings, plan, data, events, copier), console, resume=resume, machine=machine)
+
+
+def has_nothing_left(settings: SearchSettings, folder: Path) -> bool:
+    """Whether a run has trained everything that its settings ask for; Ray is not started.
+
+    Raises:
+        UserError: the run or its data cannot be read.
+    """
+    plan = make_plan(settings)
+    if planned(folder).epochs != plan.base.optim.epochs:
+        return False
+    policy = Policy(plan, Screen(open_data(settings.data).train.table, active=settings.screen))
+    return policy.next_action(read_record_of(folder)) is Idle.DONE
 
 
 def _run(search: Search, console: Console, *, resume: bool, machine: dict[str, float]) -> int:

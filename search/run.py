@@ -45,7 +45,7 @@ def _handle(args: argparse.Namespace, typed: list[str]) -> int:
         return _resume(args, typed)
     if args.space is None:
         raise UsageError("--space is missing; --list-spaces prints the spaces")
-    from search.cli.settings import make_plan, manner
+    from search.cli.settings import make_plan, manner, with_baselines
 
     how = manner(args.space, args.sampler, args.scheduler, args.replicates, args.screen)
     for flag, value, other, needs in (
@@ -57,7 +57,7 @@ def _handle(args: argparse.Namespace, typed: list[str]) -> int:
     if args.source is not None:
         allowed = {"space", "source", "data", *LAYOUT, "skip_bad", "set", "config", "out", "name", "metric", "dry_run"}
         _refuse_others(args, {*allowed, "gpus_per_trial"}, "has no effect with --from, which trains nothing")
-    settings = _new_settings(args, how)
+    settings = with_baselines(_new_settings(args, how), plain_trials(args.trials))
     if how.replicate_all and args.replicate_top is None:
         settings = replace(settings, replicate_top=make_plan(settings).trials)
     if args.source is not None:
@@ -102,7 +102,6 @@ def _new_settings(args: argparse.Namespace, how: "Manner") -> "SearchSettings":
         ),
         out=args.out,
         name=run_name(args.name, args.space),
-        trials=plain_trials(args.trials),
         epochs=args.epochs,
         images_per_epoch=args.images_per_epoch,
         time_budget_s=None if args.time_budget is None else parse_duration(args.time_budget),
@@ -134,11 +133,11 @@ def _new_settings(args: argparse.Namespace, how: "Manner") -> "SearchSettings":
 
 def _resume(args: argparse.Namespace, typed: list[str]) -> int:
     only = f"a resumed run keeps its settings; --resume takes only {', '.join(_flag(one) for one in CHANGEABLE)}"
-    _refuse_others(args, {"resume", "quiet", *CHANGEABLE}, only)
+    _refuse_others(args, {"resume", "quiet", "dry_run", *CHANGEABLE}, only)
     from search.cli.run_folder import planned, resumed_settings
-    from search.cli.settings import make_plan, storage_address
+    from search.cli.settings import make_plan, storage_address, with_baselines
     from search.cli.trusted import choices_of, refuse_unnamed
-    from search.driver import run_search
+    from search.driver import has_nothing_left, run_search
     from search.storage.storage import Storage
     from spaces.catalogue import space_files
 
@@ -158,8 +157,15 @@ def _resume(args: argparse.Namespace, typed: list[str]) -> int:
     settings = replace(settings, space_files=space_files(settings.space))
     given = {_flag(name) for name in CHANGEABLE if name != "out" and getattr(args, name) is not None}
     refuse_unnamed(choices_of(settings), given, f"--resume {folder.name}")
+    if args.trials is not None and not args.trials.startswith("+"):
+        settings = with_baselines(settings, int(args.trials))
     if before.replicate_top >= extent.trials and args.replicate_top is None:  # all were replicated: also the new ones
         settings = replace(settings, replicate_top=make_plan(settings).trials)
+    if args.dry_run:
+        return _dry_run(settings, folder)
+    if has_nothing_left(settings, folder):
+        say(f"{folder}: nothing to do, every trial has ended; add trials with --trials +N, or epochs with --epochs N")
+        return 0
     return run_search(settings, resume=True, command=["python", "-m", "search.run", *typed], quiet=args.quiet)
 
 
@@ -219,8 +225,8 @@ def changed_settings(
         now = replace(now, space=args.space)
     if args.data is not None:
         now = replace(now, data=replace(now.data, folder=data_source(args.data).folder))
-    if args.trials is not None:
-        now = replace(now, trials=int(args.trials) + (trials if args.trials.startswith("+") else 0))
+    if args.trials is not None and args.trials.startswith("+"):
+        now = replace(now, trials=trials + int(args.trials))
     if args.epochs is not None:
         if args.epochs < epochs:
             raise UsageError(f"--epochs {args.epochs}: the run trains for {epochs} epochs; give at least as many")
@@ -282,27 +288,33 @@ def _list_parameters() -> int:
     return 0
 
 
-def _dry_run(settings: "SearchSettings") -> int:
-    """Print what a search would train and what it would cost; starts nothing."""
+def _dry_run(settings: "SearchSettings", resumed: Path | None = None) -> int:
+    """Print what a search would train and what it would cost; starts nothing.
+
+    Args:
+        settings: of the search.
+        resumed: the run folder that would be continued; None for a new run.
+    """
     from digits_core.data.cache import images_per_epoch
     from digits_core.evaluation.sweep import NUM_SWEPT
     from digits_core.terminal import open_console
     from search.cli.prepare_data import prepare_data
-    from search.cli.settings import make_plan
+    from search.cli.settings import make_plan, trial_words
     from search.driver import check_data, check_place
     from search.machine.probe import Probe
     from search.policy.replicates import most_further
 
     plan = make_plan(settings)
     console = open_console()
-    storage = check_place(settings, resume=False).storage
+    storage = check_place(settings, resume=resumed is not None).storage
     data = prepare_data(settings, console)
     check_data(plan, data)
     epochs, further = plan.base.optim.epochs, most_further(plan, plan.trials)
+    ended = 0 if resumed is None else _ended(resumed)
     images = images_per_epoch(len(data.train), plan.base.data.images_per_epoch)
     found = Probe(plan.first_settings()).findings(data.categories.num_classes)
     if settings.address is None:
-        slots, cost = _slots_and_cost(settings, plan, data, found)
+        slots, cost = _slots_and_cost(settings, plan, data, found, ended)
     else:
         found.check_models()
         slots = f"those of the cluster at {settings.address}"
@@ -311,14 +323,15 @@ def _dry_run(settings: "SearchSettings") -> int:
     stopping = "no early stopping" if settings.scheduler == "none" else f"early stopping by {settings.scheduler}"
     most = (plan.trials + further) * epochs
     for line in (
-        f"would train: {plan.trials} configuration{'s' * (plan.trials > 1)} of space {settings.space}, baselines first "
-        f"({'; '.join(plan.first_settings())})",
+        f"would train: {trial_words(plan)}, of space {settings.space}",
+        *([f"of these, {ended} have ended already"] if resumed is not None else []),
         f"each at most {epochs} epochs of {images} images; {stopping}, sampler {settings.sampler}",
         *([f"then at most {further} more trainings: replicates of {which}"] if further else []),
         f"in total at most {most} epochs and {most * images:,} images",
         f"slots: {slots}",
         f"would take: {cost}",
         f"swept on each trained model: {NUM_SWEPT + len(plan.sweep):,} threshold settings",
+        *([] if settings.time_budget_s is None else [f"time budget: ends after {hours_words(settings.time_budget_s)}"]),
         f"run folder: {settings.out}/{settings.name}",
         *([f"checkpoints, and a copy of the run folder: {storage.address}"] if storage.is_remote else []),
     ):
@@ -326,8 +339,19 @@ def _dry_run(settings: "SearchSettings") -> int:
     return 0
 
 
-def _slots_and_cost(settings: "SearchSettings", plan: "Plan", data: "DigitData", found: "Findings") -> tuple[str, str]:
-    """The slots on this machine and the measured cost of a search on them, in words."""
+def _ended(folder: Path) -> int:
+    """The configurations of a run whose training has ended."""
+    from results.record.folder import read_record_of
+    from results.record.schema import ENDED
+
+    trials = read_record_of(folder).trials.values()
+    return sum(one.role == "search" and one.status in ENDED for one in trials)
+
+
+def _slots_and_cost(
+    settings: "SearchSettings", plan: "Plan", data: "DigitData", found: "Findings", ended: int
+) -> tuple[str, str]:
+    """The slots on this machine and the measured cost of the trials that have not ended, in words."""
     from digits_core.data.cache import images_per_epoch
     from digits_core.files import size_words
     from search.machine.cost import Workload, cost_of, measure
@@ -342,7 +366,7 @@ def _slots_and_cost(settings: "SearchSettings", plan: "Plan", data: "DigitData",
         Training(plan.probe_config(), settings.data, data.fingerprint, device), threads=max(int(slots.cpus), 1)
     )
     work = Workload(
-        trials=plan.trials,
+        trials=max(plan.trials - ended, 0),
         further=most_further(plan, plan.trials),
         epochs=plan.base.optim.epochs,
         images=images_per_epoch(len(data.train), plan.base.data.images_per_epoch),

@@ -98,7 +98,8 @@ def _add_search(parser: argparse.ArgumentParser) -> None:
         "--trials",
         type=_trials,
         metavar="N|+N",
-        help=f"configurations to train (default {defaults.TRIALS}; a grid: all); with --resume, +N adds N more",
+        help=f"configurations to sample in addition to the baselines (default {defaults.TRIALS}; a grid: all); with "
+        "--resume, +N adds N more",
     )
     group.add_argument(
         "--epochs", type=at_least(1), metavar="N", help="epochs of a full training (default: those of the config)"
@@ -175,12 +176,12 @@ def _add_folder(parser: argparse.ArgumentParser) -> None:
         nargs="?",
         const=LATEST,
         metavar="RUN",
-        help="continue a run (its name or folder; by default the latest), however it ended; "
-        "--trials, --epochs, --space, --time-budget, --replicates, --replicate-top, --keep, --disk and --max-failures may "
-        "ask for more than before; --address, --slots, "
-        "--cpus-per-trial, --gpus-per-trial, --mlflow, --dashboard-host and --dashboard-port may change; --data is the "
-        "new place of the same data; --storage fetches a run that is not on this machine; space files and addresses of "
-        "other machines are used only if you typed them on this machine before, or type them again",
+        help="continue a run (its name or folder; by default the latest), however it ended; --trials, --epochs, "
+        "--space, --time-budget, --replicates, --replicate-top, --keep, --disk and --max-failures may ask for "
+        "more than before; --address, --slots, --cpus-per-trial, --gpus-per-trial, --mlflow, --dashboard-host and"
+        " --dashboard-port may change; --data is the new place of the same data; --storage fetches a run that is "
+        "not on this machine; space files and addresses of other machines are used only if you typed them on this"
+        " machine before, or type them again",
     )
     group.add_argument(
         "--keep", type=at_least(1), metavar="N", help="keep the checkpoints of the best N configurations (default 5)"
@@ -257,8 +258,8 @@ def _add_machines(parser: argparse.ArgumentParser) -> None:
 
 def _trials(text: str) -> str:
     number = text.removeprefix("+")
-    if not number.isdigit() or not number.isascii() or len(number) > 9 or int(number) < 1:
-        raise argparse.ArgumentTypeError(f"must be a whole number from 1, or +N with --resume, got '{text}'")
+    if not number.isdigit() or not number.isascii() or len(number) > 9 or text == "+0":
+        raise argparse.ArgumentTypeError(f"must be a whole number from 0, or +N with --resume, got '{text}'")
     return text
 
 

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -32,7 +32,7 @@ from search.policy.plan import Plan
 from spaces.catalogue import SPACES, get_spaces
 from spaces.registry import Overrides, Space, check_space, combine, enumerate_settings
 
-_DURATION = re.compile(r"(?:(\d{1,9})h)?(?:(\d{1,9})m)?(?:(\d{1,9})s?)?")
+_DURATION = re.compile(r"(?:(\d{1,9})h)?(?:(\d{1,9})m)?(?:(\d{1,9})s)?")
 _SIZE = re.compile(r"(\d{1,6}(?:\.\d{1,3})?)([KMGT]?)B?", re.IGNORECASE)
 
 
@@ -118,6 +118,10 @@ class SearchSettings:
     def from_json(cls, tree: dict[str, Any]) -> "SearchSettings":
         """The settings that `to_json` wrote, without `space_files`: anybody may have written them, so none is run."""
         return cls(**{**tree, "data": DataSource(**tree["data"]), "space_files": {}})
+
+
+MOST_TRIALS = 10**9
+"""More trials than any search has."""
 
 
 def make_plan(settings: SearchSettings) -> Plan:
@@ -222,6 +226,32 @@ def _trained_space(settings: SearchSettings, named: list[Space], base: TrainConf
     return space, settings.trials or TRIALS
 
 
+def with_baselines(settings: SearchSettings, sampled: int | None) -> SearchSettings:
+    """The settings with so many sampled configurations in addition to the baselines.
+
+    Args:
+        settings: of the search; `trials` is replaced by the number of both together.
+        sampled: the number of sampled configurations; None means all of a grid, and otherwise `TRIALS`.
+
+    Raises:
+        UserError: the settings are not valid.
+    """
+    trained = [one for one in get_spaces(settings.space, settings.space_files) if not one.after_training]
+    if not trained or (sampled is None and settings.sampler == "grid"):
+        return replace(settings, trials=sampled)
+    baselines = make_plan(replace(settings, trials=MOST_TRIALS)).first_settings()
+    return replace(settings, trials=(TRIALS if sampled is None else sampled) + len(baselines))
+
+
+def trial_words(plan: Plan) -> str:
+    """How many configurations are trained: `12 sampled + 3 baselines (default; report A; report B)`."""
+    baselines = plan.first_settings()
+    sampled = plan.trials - len(baselines)
+    names = f"{len(baselines)} baseline{'s' * (len(baselines) != 1)} ({'; '.join(baselines)})"
+    kind = "from the grid" if plan.sampler == "grid" else "sampled"
+    return f"{sampled} {kind} + {names}" if sampled else names
+
+
 class Manner(NamedTuple):
     """The settings whose defaults depend on whether the space is a comparison."""
 
@@ -285,7 +315,7 @@ def run_name(name: str | None, space: str) -> str:
 
 
 def parse_duration(text: str) -> float:
-    """Seconds of `30m`, `2h`, `1h30m`, `45s` or `90`.
+    """Seconds of `30m`, `2h`, `1h30m` or `45s`.
 
     Raises:
         UsageError: the text has another form, or is zero.

@@ -93,7 +93,7 @@ class Search:
         self.run = folder / "runs" / name
         self._first = [
             *("--space", str(folder / "toy.py"), "--data", str(folder / "data"), "--name", name),
-            *("--trials", str(trials), "--epochs", str(epochs), *FLAGS),
+            *("--trials", str(trials - 1), "--epochs", str(epochs), *FLAGS),
         ]
         self.process = None
 

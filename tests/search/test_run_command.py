@@ -54,8 +54,8 @@ def thin_folder(tiny_folder, tmp_path_factory):
         (["--space", "anchors", "--set", "model.anchor_sizes=1,2,3,4,5"], "varies this parameter"),
         (["--space", "anchors", "--config", "none.toml"], "--config none.toml: cannot be read"),
         (["--space", "anchors", "--data", "/nowhere"], "--data /nowhere: no such folder; 'drawn' is the built-in data"),
-        (["--space", "anchors", "--trials", "0"], "must be a whole number from 1, or +N with --resume, got '0'"),
-        (["--space", "anchors", "--trials", "many"], "must be a whole number from 1, or +N with --resume, got 'many'"),
+        (["--space", "anchors", "--trials", "-3"], "must be a whole number from 0, or +N with --resume, got '-3'"),
+        (["--space", "anchors", "--trials", "many"], "must be a whole number from 0, or +N with --resume, got 'many'"),
         (["--space", "anchors", "--trials", "+3"], "--trials +3: +N needs --resume"),
         (["--space", "anchors", "--disk", "plenty"], "--disk takes a size like 20G, 500M or 1.5T, got 'plenty'"),
         (["--space", "anchors", "--epochs", "0"], "must be a whole number of at least 1"),
@@ -323,11 +323,14 @@ def test_bad_data_is_listed_and_nothing_is_written(capsys, tmp_path, monkeypatch
 def test_dry_run_says_what_would_run_and_writes_nothing(capsys, tmp_path, monkeypatch, tiny_folder):
     monkeypatch.chdir(tmp_path)
     assert (
-        run("--space", "anchors,thresholds", "--data", str(tiny_folder), "--trials", "5", "--epochs", "3", "--dry-run")
+        run("--space", "anchors,thresholds", "--data", str(tiny_folder), "--trials", "2", "--epochs", "3", "--dry-run")
         == 0
     )
     out = capsys.readouterr().out
-    assert "would train: 5 configurations of space anchors,thresholds, baselines first (default; report B small" in out
+    assert (
+        "would train: 2 sampled + 3 baselines (default; report B small; report B normal), of space anchors,thresholds"
+        in out
+    )
     assert "in total at most 15 epochs and 120 images" in out
     assert "swept on each trained model: 3,400 threshold settings" in out
     assert list(tmp_path.iterdir()) == []

@@ -81,7 +81,7 @@ def whole(tmp_path_factory, drawn):
     code, out, errors = finish(
         started(
             *("--space", f"{base / 'toy.py'},thresholds", "--data", str(drawn), "--out", str(base / "runs")),
-            *("--name", "whole", "--trials", "5", "--epochs", "3", "--keep", "2", *TINY),
+            *("--name", "whole", "--trials", "3", "--epochs", "3", "--keep", "2", *TINY),
             *("--replicates", "2", "--replicate-top", "1", "--confirm", "1", "--confirm-fraction", "0.5"),
         )
     )
@@ -303,7 +303,7 @@ def test_ctrl_c_keeps_all_rows_and_resume_goes_on_where_it_stood(tmp_path, drawn
     arguments = ["--out", str(tmp_path / "runs")]
     folder = tmp_path / "runs" / "held"
     process = started(
-        *("--space", "lr_schedules", "--data", str(drawn), "--name", "held", "--trials", "3"),
+        *("--space", "lr_schedules", "--data", str(drawn), "--name", "held", "--trials", "0"),
         *("--epochs", "4", "--scheduler", "none", *TINY, *arguments),
     )
     events = folder / "events.jsonl"
@@ -313,7 +313,7 @@ def test_ctrl_c_keeps_all_rows_and_resume_goes_on_where_it_stood(tmp_path, drawn
     assert run.main(["--status", str(folder)]) == 0
     status = capsys.readouterr().out
     assert f"running, written by process {process.pid} on " in status
-    assert "0 of 3 trials ended" in status or "1 of 3 trials ended" in status
+    assert "0 of 4 trials ended" in status or "1 of 4 trials ended" in status
     assert re.search(r"t000\d +(?:epoch \d/4|starts|ends), \d+ s", status)
     titles = [" ".join(child.cmdline()) for child in psutil.Process(process.pid).children(recursive=True)]
     assert any(re.search(r"ray::digit-search t000\d ", title) for title in titles), titles
@@ -346,13 +346,13 @@ def test_ctrl_c_keeps_all_rows_and_resume_goes_on_where_it_stood(tmp_path, drawn
     assert {(trial.status, trial.num_epochs) for trial in after.trials.values()} == {("finished", 5)}
     lines = [json.loads(line) for line in events.read_text().splitlines()]
     reports = [(line["trial_id"], line["epoch"]) for line in lines if line["kind"] == "report"]
-    assert sorted(reports) == [(f"t{trial:04d}", epoch) for trial in range(4) for epoch in range(1, 6)]
+    assert sorted(reports) == [(f"t{trial:04d}", epoch) for trial in range(5) for epoch in range(1, 6)]
     for trial_id, trial in before.trials.items():  # what was trained is not trained again
         for epoch, values in trial.epochs.items():
             assert after.trials[trial_id].epochs[epoch] == values
     assert json.loads((folder / "run.json").read_text())["settings"]["epochs"] == 5
     found = replay(folder, training_table(folder))
-    assert (found.drivers, found.proposals, found.differing) == (2, 4, [])
+    assert (found.drivers, found.proposals, found.differing) == (2, 5, [])
 
 
 @pytest.mark.slow

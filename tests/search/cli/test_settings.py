@@ -12,7 +12,10 @@ from search.cli.settings import (
     parse_duration,
     run_name,
     storage_address,
+    trial_words,
+    with_baselines,
 )
+from search.defaults import TRIALS
 from search.tune.cluster import check_dashboard, check_dashboard_port
 from search.tune.slots import plan_slots
 from spaces.catalogue import space_files
@@ -151,12 +154,12 @@ def test_settings_survive_run_json():
     assert SearchSettings.from_json(settings.to_json()) == settings
 
 
-@pytest.mark.parametrize(("text", "seconds"), [("30m", 1800), ("2h", 7200), ("1h30m", 5400), ("45s", 45), ("90", 90)])
+@pytest.mark.parametrize(("text", "seconds"), [("30m", 1800), ("2h", 7200), ("1h30m", 5400), ("45s", 45)])
 def test_durations(text, seconds):
     assert parse_duration(text) == seconds
 
 
-@pytest.mark.parametrize("text", ["", "0", "m", "5x", "-3m", "1.5h"])
+@pytest.mark.parametrize("text", ["", "0", "90", "m", "5x", "-3m", "1.5h"])
 def test_a_bad_duration_is_one_sentence(text):
     with pytest.raises(UsageError, match="--time-budget takes a time like 30m"):
         parse_duration(text)
@@ -299,3 +302,22 @@ def test_baselines_of_one_name_in_two_spaces_are_both_tried():
     names = [one.name for one in plan.space.baselines]
     assert "torchvision" in names
     assert "optimizer: torchvision" in names
+
+
+@pytest.mark.parametrize(("space", "baselines"), [("anchors", 3), ("anchors,lr_schedules", 6), ("backbones", 1)])
+def test_trials_are_sampled_in_addition_to_the_baselines(space, baselines):
+    settings = SearchSettings(space=space)
+    assert with_baselines(settings, 5).trials == 5 + baselines
+    assert with_baselines(settings, None).trials == TRIALS + baselines
+    plan = make_plan(with_baselines(settings, 5))
+    assert len(plan.first_settings()) == baselines
+    assert trial_words(plan).startswith(f"5 sampled + {baselines} baseline{'s' * (baselines != 1)} (default")
+    only = make_plan(with_baselines(settings, 0))
+    assert only.trials == baselines
+    assert trial_words(only).startswith(f"{baselines} baseline")
+
+
+def test_a_grid_is_trained_whole_and_thresholds_need_one_training():
+    assert with_baselines(SearchSettings(space="roi_levels", sampler="grid"), None).trials is None
+    assert with_baselines(SearchSettings(space="thresholds"), None).trials is None
+    assert make_plan(with_baselines(SearchSettings(space="thresholds"), None)).trials == 1

@@ -152,7 +152,7 @@ def test_a_submitted_search_outlives_a_node_and_a_failing_store(cluster, tmp_pat
         app.failing, app.slow_s = 0.05, 0.02
         out = tmp_path / "out"
         search = [
-            sys.executable, "-m", "search.run", "--space", "lr_schedules", "--trials", "3", "--epochs", "4",
+            sys.executable, "-m", "search.run", "--space", "lr_schedules", "--trials", "0", "--epochs", "4",
             "--scheduler", "none", "--name", "far", "--address", "auto", "--slots", "2", "--out", str(out),
             "--data", address.replace("/runs", "/data"), "--storage", address, *TINY,
         ]  # fmt: skip
@@ -187,7 +187,7 @@ def test_a_submitted_search_outlives_a_node_and_a_failing_store(cluster, tmp_pat
         assert {(one.status, one.num_epochs) for one in record.trials.values()} == {("finished", 4)}
         lines = [json.loads(line) for line in text().splitlines()]
         reports = [(line["trial_id"], line["epoch"]) for line in lines if line["kind"] == "report"]
-        assert sorted(set(reports)) == [(f"t{trial:04d}", epoch) for trial in range(3) for epoch in range(1, 5)]
+        assert sorted(set(reports)) == [(f"t{trial:04d}", epoch) for trial in range(4) for epoch in range(1, 5)]
         assert len(reports) - len(set(reports)) <= 2  # at most the one epoch without a checkpoint
         faults = {line["fault"] for line in lines if line["kind"] == "fault"}
         assert faults & {"node_lost", "worker_died"}
