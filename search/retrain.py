@@ -372,7 +372,7 @@ def finish(folder: Path, names: list[str], console: "Console") -> int:
         )
         console.print(f"{name}: {words}", soft_wrap=True)
     model = folder / MODELS / names[0]
-    console.print(f"go on with  {this_python()} -m digits_core.predict {model} IMAGES -o predictions", soft_wrap=True)
+    console.print(f"next: {this_python()} -m digits_core.predict {model} IMAGES -o predictions", soft_wrap=True)
     return 0
 
 

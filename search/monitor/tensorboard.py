@@ -73,7 +73,7 @@ class TensorBoard:
             self._writers[trial_id] = SummaryWriter(
                 str(self._folder / TENSORBOARD / trial_id),
                 flush_secs=10,
-                filename_suffix=f".{time.time_ns()}",  # two drivers may start in the same second
+                filename_suffix=f".{time.time_ns()}",  # else two drivers of the same second share a file
             )
         return self._writers[trial_id]
 

@@ -1,4 +1,4 @@
-"""A record that a test tells event by event: no Ray, no files."""
+"""A record that a test builds event by event: no Ray, no files."""
 
 from dataclasses import asdict
 
@@ -9,7 +9,7 @@ TIME = "2026-01-31T12:00:00+00:00"
 
 
 class History:
-    """Events of a search, and the record that they fold into; another one may go on with them."""
+    """The events of a search and the record made from them; another driver may continue from the events."""
 
     def __init__(self, events=(), **run):
         self.record, self.events = RunRecord("told"), []
@@ -25,7 +25,7 @@ class History:
         self.apply({"n": len(self.events) + 1, "time": TIME, "kind": kind, **values})
 
     def add(self, name, role, found):
-        """A new trial, and its end where the screen kept it out."""
+        """A new trial, and its end if it is screened out."""
         self.tell(
             "trial", trial_id=name, space="s", role=role, baseline=found.baseline, config=found.config.to_flat(),
             config_hash=setting_digest(found.config), seed=found.config.runtime.seed, params=found.params,
@@ -35,7 +35,7 @@ class History:
             self.tell("end", trial_id=name, status="screened", reason=found.screened)
 
     def read_again(self):
-        """The record as another driver reads it."""
+        """The record as another driver would read it from the events."""
         record = RunRecord("told")
         for event in self.events:
             record.apply(event)

@@ -1,4 +1,4 @@
-"""A search against a formula in place of trainings: the record and what decides, without Ray and without files."""
+"""A search with a formula instead of trainings: the record and the policy, without Ray and without files."""
 
 from history import History
 from ray.tune.search import Searcher
@@ -13,7 +13,7 @@ EPOCHS = 4
 
 
 class Told(History):
-    """One driver of a search; `events` are its record, which another driver goes on with."""
+    """One driver of a search; another driver can continue from its `events`."""
 
     def __init__(self, space, trials, *, screen=None, held=None, ending=None, events=(), **plan):
         super().__init__(events)
@@ -34,7 +34,7 @@ class Told(History):
         self.tell("end", trial_id=name, status=end.status, reason=end.reason)
 
     def suggest(self):
-        """The next trial as Ray gets it, or what it gets instead."""
+        """What Ray gets for the next trial."""
         self._num += 1
         return self.searcher.suggest(f"ray{self._num}")
 
@@ -49,7 +49,7 @@ class Told(History):
             self.searcher.on_trial_complete(ray)
 
     def run_through(self, value=lambda config: 0.5):
-        """Ask for trials until there is none, each trained to its end at once."""
+        """Ask for trials until there is none, and train each to its end."""
         handed = []
         while (params := self.suggest()) != Searcher.FINISHED:
             handed.append(params)

@@ -129,7 +129,7 @@ def test_progress_is_plain_lines_in_a_file_and_a_table_on_a_terminal(run_folder,
     view = SearchView(base, trials=5, epochs=3, slots=2)
 
     class Terminal:
-        """A stream that says it is a terminal."""
+        """A stream whose isatty is true."""
 
         def __init__(self):
             self.text = ""

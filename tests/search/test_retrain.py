@@ -1,4 +1,4 @@
-"""What a retraining takes from a run, and what a user can get wrong."""
+"""What a retraining uses from a run, and mistakes of a user."""
 
 import json
 import shutil
@@ -155,7 +155,7 @@ def kept(folder, tiny_data, name, trained_on, epochs):
 
 @pytest.fixture
 def searched_run(tmp_path):
-    """A run whose one trial was retrained, up to the model that it left."""
+    """A run with one trial and the trained models of two retrainings, not yet recorded."""
     run = Searched(tmp_path / "run")
     run.trial("t0000", 0.9)
     folder = run.done()

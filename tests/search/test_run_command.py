@@ -1,4 +1,4 @@
-"""What a user can get wrong: one sentence, exit code 2, nothing half-written."""
+"""Mistakes of a user: one sentence, exit code 2, no files written."""
 
 import json
 import shutil
@@ -113,7 +113,7 @@ def test_a_mistake_is_one_sentence(
 
 
 def findings(monkeypatch, **more):
-    """Let the probe find something."""
+    """Set the findings of the probe."""
     values = {"num_cores": 2, "num_gpus": 0, "torch_fault": None, "gpu_fault": None, "model_fault": None, **more}
     monkeypatch.setattr(driver.Probe, "findings", lambda *_: Findings(**values))
 

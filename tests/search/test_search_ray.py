@@ -1,4 +1,4 @@
-"""Whole searches under a real local Ray, as a user starts them: a command in a process of its own."""
+"""Whole searches under a real local Ray, as a user starts them: a command in a separate process."""
 
 import csv
 import ipaddress
@@ -52,7 +52,7 @@ def command(*arguments):
 
 
 def started(*arguments):
-    """A search under way; its process group is its own, as a shell gives it."""
+    """A running search in its own process group, as from a shell."""
     return subprocess.Popen(
         command(*arguments),
         cwd=ROOT,
@@ -75,7 +75,7 @@ def drawn(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory, drawn):
-    """One search from start to end: folder, what it printed."""
+    """One search from start to end: its run folder and its output."""
     base = tmp_path_factory.mktemp("whole")
     (base / "toy.py").write_text(SPACE)
     code, out, errors = finish(
@@ -358,7 +358,7 @@ def test_ctrl_c_keeps_all_rows_and_resume_goes_on_where_it_stood(tmp_path, drawn
 @pytest.mark.slow
 @pytest.mark.parametrize("to_all", [False, True])
 def test_sigterm_does_what_ctrl_c_does(to_all, tmp_path, drawn):
-    """To the search alone, as Docker and Kubernetes send it, or to Ray's processes too, as systemd and Slurm do."""
+    """Docker and Kubernetes send the signal only to the search, systemd and Slurm also to Ray's processes."""
     process = started(
         *("--space", "lr_schedules", "--data", str(drawn), "--out", str(tmp_path), "--name", "ended"),
         *("--trials", "8", "--epochs", "30", "--scheduler", "none", *TINY),

@@ -1,4 +1,4 @@
-"""What a resume with more epochs trains on, and what it proposes again."""
+"""Which trials a resume with more epochs extends, and which configurations it proposes again."""
 
 import pytest
 
@@ -14,7 +14,7 @@ EPOCHS = "optim.epochs"
 
 
 class Kept:
-    """A storage that still holds every checkpoint."""
+    """A storage that still has every checkpoint."""
 
     def exists(self, path, *, ask):
         return True

@@ -54,7 +54,7 @@ def test_thresholds_beside_another_space_are_swept_on_each_of_its_models():
 
 
 def of_file(path, **more):
-    """The settings of a search of a space of one's own."""
+    """The settings of a search of a user's space file."""
     return SearchSettings(space=str(path), space_files=space_files(str(path)), **more)
 
 

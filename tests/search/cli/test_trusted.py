@@ -1,4 +1,4 @@
-"""A run folder from somebody else runs no code and reaches no place that its reader has not named."""
+"""A run folder from somebody else runs no code and connects to no address that its user has not typed."""
 
 import hashlib
 import json
@@ -48,7 +48,7 @@ def mark(tmp_path):
 
 @pytest.fixture
 def stranger(tmp_path, mark, tiny_folder):
-    """A sound run folder that somebody else made: its space is a file in it."""
+    """A valid run folder from somebody else: its space is a file in it."""
     folder = tmp_path / "runs" / "r"
     made = Searched(folder)
     made.trial("t0000", 0.8)
@@ -59,7 +59,7 @@ def stranger(tmp_path, mark, tiny_folder):
 
 
 def ask(folder, real, **settings):
-    """Let a run folder ask for something; its data is a folder `real`."""
+    """Change settings of a run folder; its data is a folder `real`."""
     sound = SearchSettings(
         space="lr_schedules", data=data_source(str(real)), out=str(folder.parent), name=folder.name, trials=3
     )
@@ -76,7 +76,7 @@ def digest(path):
 
 @pytest.fixture
 def stopped(monkeypatch):
-    """A resume whose settings are accepted ends where it would look for torch, with a sentence of its own."""
+    """A resume whose settings are accepted ends with a known message where it would import torch."""
 
     def end(*_):
         raise UsageError("it would go on from here")
@@ -244,7 +244,7 @@ def test_nothing_is_remembered_of_a_dry_run(tmp_path, tiny_folder, mark, monkeyp
 
 @pytest.fixture(autouse=True)
 def state(tmp_path, monkeypatch):
-    """Nothing is remembered when a test begins."""
+    """No choice is remembered at the start of a test."""
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     return tmp_path / "state"
 

@@ -25,7 +25,7 @@ def test_the_larger_number_is_taken_for_as_long_as_it_is_worth_it(rates, trials)
 
 
 def formula(monkeypatch, rates, *, each=1, total=0):
-    """Stand in for the trainings: rates by number of trials; where there is none, they do not fit."""
+    """Replace the measurement: rates by number of trials; without a rate, the trials do not fit."""
     asked = []
 
     def measured(training, trials, threads):

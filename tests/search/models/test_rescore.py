@@ -59,7 +59,7 @@ def test_dry_run_writes_nothing(tiny_folder, tmp_path, capsys):
 
 @pytest.fixture
 def searched(tmp_path):
-    """A run whose checkpoints are gone, and one without any score."""
+    """A run without checkpoints, and one without any score."""
     import json
 
     for name, value in (("gone", 0.5), ("empty", None)):

@@ -1,4 +1,4 @@
-"""--init-from and --from: which trained model is meant."""
+"""--init-from and --from: which trained model they use."""
 
 import pytest
 

@@ -1,12 +1,14 @@
 """How long a search will take: before it starts, and while it runs."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from conftest import introduce, report
 from results.record.log import EventWriter
-from search.machine.cost import Speed, cost_of, least_epochs
+from search.machine.cost import Speed, Workload, cost_of, least_epochs
 from search.monitor.time_left import seconds_left
 from search.monitor.view import spark
 from search.run import hours_words
@@ -71,9 +73,8 @@ def test_the_least_that_halving_takes_is_its_shares_added_up():
 
 def test_a_cost_grows_with_what_it_is_of():
     speed = Speed(train_per_second=50, eval_per_second=100, peak_memory_bytes=10**9, num_parameters=10**6)
-    plan = {"further": 2, "epochs": 4, "images": 500, "valid_images": 100, "keep": 5}
-    cost = cost_of(speed, trials=10, slots=2, stops=True, **plan)
-    whole = cost_of(speed, trials=10, slots=2, stops=False, **plan)
+    work = Workload(trials=10, further=2, epochs=4, images=500, valid_images=100, slots=2, keep=5, stops=True)
+    cost, whole = cost_of(speed, work), cost_of(speed, replace(work, stops=False))
     assert whole.least_seconds == whole.most_seconds == cost.most_seconds == 12 * 4 * 11 / 2
     assert cost.least_seconds == pytest.approx((10 * least_epochs(4) + 2 * 4) * 11 / 2)
     assert cost.memory_bytes == 2 * 10**9

@@ -1,4 +1,4 @@
-"""Tools that follow a search: what they are told, and that none of them can hold it up."""
+"""Tools that follow a search: the calls that they get, and that none of them can block it."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""The policy decides from the record and the plan alone: what it keeps between calls changes nothing."""
+"""The policy decides from the record and the plan only: its state between calls changes nothing."""
 
 import random
 
@@ -23,7 +23,7 @@ def started():
 
 
 def walk(plan, chance, *, slots=2, check=lambda history, policy, running: None):
-    """Run a search by its policy alone, with scores, faults and kills by chance, to its end."""
+    """Run a search to its end with only its policy, with random scores, faults and kills."""
     history, policy, running = started(), Policy(plan), []
     for _ in range(400):
         check(history, policy, tuple(running))
@@ -98,7 +98,7 @@ def test_another_driver_decides_the_same_at_every_moment(seed, sampler, schedule
 @settings(max_examples=5)
 @given(st.integers(0, 10**6))
 def test_an_order_of_reports_that_no_decision_looks_at_changes_no_setting(seed):
-    """Grid and baselines do not learn: however the reports fall, the same settings are trained."""
+    """Grid and baselines do not learn: the same configurations are trained for any reports."""
     plan = Plan(SPACES["roi_levels"], BASE, 4, sampler="grid", scheduler="none")
     found = {
         tuple(

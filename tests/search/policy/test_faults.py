@@ -1,4 +1,4 @@
-"""What broke a trial off, and what it is started again with."""
+"""Why a trial failed, and the change to its config for a restart."""
 
 import pytest
 

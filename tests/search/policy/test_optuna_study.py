@@ -1,4 +1,4 @@
-"""What Optuna knows of a run, by its record; and study.journal, which shows it."""
+"""The Optuna study made from a record, and study.journal, its file."""
 
 import errno
 

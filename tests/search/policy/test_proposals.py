@@ -1,4 +1,4 @@
-"""Which settings are proposed, by a record and a plan: no Ray is started."""
+"""Which configurations are proposed for a record and a plan: no Ray is started."""
 
 import math
 
@@ -23,7 +23,7 @@ RATES = Space(name="lr", summary="", suggest=lambda trial: {"optim.lr": trial.su
 
 
 def near(config):
-    """A score that is best at a learning rate of 2e-3."""
+    """A score with its maximum at a learning rate of 2e-3."""
     return 1 - abs(math.log10(config["optim.lr"]) - math.log10(2e-3)) / 3
 
 
@@ -116,7 +116,7 @@ def test_samplers_walk_conditional_spaces_and_repeat_with_their_seed(name):
 @settings(max_examples=25)
 @given(st.data(), st.sampled_from(["random", "tpe"]), st.sampled_from(["lr_schedules", "roi_heads", "anchors"]))
 def test_a_search_that_was_killed_proposes_what_it_would_have_proposed(data, sampler, space):
-    """Two searches get the same reports in the same order; one of them is killed and resumed again and again."""
+    """Two searches get the same reports in the same order; one of them is killed and resumed repeatedly."""
     screen = Screen(DIGITS, active=True)
     whole = Told(SPACES[space], 10, sampler=sampler, seed=3, screen=screen)
     killed = Told(SPACES[space], 10, sampler=sampler, seed=3, screen=screen)
@@ -187,7 +187,7 @@ def test_constant_liar_is_on_for_slots_side_by_side():
 
 def test_settings_that_the_screen_keeps_out_cost_no_trial():
     class Half:
-        """Keeps out every other drawn setting."""
+        """Screens out every second drawn configuration."""
 
         active = False
 
@@ -224,7 +224,7 @@ DIGITS = table_of([[((10.0, 10.0, 20.0, 30.0), 1, False), ((30.0, 8.0, 44.0, 38.
 
 
 def mean_coverage(sampler, *, active, space="anchors"):
-    """Over the settings that are drawn before the sampler has learned, of four searches."""
+    """Over the configurations drawn in the startup phase of four searches."""
     found = []
     for seed in range(4):
         told = Told(SPACES[space], 6, sampler=sampler, seed=seed, screen=Screen(DIGITS, active=active))

@@ -10,7 +10,7 @@ from search.policy.replicates import CONFIRM_SEED, Idle, most_further, next_furt
 
 
 class Asked(NamedTuple):
-    """What is to follow a search."""
+    """The trainings to run after a search."""
 
     replicates: int
     replicate_top: int
@@ -18,7 +18,7 @@ class Asked(NamedTuple):
 
 
 class Run(History):
-    """A record that trials are added to one by one."""
+    """A record to which trials are added one by one."""
 
     def trial(self, value, *, lr=None, config=None, role="search", status="finished", baseline=None):
         config = config or TrainConfig.from_flat({} if lr is None else {"optim.lr": lr})
@@ -34,7 +34,7 @@ class Run(History):
         return next_further(self.record, asked)
 
     def walk(self, asked, value=0.5):
-        """Train whatever is due until nothing is; returns (role, rate, seed) of each."""
+        """Train everything that is due; returns (role, rate, seed) of each training."""
         done = []
         while (due := self.next(asked)) is not Idle.DONE:
             assert due is not Idle.WAIT

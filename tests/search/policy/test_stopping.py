@@ -1,4 +1,4 @@
-"""Schedulers decide from recorded scores alone: against Ray's own, and across crashes."""
+"""Schedulers decide from recorded scores only: compared with Ray's own, and across crashes."""
 
 import json
 import random
@@ -27,7 +27,7 @@ EPOCHS = 9
 
 
 def simulate(seed, make_rule, *, kill=lambda step: False, trials=30, slots=4):
-    """Trials in slots, each epoch a score; a rule is asked after each. `kill` says where the driver dies.
+    """Trials in slots with a score per epoch; a rule decides after each. `kill` says where the driver dies.
 
     Every trial goes on from its last epoch then, and one of them repeats one, as after a checkpoint not yet stored.
 
@@ -58,7 +58,7 @@ def simulate(seed, make_rule, *, kill=lambda step: False, trials=30, slots=4):
 
 
 def rebuilt(rule_class):
-    """Our rule, standing where what was said has brought it."""
+    """Our rule after the earlier reports."""
 
     def make(said):
         rule = rule_class("val_map", EPOCHS)
@@ -70,7 +70,7 @@ def rebuilt(rule_class):
 
 
 class RaysTrial:
-    """What Ray's schedulers look at of a trial."""
+    """The attributes of a trial that Ray's schedulers read."""
 
     status = Trial.RUNNING
 
@@ -79,7 +79,7 @@ class RaysTrial:
 
 
 class Rays:
-    """Ray's own scheduler behind the same question."""
+    """Ray's own scheduler with the interface of our rules."""
 
     def __init__(self, scheduler):
         self._scheduler, self._trials, self._controller = scheduler, {}, SimpleNamespace(_trials=[])
@@ -94,7 +94,7 @@ class Rays:
 
 
 def rays_asha(said):
-    """Empty, whatever was said: Tuner.restore brings no scheduler state back."""
+    """Always empty: Tuner.restore does not restore the state of schedulers."""
     return Rays(
         AsyncHyperBandScheduler(
             time_attr="epoch",
@@ -121,7 +121,7 @@ def test_uninterrupted_it_decides_as_rays_own(seed):
 
 
 def differing(said, make_rule):
-    """Decisions that one scheduler, never interrupted, takes otherwise on the very same reports."""
+    """Decisions that differ from those of an uninterrupted scheduler on the same reports."""
     rule, known, found = make_rule([]), set(), 0
     for name, epoch, score, stop in said:
         if (name, epoch) in known:  # a report again: the decision then stands
@@ -147,7 +147,7 @@ def test_the_storms_of_these_tests_do_stop_trials(rule_class):
 
 
 def test_rays_own_forgets_at_a_restart():
-    """The fault that ours does not have: the same storm, the same question."""
+    """Ray's scheduler fails where ours does not, with the same crashes and reports."""
     wrong = 0
     for seed in range(20):
         steps = set(random.Random(seed).choices(range(1, 150), k=5))
@@ -250,7 +250,7 @@ def test_a_replay_finds_every_recorded_decision_and_a_changed_one(recorded):
 
 
 def test_a_run_is_decided_as_it_began_whatever_the_defaults_are_now(tmp_path):
-    """Records that do not name them were decided at epochs 1, 3, 9 by thirds."""
+    """Records without grace period and factor were decided at epochs 1, 3, 9 by thirds."""
     for name, named, stopped_at in (("old", {}, 1), ("new", {"asha": [2, 2]}, 2), ("other", {"asha": [4, 3]}, 4)):
         (tmp_path / name).mkdir()
         events = EventWriter(tmp_path / name, name)

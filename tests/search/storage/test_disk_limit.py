@@ -1,4 +1,4 @@
-"""Room on the disk, and a record that goes on when there is none."""
+"""Space on the disk, and a record that is still written when the disk is full."""
 
 import errno
 import os

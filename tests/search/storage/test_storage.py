@@ -1,4 +1,4 @@
-"""Checkpoints and the copy of a run folder in a store with faults, and data that is fetched from one."""
+"""Checkpoints and the copy of a run folder in a store with faults, and data fetched from one."""
 
 import os
 import pickle
@@ -29,7 +29,7 @@ def served():
 
 @pytest.fixture
 def flaky(served, monkeypatch):
-    """The store with faults; those who ask again do not wait long, and ask often enough to be answered at last."""
+    """The store with faults; attempts follow each other fast, and there are enough of them to succeed."""
     app, _, _ = served
     monkeypatch.setattr("digits_core.data.remote.FIRST_PAUSE_S", 0.01)
     monkeypatch.setattr("digits_core.data.remote.PAUSE_GROWTH", 1.1)
@@ -215,7 +215,7 @@ def test_data_is_fetched_once_and_again_when_it_changes(flaky, tiny_folder, tiny
 
 @pytest.fixture(params=["store", "folder"])
 def place(request, served, tmp_path):
-    """An address and a shared folder keep the same promises."""
+    """An address and a shared folder behave in the same way."""
     if request.param == "folder":
         return str(tmp_path / "shared")
     return served[1].replace("/runs", f"/runs-{tmp_path.name}")

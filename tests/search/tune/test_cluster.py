@@ -1,4 +1,4 @@
-"""Ray's token lets a person who has it run code: the file is private from its first moment on."""
+"""Everybody who has Ray's token can run code: its file is private from its creation on."""
 
 import os
 import stat

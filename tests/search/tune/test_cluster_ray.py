@@ -50,7 +50,7 @@ with connected(f"127.0.0.1:{{sys.argv[1]}}", port=0, machine={{}}) as cluster:
     except UserError as error:
         print(error)
 """
-"""What a node does not see is said before anything runs."""
+"""A folder that a node cannot access is reported before anything runs."""
 
 
 def free_ports(count):
@@ -64,7 +64,7 @@ def free_ports(count):
 
 
 class Nodes:
-    """Ray nodes on this machine, each a process group of its own."""
+    """Ray nodes on this machine, each in its own process group."""
 
     def __init__(self, folder):
         self.folder, self.nodes = folder, []
@@ -89,7 +89,7 @@ class Nodes:
         return process
 
     def kill(self, process):
-        """As a node dies: all its processes at once."""
+        """Kill all processes of a node at once, as when a node dies."""
         family = [*psutil.Process(process.pid).children(recursive=True), psutil.Process(process.pid)]
         for one in family:
             with suppress(psutil.NoSuchProcess):

@@ -1,4 +1,4 @@
-"""What the record says of a trial whose checkpoints were lost or damaged, and what is kept of its best epoch."""
+"""The record of a trial whose checkpoints were lost or damaged, and the files kept from its best epoch."""
 
 from types import SimpleNamespace
 
@@ -22,7 +22,7 @@ TRIAL = SimpleNamespace(config={"trial_id": "t0000"}, error_file=None)
 
 
 class Search:
-    """A driver's record of one trial of three epochs; `train` is an epoch of it, `again` another driver."""
+    """A driver's record of one trial of three epochs; `train` adds an epoch, `again` starts another driver."""
 
     def __init__(self, folder):
         self.folder = folder
@@ -57,7 +57,7 @@ class Search:
         self.recorder.on_trial_start(0, [], TRIAL)
 
     def train(self, epoch, value, *, number, best=None, save=True):
-        """Report an epoch and store its checkpoint in folder `number`; `best` is the epoch whose model it carries."""
+        """Report an epoch and store its checkpoint in folder `number`; `best` is the epoch of its best model."""
         best = best or epoch
         checkpoint = self.folder / "tune" / "001" / "t0000" / f"checkpoint_{number:06d}"
         for of, folder in ((epoch, checkpoint), (best, checkpoint / BEST_FOLDER)):
@@ -86,7 +86,7 @@ def search(tmp_path):
 
 
 def test_a_trial_trained_again_from_the_start_is_not_finished_by_what_it_had_reported_before(search):
-    """A power cut took its checkpoint; it was killed again after the first epoch of its second training."""
+    """It lost its checkpoint in a power cut and was killed again after the first epoch of the second training."""
     search.start()
     for epoch in (1, 2, 3):
         search.train(epoch, 0.1 * epoch, number=epoch, save=False)

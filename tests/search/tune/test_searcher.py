@@ -1,4 +1,4 @@
-"""What Ray is handed next, by the record: no Ray is started."""
+"""Which trial Ray gets next, by the record: no Ray is started."""
 
 import pytest
 from ray.tune.search import Searcher
