@@ -73,7 +73,7 @@ def test_epochs_are_exported_too(run_folder, tmp_path):
     [
         (["{run}", "--format", "xls", "-o", "{out}/a"], "--format xls: unknown format; did you mean 'xlsx'"),
         (["{out}/none", "--format", "csv", "-o", "{out}/a"], "no such run folder"),
-        (["{out}", "--format", "csv", "-o", "{out}/a"], "holds no run"),
+        (["{out}", "--format", "csv", "-o", "{out}/a"], "contains no run"),
         (["{run}", "--format", "csv", "-o", "{out}"], "is a folder; name a file"),
         (["{run}", "--format", "csv", "-o", "{out}/none/a"], "there is no folder"),
     ],
