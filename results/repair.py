@@ -141,8 +141,8 @@ def build_parser() -> argparse.ArgumentParser:
     """The flags of this command."""
     parser = CommandParser(
         prog="python -m results.repair",
-        description="Describe the damage in the record of a run (events.jsonl) and what the run lacks without the damaged "
-        "part. With --write, keep a copy of the damaged file and write the recovered record.",
+        description="Describe the damage in the record of a run (events.jsonl) and what the run lacks without it. "
+        "With --write, keep a copy of the damaged file and write the recovered record.",
         epilog=_EPILOG,
     )
     parser.add_argument("run", type=Path, metavar="RUN", help="run folder")

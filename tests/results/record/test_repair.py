@@ -201,7 +201,7 @@ def test_a_look_names_what_is_lost_and_changes_nothing(folder, capsys):
     assert f"line {report_3}, bytes " in out
     assert "the report of trial t0001, epoch 2 (byte 21 is not UTF-8)" in out
     assert f"line {introduced}, bytes " in out
-    assert "the configuration of trial t0003 (no JSON from its byte " in out
+    assert "the configuration of trial t0003 (not JSON from byte " in out
     first, last = introduced + 1, introduced + 9
     assert f"lines {first} to {last}: 9 other events of trial t0003, whose configuration is lost" in out
     assert "trial t0001 lacks the scores of epoch 2" in out
@@ -267,7 +267,7 @@ def test_a_lost_first_start_is_written_anew_as_the_run_began(folder, capsys):
     hurt(folder, 1, bad_byte)
     code, out = run(capsys, folder, "--write")
     assert code == 0
-    assert f"the first start of the search, which raises {METRIC}, is written anew" in out
+    assert f"the first start of the search, with the metric {METRIC}, is reconstructed" in out
     record = read_record(folder, "demo")
     assert (record.metric, record.asha, record.num_drivers) == (METRIC, (2, 2), 2)
     assert all(arrival.value is not None for arrival in record.arrivals)
@@ -297,7 +297,7 @@ def test_a_lost_later_start_is_written_anew_with_what_it_asked_for(tmp_path, cap
             hurt(folder, 7, lambda line: line.replace(b'"longer"', b'"start"'))
         code, out = run(capsys, folder, "--write")
         assert code == 0
-        assert f"the start of the search at event 6, which raises {METRIC}, is written anew" in out
+        assert f"the start of the search at event 6, with the metric {METRIC}, is reconstructed" in out
         record = read_record(folder, "demo")
         assert (record.num_drivers, record.planned_epochs) == (2, 4)
         start = json.loads((folder / EVENTS_FILE).read_text().splitlines()[5])
