@@ -1,4 +1,4 @@
-"""Runs docs/notebook.ipynb anew and keeps its outputs, but for what is of one machine: python docs/run_notebook.py."""
+"""Runs docs/notebook.ipynb and stores its outputs without machine-specific parts: python docs/run_notebook.py."""
 
 import os
 import re
