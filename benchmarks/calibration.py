@@ -1,11 +1,10 @@
-"""How often a verdict is false: many trainings of one setting, split at random into three against three.
+"""How often a verdict is false: many trainings of one configuration, compared three against three at random.
 
     python benchmarks/calibration.py --out FOLDER [--trainings 120] [--jobs 2]
 
-Trains setting A that often with other seeds, and two more settings a third as often: B with a quarter of the
-training images an epoch, C with three quarters; on the built-in drawn data with the tiny backbone. Each training
-is kept in FOLDER, so that the script can be ended and started again. Then it draws comparisons and counts
-verdicts. The method: docs/statistics.md.
+Trains configuration A with `--trainings` seeds, and B and C with a third as many: B has a quarter, C three quarters of
+the training images per epoch; drawn data, tiny backbone. Each training is stored in FOLDER, so that the script can be
+restarted. Then it draws random comparisons and counts the verdicts. The method: docs/statistics.md.
 """
 
 import argparse
@@ -34,11 +33,11 @@ SCORES = ("map", "number_accuracy")
 VALID = DataSource().drawn_valid
 """Images that every training is scored on."""
 MANY = 10**9
-"""Images, so many that they are no luck."""
+"""A number of images so large that they cause no variance."""
 
 
 def train_once(name: str, number: int, folder: str) -> str:
-    """One short training; its scores and their bootstrap go into FOLDER."""
+    """Run one short training and store its scores and bootstrap in `folder`."""
     import torch
 
     from digits_core.training.train import train
@@ -68,7 +67,7 @@ def train_once(name: str, number: int, folder: str) -> str:
 
 
 def load(folder: Path, name: str, score: str) -> tuple[np.ndarray, np.ndarray]:
-    """The scores of all trainings of a setting, and their bootstraps [trainings, resamples]."""
+    """The scores of all trainings of a configuration, and their bootstraps [trainings, resamples]."""
     files = [np.load(path) for path in sorted(folder.glob(f"{name}[0-9]*.npz")) if ".half" not in path.name]
     return np.array([float(file[score]) for file in files]), np.stack([file[f"{score}_resampled"] for file in files])
 
@@ -77,7 +76,7 @@ Trainings = tuple[np.ndarray, np.ndarray]
 
 
 def compare(first: Trainings, second: Trainings, others: list[Trainings]) -> Difference:
-    """The product's own comparison of two settings; `others` are further replicated settings of the run."""
+    """The verdict of digit-search on two configurations; `others` are further replicated configurations."""
     variance, freedom = pooled_variance([first[0], second[0], *(one[0] for one in others)])
     return setting_difference(first[0], second[0], first[1], second[1], VALID, variance, freedom)
 
@@ -90,7 +89,7 @@ def seeds_alone(first: Trainings, second: Trainings, others: list[Trainings]) ->
 
 
 def one_each(first: Trainings, second: Trainings, others: list[Trainings]) -> Difference:
-    """What must not be done: two single trainings, judged as models, read as settings."""
+    """The wrong method: two single trainings, compared as models, interpreted as configurations."""
     return model_difference(first[0][0], second[0][0], first[1][0], second[1][0], VALID)
 
 
@@ -111,7 +110,7 @@ def draws(
 
 
 def rate(verdicts: list[tuple[np.ndarray, bool]], trainings: int) -> tuple[float, float]:
-    """The share of true ones, and a one-sided 95 % upper bound that respects that draws share trainings.
+    """The share of true values, and a one-sided 95 % upper bound that accounts for shared trainings.
 
     Source:
         Arvesen 1969, Jackknifing U-statistics: leave out one training, and every draw that it is in.
@@ -139,10 +138,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, metavar="FOLDER")
     parser.add_argument(
-        "--trainings", type=int, default=120, help="of setting A; a third as many of B and C (default 120)"
+        "--trainings", type=int, default=120, help="trainings of A; a third as many of B and C (default 120)"
     )
     parser.add_argument("--draws", type=int, default=20_000, help="random comparisons (default 20,000)")
-    parser.add_argument("--jobs", type=int, default=2, help="trainings side by side, one core each (default 2)")
+    parser.add_argument("--jobs", type=int, default=2, help="trainings in parallel, one core each (default 2)")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     open_data(DataSource())  # decoded once, before the processes start
@@ -164,7 +163,7 @@ def main() -> int:
         a, b, c = (load(args.out, name, score) for name in IMAGES)
         print(f"\n{score}, {len(a[0])} trainings of A, {len(b[0])} of B and of C")
         for name, one in (("A", a), ("B", b), ("C", c)):
-            print(f"  {name}: mean {one[0].mean():.3f}, seeds move it by {one[0].std(ddof=1):.4f}")
+            print(f"  {name}: mean {one[0].mean():.3f}, standard deviation over seeds {one[0].std(ddof=1):.4f}")
         print(f"{'':50} {'false on A/A':>13} {'upper bound':>12} {'disjoint':>16} {'A over B':>9} {'A over C':>9}")
         for name, rule, others in rules:
             same = [(used, one.p < 1 - LEVEL) for used, one in draws(a, None, rule, args.draws, others)]

@@ -1,10 +1,10 @@
-"""How often intervals hold the true score, and how often equal models are told apart: by simulation.
+"""Simulates how often intervals contain the true score, and how often equal models differ significantly.
 
     python benchmarks/coverage.py [--repetitions 2000] [--pool 12000]
 
-Scores are drawn with a known truth, resampled and judged by the product's own functions, beside what the plain
-bootstrap says. For AP no truth is known beforehand: the shipped model detects on `--pool` drawn images, their AP
-is the truth, and images are drawn from them. Prints the tables of docs/statistics.md.
+Scores with a known true value are resampled and tested by the functions of digit-search and by the plain bootstrap.
+For AP the true value is that of the shipped model on `--pool` drawn images, from which samples are drawn.
+Prints the tables of docs/statistics.md.
 """
 
 import argparse
@@ -35,7 +35,7 @@ IMAGES = (30, 100, 500, 3000)
 SHARES = (0.5, 0.8, 0.9, 0.95, 0.97, 0.99)
 AP_IMAGES = (30, 100, 500)
 DIGITS = ((1, 2, 3, 4), (0.25, 0.45, 0.25, 0.05))
-"""Digits of an image and how often."""
+"""Numbers of digits per image and their probabilities."""
 ALIKE_WITHIN = 0.3
 """Correlation of the digits of one image."""
 ALIKE_BETWEEN = (0.0, 0.5, 0.9)
@@ -91,7 +91,7 @@ Draw = Callable[[int, float, int, np.random.Generator], tuple[Values, Values]]
 
 
 def share_coverage(draw: Draw, images: int, share: float, count: int, *, whole: bool) -> tuple[float, float]:
-    """How often the plain bootstrap's interval of a share holds the truth, and how often ours does.
+    """How often the intervals of the plain bootstrap and of digit-search contain the true share.
 
     Args:
         draw: what is right, and of how many, in each image.
@@ -116,7 +116,7 @@ def share_coverage(draw: Draw, images: int, share: float, count: int, *, whole: 
 
 
 def false_verdicts(images: int, share: float, alike: float, count: int) -> tuple[float, float]:
-    """How often two models that read the same share of images are told apart: by the plain bootstrap, and by ours.
+    """How often two equally good models differ significantly: by the plain bootstrap and by digit-search.
 
     Args:
         images: of a split.
@@ -138,7 +138,7 @@ def false_verdicts(images: int, share: float, alike: float, count: int) -> tuple
 
 
 def two_seeds(images: int, share: float, spread: float, count: int) -> tuple[float, float]:
-    """Two settings alike, two seeds each: how often the interval of a mean holds the truth, how often they differ.
+    """Two equal configurations with two seeds each: coverage of the mean's interval, and rate of significance.
 
     Args:
         images: of a split.
@@ -166,12 +166,12 @@ def two_seeds(images: int, share: float, spread: float, count: int) -> tuple[flo
 
 
 def _triangle_quantile(chance: Values) -> Values:
-    """Under which value the mean of two even numbers from 0 to 1 lies with a chance."""
+    """The quantile function of the mean of two uniform numbers in [0, 1]."""
     return np.where(chance < 0.5, np.sqrt(chance / 2), 1 - np.sqrt((1 - chance) / 2))
 
 
 def drawn_from(table: MatchTable, truth: Truth, images: NDArray[np.int64]) -> tuple[MatchTable, Truth]:
-    """Some images of a split as a split of their own."""
+    """A subset of the images as a split."""
 
     def rows(image: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         starts = np.searchsorted(image, np.arange(truth.num_images + 1))
@@ -257,8 +257,8 @@ def head(*cells: object) -> None:
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--repetitions", type=int, default=2000, help="of each cell (default 2000)")
-    parser.add_argument("--pool", type=int, default=12_000, help="images that AP is drawn from; 0 leaves AP out")
+    parser.add_argument("--repetitions", type=int, default=2000, help="simulations per cell (default 2000)")
+    parser.add_argument("--pool", type=int, default=12_000, help="images from which AP samples are drawn; 0 skips AP")
     args = parser.parse_args(argv)
     kinds: tuple[tuple[str, Draw, bool], ...] = (("number", numbers_of, True), ("digit", digits_of, False))
     for name, draw, whole in kinds:
@@ -267,14 +267,16 @@ def main(argv: list[str] | None = None) -> int:
         for images in IMAGES:
             cells = [share_coverage(draw, images, share, args.repetitions, whole=whole) for share in SHARES]
             print(row(images, *(f"{plain:.3f} → {ours:.3f}" for plain, ours in cells)), flush=True)
-    print("\ntwo equal models told apart by number accuracy, most of three correlations: plain bootstrap → ours\n")
+    print(
+        "\nequal models, significant differences in number accuracy, maximum of three correlations: bootstrap → ours\n"
+    )
     head("images", *SHARES)
     for images in (1, 4, 10, *IMAGES):
         rates = [
             [false_verdicts(images, share, alike, 5 * args.repetitions) for alike in ALIKE_BETWEEN] for share in SHARES
         ]
         print(row(images, *("{:.3f} → {:.3f}".format(*np.max(cell, axis=0)) for cell in rates)), flush=True)
-    print("\ntwo equal settings of two seeds each, number accuracy: coverage of a mean / told apart\n")
+    print("\ntwo equal configurations with two seeds each, number accuracy: coverage of a mean / significant\n")
     head("images", "share", *(f"seeds ± {spread}" for spread in SEED_SPREADS))
     for images in IMAGES[:3]:
         for share in (0.9, 0.97):

@@ -1,9 +1,9 @@
-"""What decoding and both tasks cost beside the model, when a folder of images is predicted.
+"""Time of decoding and of both tasks, compared with the model, in the prediction of a folder.
 
     python benchmarks/prediction.py MODEL IMAGES [--batch-size 32] [--repeats 7]
 
-Side by side in one process: the model alone on images already decoded, in the very batches that a prediction
-makes of them, and `predict_images` from files to numbers. The ratio of the medians is printed.
+In one process: the model alone on decoded images in the same batches, and `predict_images` from files to numbers.
+The ratio of the medians is printed.
 """
 
 import argparse

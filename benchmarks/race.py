@@ -1,8 +1,8 @@
-"""Who first finds as good a setting as a loop of full trainings does: digit-search against plain scripts.
+"""Time until a search is as good as a loop of full trainings: digit-search against plain scripts.
 
-Every seed begins with the loop: its best val_map is the mark. Then each peer searches the same space on the same
-data, with the same model and initial weights, and is timed from its start until it has reached the mark, or has trained
-a share of the loop's epochs. Peers need their own packages: pip install -r benchmarks/peers/requirements.txt
+For every seed the loop runs first: its best val_map is the target. Then each peer searches the same space on the same
+data with the same model and initial weights, until it reaches the target or has trained a share of the loop's epochs.
+Peers need their own packages: pip install -r benchmarks/peers/requirements.txt
 
     python benchmarks/race.py --data FOLDER --seeds 5 -o race.json
     python benchmarks/race.py --short
@@ -93,7 +93,7 @@ def lines_of(path: Path) -> Iterator[tuple[float, str, float]]:
 
 
 def run(name: str, args: argparse.Namespace, folder: Path, seed: int, mark: float | None) -> Outcome:
-    """One search in processes of its own; stopped where it reaches the mark, unless it is to run on."""
+    """Run one search in separate processes; stop it at the target unless it is to continue."""
     scratch = Path(tempfile.mkdtemp())
     whole = args.trials * args.epochs
     budget = whole if mark is None else max(1, round(whole * args.share))
@@ -140,12 +140,12 @@ def run(name: str, args: argparse.Namespace, folder: Path, seed: int, mark: floa
 def table(outcomes: list[Outcome]) -> str:
     """Medians over the seeds, and ratios to ours of the same seed.
 
-    A mark not reached counts as all the time that a search had, so such a ratio is too small. The loop counts whole: it
-    knows its best only at its end.
+    If the target is not reached, the whole time counts, so such a ratio is too small. The loop always counts whole,
+    because it knows its best score only at the end.
     """
     ours = {one.seed: one for one in outcomes if one.name == OURS}
     rows = [
-        f"| search | seconds to the mark | ratio to ours | within {NEAR} of it | ratio to ours | seconds an epoch "
+        f"| search | seconds to the target | ratio to ours | within {NEAR} of it | ratio to ours | seconds an epoch "
         "| ratio to ours | settings an hour | best val_map |"
     ]
     rows.append("|---" * 9 + "|")
@@ -183,18 +183,20 @@ def main() -> None:
     """Race."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, help="COCO folder (default: drawn house numbers)")
-    parser.add_argument("--train", type=int, default=200, help="training images taken of it")
-    parser.add_argument("--valid", type=int, default=100, help="validation images")
+    parser.add_argument("--train", type=int, default=200, help="number of training images")
+    parser.add_argument("--valid", type=int, default=100, help="number of validation images")
     parser.add_argument("--trials", type=int, default=12)
     parser.add_argument("--epochs", type=int, default=4)
-    parser.add_argument("--share", type=float, default=0.5, help="of the loop's epochs that the others have")
+    parser.add_argument("--share", type=float, default=0.5, help="share of the loop's epochs for the other searches")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--first-seed", type=int, default=0)
-    parser.add_argument("--only", nargs="+", choices=[*SCRIPTS, OURS], help="default: all whose packages are there")
-    parser.add_argument("--python", default=sys.executable, help="of the peers' environment")
+    parser.add_argument(
+        "--only", nargs="+", choices=[*SCRIPTS, OURS], help="searches to run (default: all with installed packages)"
+    )
+    parser.add_argument("--python", default=sys.executable, help="Python of the peers' environment")
     parser.add_argument("--ours", default="", help="more flags of search.run")
-    parser.add_argument("--known", type=Path, help="go on with the outcomes of this earlier output")
-    parser.add_argument("--short", action="store_true", help="one seed of two settings, to see that it runs")
+    parser.add_argument("--known", type=Path, help="continue with the outcomes of an earlier output file")
+    parser.add_argument("--short", action="store_true", help="a test run: one seed, two configurations")
     parser.add_argument("-o", "--out", type=Path)
     args = parser.parse_args()
     if args.only is None:

@@ -1,9 +1,9 @@
-"""Which rule reads more numbers: digits from left to right, or along the main axis of their boxes.
+"""Compares two reading orders: digits from left to right, or along the main axis of their boxes.
 
     python benchmarks/reading.py --data FOLDER [--checkpoint FOLDER]
 
-First on the annotated boxes alone, against the order in which they were annotated; then, with a checkpoint, on
-its detections at the thresholds that suit each rule best.
+First on the annotated boxes, compared with the annotated order; then, with a checkpoint, on its detections at the
+best thresholds for each rule.
 """
 
 import argparse

@@ -1,8 +1,8 @@
-"""What a search costs its driver: 1,000 trials of 20 epochs on 100 simulated nodes, with a formula as trainer.
+"""The load of the driver: 1,000 trials of 20 epochs on 100 simulated nodes, with a formula instead of training.
 
-The driver's own parts are the real ones: sampler and study, scheduler, record, kept checkpoints with their match
-tables, views, progress. Ray is not: trials are told to them as Ray's loop would, by a clock of their own. With
---ray N, N trials of the same formula go through Ray itself instead, to see what its loop adds to a report.
+The parts of the driver are real: sampler and study, scheduler, record, kept checkpoints with match tables, views,
+progress. Ray's loop is simulated with its own clock. With --ray N, N trials with the same formula run in Ray, to show
+what its loop adds per report.
 
     python benchmarks/scaling.py --trials 1000 --slots 100 -o scaling.json
     python benchmarks/scaling.py --ray 60
@@ -62,7 +62,7 @@ def value_of(config: dict[str, Any], epoch: int, epochs: int) -> float:
 
 
 def example_checkpoint(folder: Path, images: int) -> None:
-    """What every trial leaves behind: a tiny model file and match tables of so many images."""
+    """The files of every trial: a tiny model file and match tables of `images` images."""
     generator = np.random.default_rng(0)
     counts = generator.integers(1, 4, images)
     spot = np.concatenate([np.arange(count) for count in counts])
@@ -99,7 +99,7 @@ def write_models(folder: Path) -> None:
 
 
 def write_state(folder: Path, epoch: int, value: float) -> None:
-    """Of which epoch a checkpoint is, and that it is the best one."""
+    """Write the state of a checkpoint: its epoch, which is also the best one."""
     state = TrainingState(epoch=epoch, step=epoch, best_epoch=epoch, best_value=value)
     (folder / STATE_FILE).write_text(json.dumps(asdict(state)))
 
@@ -126,7 +126,7 @@ def memory() -> int:
 
 
 def simulate(folder: Path, *, trials: int, epochs: int, slots: int, images: int, scheduler: str, sampler: str) -> Any:
-    """A whole search; returns what it cost."""
+    """Run a complete search and return its costs."""
     settings = SearchSettings(
         space="lr_schedules", name=folder.name, out=str(folder.parent), trials=trials, epochs=epochs,
         scheduler=scheduler, sampler=sampler,
@@ -171,7 +171,7 @@ def run(
     searcher: Any, rules: Any, recorder: Any, events: Any, folder: Path, example: Path, costs: Costs, slots: int,
     epochs: int,
 ) -> list[dict[str, float]]:  # fmt: skip
-    """Ray's loop, by a clock of its own."""
+    """Simulate Ray's loop with its own clock."""
     clock: list[tuple[float, int, SimpleNamespace, int]] = []
     jitter, marks, order = random.Random(0), [], 0
     total = 0
@@ -249,7 +249,7 @@ def timed(action: Any) -> float:
 
 
 def measure(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    """A search and what was asked of its folder afterwards."""
+    """Run a search, then measure reading and resuming its folder."""
     plan, costs, marks, took = simulate(
         folder, trials=args.trials, epochs=args.epochs, slots=args.slots, images=args.images,
         scheduler=args.scheduler, sampler=args.sampler,
@@ -284,7 +284,7 @@ def measure(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
 
 
 def formula_trial(params: dict[str, Any]) -> None:
-    """What Ray runs in the place of a training: the same reports and checkpoints, and no work."""
+    """The trainable of `--ray`: the same reports and checkpoints without training."""
     from ray import tune
 
     with tempfile.TemporaryDirectory() as scratch:
@@ -347,8 +347,8 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=200, help="validation images in each match table")
     parser.add_argument("--scheduler", default="asha")
     parser.add_argument("--sampler", default="tpe")
-    parser.add_argument("--ray", type=int, metavar="N", help="so many trials through Ray itself, on eight slots")
-    parser.add_argument("-o", dest="out", type=Path, help="write the figures as JSON")
+    parser.add_argument("--ray", type=int, metavar="N", help="run N trials in Ray on eight slots instead")
+    parser.add_argument("-o", dest="out", type=Path, help="write the results as JSON")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as base:
         place = Path(base) / "runs" / "sim"

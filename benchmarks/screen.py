@@ -1,9 +1,9 @@
-"""Whether anchor coverage foretells the score: Spearman's rank correlation over the settings of finished runs.
+"""Spearman's rank correlation of anchor coverage and score over the configurations of finished runs.
 
     python benchmarks/screen.py RUN [RUN ...] [--metric val_map]
 
-Coverage stands in every leaderboard, measured before training. Take runs that varied anchors and trained every
-setting alike (--scheduler none --sampler random), with at least 20 settings.
+Every leaderboard has the coverage, which is measured before training. Use runs with varying anchors and complete
+trainings (--scheduler none --sampler random), with at least 20 configurations.
 """
 
 import argparse

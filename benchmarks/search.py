@@ -1,9 +1,8 @@
-"""Which scheduler and sampler find a good setting soonest: replayed hundreds of times on trainings done once.
+"""Which scheduler and sampler find a good configuration first: hundreds of replays on stored trainings.
 
-`bank.parquet` holds settings of `anchors,lr_schedules` that were all trained to the end (tiny backbone, drawn data),
-with the score of every epoch. A replay lets two slots work through them as a search would, one epoch of one setting
-at a time, in the order in which reports arrive. All combinations see the same seeds. Regret is the bank's best score
-less the best that the search has seen so far.
+`bank.parquet` has configurations of `anchors,lr_schedules` that were all trained to the end (tiny backbone, drawn
+data), with the score of every epoch. A replay simulates a search with two slots on them, in the order of the reports.
+All combinations have the same seeds. Regret is the best score of the bank minus the best score of the search so far.
 
     python -m search.run --space anchors,lr_schedules --scheduler none --sampler random --screen off --trials 72 \\
         --epochs 8 --name bank
@@ -41,7 +40,7 @@ BANK = Path(__file__).with_name("bank.parquet")
 SPACE = "anchors,lr_schedules"
 SLOTS = 2
 BUDGETS = (12, 24, 48, 96)
-"""Epochs at which regret is told: 96 are the twelve settings of a default search, trained to the end."""
+"""Epochs at which the regret is printed; 96 are the twelve configurations of a default search without stopping."""
 
 PARAMS = (
     "anchor_base",
@@ -114,15 +113,15 @@ def read_bank(path: Path) -> Bank:
 
 
 class Picker:
-    """Says which setting is begun next; told of every score."""
+    """Proposes the next configuration and receives every score."""
 
     def __init__(self, bank: Bank, seed: int) -> None:
-        """All settings are left; arrival order and seed are the repeat's."""
+        """Begin with all configurations in a random order given by `seed`."""
         self.bank, self.rng = bank, np.random.default_rng(seed)
         self.left = self.rng.permutation(len(bank.params)).tolist()
 
     def next(self) -> int | None:
-        """In the repeat's random order."""
+        """The next configuration in the random order."""
         return self.left.pop(0) if self.left else None
 
     def tell(self, setting: int, epoch: int, value: float, end: str | None) -> None:
@@ -130,10 +129,10 @@ class Picker:
 
 
 class Screened(Picker):
-    """Of some random settings, the one whose anchors cover the digits best."""
+    """Proposes the one of several random configurations whose anchors cover the digits best."""
 
     def __init__(self, bank: Bank, seed: int, most: int) -> None:
-        """Look at `most` at a time."""
+        """Select from `most` configurations at a time."""
         super().__init__(bank, seed)
         self.most = most
 

@@ -1,12 +1,12 @@
-"""Where a search's time goes, against the plain way of each part; every pair is timed side by side in one run.
+"""The time of each part of a search, compared with a plain implementation in the same run.
 
     python benchmarks/speed.py step [--data FOLDER] [--equal 5]   training steps against torchvision's reference loop
     python benchmarks/speed.py evaluation [--data FOLDER]         scoring against torchmetrics' default
-    python benchmarks/speed.py slots [--data FOLDER]              a whole search: its start, and what its slots do
-    python benchmarks/speed.py memory [--data FOLDER]             what a second, fourth, eighth trial adds to a node
+    python benchmarks/speed.py slots [--data FOLDER]              a whole search: start and use of the slots
+    python benchmarks/speed.py memory [--data FOLDER]             memory of a second, fourth, eighth trial
     python benchmarks/speed.py bound [--data FOLDER]              operations and bytes of a step, and the machine's peak
-    python benchmarks/speed.py profile [--data FOLDER]            which operations a step and an evaluation spend it on
-    python benchmarks/speed.py all --short                        all of it, small, with a short race and replay
+    python benchmarks/speed.py profile [--data FOLDER]            operations of a step and an evaluation
+    python benchmarks/speed.py all --short                        all of these, short, with a short race and replay
 
 The training step and the evaluation run on one thread, as a slot of one core does.
 """
@@ -481,9 +481,9 @@ def main() -> None:
     parser.add_argument("part", choices=[*PARTS, "all"])
     parser.add_argument("--data", type=Path, help="COCO folder (default: drawn house numbers)")
     parser.add_argument("--repeats", type=int, default=7)
-    parser.add_argument("--equal", type=int, default=0, metavar="SEEDS", help="train both to the end, too")
-    parser.add_argument("--trials", type=int, default=6, help="of the search")
-    parser.add_argument("--epochs", type=int, default=12, help="of each of its trials")
+    parser.add_argument("--equal", type=int, default=0, metavar="SEEDS", help="also train both to the end")
+    parser.add_argument("--trials", type=int, default=6, help="trials of the search")
+    parser.add_argument("--epochs", type=int, default=12, help="epochs of each trial")
     parser.add_argument("--searches", type=int, default=3)
     parser.add_argument("--short", action="store_true", help="few repeats, a small search")
     parser.add_argument("-o", "--out", type=Path)

@@ -1,10 +1,10 @@
-"""What sweeping 3,400 threshold settings costs, against evaluating each by torchmetrics.
+"""The time of a sweep over 3,400 threshold combinations, compared with torchmetrics.
 
     python benchmarks/thresholds.py --checkpoint FOLDER [--data FOLDER] [--drawn 3340] [--repeats 3]
 
-One trained model, one process, one core. Measured side by side on the same raw detections: the model's plain
-evaluation, our sweep of all settings, and some settings one by one with torchmetrics (both of its backends);
-the cost of all of them one by one is extrapolated from those, and says so. Our bootstrap is timed too.
+One trained model, one process, one core, the same raw detections: the plain evaluation, our sweep of all combinations,
+and some combinations with torchmetrics (both backends), from which the time of all is extrapolated. Our bootstrap is
+also measured.
 """
 
 import argparse
@@ -103,8 +103,8 @@ def measure(name: str, model: Any, config: Any, split: Split, repeats: int) -> N
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--checkpoint", type=Path, help="trained model (default: the shipped weights)")
-    parser.add_argument("--data", metavar="FOLDER", help="COCO folder whose validation images are taken")
-    parser.add_argument("--drawn", type=int, default=3340, help="size of a drawn set to measure too; 0 for none")
+    parser.add_argument("--data", metavar="FOLDER", help="COCO folder with the validation images")
+    parser.add_argument("--drawn", type=int, default=3340, help="size of an additional drawn set; 0 for none")
     parser.add_argument("--repeats", type=int, default=3)
     args = parser.parse_args()
     torch.set_num_threads(1)

@@ -1,4 +1,4 @@
-"""Runs docs/notebook.ipynb anew and keeps its outputs, but for what is of one machine: python docs/run_notebook.py."""
+"""Runs docs/notebook.ipynb and stores its outputs without machine-specific parts: python docs/run_notebook.py."""
 
 import os
 import re
@@ -18,7 +18,7 @@ def run(notebook: Any, folder: Path) -> None:
     root = str(NOTEBOOK.parents[1])
     os.environ["PYTHONPATH"] = os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
     NotebookClient(
-        notebook, timeout=300, coalesce_streams=True, resources={"metadata": {"path": str(folder)}}
+        notebook, timeout=1200, coalesce_streams=True, resources={"metadata": {"path": str(folder)}}
     ).execute()
 
 

@@ -1,6 +1,6 @@
-"""What remains after a search; all of it reads run folders alone.
+"""Reads and shows the results of a search; needs only its run folder.
 
-In a notebook: `from results import open_run, read_leaderboard, plot_curves`. Nothing is imported before it is used.
+In a notebook: `from results import open_run, read_leaderboard, plot_curves`. Modules are imported when they are used.
 """
 
 from importlib import import_module

@@ -19,13 +19,13 @@ def build_parser() -> argparse.ArgumentParser:
     """The flags of this command."""
     parser = CommandParser(
         prog="python -m results.export",
-        description="Write the leaderboard (or the epochs) of one run or several into one file.",
+        description="Write the leaderboard (or the epochs) of one or more runs into one file.",
         epilog="example: python -m results.export runs/my-search --format csv -o leaderboard.csv",
     )
     parser.add_argument("runs", nargs="*", metavar="RUN", help=RUNS_HELP)
     parser.add_argument("--format", required=True, metavar="F", help=" | ".join(FORMATS))
     parser.add_argument("-o", "--out", type=Path, required=True, metavar="FILE", help="file to write")
-    parser.add_argument("--table", choices=TABLES, default="leaderboard", help="what to write (default leaderboard)")
+    parser.add_argument("--table", choices=TABLES, default="leaderboard", help="table to write (default leaderboard)")
     return parser
 
 

@@ -1,4 +1,4 @@
-"""python -m results.leaderboard: prints the leaderboard of one run or several."""
+"""python -m results.leaderboard: prints the leaderboard of one or more runs."""
 
 import argparse
 from collections.abc import Sequence
@@ -17,13 +17,15 @@ def build_parser() -> argparse.ArgumentParser:
     """The flags of this command."""
     parser = CommandParser(
         prog="python -m results.leaderboard",
-        description="Print the leaderboard of one run or several, best first.",
+        description="Print the leaderboard of one or more runs, best first.",
         epilog="example: python -m results.leaderboard runs/my-search --top 10",
     )
     parser.add_argument("runs", nargs="*", metavar="RUN", help=RUNS_HELP)
     parser.add_argument("--top", type=at_least(1), default=None, metavar="N", help="print the best N rows of each run")
-    parser.add_argument("--all", action="store_true", help="a row per trial: further seeds and screened settings too")
-    parser.add_argument("--rebuild", action="store_true", help="write the Parquet views anew from events.jsonl first")
+    parser.add_argument(
+        "--all", action="store_true", help="one row per trial, including replicates and screened configurations"
+    )
+    parser.add_argument("--rebuild", action="store_true", help="first rebuild the Parquet tables from events.jsonl")
     return parser
 
 
@@ -41,7 +43,7 @@ def _print(args: argparse.Namespace) -> int:
     for folder in folders:
         try:
             _print_run(folder, args, console)
-        except RunError as error:  # of several runs, the others are still worth seeing
+        except RunError as error:  # show the other runs
             if len(folders) == 1:
                 raise
             faults += 1

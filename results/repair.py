@@ -1,4 +1,4 @@
-"""python -m results.repair: says what a damaged record lost, and writes the rest as a record that can be read."""
+"""python -m results.repair: describes the damage of a record and writes the recovered part."""
 
 import argparse
 import contextlib
@@ -21,36 +21,35 @@ from results.views.winner import write_best
 
 _EPILOG = """
 examples:
-  python -m results.repair runs/my-search            say what is damaged; change nothing
-  python -m results.repair runs/my-search --write    keep the old file beside, and write what can be saved
+  python -m results.repair runs/my-search            describe the damage; change nothing
+  python -m results.repair runs/my-search --write    keep a copy of the damaged file and write the recovered record
 
-exit codes: 0 nothing is damaged, or it is repaired; 1 something is damaged and nothing was changed; 2 a mistake in
-what was asked
+exit codes: 0 not damaged, or repaired; 1 damaged and not changed; 2 wrong arguments
 """
 
 
 def look(folder: Path) -> Salvage:
-    """What can be saved of the record of a run, and what cannot; nothing is changed.
+    """The recoverable and lost parts of the record of a run; changes nothing.
 
     Raises:
-        RunError: the folder is no run.
+        RunError: the folder is not a run.
     """
     try:
         about = read_run_file(folder)
-    except RunError:  # a record says nearly all of it itself
+    except RunError:  # the record contains most of it
         about = {}
     return salvage((folder / EVENTS_FILE).read_bytes(), folder.resolve().name, about)
 
 
 def write_repaired(folder: Path, found: Salvage) -> Path:
-    """Keep the record of a run beside, write what can be saved of it, and make its views anew.
+    """Keep a copy of the damaged record, write the recovered one, and rebuild the views.
 
     Args:
-        folder: the run's, whose lock is held.
-        found: what `look` found there.
+        folder: the run folder; the caller has its lock.
+        found: the result of `look`.
 
     Returns:
-        The file that holds the record as it was.
+        The copy of the damaged record.
     """
     path = folder / EVENTS_FILE
     kept = keep_aside(path)
@@ -58,13 +57,13 @@ def write_repaired(folder: Path, found: Salvage) -> Path:
     write_text(path, "".join(json.dumps(event, allow_nan=False, separators=(",", ":")) + "\n" for event in events))
     record = rebuild(folder)
     if (folder / BEST_FILE).is_file() and record.winner() is not None:
-        with contextlib.suppress(ConfigError):  # the settings are of another version, which writes them at a resume
+        with contextlib.suppress(ConfigError):  # of another version: a resume writes it again
             write_best(folder, record)
     return kept
 
 
 def lost_lines(found: Salvage) -> list[str]:
-    """What is dropped, piece by piece; of trials that are gone whole, what is dropped with them in one line."""
+    """One line per dropped piece; other events of dropped trials in one line per trial."""
     lines, with_trial = [], dict[str, list[Piece]]()
     for piece in found.lost:
         trial_id = piece.seems.get("trial_id")
@@ -75,12 +74,14 @@ def lost_lines(found: Salvage) -> list[str]:
             lines.append(f"{where}: {piece.words} ({piece.fault})")
     for trial_id, pieces in with_trial.items():
         what = f"{len(pieces)} other events" if len(pieces) > 1 else "another event"
-        lines.append(f"{_ranges([piece.line for piece in pieces])}: {what} of trial {trial_id}, whose setting is lost")
+        lines.append(
+            f"{_ranges([piece.line for piece in pieces])}: {what} of trial {trial_id}, whose configuration is lost"
+        )
     if found.missing:
         what = f"{found.missing} events are" if found.missing > 1 else "one event is"
-        lines.append(f"{what} not in the file at all, by the numbers of those around")
+        lines.append(f"{what} not in the file, according to the event numbers")
     if found.renumbered and not lines:
-        lines.append("nothing; but events do not bear the numbers of their places, and are numbered anew")
+        lines.append("nothing; but event numbers do not match the order, so events are renumbered")
     return lines
 
 
@@ -97,15 +98,15 @@ def _ranges(numbers: list[int]) -> str:
 
 
 def affected_lines(found: Salvage) -> list[str]:
-    """What the run lacks without what is dropped."""
+    """The consequences for the run."""
     lines = []
     for start in found.restored:
         which = f"the start of the search at event {start['n']}" if start["n"] > 1 else "the first start of the search"
         lines.append(
-            f"{which}, which raises {start['metric']}, is written anew from other starts, its trials and run.json"
+            f"{which}, with the metric {start['metric']}, is reconstructed from other starts, its trials and run.json"
         )
     for trial_id in found.gone:
-        lines.append(f"trial {trial_id} is gone, though its files stay; a resume may try its setting again")
+        lines.append(f"trial {trial_id} is lost, its files stay; a resume may try its configuration again")
     for trial_id, trial in sorted(found.record.trials.items()):
         mine = [piece for piece in found.lost if piece.seems.get("trial_id") == trial_id]
         kinds = {piece.kind for piece in mine}
@@ -114,12 +115,12 @@ def affected_lines(found: Salvage) -> list[str]:
             named = ", ".join(str(epoch or "?") for epoch in sorted(epochs, key=lambda one: one or 0))
             lines.append(f"trial {trial_id} lacks the scores of epoch {named}")
         if "end" in kinds and trial.status not in ENDED:
-            lines.append(f"trial {trial_id} counts as not ended, and a resume goes on with it")
+            lines.append(f"trial {trial_id} counts as not ended, and a resume continues it")
         if "checkpoint" in kinds and trial.status not in ENDED:
-            lines.append(f"trial {trial_id} goes on from an earlier checkpoint at a resume, or from its start")
+            lines.append(f"trial {trial_id} continues from an earlier checkpoint or from the start at a resume")
         if "kept" in kinds:
-            kept = f"as kept in {trial.checkpoint}" if trial.checkpoint else "as not kept"
-            lines.append(f"the model of trial {trial_id} counts {kept}")
+            kept = f"kept in {trial.checkpoint}" if trial.checkpoint else "not kept"
+            lines.append(f"the model of trial {trial_id} counts as {kept}")
         if kinds & {"start", "fault", "longer", "claim", None}:
             named = ", ".join(
                 piece.words for piece in mine if piece.kind in ("start", "fault", "longer", "claim", None)
@@ -128,10 +129,10 @@ def affected_lines(found: Salvage) -> list[str]:
     nameless = [piece for piece in found.lost if "trial_id" not in piece.seems and piece.kind not in (STRAY, "run")]
     open_ones = [trial_id for trial_id, trial in sorted(found.record.trials.items()) if trial.status not in ENDED]
     if (found.missing or nameless) and open_ones:
-        lines.append(f"these trials count as not ended, and a resume goes on with them: {', '.join(open_ones)}")
+        lines.append(f"these trials count as not ended, and a resume continues them: {', '.join(open_ones)}")
     if any(piece.kind in ("report", "trial", None) for piece in found.lost) or found.missing:
         lines.append(
-            "early stopping and the sampler do not know what is lost: python -m search.replay may find differences"
+            "early stopping and sampler do not know the lost events: python -m search.replay may find differences"
         )
     return lines
 
@@ -140,15 +141,15 @@ def build_parser() -> argparse.ArgumentParser:
     """The flags of this command."""
     parser = CommandParser(
         prog="python -m results.repair",
-        description="Say what is damaged in the record of a run (events.jsonl), what would be dropped and what the run "
-        "then lacks. With --write, keep the damaged file beside and write the rest.",
+        description="Describe the damage in the record of a run (events.jsonl) and what the run lacks without it. "
+        "With --write, keep a copy of the damaged file and write the recovered record.",
         epilog=_EPILOG,
     )
     parser.add_argument("run", nargs="?", metavar="RUN", help=RUN_HELP)
     parser.add_argument(
         "--write",
         action="store_true",
-        help="write the repaired record and its views; the old file stays as events.jsonl.damaged-N",
+        help="write the recovered record and its tables; the old file is kept as events.jsonl.damaged-N",
     )
     return parser
 
@@ -172,7 +173,7 @@ def _report(folder: Path, found: Salvage, *, write: bool) -> int:
     path = folder / EVENTS_FILE
 
     if found.cut is not None:
-        say(f"{path} line {found.cut.line} is cut short, as a crash leaves it: the next resume cuts it off")
+        say(f"{path} line {found.cut.line} is incomplete, as after a crash: the next resume removes it")
     if found.sound:
         say(f"{path} is not damaged: {len(found.events)} events of {len(found.record.trials)} trials")
         return 0
@@ -182,15 +183,15 @@ def _report(folder: Path, found: Salvage, *, write: bool) -> int:
     for line in lost_lines(found):
         say(f"  {line}")
     say("affected:")
-    for line in affected_lines(found) or ["nothing that a reader of the run would miss"]:
+    for line in affected_lines(found) or ["nothing"]:
         say(f"  {line}")
     if kept is None:
         say(
             f"nothing was changed; python -m results.repair {quote(str(folder))} --write keeps the old file as "
-            f"{free_name(path).name} and writes the rest"
+            f"{free_name(path).name} and writes the recovered record"
         )
         return 1
-    say(f"wrote {path} and its views; the record as it was is {kept}")
+    say(f"wrote {path} and its tables; the damaged record is {kept}")
     return 0
 
 

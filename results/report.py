@@ -1,4 +1,4 @@
-"""python -m results.report: one page of HTML that tells what a search found, also while it runs."""
+"""python -m results.report: writes the results of a search as one HTML page, also while it runs."""
 
 import argparse
 import json
@@ -25,8 +25,8 @@ examples:
   python -m results.report runs/my-search --watch
   python -m results.report runs/monday runs/tuesday -o both.html
 
-The page holds all it needs: it can be mailed, put on a server, or opened without any network. It may be written at any
-moment of a search; --watch writes it again and again until the search ends, and an open page follows.
+The page is one file that needs no network. It can be written at any time during a search; --watch writes it repeatedly
+until the search ends, and an open page reloads itself.
 """
 
 
@@ -36,22 +36,22 @@ def build_parser() -> argparse.ArgumentParser:
 
     parser = CommandParser(
         prog="python -m results.report",
-        description="Write a page that tells who won, by how much, whether it is real, and at what cost.",
+        description="Write an HTML page with the best trial, the leaderboard, figures and the cost of a search.",
         epilog=_EPILOG,
     )
     parser.add_argument("runs", nargs="*", metavar="RUN", help=RUNS_HELP)
     parser.add_argument(
-        "-o", "--out", type=Path, metavar="FILE", help=f"file to write (default RUN/{REPORT_FILE}; of several runs, "
-        f"{REPORT_FILE} here)"
+        "-o", "--out", type=Path, metavar="FILE", help=f"file to write (default RUN/{REPORT_FILE}; for several runs "
+        f"{REPORT_FILE} in the current folder)"
     )  # fmt: skip
-    parser.add_argument("--open", action="store_true", help="show it in the browser")
+    parser.add_argument("--open", action="store_true", help="open the page in the browser")
     parser.add_argument(
         "--watch",
         nargs="?",
         type=at_least(1),
         const=WATCH_SECONDS,
         metavar="SECONDS",
-        help=f"write it anew every so often (default {WATCH_SECONDS}) until the search ends; an open page follows",
+        help=f"write the page every SECONDS (default {WATCH_SECONDS}) until the search ends; the open page reloads",
     )
     return parser
 
@@ -83,27 +83,27 @@ def _report(args: argparse.Namespace) -> int:
             if args.open and not opened:
                 opened = webbrowser.open(path.absolute().as_uri())
                 if not opened:
-                    say(f"no browser is to be found here; open {path.absolute().as_uri()}", error=True)
+                    say(f"no browser found; open {path.absolute().as_uri()}", error=True)
                 opened = True
             if live is None:
                 return 0
             time.sleep(args.watch)
-    except KeyboardInterrupt:  # the page is to stop reloading itself
+    except KeyboardInterrupt:  # write the page once more without reloading
         if args.watch:
             write_report([open_run(folder) for folder in folders], path)
         return 130
 
 
 def write_report(runs: "Sequence[OpenedRun]", path: Path, *, watch: int | None = None) -> int:
-    """Write the page of some runs; a reader never sees half of it.
+    """Write the page of one or more runs atomically.
 
     Args:
-        runs: opened.
+        runs: the opened runs.
         path: the file; its folder must exist.
-        watch: seconds after which the open page reloads itself; None never.
+        watch: seconds between reloads of the open page; None means no reload.
 
     Returns:
-        Its size in bytes.
+        Size of the page in bytes.
 
     Raises:
         RunError: a table of a run is damaged.
@@ -148,7 +148,7 @@ def render(runs: "Sequence[OpenedRun]", *, watch: int | None = None) -> str:
 
 
 def _data(contents: Sequence[dict[str, Any]], templates: dict[str, Any]) -> str:
-    """What the page's script reads, as JSON that cannot end its script element."""
+    """The data of the page's script as JSON, escaped so that it cannot close the script element."""
     runs = [
         {
             "name": content["name"],

@@ -1,4 +1,4 @@
-"""python -m results.runs: lists run folders, and removes them."""
+"""python -m results.runs: lists and removes run folders."""
 
 import argparse
 import contextlib
@@ -17,16 +17,16 @@ from results.record.schema import ENDED
 
 
 class Run(NamedTuple):
-    """What a run folder is about; unknown parts of a damaged one are None.
+    """The summary of a run folder; unknown values of a damaged run are None.
 
     Attributes:
-        folder: where it lies.
-        started: as run.json says, UTC.
-        space, data: what was searched, and on what.
-        trials, ended: how many there are, and how many came to an end.
-        metric, best: the score that was raised, and the best setting's.
-        size: bytes on the disk.
-        storage: where its checkpoints and its copy lie, if elsewhere.
+        folder: the run folder.
+        started: start time from run.json, UTC.
+        space, data: search space and data folder.
+        trials, ended: number of trials, and of trials that have ended.
+        metric, best: the metric, and its value for the best configuration.
+        size: bytes on disk.
+        storage: place of its checkpoints and its copy, if set.
         fault: why it cannot be read.
     """
 
@@ -44,7 +44,7 @@ class Run(NamedTuple):
 
 
 def look(folder: Path) -> Run:
-    """Look at one run folder; a damaged one is described as far as it goes."""
+    """Summarise one run folder; a damaged run as far as possible."""
     size, _ = folder_bytes(folder)
     try:
         tree = read_run_file(folder)
@@ -72,7 +72,7 @@ def look(folder: Path) -> Run:
 
 
 def print_runs(runs: list[Run], console: Any) -> None:
-    """Print a table of runs, the newest last."""
+    """Print a table of runs, newest last."""
     from rich import box
     from rich.table import Table
 
@@ -101,7 +101,7 @@ def remove(folders: list[Path]) -> None:
     """Delete run folders.
 
     Raises:
-        RunError: one of them is being written; none is deleted then.
+        RunError: a process writes one of them; none is deleted then.
     """
     locks = []
     try:
@@ -109,7 +109,7 @@ def remove(folders: list[Path]) -> None:
             with contextlib.suppress(FileNotFoundError):
                 driver = driver_at_work((folder / DRIVER_FILE).read_bytes())
                 if driver is not None:
-                    raise RunError(f"{printable(str(folder))} is the copy of a run that {printable(driver)} drives")
+                    raise RunError(f"{printable(str(folder))} is the copy of a run that {printable(driver)} writes")
             locks.append(lock_run(folder))
         for folder in folders:
             shutil.rmtree(folder)
@@ -122,12 +122,14 @@ def build_parser() -> argparse.ArgumentParser:
     """The flags of this command."""
     parser = CommandParser(
         prog="python -m results.runs",
-        description="List the run folders in a folder: what was searched, on what, how well, and how much they take.",
+        description="List the runs in a folder with space, data, best score and size.",
         epilog="examples:\n  python -m results.runs\n  python -m results.runs runs --remove anchors-1 anchors-2\n",
     )
-    parser.add_argument("folder", nargs="?", type=Path, default=Path("runs"), help="folder of run folders (runs)")
-    parser.add_argument("--remove", nargs="+", metavar="NAME", help="delete these runs, after asking")
-    parser.add_argument("--yes", action="store_true", help="do not ask")
+    parser.add_argument(
+        "folder", nargs="?", type=Path, default=Path("runs"), help="folder that contains run folders (default runs)"
+    )
+    parser.add_argument("--remove", nargs="+", metavar="NAME", help="delete these runs after a confirmation")
+    parser.add_argument("--yes", action="store_true", help="delete without confirmation")
     return parser
 
 
@@ -141,7 +143,7 @@ def _handle(args: argparse.Namespace) -> int:
     from digits_core.terminal import open_console
 
     if args.yes and not args.remove:
-        raise UsageError("--yes: has a meaning with --remove alone")
+        raise UsageError("--yes: needs --remove")
     console = open_console()
     folders = find_runs([args.folder])
     if args.remove is None:
@@ -150,20 +152,20 @@ def _handle(args: argparse.Namespace) -> int:
     named = {folder.name: folder for folder in folders}
     lacking = [name for name in args.remove if name not in named]
     if lacking:
-        raise RunError(f"--remove {printable(lacking[0])}: {printable(str(args.folder))} holds no such run")
+        raise RunError(f"--remove {printable(lacking[0])}: {printable(str(args.folder))} has no such run")
     chosen = [named[name] for name in dict.fromkeys(args.remove)]
     runs = [look(folder) for folder in chosen]
     print_runs(runs, console)
     if not args.yes:
         if not sys.stdin.isatty():
-            raise UsageError("--remove: nobody is there to ask; say --yes")
-        if input("delete them for good? [y/N] ").strip().lower() not in ("y", "yes"):
+            raise UsageError("--remove: needs a terminal to confirm, or --yes")
+        if input("delete these runs permanently? [y/N] ").strip().lower() not in ("y", "yes"):
             console.print("nothing was deleted")
             return 0
     remove(chosen)
     for run in runs:
         if run.storage is not None:
-            console.print(f"{run.folder.name}: its copy in {run.storage} stays", soft_wrap=True)
+            console.print(f"{run.folder.name}: the copy in {run.storage} is not deleted", soft_wrap=True)
     console.print(f"deleted {len(chosen)} run{'s' * (len(chosen) != 1)}, {size_words(sum(run.size for run in runs))}")
     return 0
 

@@ -1,1 +1,1 @@
-"""Search spaces, one a file. Importing this package imports nothing else; see spaces.catalogue."""
+"""Search spaces, one per file; `spaces.catalogue` lists them. Importing this package imports no space."""

@@ -9,7 +9,7 @@ from spaces.registry import Baseline, Overrides, space
 
 @space(
     "anchors",
-    summary="five anchor sizes by a base and a growth factor",
+    summary="five anchor sizes, from a base and a growth factor",
     fixed={"model.fresh_rpn": True},
     baselines=(
         Baseline(

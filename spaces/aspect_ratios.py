@@ -8,7 +8,7 @@ from spaces.registry import Baseline, Overrides, space
 
 @space(
     "aspect_ratios",
-    summary="three aspect ratios (height / width) by their middle and their spread",
+    summary="three aspect ratios (height / width), from a middle ratio and a factor",
     fixed={"model.fresh_rpn": True},
     baselines=(
         Baseline(
@@ -25,7 +25,7 @@ from spaces.registry import Baseline, Overrides, space
     ),
 )
 def aspect_ratios(trial: optuna.Trial) -> Overrides:
-    """The middle ratio, and the factor to its neighbours on both sides."""
+    """The middle ratio, and the factor between it and its two neighbours."""
     middle = trial.suggest_float("ratio_middle", 0.4, 4.0, log=True)
     spread = trial.suggest_float("ratio_spread", 1.1, 2.2)
     ratios = (middle / spread, middle, middle * spread)

@@ -1,4 +1,4 @@
-"""Augmentation pipelines by name, and mirroring."""
+"""Augmentation pipelines, with and without mirroring."""
 
 import optuna
 
@@ -14,7 +14,7 @@ CHOICES = (
     "color,geometric",
     "binarize",
 )
-"""Pipelines, with `+mirror` where every other image is mirrored as well."""
+"""Pipelines; with `+mirror`, half of the images are also mirrored."""
 
 
 def _overrides(choice: str) -> Overrides:
@@ -27,7 +27,7 @@ def _overrides(choice: str) -> Overrides:
 
 @space(
     "augmentation",
-    summary="augmentation pipelines, alone and together, with and without mirroring",
+    summary="augmentation pipelines, single and combined, with and without mirroring",
     baselines=(
         Baseline(name="report A easy", overrides=_overrides("color"), source="course report A, easy augmentation"),
         Baseline(

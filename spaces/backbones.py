@@ -1,4 +1,4 @@
-"""Feature extractors under the pyramid, from ImageNet weights unless `--set model.weights` says otherwise."""
+"""Backbones with ImageNet weights; `--set model.weights` selects others."""
 
 import optuna
 
@@ -10,7 +10,7 @@ CHOICES = tuple(name for name in BACKBONES if name != "tiny")
 
 @space(
     "backbones",
-    summary="torchvision's resnets and its second Faster R-CNN",
+    summary="torchvision's ResNets and its Faster R-CNN v2",
     preset={"model.backbone": "resnet50", "model.weights": "imagenet"},
     baselines=(
         *(
@@ -26,5 +26,5 @@ CHOICES = tuple(name for name in BACKBONES if name != "tiny")
     comparison=True,
 )
 def backbones(trial: optuna.Trial) -> Overrides:
-    """One of torchvision's."""
+    """One of torchvision's backbones."""
     return {"model.backbone": trial.suggest_categorical("backbone", CHOICES)}

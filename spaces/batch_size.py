@@ -1,4 +1,4 @@
-"""Images per step, and how the learning rate follows."""
+"""Batch size and the scaling of the learning rate."""
 
 import optuna
 
@@ -8,7 +8,7 @@ from spaces.registry import Baseline, Overrides, space
 
 @space(
     "batch_size",
-    summary="images per step, with the rate left, scaled in proportion or by the root",
+    summary="batch size; learning rate unscaled, scaled linearly or by the square root",
     baselines=(
         Baseline(name="report B 4", overrides={"optim.batch_size": 4}, source="course report B, Table 3"),
         Baseline(name="report B 8", overrides={"optim.batch_size": 8}, source="course report B, Table 3"),
@@ -18,7 +18,7 @@ from spaces.registry import Baseline, Overrides, space
     comparison=True,
 )
 def batch_size(trial: optuna.Trial) -> Overrides:
-    """A batch size, and a rule for the rate where it is not the one that the rate is meant for."""
+    """A batch size, and a scaling rule if it is not the one that the learning rate is defined for."""
     size = trial.suggest_categorical("batch_size", [4, 8, 16, 32])
     overrides: Overrides = {"optim.batch_size": size}
     if size != LR_BATCH:

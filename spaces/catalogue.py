@@ -1,4 +1,4 @@
-"""All spaces by name, and a user's own from a file."""
+"""All spaces by name, and the loading of a user's space from a file."""
 
 import hashlib
 import importlib.util
@@ -45,14 +45,14 @@ SPACES: dict[str, Space] = {
 
 
 def get_spaces(names: str, files: Mapping[str, str] | None = None) -> list[Space]:
-    """The spaces of `--space NAME[,NAME...]`; a name that ends in `.py` is a file of the user's, and is run.
+    """The spaces of `--space NAME[,NAME...]`; a name that ends in `.py` is a Python file, which is run.
 
     Args:
-        names: as typed.
-        files: the files that may be run, as `space_files` gave them; None runs each that is named.
+        names: the value of `--space`.
+        files: the files that may be run, from `space_files`; None allows all files in `names`.
 
     Raises:
-        SpaceError: no such space, or a file that holds none, may not be run or has changed.
+        SpaceError: the space does not exist, or the file has no space, is not allowed or has changed.
     """
     found = []
     for name in (item.strip() for item in names.split(",")):
@@ -67,10 +67,10 @@ def get_spaces(names: str, files: Mapping[str, str] | None = None) -> list[Space
 
 
 def space_files(names: str) -> dict[str, str]:
-    """The files among the names of `--space`: the sha256 of each, by its absolute path. Nothing is run.
+    """The files in the value of `--space`: maps absolute path to sha256. Runs nothing.
 
     Raises:
-        SpaceError: one cannot be read.
+        SpaceError: a file cannot be read.
     """
     paths = [Path(name) for item in names.split(",") if (name := item.strip()).endswith(".py")]
     return {str(path.absolute()): hashlib.sha256(_read_file(path)).hexdigest() for path in paths}
@@ -86,13 +86,13 @@ def _read_file(path: Path) -> bytes:
 
 
 def _load_file(path: Path, files: Mapping[str, str] | None) -> Space:
-    """Run a user's file and take the one Space in it. The file is code: it can do all that its user can.
+    """Run a user's file and return the Space in it. The code has all permissions of the user.
 
-    What was read is what is run: no loader reads the file again, or uses compiled code beside it.
+    It runs the bytes that were read and checked; the file is not read again and cached bytecode is not used.
     """
     content = _read_file(path)
     if files is not None and files.get(str(path.absolute())) != hashlib.sha256(content).hexdigest():
-        raise SpaceError(f"--space {path}: has changed since it was named, or was not named; name it again")
+        raise SpaceError(f"--space {path}: has changed or was not given before; give it again with --space")
     specification = importlib.util.spec_from_file_location(f"user_space_{path.stem}", path)
     if specification is None:
         raise SpaceError(f"--space {path}: cannot be loaded as Python")
@@ -105,7 +105,5 @@ def _load_file(path: Path, files: Mapping[str, str] | None) -> Space:
     found = [value for value in vars(module).values() if isinstance(value, Space)]
     own = [one for one in found if one.suggest.__module__ == specification.name] or found
     if len(own) != 1:
-        raise SpaceError(
-            f"--space {path}: must hold one space made with @space(...) of spaces.registry, found {len(own)}"
-        )
+        raise SpaceError(f"--space {path}: must define one space with @space(...) of spaces.registry, found {len(own)}")
     return own[0]

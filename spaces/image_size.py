@@ -1,6 +1,6 @@
-"""The resize before the detector, with the anchors scaled along or left as they are.
+"""The resize of images, with anchors scaled or not.
 
-Anchor sizes are pixels of the resized image: at another size the same numbers are other anchors.
+Anchor sizes are pixels of the resized image, so the same numbers have another meaning at another image size.
 """
 
 import optuna
@@ -12,25 +12,25 @@ from spaces.registry import Overrides, space
 DEFAULT = ModelConfig()
 
 SIZES = (48, 64, 80, 96, 128)
-"""Shortest sides, pixels; the longest grows along."""
+"""Shortest sides, pixels; the longest side is scaled equally."""
 
 
 @space(
     "image_size",
-    summary="the resize, shapes kept or square, anchors scaled along or not",
-    # A head that is kept fits every setting too, but is best at the size of its training: settings start unequal.
+    summary="image size, aspect ratio kept or square, anchors scaled or not",
+    # A pretrained RPN head works at each size, but best at the size of its training, which would favour that size.
     preset={"model.fresh_rpn": True},
 )
 def image_size(trial: optuna.Trial) -> Overrides:
-    """The shortest side; a square has the pixels of an image twice as wide as tall."""
+    """The shortest side; a square image has as many pixels as an image that is twice as wide as tall."""
     size = trial.suggest_categorical("min_size", SIZES)
     scale = size / DEFAULT.min_size
     square = trial.suggest_categorical("square", [False, True])
-    along = trial.suggest_categorical("scale_anchors", [True, False])
+    scaled = trial.suggest_categorical("scale_anchors", [True, False])
     sizes = parse_numbers(DEFAULT.anchor_sizes, "model.anchor_sizes")
     return {
         "model.min_size": size,
         "model.max_size": round(DEFAULT.max_size * scale),
         "model.fixed_size": round(size * 2**0.5) if square else None,
-        "model.anchor_sizes": format_numbers(round(side * (scale if along else 1.0)) for side in sizes),
+        "model.anchor_sizes": format_numbers(round(side * (scale if scaled else 1.0)) for side in sizes),
     }

@@ -1,4 +1,4 @@
-"""Learning rate, its schedule and its warm-up; the horizon is the full number of epochs."""
+"""Learning rate, schedule and warm-up; a schedule covers the full number of epochs."""
 
 import optuna
 
@@ -9,7 +9,7 @@ _REPORT_RATE: Overrides = {"optim.optimizer": "adamw", "optim.lr": 1e-4, "optim.
 
 @space(
     "lr_schedules",
-    summary="StepLR, cosine and one-cycle, their rate and a warm-up",
+    summary="StepLR, cosine and one-cycle schedules, learning rate and warm-up",
     baselines=(
         Baseline(
             name="report B step",
@@ -29,7 +29,7 @@ _REPORT_RATE: Overrides = {"optim.optimizer": "adamw", "optim.lr": 1e-4, "optim.
     ),
 )
 def lr_schedules(trial: optuna.Trial) -> Overrides:
-    """A schedule and what belongs to it."""
+    """A schedule and its parameters."""
     schedule = trial.suggest_categorical("schedule", ["onecycle", "cosine", "step"])
     overrides: Overrides = {
         "optim.schedule": schedule,
@@ -40,6 +40,6 @@ def lr_schedules(trial: optuna.Trial) -> Overrides:
         overrides["optim.step_gamma"] = trial.suggest_float("step_gamma", 0.05, 0.5, log=True)
     if schedule == "onecycle":
         overrides["optim.onecycle_peak"] = trial.suggest_float("onecycle_peak", 0.1, 0.5)
-    else:  # one-cycle rises by itself
+    else:  # one-cycle includes a warm-up
         overrides["optim.warmup_epochs"] = trial.suggest_categorical("warmup_epochs", [0.0, 0.5])
     return overrides

@@ -1,4 +1,4 @@
-"""The optimiser, its rate and what goes with it."""
+"""The optimiser and its parameters."""
 
 import optuna
 
@@ -7,7 +7,7 @@ from spaces.registry import Baseline, Overrides, space
 
 @space(
     "optimizer",
-    summary="AdamW and SGD, their rate, weight decay and momentum, clipping of gradients",
+    summary="AdamW and SGD: learning rate, weight decay, momentum, gradient clipping",
     baselines=(
         Baseline(
             name="report A and B",
@@ -22,12 +22,12 @@ from spaces.registry import Baseline, Overrides, space
                 "optim.momentum": 0.9,
                 "optim.weight_decay": 1e-4,
             },
-            source="torchvision's reference training, its 0.02 of 16 images scaled to 8",
+            source="torchvision's reference training: 0.02 for 16 images, scaled to 8",
         ),
     ),
 )
 def optimizer(trial: optuna.Trial) -> Overrides:
-    """An optimiser with a rate of its own range."""
+    """An optimiser; each has its own range of learning rates."""
     kind = trial.suggest_categorical("optimizer", ["adamw", "sgd"])
     overrides: Overrides = {"optim.optimizer": kind}
     if kind == "sgd":

@@ -1,4 +1,4 @@
-"""What a search space is: a function of an Optuna trial, with the settings it has to beat."""
+"""Search spaces: a function of an Optuna trial with its baselines; how spaces are combined, probed and enumerated."""
 
 import contextlib
 import random
@@ -21,23 +21,23 @@ Overrides = Flat
 Suggest = Callable[[optuna.Trial], Overrides]
 
 MAX_GRID = 2000
-"""Settings that a grid may hold; the sampler behind it slows down with the square."""
+"""Most configurations of a grid."""
 
 PROBES = 32
-"""Draws that show which parameters and names a space has: branches rarer than one in ten may hide."""
+"""Draws that find the parameters of a space; a branch with a probability below 0.1 may be missed."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Baseline:
-    """A setting tried first, so that every leaderboard holds what it has to beat."""
+    """A configuration that is tried first, as a reference on the leaderboard."""
 
     name: str
     overrides: Mapping[str, bool | int | float | str | None]
     source: str = ""
-    """Who used it."""
+    """Its origin."""
 
 
-DEFAULT_BASELINE = Baseline(name="default", overrides={}, source="TrainConfig, or what the space starts from")
+DEFAULT_BASELINE = Baseline(name="default", overrides={}, source="TrainConfig with the preset of the space")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -45,10 +45,10 @@ class Row:
     """One row of a published table.
 
     Attributes:
-        label: what the row is called there.
-        setting: name of the baseline that it stands for.
-        published: scores as printed there, by name (`val_map`, `public_map`, `public_number_accuracy`).
-        detect: parameters that act after training, for a reading of the same trained models.
+        label: its label in the publication.
+        setting: name of the baseline with its configuration.
+        published: printed scores by name (`val_map`, `public_map`, `public_number_accuracy`).
+        detect: threshold parameters at which the trained models are scored for this row.
     """
 
     label: str
@@ -59,14 +59,14 @@ class Row:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Table:
-    """A published table whose question a run of the space answers: its rows are compared with each other.
+    """A published table; a run of the space compares its rows with each other.
 
     Attributes:
-        title: as it is printed.
-        reading: which of several ways to take the table's words this is, `as printed` or `as meant`.
-        rows: the settings.
-        holds_at: parameters at which the published figures were measured; a run at other values asks another question.
-        note: what is to be known beside it.
+        title: the printed title.
+        reading: the interpretation of the table, `as printed` or `as meant`.
+        rows: the rows.
+        holds_at: parameters of the published measurement; with other values a run asks another question.
+        note: a remark that is printed with the table.
     """
 
     title: str
@@ -81,16 +81,16 @@ class Space:
     """One search space.
 
     Attributes:
-        name: as `--space` takes it.
+        name: its name for `--space`.
         summary: one line for `--list-spaces`.
-        suggest: draws one setting; its keys are parameters of TrainConfig.
-        baselines: settings tried first.
-        fixed: parameters that every setting of the space shares, baselines included.
-        preset: parameters that it starts from in place of the defaults; `--set` and `--config` may change them.
-        tables: published tables that its baselines are rows of.
-        measured_with: parameters at which the tables' figures were measured, to be named where a run has others.
-        comparison: whether it is no search but a comparison: every setting is trained to its end, with fresh seeds,
-            unless flags say otherwise.
+        suggest: draws one configuration; its keys are parameters of TrainConfig.
+        baselines: configurations that are tried first.
+        fixed: parameters that are equal in all configurations and baselines of the space.
+        preset: replaces defaults of TrainConfig; `--set` and `--config` can change it.
+        tables: published tables whose rows are its baselines.
+        measured_with: parameters of the published measurements; a run with other values prints a note.
+        comparison: whether the default is a comparison instead of a search: every configuration is trained to the end
+            with replicates.
     """
 
     name: str
@@ -104,10 +104,10 @@ class Space:
     comparison: bool = False
 
     def draw(self, trial: optuna.Trial) -> Overrides:
-        """One setting, the fixed parameters included.
+        """Draw one configuration, including the fixed parameters.
 
         Raises:
-            SpaceError: the function failed or gave no dict of parameters.
+            SpaceError: the function failed or did not return a dict.
         """
         try:
             overrides = self.suggest(trial)
@@ -115,19 +115,19 @@ class Space:
             raise
         except Exception as error:
             raise SpaceError(
-                f"space '{self.name}' failed to draw a setting: {type(error).__name__}: {error}"
+                f"space '{self.name}' failed to draw a configuration: {type(error).__name__}: {error}"
             ) from error
         if not isinstance(overrides, Mapping):
             raise SpaceError(f"space '{self.name}' must return a dict of TrainConfig parameters, got {overrides!r}")
         return {**self.fixed, **overrides}
 
     def fields(self) -> set[str]:
-        """The parameters that the space varies, seen by drawing; fixed ones are left out."""
+        """The parameters that the space varies, found by drawing; without fixed ones."""
         drawn = probe(self)
         return {name for _, overrides in drawn for name in overrides} - self.fixed.keys()
 
     def without(self, parameter: str) -> "Space":
-        """The same space with one parameter left to others, in draws and baselines alike."""
+        """The same space without one parameter, in draws and baselines."""
         named = [*(one.overrides for one in self.baselines), self.fixed, self.preset]
         if parameter not in self.fields() and not any(parameter in values for values in named):
             return self
@@ -142,7 +142,7 @@ class Space:
         return replace(self, suggest=suggest, baselines=baselines, fixed=rest(self.fixed), preset=rest(self.preset))
 
     def with_fixed(self, fixed: Mapping[str, bool | int | float | str | None]) -> "Space":
-        """The same space, whose baselines leave parameters as they are fixed elsewhere."""
+        """The same space, with parameters in `fixed` removed from its baselines."""
         baselines = tuple(
             replace(one, overrides={name: value for name, value in one.overrides.items() if name not in fixed})
             for one in self.baselines
@@ -151,7 +151,7 @@ class Space:
 
     @property
     def after_training(self) -> bool:
-        """Whether its parameters act after training only: then it is swept on trained models, never trained for."""
+        """Whether all its parameters act after training, so that it is swept on trained models."""
         return all(name.startswith("detect.") for name in self.fields())
 
 
@@ -164,7 +164,7 @@ def space(
     preset: Mapping[str, bool | int | float | str | None] | None = None,
     comparison: bool = False,
 ) -> Callable[[Suggest], Space]:
-    """Make a Space of a function `trial -> {parameter: value}`."""
+    """Make a Space from a function `trial -> {parameter: value}`; arguments as the attributes of Space."""
 
     def make(suggest: Suggest) -> Space:
         return Space(
@@ -181,16 +181,16 @@ def space(
 
 
 def quiet_study(sampler: optuna.samplers.BaseSampler) -> optuna.Study:
-    """A study in memory, for looking at a space."""
+    """An Optuna study in memory without log messages."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     return optuna.create_study(sampler=sampler, direction="maximize")
 
 
 def combine(spaces: list[Space]) -> Space:
-    """One space that draws from each.
+    """Combine spaces into one.
 
     Raises:
-        SpaceError: two of them vary the same parameter or use the same name, or one fixes what another varies.
+        SpaceError: two spaces vary the same parameter or use the same name, or one fixes what another varies.
     """
     if len(spaces) == 1:
         return spaces[0]
@@ -223,18 +223,22 @@ def combine(spaces: list[Space]) -> Space:
 def _refuse_clash(first: Space, second: Space) -> None:
     both = first.fields() & second.fields()
     if first.name == second.name:
-        raise SpaceError(f"space '{first.name}' is named twice")
+        raise SpaceError(f"space '{first.name}' is given twice")
     if both:
-        raise SpaceError(f"spaces '{first.name}' and '{second.name}' both vary {', '.join(sorted(both))}; take one")
+        raise SpaceError(
+            f"spaces '{first.name}' and '{second.name}' both vary {', '.join(sorted(both))}; use one of them"
+        )
     for one, other in ((first, second), (second, first)):
         clash = [name for name in one.fixed if name in other.fields()]
         clash += [name for name in one.fixed if name in other.fixed and one.fixed[name] != other.fixed[name]]
         if clash:
-            raise SpaceError(f"space '{one.name}' fixes {clash[0]}, which '{other.name}' sets otherwise; take one")
+            raise SpaceError(
+                f"space '{one.name}' fixes {clash[0]}, which '{other.name}' sets to other values; use one of them"
+            )
     starts = [name for name in first.preset if second.preset.get(name, first.preset[name]) != first.preset[name]]
     if starts:
         raise SpaceError(
-            f"spaces '{first.name}' and '{second.name}' start from different values of {starts[0]}; take one"
+            f"spaces '{first.name}' and '{second.name}' have different presets of {starts[0]}; use one of them"
         )
     shared = parameter_names(first) & parameter_names(second)
     if shared:
@@ -245,15 +249,15 @@ def _refuse_clash(first: Space, second: Space) -> None:
 
 
 def parameter_names(one: Space) -> set[str]:
-    """The names that the space gives its Optuna parameters, seen by drawing."""
+    """The names of the Optuna parameters of a space, found by drawing."""
     return {name for trial, _ in probe(one) for name in trial.params}
 
 
 def probe(one: Space, draws: int = PROBES) -> list[tuple[optuna.Trial, Overrides]]:
-    """Random draws that show what a space holds; those that the space prunes itself are left out.
+    """Random draws from a space, without those that it prunes.
 
     Raises:
-        SpaceError: the space fails, or prunes every draw.
+        SpaceError: the space fails or prunes every draw.
     """
     study = quiet_study(optuna.samplers.RandomSampler(seed=0))
     found = []
@@ -264,22 +268,22 @@ def probe(one: Space, draws: int = PROBES) -> list[tuple[optuna.Trial, Overrides
         except optuna.TrialPruned:
             continue
     if not found:
-        raise SpaceError(f"space '{one.name}' prunes every setting that it draws")
+        raise SpaceError(f"space '{one.name}' prunes every configuration that it draws")
     return found
 
 
 def enumerate_settings(one: Space) -> list[tuple[dict[str, object], Overrides]]:
-    """Every setting of a finite space, conditions included, as (parameters, overrides).
+    """All configurations of a finite space, including conditional parameters, as (parameters, overrides).
 
     Raises:
-        SpaceError: a parameter is continuous, or there are more than MAX_GRID settings.
+        SpaceError: a parameter is continuous, or there are more than MAX_GRID configurations.
     """
     for trial, _ in probe(one):
         for name, distribution in trial.distributions.items():
             if isinstance(distribution, optuna.distributions.FloatDistribution) and distribution.step is None:
                 raise SpaceError(
-                    f"space '{one.name}' cannot be walked as a grid: its parameter '{name}' is continuous; give it a "
-                    "step" + ("" if one.after_training else ", or take another --sampler")
+                    f"space '{one.name}' cannot be a grid: its parameter '{name}' is continuous; give it a "
+                    "step" + ("" if one.after_training else ", or use another --sampler")
                 )
     found: list[tuple[dict[str, object], Overrides]] = []
     walker = _Walker()
@@ -287,34 +291,34 @@ def enumerate_settings(one: Space) -> list[tuple[dict[str, object], Overrides]]:
     for tried in range(2 * MAX_GRID):
         trial = study.ask()
         with contextlib.suppress(optuna.TrialPruned):
-            overrides = one.draw(trial)  # fills in the parameters
+            overrides = one.draw(trial)  # sets the parameters
             found.append((dict(trial.params), overrides))
         if not walker.go_on():
-            random.Random(0).shuffle(found)  # the first few of them lie all over the space
+            random.Random(0).shuffle(found)  # so that the first ones cover the space
             return found
         if len(found) > MAX_GRID or tried + 1 == 2 * MAX_GRID:
             break
-    raise SpaceError(f"space '{one.name}' has more than {MAX_GRID} settings, too many for a grid")
+    raise SpaceError(f"space '{one.name}' has more than {MAX_GRID} configurations, too many for a grid")
 
 
 class OneByOneSampler(optuna.samplers.BaseSampler):
-    """A sampler that draws each parameter by itself; what it draws is left to `sample_independent`."""
+    """A sampler that draws parameters independently; subclasses implement `sample_independent`."""
 
     def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
-        """None is drawn together with others."""
+        """No parameters are drawn jointly."""
         return {}
 
     def sample_relative(
         self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
-        """None is drawn together with others."""
+        """No parameters are drawn jointly."""
         return {}
 
 
 class _Walker(OneByOneSampler):
-    """Takes every branch of a space once, depth first.
+    """Enumerates all branches of a space, depth first.
 
-    Optuna's own BruteForceSampler reads all trials before each: its time grows with their square.
+    Optuna's BruteForceSampler reads all earlier trials before each trial, so its time is quadratic.
     """
 
     def __init__(self) -> None:
@@ -332,7 +336,7 @@ class _Walker(OneByOneSampler):
         return choices[choice]
 
     def go_on(self) -> bool:
-        """Turn to the next branch; False when all were taken."""
+        """Go to the next branch; False if there are no more."""
         while self._path and self._path[-1][0] + 1 == self._path[-1][1]:
             self._path.pop()
         self._depth = 0
@@ -343,7 +347,7 @@ class _Walker(OneByOneSampler):
 
 
 def _choices(distribution: BaseDistribution) -> Sequence[Any]:
-    """Every value of a parameter that is not continuous."""
+    """All values of a parameter that is not continuous."""
     if isinstance(distribution, optuna.distributions.CategoricalDistribution):
         return distribution.choices
     if isinstance(distribution, optuna.distributions.IntDistribution):
@@ -355,20 +359,20 @@ def _choices(distribution: BaseDistribution) -> Sequence[Any]:
 
 
 def check_space(one: Space, base: TrainConfig, draws: int = 16) -> None:
-    """Draw a few settings and every baseline and build their configs.
+    """Check that a few draws and all baselines are valid configs.
 
     Raises:
-        SpaceError: a setting is no valid config; names the space.
+        SpaceError: a config is not valid; the message names the space.
     """
-    settings = [(" draws a setting that", overrides) for _, overrides in probe(one, draws)]
+    settings = [(" draws a configuration that", overrides) for _, overrides in probe(one, draws)]
     settings += [(f": baseline '{known.name}'", {**one.fixed, **known.overrides}) for known in one.baselines]
     for what, overrides in settings:
         runtime = [name for name in overrides if name.startswith("runtime.")]
         if runtime:
             raise SpaceError(
-                f"space '{one.name}' must not set {runtime[0]}: it makes no other setting; use --set or --seed"
+                f"space '{one.name}' must not set {runtime[0]}, which does not change the model; use --set or --seed"
             )
         try:
             TrainConfig.from_flat(overrides, base)
         except ConfigError as error:
-            raise SpaceError(f"space '{one.name}'{what} cannot be: {error}") from None
+            raise SpaceError(f"space '{one.name}'{what} is not valid: {error}") from None

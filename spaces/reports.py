@@ -1,9 +1,9 @@
-"""The questions of two course reports on SVHN digits, each setting trained again with fresh seeds.
+"""The tables of two course reports on SVHN digits, with every configuration trained again with several seeds.
 
-Both tuned Faster R-CNN by hand, one parameter at a time, one run each. Report B's ten runs are eight trainings: where
-it set NMS and score thresholds it assigned to names that torchvision does not read, so two pairs of its runs are one
-setting trained twice; and read as they were meant, thresholds act after training. Report A trained on easy
-augmentations and went on with hard ones.
+Both reports tuned Faster R-CNN by hand: one parameter at a time, one run each. The ten runs of report B are eight
+configurations: it assigned NMS and score thresholds to names that torchvision does not read, so two pairs of runs have
+the same configuration. As they were meant, the thresholds act after training. Report A trained first with easy, then
+with hard augmentations.
 """
 
 from collections.abc import Mapping
@@ -31,14 +31,14 @@ REPORT_B: Flat = {
     "model.aspect_ratios": WIDE,
     "model.roi_levels": 4,
     "augment.pipeline": "none",
-    # What torchvision had in force, whatever was assigned; Task 2 reads at what the report meant.
+    # The values that torchvision used; Task 2 has the values that the report meant.
     "detect.task1.nms": 0.5,
     "detect.task1.score": 0.05,
     "detect.task2.nms": 0.3,
     "detect.task2.score": 0.5,
     "detect.task2.class_agnostic": False,
 }
-"""What report B's runs share, and its first setting."""
+"""The common parameters of report B, which are also its first configuration."""
 
 FULL_SIZE: Flat = {
     "model.backbone": "resnet50",
@@ -55,10 +55,10 @@ FULL_SIZE: Flat = {
     "model.roi_output_size": 7,
     "model.roi_sampling_ratio": 2,
 }
-"""torchvision's fasterrcnn_resnet50_fpn under the reports' resize."""
+"""torchvision's fasterrcnn_resnet50_fpn with the image size of the reports."""
 
 TINY_SIZE: Flat = {"model.fresh_rpn": True, "optim.lr": 1e-3, "optim.epochs": 6}
-"""The same questions for two CPU cores: the default model and resize, ten times the rate, six epochs."""
+"""For two CPU cores: the default model and image size, ten times the learning rate, six epochs."""
 
 SMALL_8: Flat = {"model.anchor_sizes": SMALL, "optim.batch_size": 8}
 
@@ -72,7 +72,7 @@ SETTINGS: dict[str, Flat] = {
     "B tall": {**SMALL_8, "model.aspect_ratios": TALL},
     "B two levels": {**SMALL_8, "model.roi_levels": 2},
 }
-"""Report B's trainings, by what they change of REPORT_B."""
+"""The configurations of report B, as changes of REPORT_B."""
 
 REPORT_A: Flat = {
     "optim.schedule": "cosine",
@@ -82,10 +82,10 @@ REPORT_A: Flat = {
     "augment.pipeline": "color",
     "model.fixed_size": 256,
 }
-"""What report A's trainings change of REPORT_B, whose optimiser, rate and decay they share."""
+"""The parameters of report A, as changes of REPORT_B; optimiser, learning rate and weight decay are equal."""
 
 CURRICULUM = "50% augment.pipeline=color; 50% augment.mirror=true augment.pipeline=geometric"
-"""Report A's two stages, 10 epochs each of 20; its hard list mirrors."""
+"""The two stages of report A, 10 epochs each; the second one also mirrors."""
 
 A_FULL: dict[str, Flat] = {
     "A easy": {**REPORT_A, "model.weights": "imagenet", "optim.batch_size": 32},
@@ -163,9 +163,9 @@ _MEANT: dict[tuple[str, str], tuple[float, float]] = {
     ("Table 7, RoI levels", "four"): (0.3, 0.5),
     ("Table 7, RoI levels", "two"): (0.3, 0.5),
 }
-"""NMS and score threshold that a row meant, where they are not .3 and .05."""
+"""The NMS and score threshold that a row meant, if they are not .3 and .05."""
 
-_SAME = "as printed, the assignment does nothing: one setting, trained twice"
+_SAME = "as printed, the assignment has no effect: one configuration, trained twice"
 
 
 def _tables() -> tuple[Table, ...]:
@@ -182,7 +182,7 @@ def _tables() -> tuple[Table, ...]:
         title="A, curriculum",
         reading="as printed",
         rows=(Row(label="easy", setting="A easy"), Row(label="easy, then hard", setting="A easy, then hard")),
-        note="report A prints curves alone",
+        note="report A prints only curves",
     )
     return (*printed, curriculum, *meant)
 
@@ -192,7 +192,7 @@ TABLES = _tables()
 
 def _space(name: str, summary: str, size: Flat, settings: Mapping[str, Flat]) -> Space:
     def suggest(trial: optuna.Trial) -> Overrides:
-        """One of the reports' settings."""
+        """One of the configurations of the reports."""
         return dict(settings[trial.suggest_categorical("setting", list(settings))])
 
     return Space(
@@ -211,8 +211,11 @@ def _space(name: str, summary: str, size: Flat, settings: Mapping[str, Flat]) ->
 
 
 reports = _space(
-    "reports", "two course reports' settings, trained again with fresh seeds", FULL_SIZE, SETTINGS | A_FULL
+    "reports",
+    "the configurations of two course reports, trained again with several seeds",
+    FULL_SIZE,
+    SETTINGS | A_FULL,
 )
 reports_tiny = _space(
-    "reports_tiny", "the same questions with the tiny model, for two CPU cores", TINY_SIZE, SETTINGS | A_TINY
+    "reports_tiny", "the same tables with the tiny model, for two CPU cores", TINY_SIZE, SETTINGS | A_TINY
 )

@@ -1,4 +1,4 @@
-"""What the box head is trained on and how it pools."""
+"""Sampling of proposals and RoIAlign of the box head."""
 
 import optuna
 
@@ -15,7 +15,7 @@ TORCHVISION: Overrides = {
 
 @space(
     "roi_heads",
-    summary="proposals per image and their mix, the IoU that makes one foreground, the pooling",
+    summary="proposals per image, share of foreground, foreground IoU, RoIAlign",
     baselines=(
         Baseline(name="torchvision", overrides=TORCHVISION, source="torchvision's defaults, and course report B's"),
     ),

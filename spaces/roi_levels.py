@@ -1,4 +1,4 @@
-"""Pyramid levels that RoIAlign reads: all four, or the finer ones alone."""
+"""The number of pyramid levels that RoIAlign uses."""
 
 import optuna
 
@@ -7,7 +7,7 @@ from spaces.registry import Baseline, Overrides, space
 
 @space(
     "roi_levels",
-    summary="how many pyramid levels the box head reads",
+    summary="number of pyramid levels that the box head uses",
     baselines=(
         Baseline(name="report B four", overrides={"model.roi_levels": 4}, source="course report B, Table 7"),
         Baseline(name="report B two", overrides={"model.roi_levels": 2}, source="course report B, Table 7"),
@@ -15,5 +15,5 @@ from spaces.registry import Baseline, Overrides, space
     comparison=True,
 )
 def roi_levels(trial: optuna.Trial) -> Overrides:
-    """1 reads the finest level alone, 4 all of them."""
+    """1 uses only the finest level, 4 uses all levels."""
     return {"model.roi_levels": trial.suggest_int("roi_levels", 1, 4)}

@@ -1,4 +1,4 @@
-"""NMS and score thresholds. They act after training: swept on each trained model, never trained for."""
+"""NMS and score thresholds. They act after training, so they are swept on each trained model."""
 
 import optuna
 
@@ -6,9 +6,9 @@ from digits_core.evaluation.sweep import NMS_VALUES, SCORE_VALUES
 from spaces.registry import Overrides, space
 
 
-@space("thresholds", summary="both kinds of NMS, its IoU and the score threshold, swept on each trained model")
+@space("thresholds", summary="kind of NMS, its IoU and the score threshold, swept on each trained model")
 def thresholds(trial: optuna.Trial) -> Overrides:
-    """The grid that every trained model is swept over; each task takes its own best from it."""
+    """The grid of the sweep; each task has its own best values."""
     class_agnostic = trial.suggest_categorical("class_agnostic", [False, True])
     nms = trial.suggest_categorical("nms", NMS_VALUES)
     score = trial.suggest_categorical("score", SCORE_VALUES)

@@ -1,4 +1,4 @@
-"""Plotly figures of a run; each function takes an opened run and returns a figure.
+"""Figures of a run: Plotly figures for the report page and notebooks, Matplotlib figures for publications.
 
 Imports views, tables and the record.
 """

@@ -1,4 +1,4 @@
-"""Pictures of what a trained model finds: threshold maps, and its anchors over the boxes' sizes."""
+"""Figures about detection: scores over thresholds, anchors and box sizes."""
 
 from pathlib import Path
 
@@ -19,13 +19,13 @@ from results.views.curves import COLORS
 from results.views.opened_run import OpenedRun, open_run
 
 MOST_BOXES = 1500
-"""Boxes drawn as points."""
+"""Most boxes drawn as points."""
 
 TASKS = {
     1: ("val_map", "mAP", "Task 1"),
-    2: ("val_number_accuracy", "numbers read right", "Task 2"),
+    2: ("val_number_accuracy", "number accuracy", "Task 2"),
 }
-"""The score that each task raises, its short name, the task's."""
+"""For each task: the column of its score, the name of the score, the name of the task."""
 
 
 def chosen_trial(opened: OpenedRun, trial: str | None) -> TrialRecord:
@@ -44,15 +44,15 @@ def chosen_trial(opened: OpenedRun, trial: str | None) -> TrialRecord:
 
 
 def plot_thresholds(run: str | Path | OpenedRun, *, task: int = 1, trial: str | None = None) -> go.Figure | None:
-    """A task's score over NMS and score threshold, for both kinds of NMS, its best marked; None without a sweep.
+    """The score of a task over NMS and score thresholds, for both kinds of NMS; None without a sweep.
 
     Args:
         run: a run folder.
         task: 1 (mAP) or 2 (numbers).
-        trial: whose model; None is the winner's.
+        trial: the trial; None means the winner.
 
     Raises:
-        RunError: it is no run, has no such trial, or the sweep's file is damaged.
+        RunError: it is not a run, has no such trial, or the sweep's file is damaged.
     """
     opened = open_run(run)
     chosen = chosen_trial(opened, trial)
@@ -70,7 +70,7 @@ def plot_thresholds(run: str | Path | OpenedRun, *, task: int = 1, trial: str | 
     kinds = [(False, "NMS within classes"), (True, "NMS across classes")]
     figure = make_subplots(rows=1, cols=2, subplot_titles=[words for _, words in kinds], shared_yaxes=True)
     best = swept.loc[swept[column].astype(float).idxmax()].to_dict()
-    if f"task{task}_nms" in chosen.optima:  # of equals the one that the record names
+    if f"task{task}_nms" in chosen.optima:  # of equal scores, the one in the record
         best |= {name: chosen.optima[f"task{task}_{name}"] for name in ("nms", "score", "class_agnostic")}
     low, high = float(swept[column].min()), float(swept[column].max())
     for place, (agnostic, _) in enumerate(kinds, start=1):
@@ -92,14 +92,14 @@ def plot_thresholds(run: str | Path | OpenedRun, *, task: int = 1, trial: str | 
 
 
 def plot_anchors(run: str | Path | OpenedRun, *, trial: str | None = None) -> go.Figure | None:
-    """The training boxes by width and height after the resize, and the anchors; None where the run kept no boxes.
+    """Width and height of training boxes after the resize, and of anchors; None without boxes.parquet.
 
     Args:
         run: a run folder.
-        trial: whose anchors; None is the winner's. The default's stand beside them.
+        trial: the trial of the anchors; None means the winner. Those of the default are shown, too.
 
     Raises:
-        RunError: it is no run, has no such trial, or the file of boxes is damaged.
+        RunError: it is not a run, has no such trial, or the file of boxes is damaged.
     """
     opened = open_run(run)
     chosen = chosen_trial(opened, trial)
@@ -129,6 +129,6 @@ def plot_anchors(run: str | Path | OpenedRun, *, trial: str | None = None) -> go
             marker={"symbol": symbol, "size": size, "color": color, "line": {"color": color, "width": 2}},
             hovertemplate="anchor %{x} × %{y} px<extra></extra>",
         )  # fmt: skip
-    figure.update_xaxes(title="width after the resize, px", type="log", dtick="D2")
-    figure.update_yaxes(title="height, px", type="log", dtick="D2")
-    return finish(figure, f"{opened.name}: anchors over the boxes' sizes", height=440)
+    figure.update_xaxes(title="width after the resize (px)", type="log", dtick="D2")
+    figure.update_yaxes(title="height after the resize (px)", type="log", dtick="D2")
+    return finish(figure, f"{opened.name}: anchors and box sizes", height=440)

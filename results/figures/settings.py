@@ -1,4 +1,4 @@
-"""Pictures of what settings do to the score, drawn by Optuna: parallel coordinates, importance, slices, contours."""
+"""Figures about parameters, drawn with Optuna: parallel coordinates, parameter importance, slice and contour plot."""
 
 import warnings
 from dataclasses import dataclass
@@ -17,26 +17,26 @@ from results.views.leaderboard import SHOWN, varying_parameters
 from results.views.opened_run import OpenedRun, open_run
 
 FEW = 10
-"""With fewer trials nothing is said of importance: it would be noise."""
+"""Fewest configurations for parameter importance and contour plot."""
 
 SOME = 40
-"""With fewer the importance is shown with a warning."""
+"""With fewer configurations the importance is shown with a warning."""
 
 MOST_PARAMETERS = 8
-"""Parameters in one picture."""
+"""Most parameters in one figure."""
 
 LOG_SPAN = 20.0
-"""A range whose ends are so many times apart is drawn on a logarithmic axis."""
+"""A range is drawn on a logarithmic axis if its ends differ by at least this factor."""
 
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """The settings of a run and what they reached, as a study of Optuna's.
+    """The configurations of a run and their scores as an Optuna study.
 
     Attributes:
-        study: complete trials alone.
-        epoch: the one after which all are compared; None where each has its best epoch, all of them trained alike.
-        label: of the score.
+        study: contains complete trials only.
+        epoch: the epoch after which all are compared; None if all were trained equally long and have their best epoch.
+        label: name of the score.
     """
 
     study: optuna.Study
@@ -45,7 +45,7 @@ class Scored:
 
     @property
     def parameters(self) -> list[str]:
-        """Those that vary, most values first where there are many."""
+        """Parameters that vary, those with the most values first."""
         seen: dict[str, set[Any]] = {}
         for trial in self.study.get_trials(deepcopy=False):
             for name, value in trial.params.items():
@@ -55,23 +55,23 @@ class Scored:
 
     @property
     def everywhere(self) -> list[str]:
-        """Those of the parameters that every setting has: conditions leave some without."""
+        """Varying parameters that every configuration has; conditional parameters can be missing."""
         trials = self.study.get_trials(deepcopy=False)
         return [name for name in self.parameters if all(name in trial.params for trial in trials)]
 
 
 def scored_settings(run: str | Path | OpenedRun) -> Scored:
-    """The settings of a run as a study: at the best epoch where all were trained alike, else at the last common one.
+    """The configurations of a run as a study, scored at their best epoch or at the last common epoch.
 
-    A setting that was stopped early has no final score, and its best one is of fewer epochs: side by side with whole
-    trainings it would look worse than it is.
+    The last common epoch is used if the trials have different numbers of epochs: the best score of a trial that was
+    stopped early is not comparable with that of a complete training.
 
     Raises:
-        RunError: it is no run.
+        RunError: it is not a run.
     """
     opened = open_run(run)
     metric = opened.metric
-    known = sorted(opened.record.settings(), key=lambda one: one.trial_id)  # as they were drawn
+    known = sorted(opened.record.settings(), key=lambda one: one.trial_id)  # in the order of sampling
     trials = [one for one in known if one.epochs and one.status not in FAILED]
     alike = len({one.num_epochs for one in trials}) <= 1
     common = min((one.num_epochs for one in trials), default=0)
@@ -81,7 +81,7 @@ def scored_settings(run: str | Path | OpenedRun) -> Scored:
         if best is not None and best.get(metric) is not None:
             values.append((trial, float(best[metric])))
     parameters = {trial.trial_id: dict(trial.params) for trial, _ in values}
-    if sum(map(bool, parameters.values())) < 3:  # a comparison: its settings are named, not drawn
+    if sum(map(bool, parameters.values())) < 3:  # a comparison: configurations are named, not sampled
         varying = varying_parameters([trial for trial, _ in values])
         parameters = {
             trial.trial_id: {parameter: trial.config.get(parameter) for parameter in varying} for trial, _ in values
@@ -90,7 +90,7 @@ def scored_settings(run: str | Path | OpenedRun) -> Scored:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(direction="maximize", sampler=optuna.samplers.RandomSampler(seed=0))
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # a choice that is no plain value
+        warnings.simplefilter("ignore")  # choices that are not plain values
         for trial, value in values:
             mine = {plain(name): one for name, one in parameters[trial.trial_id].items()}
             kinds = {plain(name): distributions[name] for name in parameters[trial.trial_id]}
@@ -109,10 +109,10 @@ def scored_settings(run: str | Path | OpenedRun) -> Scored:
 
 
 def plot_parallel(run: str | Path | OpenedRun) -> go.Figure | None:
-    """Every setting as a line through the parameters that all have; None with fewer than two of either.
+    """Parallel coordinates: one line per configuration; None with fewer than two configurations or parameters.
 
     Raises:
-        RunError: it is no run.
+        RunError: it is not a run.
     """
     opened = open_run(run)
     scored = scored_settings(opened)
@@ -122,22 +122,24 @@ def plot_parallel(run: str | Path | OpenedRun) -> go.Figure | None:
 
     figure = plot_parallel_coordinate(scored.study, params=scored.everywhere, target_name=scored.label)
     figure.update_traces(selector={"mode": "markers"}, marker={"colorscale": RISE, "reversescale": False})
-    lines = list(figure.select_traces(selector={"mode": "lines"}))  # each from its score, within 0 to 1
+    lines = list(
+        figure.select_traces(selector={"mode": "lines"})
+    )  # the first value of each is its score, scaled to 0..1
     for line, name in zip(lines, _names(scored, scored.everywhere), strict=True):
         line.hovertemplate = f"{name}<br>{line.hovertemplate}"
         line.update(line={"color": sample_colorscale(RISE, [float(line.y[0])])[0], "width": 1.8}, opacity=0.8)
-    figure = finish(figure, f"{opened.name}: settings and {scored.label}", height=400)
+    figure = finish(figure, f"{opened.name}: parallel coordinates, {scored.label}", height=400)
     return figure.update_layout(margin={"l": 90, "r": 30, "b": 40})
 
 
 def plot_importances(run: str | Path | OpenedRun) -> go.Figure | None:
-    """How much of the difference between settings each parameter accounts for; None with too few settings.
+    """Parameter importance; None with too few configurations.
 
     Raises:
-        RunError: it is no run.
+        RunError: it is not a run.
 
     Source:
-        Watanabe et al. 2023, PED-ANOVA, as Optuna has it: what sets the best settings apart from all.
+        Watanabe et al. 2023, PED-ANOVA, as implemented in Optuna.
     """
     opened = open_run(run)
     scored = scored_settings(opened)
@@ -148,12 +150,12 @@ def plot_importances(run: str | Path | OpenedRun) -> go.Figure | None:
     figure = go.Figure(
         go.Bar(x=values[::-1], y=names[::-1], orientation="h", hovertemplate="%{y}: %{x:.2f}<extra></extra>")
     )
-    figure.update_xaxes(title="share of the importance", range=[0, 1])
-    return finish(figure, f"{opened.name}: what {scored.label} hangs on", height=160 + 34 * len(names))
+    figure.update_xaxes(title="importance (share)", range=[0, 1])
+    return finish(figure, f"{opened.name}: parameter importance for {scored.label}", height=160 + 34 * len(names))
 
 
 def importances(scored: Scored) -> dict[str, float]:
-    """Share of each parameter, largest first; empty with too few settings, or with one parameter alone."""
+    """Share of each parameter, largest first; empty with too few configurations or fewer than two parameters."""
     trials = scored.study.get_trials(deepcopy=False)
     if len(trials) < FEW or len(scored.everywhere) < 2:
         return {}
@@ -163,16 +165,16 @@ def importances(scored: Scored) -> dict[str, float]:
             found = optuna.importance.get_param_importances(
                 scored.study, evaluator=optuna.importance.PedAnovaImportanceEvaluator(), params=scored.everywhere
             )
-        except (ValueError, RuntimeError):  # all settings score alike
+        except (ValueError, RuntimeError):  # all scores are equal
             return {}
     return found if any(value > 0 for value in found.values()) else {}
 
 
 def plot_slices(run: str | Path | OpenedRun) -> go.Figure | None:
-    """The score against each parameter; None with fewer than two settings that have any.
+    """Slice plot: the score against each parameter; None with fewer than two configurations.
 
     Raises:
-        RunError: it is no run.
+        RunError: it is not a run.
     """
     opened = open_run(run)
     scored = scored_settings(opened)
@@ -192,14 +194,14 @@ def plot_slices(run: str | Path | OpenedRun) -> go.Figure | None:
     figure.for_each_xaxis(lambda axis: axis.update({"dtick": 1} if axis.type == "log" else {"nticks": 4}))
     figure.update_xaxes(exponentformat="e")
     figure.update_yaxes(tickformat=".2f")
-    return finish(figure, f"{opened.name}: {scored.label} by each parameter").update_layout(width=None)
+    return finish(figure, f"{opened.name}: slice plot, {scored.label}").update_layout(width=None)
 
 
 def plot_contours(run: str | Path | OpenedRun) -> go.Figure | None:
-    """The score over the two parameters that matter most; None with fewer than two, or too few settings.
+    """Contour plot over the two most important parameters; None with fewer than two or too few configurations.
 
     Raises:
-        RunError: it is no run.
+        RunError: it is not a run.
     """
     opened = open_run(run)
     scored = scored_settings(opened)
@@ -214,11 +216,11 @@ def plot_contours(run: str | Path | OpenedRun) -> go.Figure | None:
     figure.update_traces(
         selector={"type": "scatter"}, marker={"symbol": MARKERS[0], "size": 7, "line": {"color": "white", "width": 1}}
     )
-    return finish(figure, f"{opened.name}: {scored.label} over two parameters", height=420)
+    return finish(figure, f"{opened.name}: contour plot, {scored.label}", height=420)
 
 
 def _names(scored: Scored, parameters: list[str]) -> list[str]:
-    """Trial and score of each setting that has all of some parameters."""
+    """Trial and score of each configuration that has all the given parameters."""
     return [
         f"{trial.user_attrs['trial']}: {scored.label} {trial.value or 0:.3f}"
         for trial in scored.study.get_trials(deepcopy=False)
@@ -231,7 +233,7 @@ def _several(scored: Scored) -> bool:
 
 
 def _distributions(parameters: list[dict[str, Any]]) -> dict[str, BaseDistribution]:
-    """What parameters were drawn from, as wide as their values lie."""
+    """A distribution for each parameter that covers its values."""
     seen: dict[str, list[Any]] = {}
     for one in parameters:
         for name, value in one.items():

@@ -1,4 +1,4 @@
-"""How every picture of a run looks: colours, templates for light and dark, labels that stay text."""
+"""The style of Plotly figures: dashes, markers, light and dark templates, safe labels."""
 
 import html
 from typing import Any
@@ -10,16 +10,16 @@ from results.views.curves import COLORS
 
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
 MARKERS = ("circle", "square", "diamond", "triangle-up", "cross", "star", "x", "triangle-down")
-"""Lines differ by these too: colour is never all there is to tell them apart."""
+"""Lines also differ by dashes and markers, not only by colour."""
 
 FAINT = "#8b929c"
-"""Of what stands back, on either ground."""
+"""Colour of less important items, on light and dark backgrounds."""
 
 SCALE = "Cividis"
 """Nuñez et al. 2018, Optimizing colormaps with consideration for color vision deficiency."""
 
 RISE = [[0.0, FAINT], [1.0, "#d55e00"]]
-"""From low to high for lines and points, which must be seen on either ground."""
+"""Colour scale of lines and points, visible on light and dark backgrounds."""
 
 MOST_LETTERS = 60
 
@@ -44,18 +44,18 @@ def _template(text: str, grid: str) -> dict[str, Any]:
 
 
 LIGHT, DARK = _template("#1b1f24", "#dfe3e8"), _template("#e6e9ee", "#3a414b")
-"""Plotly templates for the two grounds."""
+"""Plotly templates for light and dark backgrounds."""
 
 
 def plain(value: object) -> str:
-    """Text as Plotly shows it letter by letter: it takes some tags, and links, for more than text."""
+    """Text escaped for Plotly, which interprets some HTML tags and links."""
     text = printable(str(value))
     return html.escape(text if len(text) <= MOST_LETTERS else text[: MOST_LETTERS - 1] + "…", quote=False)
 
 
 def finish(figure: go.Figure, title: str, *, height: int = HEIGHT) -> go.Figure:
-    """Give a figure its title and the house's look."""
-    figure.update_layout(paper_bgcolor=None, plot_bgcolor=None)  # Optuna's own stay light in the dark
+    """Set title, height and template of a figure."""
+    figure.update_layout(paper_bgcolor=None, plot_bgcolor=None)  # Optuna sets light backgrounds
     figure.update_annotations(font={"color": None})
     figure.update_layout(template=LIGHT, title={"text": plain(title), "font": {"size": 15}}, height=height)
     return figure

@@ -1,4 +1,4 @@
-"""Pictures of how trials trained: curves, overfitting, what was reached at what price, where the time went."""
+"""Figures about training: learning curves, overfitting, Pareto front, time per slot."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -17,15 +17,15 @@ from results.views.opened_run import OpenedRun, open_run
 
 
 def plot_curves(run: str | Path | OpenedRun, *, metric: str | None = None, top: int = MOST_LINES) -> go.Figure:
-    """A score over epochs: the best settings, all others faint behind them, rungs marked.
+    """Learning curves: a score over epochs for the best configurations, the other trials in grey, rungs marked.
 
     Args:
         run: a run folder.
-        metric: a column of the epochs; None is the run's metric.
-        top: settings that stand out.
+        metric: a column of the epochs; None means the metric of the run.
+        top: number of configurations with a line of their own.
 
     Raises:
-        RunError: it is no run.
+        RunError: it is not a run.
     """
     opened = open_run(run)
     record, column = opened.record, metric or opened.metric
@@ -51,16 +51,14 @@ def plot_curves(run: str | Path | OpenedRun, *, metric: str | None = None, top: 
                          annotation_font_size=11)  # fmt: skip
     figure.update_xaxes(title="epoch", dtick=_step(leads))
     figure.update_yaxes(title=LABELS.get(column, column), tickformat=".2f")
-    return finish(figure, f"{opened.name}: {LABELS.get(column, column)} over epochs", height=420)
+    return finish(figure, f"{opened.name}: learning curves, {LABELS.get(column, column)}", height=420)
 
 
 def plot_overfitting(run: str | Path | OpenedRun, *, top: int = MOST_LINES) -> go.Figure | None:
-    """Validation loss minus training loss over epochs, and training mAP minus validation mAP where both were measured.
-
-    None where no loss was measured, as of a model that was only swept.
+    """Overfitting: the gaps between training and validation over epochs; None if no loss was measured.
 
     Raises:
-        RunError: it is no run.
+        RunError: it is not a run.
     """
     opened = open_run(run)
     leads = [lead for lead in opened.record.settings() if lead.epochs][:top]
@@ -77,12 +75,12 @@ def plot_overfitting(run: str | Path | OpenedRun, *, top: int = MOST_LINES) -> g
 
 
 def plot_pareto(run: str | Path | OpenedRun) -> go.Figure | None:
-    """Box quality against numbers read, coloured by training speed; stars are beaten by no other trial in all three.
+    """Pareto front of mAP, number accuracy and training speed (colour); stars are on the front.
 
-    None where no trial has all three, as where the categories are no digits.
+    None if no trial has all three values, for example if the categories are not digits.
 
     Raises:
-        RunError: it is no run.
+        RunError: it is not a run.
     """
     opened = open_run(run)
     found = []
@@ -108,15 +106,15 @@ def plot_pareto(run: str | Path | OpenedRun) -> go.Figure | None:
         hovertemplate="%{text}<br>mAP %{x:.3f}, numbers %{y:.3f}, %{marker.color:.0f} images/s<extra></extra>",
     )  # fmt: skip
     figure.update_xaxes(title="mAP", tickformat=".2f")
-    figure.update_yaxes(title="numbers read right", tickformat=".2f")
-    return finish(figure, f"{opened.name}: what is reached together (stars: beaten by no other in all three)")
+    figure.update_yaxes(title="number accuracy", tickformat=".2f")
+    return finish(figure, f"{opened.name}: Pareto front (stars) of mAP, number accuracy and speed")
 
 
 _GOALS = ("val_map", "val_number_accuracy", "images_per_second")
 
 
 def pareto_front(goals: Any) -> Any:
-    """Which rows no other row beats: none is at least as good in all columns and better in one.
+    """Which rows are on the Pareto front: no other row is at least as good in all columns and better in one.
 
     Args:
         goals: float64 [num, num_goals]; larger is better.
@@ -131,16 +129,16 @@ def pareto_front(goals: Any) -> Any:
 
 
 HANDOVER_SECONDS = 0.05
-"""A slot's next trial may be noted down that much before the end of the last."""
+"""The start of the next trial in a slot may be recorded this long before the end of the last one."""
 
 PARTS = ("training", "evaluating", "starting, saving, reporting", "slots waiting")
 
 
 def time_parts(record: RunRecord) -> dict[str, float]:
-    """Slot seconds by what they went into, in the order of `PARTS`.
+    """Slot seconds per activity, in the order of `PARTS`.
 
-    A slot waits while others train and it does not; time with no trial at all (between two starts of a search) is not
-    counted.
+    A slot waits if it has no trial while other slots have one. Time without any trial (between two starts of a search)
+    is not counted.
     """
     trials = [trial for trial in record.trials.values() if trial.started_at is not None and trial.role != "retrain"]
     epochs = [one for trial in trials for one in trial.epochs.values()]
@@ -158,7 +156,7 @@ def time_parts(record: RunRecord) -> dict[str, float]:
 
 
 def timeline(record: RunRecord) -> tuple[int, list[tuple[int, float, float, TrialRecord]]]:
-    """Trials as bars: how many ran side by side at most; lane, start and end (seconds since the first) of each part."""
+    """Number of slots, and slot, start, end (seconds since the first start) and trial of each part of a trial."""
     parts = [
         (start, end, trial)
         for trial in record.trials.values()
@@ -177,10 +175,10 @@ def timeline(record: RunRecord) -> tuple[int, list[tuple[int, float, float, Tria
 
 
 def plot_time(run: str | Path | OpenedRun) -> go.Figure:
-    """Where the slots' time went, in all, and slot by slot.
+    """Time per slot: all slots together by activity, and each slot by trial.
 
     Raises:
-        RunError: it is no run.
+        RunError: it is not a run.
     """
     opened = open_run(run)
     parts = time_parts(opened.record)
@@ -203,15 +201,15 @@ def plot_time(run: str | Path | OpenedRun) -> go.Figure:
             text=[trial.trial_id for *_, trial in some], textposition="inside", insidetextanchor="middle",
             hovertemplate=f"%{{text}} ({status}): %{{x:.1f}} min<extra></extra>",
         )  # fmt: skip
-    figure.update_xaxes(title="% of the slots' time", range=[0, 100], row=1, col=1)
+    figure.update_xaxes(title="% of slot time", range=[0, 100], row=1, col=1)
     figure.update_xaxes(title="minutes since the first trial", row=2, col=1)
     figure.update_yaxes(autorange="reversed", row=2, col=1)
     figure.update_layout(barmode="stack", legend={"traceorder": "normal"})
-    return finish(figure, f"{opened.name}: where the time went", height=260 + 34 * min(max(lanes, 1), 16))
+    return finish(figure, f"{opened.name}: time per slot", height=260 + 34 * min(max(lanes, 1), 16))
 
 
 def _rungs(opened: OpenedRun) -> list[int]:
-    """The epochs after which ASHA decided; of runs that do not say, those where it stopped a trial."""
+    """The rungs of ASHA from run.json; without them, the epochs after which it stopped a trial."""
     named = opened.about.get("rungs")
     if isinstance(named, list) and all(isinstance(one, int) for one in named):
         return named
@@ -219,7 +217,7 @@ def _rungs(opened: OpenedRun) -> list[int]:
 
 
 def _joined(trials: Iterable[TrialRecord], column: str) -> tuple[list[Any], list[Any], list[str]]:
-    """Many curves as one trace, with gaps: a thousand traces would be slow."""
+    """Many curves as one trace with gaps, because a thousand traces are slow."""
     x: list[Any] = []
     y: list[Any] = []
     text: list[str] = []
@@ -254,6 +252,6 @@ def _draw(figure: go.Figure, number: int, line: Line, curve: tuple[list[int], Va
 
 
 def _step(leads: list[TrialRecord]) -> int | None:
-    """Whole epochs on the axis."""
+    """Tick distance of the epoch axis; None lets Plotly choose."""
     longest = max((lead.num_epochs for lead in leads), default=1)
     return 1 if longest <= 12 else None

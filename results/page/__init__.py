@@ -1,4 +1,4 @@
-"""The report page: one HTML file of a run, its board, pictures and images.
+"""The report page: one HTML file with leaderboard, figures and images of a run.
 
-Imports everything below: figures, views, verdicts, tables, the record.
+Imports figures, views, verdicts, tables and the record.
 """

@@ -1,4 +1,4 @@
-"""The leaderboard of a report page: cells as text and as what they are sorted by, details of each row."""
+"""The leaderboard of a report page: cells, values to sort by, and the details of each row."""
 
 import math
 import shlex
@@ -21,11 +21,11 @@ class Column:
     """One column of the table.
 
     Attributes:
-        key: of the leaderboard, or of what is made from it.
-        label: its heading.
-        number: whether it is aligned and sorted as one.
-        hidden: whether it is shown on demand alone.
-        help: what it means.
+        key: column of the leaderboard, or the name of a cell that is computed from several columns.
+        label: the heading.
+        number: whether it is aligned and sorted as a number.
+        hidden: whether it is hidden until the user selects it.
+        help: the meaning, shown as a tooltip.
     """
 
     key: str
@@ -36,40 +36,40 @@ class Column:
 
 
 _FIRST = (
-    Column("trial_id", "trial", False, False, "name of the trial; opens its settings, curve and warnings"),
-    Column("baseline", "baseline", False, False, "name of the published or default setting, if it is one"),
+    Column("trial_id", "trial", False, False, "name of the trial; opens its parameters, curve and warnings"),
+    Column("baseline", "baseline", False, False, "name of the published or default configuration"),
 )
 _SCORES = {
     "val_map": "COCO AP averaged over IoU .50:.95, at the best epoch",
     "val_map_50": "AP at IoU .50",
-    "val_digit_accuracy": "share of digits read right; stray detections count as wrong",
-    "val_number_accuracy": "share of images whose whole number is read right",
+    "val_digit_accuracy": "share of digits read correctly; false detections count as errors",
+    "val_number_accuracy": "share of images whose complete number is read correctly",
 }
 _LATER = (
-    Column("epochs", "epochs", True, False, "best epoch of how many trained"),
+    Column("epochs", "epochs", True, False, "best epoch / number of trained epochs"),
     Column("status", "status", False, False, "finished, stopped by the scheduler, failed, ..."),
-    Column("trial_seconds", "minutes", True, False, "time in a slot"),
+    Column("trial_seconds", "minutes", True, False, "training and evaluation time"),
 )
 _HIDDEN = (
     ("val_map_75", "mAP@.75", "AP at IoU .75"),
-    ("task1_map", "Task 1 mAP", "at the best thresholds of the sweep, chosen on these images"),
-    ("task2_number_accuracy", "Task 2 numbers", "likewise"),
+    ("task1_map", "Task 1 mAP", "at the best thresholds of the sweep, selected on these images"),
+    ("task2_number_accuracy", "Task 2 numbers", "at the best thresholds of the sweep, selected on these images"),
     ("train_map", "train mAP", "on a sample of training images"),
     ("train_loss", "train loss", "at the best epoch"),
     ("val_loss", "validation loss", "at the best epoch"),
     ("images_per_second", "images/s", "training speed"),
-    ("peak_memory_bytes", "memory MB", "peak of the process"),
-    ("num_parameters", "parameters", "of the model"),
+    ("peak_memory_bytes", "memory MB", "peak memory of the process"),
+    ("num_parameters", "parameters", "number of model parameters"),
     ("anchor_mean_iou", "anchor IoU", "mean IoU of each training box with its best anchor"),
-    ("seed", "seed", "of the training"),
-    ("faults", "restarts", "times that it was broken off and started again"),
+    ("seed", "seed", "random seed of the training"),
+    ("faults", "restarts", "number of restarts after a failure"),
 )
 
 
 def decimals(board: pd.DataFrame, name: str) -> int:
-    """Decimals of a score that its intervals support, the same for the whole column; two without any.
+    """Number of decimals for a column of scores, from the median width of its intervals; 2 without intervals.
 
-    Half of a typical interval is worth one of the last digit at least.
+    Half of the median interval is at least one unit of the last decimal.
     """
     widths = (board[f"{name}_high"] - board[f"{name}_low"]).dropna()
     typical = float(widths.median()) if len(widths) else 0.0
@@ -77,7 +77,7 @@ def decimals(board: pd.DataFrame, name: str) -> int:
 
 
 def board_of(run: OpenedRun) -> dict[str, Any]:
-    """The table of a page: `columns`, `rows` (cells, values to sort by, ties) and the CSV of it all."""
+    """The table of a page: `columns`, `rows` (cells, values to sort by, ties) and the leaderboard as `csv`."""
     board = run.leaderboard
     whole = board[board["role"] != "retrain"]
     parameters = parameter_columns(board)
@@ -88,13 +88,13 @@ def board_of(run: OpenedRun) -> dict[str, Any]:
     columns = [
         *_FIRST,
         *(Column(name, SHOWN.get(name, name), True, False, _SCORES.get(name, "")) for name in scores[:1]),
-        Column("interval", "95 %", True, False, "interval over images of the score before it"),
-        *(Column("seeds", "mean of seeds", True, False, "over seeds that no choice looked at; how many")
+        Column("interval", "95 %", True, False, "interval over images of the score to the left"),
+        *(Column("seeds", "mean of replicates", True, False, "mean over the replicates (number of replicates)")
           for _ in range(int(board["num_seeds"].notna().any()))),
         *(Column(name, SHOWN.get(name, name), True, False, _SCORES.get(name, "")) for name in scores[1:]),
         *_LATER,
         *(Column(name, name.rpartition(".")[2], _is_number(whole[name]), False, name) for name in shown_parameters),
-        Column("role", "role", False, True, "search, a further seed (replicate), or one that confirms"),
+        Column("role", "role", False, True, "search (first training), replicate, or confirm"),
         *(Column(key, label, True, True, words) for key, label, words in _HIDDEN if whole[key].notna().any()),
     ]  # fmt: skip
     rows = whole.to_dict("records")
@@ -106,7 +106,7 @@ def board_of(run: OpenedRun) -> dict[str, Any]:
     first = {row["config_hash"] for row, one in zip(rows, tied, strict=True) if one}
     for row in rows:
         if row["role"] != "search" and row["config_hash"] in leads:
-            row["baseline"] = f"another seed of {leads[row['config_hash']]['trial_id']}"
+            row["baseline"] = f"replicate of {leads[row['config_hash']]['trial_id']}"
     order = sorted(range(len(rows)), key=lambda index: rows[index]["config_hash"] not in first)
     return {
         "columns": columns,
@@ -127,11 +127,11 @@ def board_of(run: OpenedRun) -> dict[str, Any]:
 
 
 def details_of(run: OpenedRun, trial: TrialRecord, twin: str | None) -> dict[str, Any]:
-    """What opening a row shows: settings that differ from the default, curve, warnings, how to run it again.
+    """The details of a row: parameters that differ from the default, curve, warnings, the command to train it again.
 
     Args:
-        run: opened.
-        trial: the row's.
+        run: the opened run.
+        trial: the trial of the row.
         twin: another trial that trained to the same weights with other parameters, if any.
     """
     base = run.base.to_flat()
@@ -145,7 +145,7 @@ def details_of(run: OpenedRun, trial: TrialRecord, twin: str | None) -> dict[str
         warnings.append(f"{trial.status}: {trial.stop_reason}")
     if twin is not None:
         parameters = ", ".join(differing_parameters(run.record.trials[twin], trial))
-        warnings.append(f"trained to the same weights as {twin}: {parameters} did nothing here")
+        warnings.append(f"trained to the same weights as {twin}: {parameters} had no effect here")
     return {
         "settings": changed,
         "seed": trial.seed,
@@ -187,7 +187,7 @@ def _cell(row: dict[Any, Any], column: Column, metric: str, places: dict[str, in
 
 
 def _value(row: dict[Any, Any], column: Column, metric: str) -> float | str | None:
-    """What a cell is sorted by."""
+    """The value by which a cell is sorted."""
     key = {"interval": f"{metric}_low", "seeds": "seeds_mean"}.get(column.key, column.key)
     value = row.get(key)
     if value is None or pd.isna(value):
@@ -202,10 +202,10 @@ def _is_number(series: "pd.Series[Any]") -> bool:
 
 
 def number(value: Any) -> float | None:
-    """A cell of a table as a number; None where it is null."""
+    """A cell of a table as a number; None for null."""
     return None if value is None or pd.isna(value) else float(value)
 
 
 def value_words(value: Any) -> str:
-    """A parameter's value in a few letters."""
+    """A parameter's value as short text."""
     return f"{value:.4g}" if isinstance(value, float) else printable(str(value))

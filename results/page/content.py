@@ -1,4 +1,4 @@
-"""All that a report page says of a run, as plain values for its template."""
+"""The content of a report page, as plain values for its template."""
 
 import json
 import os
@@ -33,15 +33,15 @@ from results.views.opened_run import OpenedRun
 from results.views.winner import verdict_words
 
 TOP_MARGIN = 36
-"""Pixels over a picture whose heading stands above it."""
+"""Top margin of a figure, pixels; its title is outside the figure."""
 
 
 def content_of(run: OpenedRun, number: int) -> dict[str, Any]:
-    """What the page says of one run.
+    """The content for one run.
 
     Args:
-        run: opened.
-        number: of the run on the page, for names of its parts.
+        run: the opened run.
+        number: index of the run on the page, part of element ids.
 
     Raises:
         RunError: a table of the run is damaged.
@@ -85,8 +85,8 @@ def _state(run: OpenedRun) -> str:
     asked = space.get("trials") if isinstance(space, dict) else None
     asked = max(asked if isinstance(asked, int) else 0, len(trials))
     if run.live:
-        return f"running: {ended} of {asked} trials ended"
-    return "ended" if ended == len(trials) else f"interrupted: {ended} of {asked} trials ended"
+        return f"running: {ended} of {asked} trials finished"
+    return "finished" if ended == len(trials) else f"interrupted: {ended} of {asked} trials finished"
 
 
 def _data_words(data: dict[str, Any]) -> str:
@@ -100,7 +100,7 @@ def _data_words(data: dict[str, Any]) -> str:
 
 
 def _winner(run: OpenedRun) -> dict[str, Any] | None:
-    """Who leads, by what, with which settings and thresholds."""
+    """The best trial: its score, parameters and thresholds."""
     winner = run.record.winner()
     best = None if winner is None else winner.best(run.metric)
     if winner is None or best is None:
@@ -133,7 +133,7 @@ def _winner(run: OpenedRun) -> dict[str, Any] | None:
         "interval": None if low is None or high is None else f"{low:.{places}f} – {high:.{places}f}",
         "mean": None
         if mean is None or seeds is None
-        else f"{mean:.{places}f} over {seeds:.0f} fresh seed{'s' * (seeds != 1)}",
+        else f"{mean:.{places}f} over {seeds:.0f} replicate{'s' * (seeds != 1)}",
         "epoch": best["epoch"],
         "epochs": winner.num_epochs,
         "numbers": None if best["val_number_accuracy"] is None else f"{best['val_number_accuracy']:.0%}",
@@ -147,22 +147,22 @@ def _winner(run: OpenedRun) -> dict[str, Any] | None:
 
 
 def _verdicts(run: OpenedRun) -> list[str]:
-    """What can be said of the winner against the next and the default, and of how many it cannot be told from."""
+    """The winner against the second and the default, and the number of ties with it."""
     try:
         judged = whole_board(run.record, run.folder, run.metric, make=not run.live)
-    except RunError:  # of one damaged table; results.compare names it
+    except RunError:  # a damaged match table; results.compare names it
         return []
     lines = [line.strip() for line in verdict_words(run.record, judged)]
     for one in judged[:1]:
         if not any(f"({one.second})" in line for line in lines):
             known = one.p is not None or not run.live
-            words = one.words if known else "not known before both have ended"
-            lines.insert(0, f"against the next ({one.second}): {words}")
+            words = one.words if known else "known when both have finished"
+            lines.insert(0, f"against the second ({one.second}): {words}")
     return lines
 
 
 def _cost(run: OpenedRun) -> list[tuple[str, str]]:
-    """What the search took, as names and values."""
+    """The cost of the search, as names and values."""
     record = run.record
     trained = [one for one in record.trials.values() if one.epochs and one.role != "retrain"]
     epochs = sum(len(one.epochs) for one in trained)
@@ -173,17 +173,19 @@ def _cost(run: OpenedRun) -> list[tuple[str, str]]:
     failed = sum(one.status in FAILED for one in trained)
     rows = [
         ("trials", f"{len(trained)} trained" + (f", {failed} failed" if failed else "") + _screened(run)),
-        ("epochs", f"{epochs} of the {most} that whole trainings take" if most > epochs else f"{epochs}"),
+        ("epochs", f"{epochs} of {most} without early stopping" if most > epochs else f"{epochs}"),
         ("time", f"{_duration(total / max(lanes, 1))} on {lanes} slot{'s' * (lanes != 1)}"),
     ]
     if total:
-        rows.append(("slots trained or evaluated", f"{(parts['training'] + parts['evaluating']) / total:.0%} of it"))
+        rows.append(
+            ("utilisation", f"{(parts['training'] + parts['evaluating']) / total:.0%} (training and evaluation)")
+        )
     return rows
 
 
 def _screened(run: OpenedRun) -> str:
     screened = sum(one.status == "screened" for one in run.record.trials.values())
-    return f", {screened} screened out before" if screened else ""
+    return f", {screened} screened out" if screened else ""
 
 
 def _commands(run: OpenedRun) -> list[tuple[str, str]]:
@@ -191,49 +193,48 @@ def _commands(run: OpenedRun) -> list[tuple[str, str]]:
     found = []
     if not run.ended and not run.live:
         out = "" if str(run.folder.parent) == "runs" else f" --out {shlex.quote(str(run.folder.parent))}"
-        found.append(("go on with it", f"python -m search.run --resume {shlex.quote(run.name)}{out}"))
+        found.append(("resume", f"python -m search.run --resume {shlex.quote(run.name)}{out}"))
     winner = run.record.winner()
     if winner is not None:
         found += [
-            ("train the winner again", f"python -m search.retrain {folder} --replicates 3"),
+            ("train the best again", f"python -m search.retrain {folder} --replicates 3"),
             (
                 "predict" if winner.checkpoint else "then predict",
                 f"python -m digits_core.predict {folder}/{winner.checkpoint or 'models/' + winner.trial_id + '-r1'} "
                 "IMAGES -o predictions",
             ),
-            ("what is real", f"python -m results.compare {folder}"),
+            ("compare", f"python -m results.compare {folder}"),
             ("export", f"python -m results.export {folder} --format csv -o leaderboard.csv"),
         ]
     return found
 
 
 Picture = tuple[str, str, str, Callable[[OpenedRun], go.Figure | None], str]
-"""Key, heading, a sentence on what it shows, what draws it, and what is said where there is nothing to draw."""
+"""Key, title, caption, the function that draws it, and the reason shown if there is nothing to draw."""
 
 _OF_TRAINING: list[Picture] = [
     (
         "curves",
         "Learning curves",
-        "The best settings by name; the others, stopped ones fainter still, lie behind them. Dotted lines mark the "
+        "The best configurations by name, the others in grey (stopped and failed ones fainter). Dotted lines mark the "
         "epochs at which the scheduler decides.",
         plot_curves,
-        "no epoch yet",
+        "no trial has finished an epoch yet",
     ),
     (
         "overfitting",
         "Overfitting",
-        "How far validation falls behind training; a line that climbs is a model that learns its training images "
-        "by heart.",
+        "The gap between training and validation. A line that rises means overfitting.",
         plot_overfitting,
         "no loss was measured",
     ),
     (
         "pareto",
-        "Boxes, numbers, speed",
-        "Each trained model by box quality and numbers read; colour is training speed. Stars are beaten by no "
-        "other model in all three.",
+        "Pareto front",
+        "Each trained model by mAP, number accuracy and training speed (colour). Stars are on the Pareto front: no "
+        "other model is better in one of the three and at least as good in the others.",
         plot_pareto,
-        "no trial has all three: the categories are no digits, or nothing was trained",
+        "no trial has all three values: the categories are not digits, or no trial has finished an epoch",
     ),
 ]
 
@@ -241,31 +242,30 @@ _OF_DETECTION: list[Picture] = [
     (
         "thresholds1",
         "Thresholds for Task 1",
-        "mAP of the winner's model at every NMS and score threshold, read off one evaluation; the star is the "
-        "best, chosen on these images.",
+        "mAP of the best model at each NMS and score threshold. The star marks the best pair, selected on these "
+        "images.",
         lambda one: plot_thresholds(one, task=1),
-        "no sweep of the winner yet",
+        "the best trial has no sweep yet",
     ),
     (
         "thresholds2",
         "Thresholds for Task 2",
-        "Share of whole numbers read right by the same model. The two tasks want different thresholds.",
+        "Share of complete numbers that the same model reads correctly.",
         lambda one: plot_thresholds(one, task=2),
-        "no sweep of the winner yet, or the categories are no digits",
+        "the best trial has no sweep yet, or the categories are not digits",
     ),
     (
         "anchors",
-        "Anchors over the boxes",
-        "Training boxes after the model's own resize, and the anchors they are matched with. Both axes are "
-        "logarithmic.",
+        "Anchors and box sizes",
+        "Sizes of training boxes after the resize of the model, and of its anchors. Both axes are logarithmic.",
         plot_anchors,
-        "the run kept no sizes of boxes: it is of an older version",
+        "the run has no boxes.parquet: an older version wrote it",
     ),
     (
         "time",
-        "Where the time went",
-        "Above, what all slots did; below, slot by slot: green trials finished, grey ones were stopped, blue ones "
-        "run, orange ones failed. A slot waits while others train and it does not.",
+        "Time per slot",
+        "Top: all slots together. Bottom: each slot; trials are finished (green), stopped (grey), running (blue) or "
+        "failed (orange).",
         plot_time,
         "no trial has started yet",
     ),
@@ -277,51 +277,51 @@ def _of_settings(run: OpenedRun) -> list[Picture]:
     count = len(scored.study.get_trials(deepcopy=False))
     score = scored.label
     early = "" if scored.epoch is None else (
-        f" Settings are compared after epoch {scored.epoch}, the last that all of them reached."
+        f" Scores are those after epoch {scored.epoch}, the last epoch that all configurations reached."
     )  # fmt: skip
-    few = f"fewer than {FEW} settings with parameters in common would be noise" if count < FEW else (
-        "the settings share too few parameters, or all score alike"
+    few = f"needs {FEW} sampled configurations, this run has {count}" if count < FEW else (
+        "the configurations share too few parameters, or all scores are equal"
     )  # fmt: skip
-    some = f" {count} settings are few: take it as a hint." if count < SOME else ""
+    some = f" Uncertain, with only {count} configurations." if count < SOME else ""
     return [
         (
             "importances",
-            "What matters",
-            f"Share of each parameter in what sets the best settings apart (PED-ANOVA).{early}{some}",
+            "Parameter importance",
+            f"Share of each parameter in the differences of the score (PED-ANOVA).{early}{some}",
             plot_importances,
             few,
         ),
         (
             "contours",
-            "Two parameters together",
-            f"{score} over the two parameters that matter most, between settings by interpolation.{early}",
+            "Contour plot",
+            f"{score} over the two most important parameters, interpolated between configurations.{early}",
             plot_contours,
             few,
         ),
         (
             "parallel",
-            "Settings side by side",
-            f"Each line is a setting; the higher its {score}, the more orange.{early}",
+            "Parallel coordinates",
+            f"Each line is a configuration; orange means a high {score}.{early}",
             plot_parallel,
-            "the settings share fewer than two parameters",
+            "the configurations share fewer than two parameters",
         ),
         (
             "slices",
-            "One parameter at a time",
-            f"{score} against each parameter; later trials are more orange.{early}",
+            "Slice plot",
+            f"{score} against each parameter; orange means a late trial.{early}",
             plot_slices,
-            "the settings have no parameters",
+            "the configurations have no parameters that vary",
         ),
     ]
 
 
 def _pictures(run: OpenedRun) -> list[dict[str, Any]]:
-    """Each picture with its heading and a sentence on what it shows; one that a run has no data for says why."""
+    """Each figure with its title and caption, or with the reason why there is nothing to draw."""
     found = []
     for key, title, words, draw, why_not in [*_OF_TRAINING, *_of_settings(run), *_OF_DETECTION]:
         figure = None
         if run.record.winner() is None:
-            why_not = "no trained model yet"
+            why_not = "no trial has a score yet"
         else:
             try:
                 figure = draw(run)
@@ -341,7 +341,7 @@ def _pictures(run: OpenedRun) -> list[dict[str, Any]]:
 
 
 def _min_width(figure: go.Figure | None) -> int:
-    """Pixels below which a picture is no picture any more: a narrow window scrolls it."""
+    """The smallest width of a figure, pixels; a narrower window scrolls it."""
     if figure is None:
         return 0
     axes = max(len(list(figure.select_xaxes())), len(figure.layout.xaxis.tickvals or ()))
@@ -349,7 +349,7 @@ def _min_width(figure: go.Figure | None) -> int:
 
 
 def _json(figure: go.Figure | None) -> dict[str, Any] | None:
-    """A figure for the page: without its title, which stands above it, and with the page's own template."""
+    """A figure as JSON, without title and template: the page has both."""
     if figure is None:
         return None
     figure.update_layout(title=None, template=None, width=None)
@@ -367,5 +367,5 @@ def _duration(seconds: float) -> str:
 
 
 def now() -> str:
-    """The time of writing, local."""
+    """The current local time as text."""
     return datetime.now().astimezone().strftime("%Y-%m-%d %H:%M:%S %Z")

@@ -1,4 +1,4 @@
-"""Predictions of the winner on a page: the worst misses and a fair sample, with the truth."""
+"""Predictions and annotations of the winner: the worst images and a sample."""
 
 import base64
 import io
@@ -16,13 +16,13 @@ from results.tables.samples import SampleImage, predictions_on, read_misses, rea
 from results.views.opened_run import OpenedRun
 
 MAX_SIDE_PX = 280
-"""Of an image on the page."""
+"""Longest side of an image on the page."""
 
 JPEG_QUALITY = 80
 
 
 def gallery_of(run: OpenedRun) -> dict[str, Any]:
-    """Pictures in two groups, `misses` and `samples`; both empty where the winner has no match table yet."""
+    """Images in two groups, `misses` and `samples`; both empty if the winner has no match table yet."""
     nothing: dict[str, Any] = {"misses": [], "samples": [], "trial": None, "num_wrong": 0, "num_images": 0}
     winner = run.record.winner()
     if winner is None:
@@ -31,7 +31,7 @@ def gallery_of(run: OpenedRun) -> dict[str, Any]:
         stored = read_matches(matches_path(run.folder, winner.trial_id, "val"), winner.best_epoch(run.record.metric))
         samples = read_samples(run.folder)
         misses, whose = read_misses(run.folder)
-    except RunError:  # of a run that has not come so far, or of an older version
+    except RunError:  # not written yet, or by an older version
         return nothing
     worst, wrong = worst_images(stored, winner.config)
     return {

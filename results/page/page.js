@@ -9,11 +9,11 @@
     return node;
   };
 
-  // What a reload of a page that follows a search must not lose.
+  // State that is kept when the page reloads during a search.
   const memory = {
     key: "digit-search " + document.title,
     read() { try { return JSON.parse(sessionStorage.getItem(this.key)) || {}; } catch { return {}; } },
-    write(state) { try { sessionStorage.setItem(this.key, JSON.stringify(state)); } catch { /* a browser without it */ } },
+    write(state) { try { sessionStorage.setItem(this.key, JSON.stringify(state)); } catch { /* no session storage */ } },
   };
   const remembered = memory.read();
   const states = [];
@@ -26,7 +26,7 @@
     const heads = [...article.querySelectorAll(".big th")];
     const boxes = [...article.querySelectorAll(".choices input")];
     const filter = article.querySelector(".filter"), status = article.querySelector(".status"), count = article.querySelector(".count");
-    // What was typed while the page loaded is newer than what was remembered.
+    // Text typed while the page loads is newer than the stored text.
     if (filter.value) state.filter = filter.value; else filter.value = state.filter;
     status.value = state.status;
 
@@ -34,19 +34,19 @@
       const facts = run.details[one.trial], row = make("tr", undefined, { class: "detail" });
       const cell = make("td", undefined, { class: "more", colspan: heads.length }), grid = make("div");
       const left = make("div"), middle = make("div"), right = make("div");
-      left.append(make("h3", "Settings"));
+      left.append(make("h3", "Parameters that differ from the default"));
       if (facts.settings.length) {
         const list = make("dl");
         for (const [parameter, value, before] of facts.settings) list.append(make("dt", parameter), make("dd", `${value} (default ${before})`));
         left.append(list);
-      } else left.append(make("p", "the default"));
+      } else left.append(make("p", "none"));
       left.append(make("p", `seed ${facts.seed}`, { class: "soft" }));
       middle.append(make("h3", `${run.metric} over epochs`), curve(facts.curve, run.metric));
       right.append(make("h3", "Warnings"));
       if (facts.warnings.length) {
         const list = make("ul"); facts.warnings.forEach((words) => list.append(make("li", words))); right.append(list);
       } else right.append(make("p", "none", { class: "soft" }));
-      right.append(make("h3", "Train it again"));
+      right.append(make("h3", "Train again"));
       const command = make("p", undefined, { class: "command" });
       command.append(make("code", facts.command), make("button", "copy", { type: "button", class: "copy", "data-copy": facts.command, "aria-label": "copy the command" }));
       right.append(command);
@@ -68,7 +68,7 @@
       const place = state.sort, sign = state.down ? -1 : 1;
       const sorted = place === null ? rows.slice() : rows.slice().sort((a, b) => {
         const x = a.values[place], y = b.values[place];
-        if (x === null || y === null) return (x === null) - (y === null) || a.index - b.index; // what is missing comes last
+        if (x === null || y === null) return (x === null) - (y === null) || a.index - b.index; // missing values are last
         return (x < y ? -1 : x > y ? 1 : 0) * sign || a.index - b.index;
       });
       const all = document.createDocumentFragment();
@@ -103,10 +103,10 @@
     };
 
     heads.forEach((head, index) => head.querySelector("button").addEventListener("click", () => {
-      const first = head.classList.contains("num"); // numbers begin with the largest
+      const first = head.classList.contains("num"); // numbers: largest first
       if (state.sort !== index) { state.sort = index; state.down = first; }
       else if (state.down === first) state.down = !first;
-      else { state.sort = null; state.down = false; } // the third click gives the board's own order back
+      else { state.sort = null; state.down = false; } // the third click restores the original order
       order();
     }));
     body.addEventListener("click", (event) => {
@@ -154,14 +154,14 @@
     const button = event.target.closest(".copy");
     if (!button) return;
     try { await navigator.clipboard.writeText(button.dataset.copy); button.textContent = "copied"; }
-    catch { // not allowed here: mark the text, so that it can be copied by hand
+    catch { // not allowed here: select the text, so that the user can copy it
       const range = document.createRange(); range.selectNodeContents(button.parentElement.querySelector("code"));
-      getSelection().removeAllRanges(); getSelection().addRange(range); button.textContent = "marked";
+      getSelection().removeAllRanges(); getSelection().addRange(range); button.textContent = "selected";
     }
     setTimeout(() => { button.textContent = "copy"; }, 1500);
   });
 
-  // Plotly is read, and pictures are drawn, when they come into view: the table must not wait for them.
+  // Plotly is loaded and figures are drawn when they become visible, so that the table appears first.
   const library = document.getElementById("plotly");
   const plots = [...document.querySelectorAll(".plot")];
   const draw = (plot, template) => {
@@ -191,7 +191,7 @@
   if (seconds) {
     if (remembered.top) scrollTo(0, remembered.top);
     if (remembered.typing >= 0) filters[remembered.typing]?.focus({ preventScroll: true });
-    // Not under somebody's fingers: what is typed, opened and sorted comes back, but half a word would be lost.
+    // No reload while the user types or selects: a half-typed word would be lost.
     const quiet = () => !document.hidden && Date.now() - typed > 3000 && document.activeElement.tagName !== "SELECT";
     setInterval(() => { if (quiet()) { keep(); location.reload(); } }, seconds * 1000);
   }

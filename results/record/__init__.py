@@ -1,4 +1,4 @@
-"""The record of a run: events in, all that is known of its trials out. `events.jsonl` is the truth of a run folder.
+"""The record of a run: reads and writes `events.jsonl` and derives the state of all trials from it.
 
-Imports nothing of the other rooms.
+Imports no other room.
 """

@@ -1,4 +1,4 @@
-"""What one line of `events.jsonl` may hold: a record from a stranger is only ever data."""
+"""The kinds of events in `events.jsonl` and their checks; a run folder can come from an untrusted source."""
 
 import math
 import re
@@ -18,18 +18,18 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 MAX_EPOCH = 1_000_000
 
 MAX_LOST_DRIVERS = 1000
-"""Starts of the search that one repair counts as lost."""
+"""Most starts of the search that one repair counts as lost."""
 
 Check = Callable[[Any], bool]
 
 
 def is_name(value: object) -> bool:
-    """Whether a value may name a run or a trial, and so a file: no path, nothing hidden."""
+    """Whether a value is a valid name of a run or trial and thus of a file: no path, not hidden."""
     return isinstance(value, str) and _NAME.fullmatch(value) is not None
 
 
 def is_inside(value: object) -> bool:
-    """Whether a value is a path that stays under the run folder."""
+    """Whether a value is a relative path inside the run folder."""
     return isinstance(value, str) and is_plain_path(value)
 
 
@@ -40,12 +40,12 @@ def _number(value: object) -> bool:
 
 
 def _share(value: object) -> bool:
-    """A score; a mean of ones may exceed one by rounding."""
+    """A score in [0, 1], with a tolerance for rounding."""
     return _number(value) and -1e-9 <= value <= 1 + 1e-9  # type: ignore[operator]
 
 
 def is_score(name: str) -> bool:
-    """Whether a number of an epoch is a score: an average precision, or a share of digits or numbers read right."""
+    """Whether a number of an epoch is a score: an average precision or an accuracy."""
     return re.search(r"_map(_\d+)?$|_accuracy$", name) is not None
 
 
@@ -58,14 +58,14 @@ def _text(value: object) -> bool:
 
 
 def _flat(value: object) -> bool:
-    """Parameters by their names, as plain values."""
+    """A mapping of parameter names to plain values."""
     return isinstance(value, Mapping) and all(
         one is None or isinstance(one, str | int | float) for one in value.values()
     )
 
 
 def _config(value: object) -> bool:
-    """Flat parameters of a training, each of its own kind; those of another version are checked where they are used."""
+    """A flat config with values of the correct types; parameters of other versions must be text."""
     if not isinstance(value, Mapping) or not _whole(value.get("optim.epochs")):
         return False
     return all(isinstance(name, str) and _parameter(name, one) for name, one in value.items())
@@ -124,7 +124,7 @@ NEEDED: dict[str, dict[str, Check]] = {
     },
     "start": {"trial_id": is_name},
     "report": {"trial_id": is_name, "epoch": lambda value: _whole(value) and 1 <= value <= MAX_EPOCH},
-    "checkpoint": {"trial_id": is_name, "path": _or_none(_text)},  # looked at where it is used
+    "checkpoint": {"trial_id": is_name, "path": _or_none(_text)},  # checked where it is used
     "kept": {"trial_id": is_name, "path": _or_none(is_inside)},
     "fault": {"trial_id": is_name, "fault": _text, "reason": _text},
     "longer": {"trial_id": is_name, "config": _config, "config_hash": _text},
@@ -137,7 +137,7 @@ NEEDED: dict[str, dict[str, Check]] = {
         "drivers": lambda value: _whole(value) and value <= MAX_LOST_DRIVERS,
     },
 }
-"""The kinds of events, and what each must have."""
+"""The kinds of events with their required values."""
 
 
 def _halving(value: object) -> bool:
@@ -174,25 +174,25 @@ ALLOWED: dict[str, dict[str, Check]] = {
     "claim": _EPOCH,
     "end": {"reason": _or_none(_text)},
 }
-"""What it may bear beside, and what that must be then."""
+"""The optional values of each kind of event."""
 
 
 def check_event(event: object) -> Event:
-    """An event that can be taken in.
+    """Check an event and return it.
 
     Raises:
-        ValueError: it is none; names the field.
+        ValueError: the event is not valid; the message names the value.
     """
     if not isinstance(event, dict) or not {"n", "time", "kind"} <= event.keys():
-        raise ValueError("an event bears n, time and kind")
+        raise ValueError("an event needs n, time and kind")
     if not _whole(event["n"]) or not _text(event["kind"]) or not _text(event["time"]):
         raise ValueError("n must be a whole number, time and kind text")
     if event["kind"] not in NEEDED:
-        raise ValueError(f"'{event['kind'][:40]}' is no kind of event")
+        raise ValueError(f"'{event['kind'][:40]}' is not a kind of event")
     if datetime.fromisoformat(event["time"]).tzinfo is None:
-        raise ValueError("time must say its time zone")
+        raise ValueError("time needs a time zone")
     if "trial_id" in event and not is_name(event["trial_id"]):
-        raise ValueError("trial_id must be letters, digits, '.', '-' and '_'")
+        raise ValueError("trial_id must consist of letters, digits, '.', '-' and '_'")
     for name, check in NEEDED.get(event["kind"], {}).items():
         if name not in event or not check(event[name]):
             raise ValueError(f"'{name}' of a '{event['kind']}' is missing or wrong")
@@ -201,5 +201,5 @@ def check_event(event: object) -> Event:
             raise ValueError(f"'{name}' of a '{event['kind']}' is wrong")
     for name, check in _OPTIMA.items():
         if not check((event.get("optima") or {}).get(name)):
-            raise ValueError(f"'{name}' among the optima is no number")
+            raise ValueError(f"'{name}' among the optima is not valid")
     return event

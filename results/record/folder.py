@@ -1,4 +1,4 @@
-"""A run folder: what lies where, run.json, and how a folder is found."""
+"""A run folder: names of its files, run.json, and how run folders are found."""
 
 import json
 from collections.abc import Sequence
@@ -24,10 +24,10 @@ CHECKPOINTS, THRESHOLDS = "checkpoints", "thresholds"
 RETRAIN, MODELS = "retrain", "models"
 
 TENSORBOARD = "tensorboard"
-"""One folder of TensorBoard's files for each trial."""
+"""Contains one folder of TensorBoard files for each trial."""
 
 LOGS_FOLDER = "logs"
-"""What went wrong in a trial, at length, as TRIAL.txt."""
+"""Contains full error messages as TRIAL.txt."""
 
 
 RUNS_FOLDER = Path("runs")
@@ -105,21 +105,21 @@ def latest_run(out: Path = RUNS_FOLDER) -> Path:
 
 
 def refuse_links(folder: Path) -> None:
-    """See that what is written into a run folder stays there: it may come from somebody else.
+    """Check that a run folder has no link to a place outside; it can come from an untrusted source.
 
     Raises:
-        RunError: it holds a link that leads out of it.
+        RunError: it has such a link.
     """
     link = link_out_of(folder)
     if link is not None:
         raise RunError(
-            f"{link} is a link that leads out of the run folder, so nothing is written into that; put a copy in its "
-            "place, or delete it"
+            f"{link} is a link to a place outside of the run folder, so nothing is written; replace it by a copy or "
+            "delete it"
         )
 
 
 def read_run_file(folder: Path) -> dict[str, Any]:
-    """What `run.json` says.
+    """The content of `run.json`.
 
     Raises:
         RunError: it is missing or damaged.
@@ -132,10 +132,10 @@ def read_run_file(folder: Path) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise RunError(f"{path} is damaged: {error}") from None
     if not isinstance(tree, dict):
-        raise RunError(f"{path} is damaged: it must hold one JSON object")
+        raise RunError(f"{path} is damaged: it must contain one JSON object")
     return tree
 
 
 def read_record_of(folder: Path) -> RunRecord:
-    """The record of a run folder, named after it."""
+    """The record of a run folder."""
     return read_record(folder, folder.resolve().name)

@@ -1,4 +1,4 @@
-"""How long trainings are: which are equally long, and which are shorter than the run trains now."""
+"""The length of trainings: which trials are trained equally long and can be compared."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -6,20 +6,20 @@ from typing import Any
 from results.record.trial import TrialRecord
 
 LENGTH_PARAMETERS = ("optim.epochs", "data.images_per_epoch")
-"""What makes a training long: trials that differ in one of them are not compared."""
+"""The parameters that determine the length of a training; trials that differ in them are not compared."""
 
 Varied = dict[str, set[tuple[str, str]]]
-"""For each of LENGTH_PARAMETERS the spaces that vary it, as (run, space)."""
+"""For each of LENGTH_PARAMETERS, the spaces that vary it, as (run, space)."""
 
 
 def varied_lengths(trials: Iterable[TrialRecord]) -> Varied:
-    """The parameters of length that a space itself varies: comparing their values is what it was searched for.
+    """The length parameters that a space varies itself, so that their values are to be compared.
 
-    A plan gives all trials of a space one length; only `--resume` with another plan changes it. So a space varies
-    a parameter where trials that were made under one plan have different values of it.
+    All trials of one plan have the same length unless their space varies it; `--resume` can change the plan. So a space
+    varies a parameter if trials of the same plan have different values.
 
     Args:
-        trials: of one run, or of several with names RUN:TRIAL. Those of a record that names no plan vary nothing.
+        trials: of one run, or of several with names RUN:TRIAL. Trials without a planned length are ignored.
     """
     values: dict[tuple[str, str, str, int], set[Any]] = {}
     for trial in trials:
@@ -35,7 +35,7 @@ def varied_lengths(trials: Iterable[TrialRecord]) -> Varied:
 
 
 def length_of(trial: TrialRecord, varied: Varied) -> tuple[Any, ...]:
-    """How long a training was to be; two of equal value may be compared."""
+    """The planned length of a training; trials with equal values can be compared."""
     place = (run_of(trial), trial.space)
     return tuple(
         place if place in varied[parameter] else trial.config.get(parameter) for parameter in LENGTH_PARAMETERS
@@ -43,7 +43,7 @@ def length_of(trial: TrialRecord, varied: Varied) -> tuple[Any, ...]:
 
 
 def unequal_words(first: TrialRecord, second: TrialRecord, varied: Varied) -> str | None:
-    """Why two trainings are of unequal length, in words; None where they are of equal length."""
+    """Why two trainings have different lengths, as words; None if the lengths are equal."""
     for parameter, ours, theirs in zip(
         LENGTH_PARAMETERS, length_of(first, varied), length_of(second, varied), strict=True
     ):
@@ -53,5 +53,5 @@ def unequal_words(first: TrialRecord, second: TrialRecord, varied: Varied) -> st
 
 
 def run_of(trial: TrialRecord) -> str:
-    """The run that a trial named RUN:TRIAL belongs to; empty where one run is looked at."""
+    """The run of a trial with a name RUN:TRIAL; empty for other names."""
     return trial.trial_id.rpartition(":")[0]

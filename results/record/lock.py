@@ -1,4 +1,4 @@
-"""Who writes a run: the lock of its folder, and the sign of life in the copy that a storage holds of it."""
+"""Which process writes a run: the lock of the run folder, and the driver file in its copy in a storage."""
 
 import contextlib
 import errno
@@ -16,24 +16,24 @@ from digits_core.errors import RunError, printable
 LOCK_FILE = ".lock"
 
 DRIVER_FILE = "driver.json"
-"""In the copy that a storage holds of a run: `driver`, who drives it, and `seen`, seconds since 1970."""
+"""In the copy of a run in a storage: `driver`, the process, and `seen`, its last update in seconds since 1970."""
 
 UNSEEN_SECONDS = 60.0
-"""A driver that has not been seen for so long is taken for dead."""
+"""A driver without an update for this time counts as dead."""
 
 _PROCESS = re.compile(r"process (\d{1,9}) on ([^\s,]{1,200})")
 
 
 def this_process() -> str:
-    """This process, in the words that lock and sign of life bear."""
+    """This process as written into the lock and the driver file."""
     return f"process {os.getpid()} on {socket.gethostname()}"
 
 
 def lock_run(folder: Path) -> BinaryIO:
-    """Take the lock of a run folder; closing the file, or the end of the process, gives it back.
+    """Lock a run folder until the file is closed or the process ends.
 
     Raises:
-        RunError: another process holds it, and which that is; or the lock is a link, whose target would be emptied.
+        RunError: another process has the lock; or the lock file is a link, whose target would be overwritten.
     """
     try:
         number = os.open(folder / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o666)
@@ -49,8 +49,7 @@ def lock_run(folder: Path) -> BinaryIO:
         holder = lock.read(200).decode(errors="replace").strip() or "another process"
         lock.close()
         raise RunError(
-            f"{folder} is being written by {printable(holder)}; wait for its end, or end it, before anything else "
-            "writes there"
+            f"{folder} is being written by {printable(holder)}; wait until that process ends, or stop it"
         ) from None
     lock.truncate(0)
     lock.write(this_process().encode())
@@ -59,14 +58,14 @@ def lock_run(folder: Path) -> BinaryIO:
 
 
 def unlock_run(lock: BinaryIO) -> None:
-    """Give a lock back, so that nobody is named as the writer any more."""
+    """Release a lock and remove the name of the writer."""
     with contextlib.suppress(OSError):
         lock.truncate(0)
     lock.close()
 
 
 def writer_of(folder: Path) -> str | None:
-    """The process that writes a run, in words; None where there is none. It is not asked for the lock itself."""
+    """The process that writes a run, as words; None if there is none. The lock is read, not taken."""
     try:
         found = _PROCESS.match((folder / LOCK_FILE).read_text(encoding="utf-8", errors="replace"))
     except OSError:
@@ -75,12 +74,12 @@ def writer_of(folder: Path) -> str | None:
         return None
     alive = _is_alive(found)
     if alive is None:
-        return f"{found[0]}, or was: this machine cannot tell"
+        return f"{found[0]} (another machine, may have ended)"
     return found[0] if alive else None
 
 
 def driver_in(content: bytes | None) -> tuple[str, float] | None:
-    """Who drives a run and when it was last seen, by what its DRIVER_FILE holds; None where it says nothing."""
+    """The driver of a run and its last update, from the content of DRIVER_FILE; None if it is missing or damaged."""
     try:
         tree = json.loads(content or b"{}")
         return str(tree["driver"]), float(tree["seen"])
@@ -89,7 +88,7 @@ def driver_in(content: bytes | None) -> tuple[str, float] | None:
 
 
 def driver_at_work(content: bytes | None) -> str | None:
-    """Who drives a run from somewhere, by what its DRIVER_FILE holds; None where nobody does."""
+    """The active driver of a run, from the content of DRIVER_FILE; None if there is none."""
     known = driver_in(content)
     if known is None:
         return None
@@ -101,7 +100,7 @@ def driver_at_work(content: bytes | None) -> str | None:
 
 
 def _is_alive(process: re.Match[str]) -> bool | None:
-    """Whether a process runs; None where it is another machine's."""
+    """Whether a process is running; None if it is on another machine."""
     if process[2] != socket.gethostname():
         return None
     try:

@@ -1,4 +1,4 @@
-"""`events.jsonl`: appended line by line, and read."""
+"""Reads `events.jsonl`, and appends events to it."""
 
 import contextlib
 import errno
@@ -20,25 +20,25 @@ EVENTS_FILE = "events.jsonl"
 RESERVE_FILE = ".reserve"
 
 RESERVE_BYTES = 4 * 2**20
-"""A few thousand events."""
+"""Size of the reserve file: space for a few thousand events on a full disk."""
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
-"""What the system says of a full disk, or of a quota used up."""
+"""Error numbers of a full disk or quota."""
 
 
 class EventWriter:
-    """Appends events to a run's record: numbered, one line each, on disk before the call returns.
+    """Appends numbered events to the record of a run, each flushed to disk before the call returns.
 
-    Whoever holds it is the only one who writes: the system takes the lock back when the process ends, however it does.
+    The writer has the lock of the run folder; the operating system releases it when the process ends.
     """
 
     def __init__(self, folder: Path, run: str, lock: BinaryIO | None = None) -> None:
-        """Open the record, making it if missing; a line cut short by a crash is cut off.
+        """Open or create the record; an incomplete last line is removed.
 
         Args:
-            folder: the run's.
+            folder: the run folder.
             run: its name.
-            lock: of the folder, where it was taken before; the writer gives it back.
+            lock: the lock of the folder if it is already taken; `close` releases it.
 
         Raises:
             RunError: another process writes this run.
@@ -60,11 +60,11 @@ class EventWriter:
         self.reserve()
 
     def write(self, kind: str, **values: Any) -> None:
-        """Append one event and take it in. Values must be JSON; NaN is refused.
+        """Append one event and update the record. Values must be valid JSON without NaN.
 
         Raises:
-            ValueError: it could not be read again.
-            RunError: the disk is full, to the last of what was set aside for the record.
+            ValueError: the event is not valid.
+            RunError: the disk is full, including the reserve.
         """
         event: Event = {
             "n": self.record.num_events + 1,
@@ -72,7 +72,7 @@ class EventWriter:
             "kind": kind,
             **values,
         }
-        check_event(event)  # what could not be read again is never written
+        check_event(event)  # never write an event that cannot be read
         self.record.check_place(event)
         line = (json.dumps(event, allow_nan=False, separators=(",", ":")) + "\n").encode()
         try:
@@ -85,7 +85,7 @@ class EventWriter:
                 self._append(line)
             except OSError:
                 raise RunError(
-                    f"{self._folder}: the disk is full; make room and go on with --resume {self._folder.name}"
+                    f"{self._folder}: the disk is full; free some space and continue with --resume {self._folder.name}"
                 ) from None
         self._whole += len(line)
         self.record.apply(event)
@@ -96,25 +96,25 @@ class EventWriter:
             self._file.flush()
             os.fsync(self._file.fileno())
         except OSError:
-            with contextlib.suppress(OSError):  # Python keeps what it could not write, and would write it later
+            with contextlib.suppress(OSError):  # Python would write its buffer later
                 self._file.close()
             self._file = (self._folder / EVENTS_FILE).open("ab")
             self._file.truncate(self._whole)
             raise
 
     def reserve(self) -> None:
-        """Set some bytes of the disk aside, for the record to go on when it is full."""
+        """Reserve disk space, so that events can still be written when the disk is full."""
         path = self._folder / RESERVE_FILE
         with contextlib.suppress(OSError):
             if not path.exists() or path.stat().st_size < RESERVE_BYTES:
                 path.write_bytes(bytes(RESERVE_BYTES))
 
     def release(self) -> None:
-        """Give the bytes set aside back."""
+        """Release the reserved disk space."""
         (self._folder / RESERVE_FILE).unlink(missing_ok=True)
 
     def close(self) -> None:
-        """Close the file and let others write; a second time nothing happens."""
+        """Close the file and release the lock; a second call does nothing."""
         if self._file.closed:
             return
         self._file.close()
@@ -123,10 +123,10 @@ class EventWriter:
 
 
 def read_record(folder: Path, run: str) -> RunRecord:
-    """Fold the events of a run folder; a last line that a crash cut short is passed over.
+    """Read the record of a run folder; an incomplete last line is ignored.
 
     Raises:
-        RunError: there is no record, or a line before the last is broken.
+        RunError: there is no record, or a line is damaged.
     """
     record = RunRecord(run)
     for _ in read_events(folder, record):
@@ -135,26 +135,24 @@ def read_record(folder: Path, run: str) -> RunRecord:
 
 
 def read_events(folder: Path, record: RunRecord) -> Iterator[Event]:
-    """The events of a run folder, in order, each after the record has taken it in.
-
-    A last line that a crash cut short is passed over.
+    """Yield the events of a run folder in order, each after the record is updated; ignores an incomplete last line.
 
     Args:
-        folder: the run's.
-        record: an empty one.
+        folder: the run folder.
+        record: an empty record.
 
     Raises:
-        RunError: there is no record, or a line before the last is broken.
+        RunError: there is no record, or a line is damaged.
     """
     path = folder / EVENTS_FILE
     if not path.is_file():
-        raise RunError(f"{folder} is no run folder: it holds no {EVENTS_FILE}")
+        raise RunError(f"{folder} is not a run folder: it has no {EVENTS_FILE}")
     for event, _ in _read(path, record):
         yield event
 
 
 def _read(path: Path, record: RunRecord) -> Iterator[tuple[Event, int]]:
-    """Each whole event, taken in, and the offset after it."""
+    """Yield each complete event and the offset after it; updates the record."""
     offset = 0
     with path.open("rb") as lines:
         for number, line in enumerate(lines, start=1):
@@ -167,6 +165,6 @@ def _read(path: Path, record: RunRecord) -> Iterator[tuple[Event, int]]:
             except (ValueError, RecursionError) as error:
                 raise RunError(
                     f"{path} line {number} is damaged ({error}); python -m results.repair {quote(str(path.parent))} "
-                    "says what can be saved"
+                    "says what can be recovered"
                 ) from None
             yield event, offset

@@ -1,7 +1,7 @@
-"""The record of a run: events in, one row per trial and per epoch out.
+"""The record of a run: the state of all trials after its events, and their ranking.
 
-`events.jsonl` is the truth of a run folder. Each line is one event: `n` (its number), `time` (UTC),
-`kind`, and what belongs to the kind. Everything else in the folder can be rebuilt from it.
+Each line of `events.jsonl` is one event with `n` (its number), `time` (UTC), `kind`, and the values of its kind. All
+tables in the run folder can be rebuilt from it.
 """
 
 from dataclasses import dataclass, field
@@ -29,14 +29,14 @@ _TRIAL_KEYS = (
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
-    """One report in the order of arrival, as a scheduler saw it.
+    """One report as the scheduler received it.
 
     Attributes:
-        number: of its event.
-        trial_id: whose it is.
-        epoch: from 1; after a fault the same one may arrive again.
-        value: the run's metric; None where it could not be measured.
-        cut: why it stopped the trial; None when it went on.
+        number: the number of its event.
+        trial_id: the trial.
+        epoch: from 1; after a fault the same epoch can be reported again.
+        value: the metric of the run; None if it was not measured.
+        cut: why the scheduler stopped the trial; None if it continues.
     """
 
     number: int
@@ -48,26 +48,26 @@ class Arrival:
 
 @dataclass(slots=True)
 class RunRecord:
-    """All that is known of one run, folded from its events."""
+    """The state of one run after its events."""
 
     run: str
     metric: str = "val_map"
     trials: dict[str, TrialRecord] = field(default_factory=dict)
     num_events: int = 0
     comparison: bool = False
-    """Every setting is trained alike, to its end and as often: no choice has looked at any seed."""
+    """All configurations are trained to the end and equally often, so that every training counts as a replicate."""
     asha: tuple[int, int] = (1, 3)
-    """Its grace period and reduction factor, as the run began; those of records that do not name them."""
+    """Grace period and reduction factor at the first start; the default is for records without them."""
     num_drivers: int = 0
-    """Starts of the search: one more with each resume."""
+    """Number of starts of the search, including resumes."""
     planned_epochs: int | None = None
-    """Epochs that its latest start was to train for; None in records without them."""
+    """Epochs per training of the latest start; None in records without them."""
     arrivals: list[Arrival] = field(default_factory=list)
-    """Every report, in the order of arrival."""
+    """All reports in the order of arrival."""
     num_lost: int = 0
-    """Events that repairs of a damaged record dropped, or found missing."""
+    """Number of events that repairs dropped or found missing."""
     lost_trials: set[str] = field(default_factory=set)
-    """Trials that repairs dropped whole: their names are not given again."""
+    """Trials that repairs dropped; their names are not used again."""
 
     def apply(self, event: Event) -> None:
         """Update the record with one event.
@@ -114,10 +114,10 @@ class RunRecord:
             leave_slot(trial, None)
 
     def check_place(self, event: Event) -> None:
-        """See that an event can come next.
+        """Check that an event can be the next one.
 
         Raises:
-            ValueError: as `apply`.
+            ValueError: as in `apply`.
         """
         if event["n"] != self.num_events + 1:
             raise ValueError(f"event {event['n']} follows event {self.num_events}")
@@ -129,40 +129,40 @@ class RunRecord:
             raise ValueError(f"event {event['n']} names an unknown trial, {event['trial_id']}")
 
     def value(self, trial: TrialRecord) -> float | None:
-        """The run's metric at a trial's best epoch; None without one, or when it failed."""
+        """The metric at a trial's best epoch; None without a score or if the trial failed."""
         best = None if trial.status in FAILED else trial.best(self.metric)
-        found = None if best is None else best.get(self.metric)  # a retraining on all images has none
+        found = None if best is None else best.get(self.metric)  # missing for a retraining on all images
         return None if found is None else float(found)
 
     def fresh_seeds(self) -> dict[str, list[TrialRecord]]:
-        """Whole trainings with seeds that no choice has looked at, in the order of their ids, by their setting."""
+        """Finished replicates by `config_hash`, ordered by id: trainings that did not affect a selection."""
         found: dict[str, dict[int, TrialRecord]] = {}
         for _, trial in sorted(self.trials.items()):
             counts = trial.role in ("replicate", "confirm") or (self.comparison and trial.role == "search")
             if counts and trial.status == "finished" and self.value(trial) is not None:
-                # Trained twice (in two runs looked at as one), a seed still counts once.
+                # a seed counts once, even if two merged runs trained it
                 found.setdefault(trial.config_hash, {}).setdefault(trial.seed, trial)
         return {digest: list(seeds.values()) for digest, seeds in found.items()}
 
     def standing(self, trial: TrialRecord) -> float | None:
-        """What a setting is ranked by: the mean of its replicates, or its first training; never what confirms it."""
+        """The score by which a configuration is ranked: the mean of its replicates, otherwise its first training."""
         mean = self._replicate_mean(self.fresh_seeds().get(trial.config_hash, []))
         return self.value(trial) if mean is None else mean
 
     def _replicate_mean(self, seeds: list[TrialRecord]) -> float | None:
-        """The mean over a setting's fresh seeds, but for those that confirm it; None without any."""
+        """The mean over the replicates of a configuration, without confirming ones; None without replicates."""
         values = [self.value(one) or 0.0 for one in seeds if one.role != "confirm"]
         return sum(values) / len(values) if values else None
 
     def epochs_now(self) -> int:
-        """Epochs that the run trains for now; those of its longest training where the record does not name them."""
+        """Epochs per training in the current plan; if the record has none, those of the longest training."""
         asked = (int(one.config["optim.epochs"]) for one in self.trials.values() if one.role == "search")
         return max(asked, default=0) if self.planned_epochs is None else self.planned_epochs
 
     def short(self) -> set[str]:
-        """Trials of an earlier plan, which had fewer epochs than the run trains for now.
+        """Trials of an earlier plan with fewer epochs than the current plan.
 
-        A trial whose number of epochs was set by its space is none of them.
+        Trials whose space varies the number of epochs are not included.
         """
         now = self.epochs_now()
         fewer = [trial for trial in self.trials.values() if int(trial.config["optim.epochs"]) < now]
@@ -175,7 +175,7 @@ class RunRecord:
         }
 
     def behind(self) -> set[str]:
-        """The same trials, once a training as long as the run trains for now has ended: they rank after the others."""
+        """The short trials, if a training of the current length has finished: they rank after the others."""
         short = self.short()
         whole = short and any(
             trial.role == "search" and trial.status == "finished" and self.value(trial) is not None
@@ -185,11 +185,11 @@ class RunRecord:
         return short if whole else set()
 
     def settings(self) -> list[TrialRecord]:
-        """The first training of every setting, best first.
+        """The first training of every configuration, best first.
 
-        Those that are behind with their epochs come after the others. Replicated settings come
-        first, by the mean of their replicates; the rest by their one training. Of equals the cheaper leads, then the
-        earlier. Those that failed come after all others, without a score last.
+        Configurations with replicates come first, ranked by the mean of their replicates; then the others, ranked by
+        their single training; then those that are `behind`; then failed ones. Within each, those without a score come
+        last. Ties are ordered by training time, then by id.
         """
         seeds, behind = self.fresh_seeds(), self.behind()
 
@@ -203,9 +203,9 @@ class RunRecord:
         return sorted((trial for trial in self.trials.values() if trial.role == "search"), key=key)
 
     def ranked(self) -> list[TrialRecord]:
-        """All trials: each setting's first training, best setting first; under it its further seeds and retrainings.
+        """All trials, best configuration first: its first training, then its replicates and retrainings.
 
-        Last come those whose setting or trial is not there.
+        Replicates and retrainings without a first training or parent come last.
         """
         seeds: dict[str, list[TrialRecord]] = {}
         retrained: dict[str, list[TrialRecord]] = {}
@@ -218,11 +218,11 @@ class RunRecord:
         for trial in self.settings():
             for one in [trial, *seeds.pop(trial.config_hash, [])]:
                 found += [one, *retrained.pop(one.trial_id, [])]
-        # Those of a setting that is not there: it was made longer, or a repair dropped its first training.
+        # without a first training: it was extended, or a repair dropped it
         for one in chain.from_iterable(seeds.values()):
             found += [one, *retrained.pop(one.trial_id, [])]
         return [*found, *chain.from_iterable(retrained.values())]
 
     def winner(self) -> TrialRecord | None:
-        """The first training of the best setting; None when no trial that did not fail has a score."""
+        """The first training of the best configuration; None before the first score."""
         return next((trial for trial in self.settings() if self.value(trial) is not None), None)

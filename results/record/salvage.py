@@ -1,4 +1,4 @@
-"""What can be saved of a damaged record: every event that is whole and in its place, and what is known of the rest."""
+"""Recovers a damaged record: keeps all complete events in order and describes the lost ones."""
 
 import json
 import re
@@ -14,7 +14,7 @@ from results.record.run import RunRecord
 from results.record.starts import start_anew
 
 _BEGIN = re.compile(rb'\{"n":')
-"""How the writer begins each line."""
+"""The begin of each line."""
 
 _KIND = re.compile(rb'"kind":\s*"([a-z]{1,20})"')
 _TRIAL = re.compile(rb'"trial_id":\s*"([A-Za-z0-9][A-Za-z0-9._-]{0,99})"')
@@ -22,7 +22,7 @@ _EPOCH = re.compile(rb'"epoch":\s*(\d{1,7})\b')
 _NUMBER = re.compile(rb'"n":\s*(\d{1,15})\b')
 
 FEW = 3
-"""Events of which nothing at all is left, not even their bytes, as somebody who edits the file leaves it."""
+"""Most consecutive events that can be missing without damaged bytes in their place, as after manual edits."""
 
 MISPLACED = "not in its place"
 
@@ -33,42 +33,42 @@ _MARKS = {
     "fault": b'"fault":',
     "run": b'"metric":',
 }
-"""What only one kind of event has, where the kind itself cannot be read."""
+"""Text that occurs in one kind of event only, for events whose kind cannot be read."""
 
 STRAY = "stray"
-"""In the place of a kind: bytes that were no event."""
+"""The kind of bytes that were not an event."""
 
 MIN_EVENT_BYTES, MAX_EVENT_BYTES = 60, 2**20
 
 MAX_LISTED = 1000
-"""Lost pieces that the `repaired` event lists."""
+"""Most lost pieces that the `repaired` event lists."""
 
 _WORDS = {
     "run": "a start of the search",
-    "trial": "the setting of trial {trial_id}",
+    "trial": "the configuration of trial {trial_id}",
     "start": "a start of trial {trial_id}",
     "report": "the report of trial {trial_id}, epoch {epoch}",
     "checkpoint": "the checkpoint of trial {trial_id}, epoch {epoch}",
     "kept": "whether the model of trial {trial_id} is kept",
     "fault": "a fault of trial {trial_id}",
-    "longer": "that trial {trial_id} trains for more epochs",
+    "longer": "the extension of trial {trial_id} to more epochs",
     "claim": "the scores of retraining {trial_id}",
     "end": "the end of trial {trial_id}",
-    "repaired": "what an earlier repair dropped",
-    STRAY: "bytes that are no event",
+    "repaired": "the report of an earlier repair",
+    STRAY: "bytes that are not an event",
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """A stretch of the file.
+    """A part of the file.
 
     Attributes:
-        line: from 1.
-        start, end: offsets of its first byte and after its last one.
-        event: what it holds; None where it is no whole event.
-        fault: why it is none, or why it is dropped.
-        seems: what can be told of one that is dropped: `kind`, `trial_id`, `epoch` and `n`, as far as they can be read.
+        line: line number, from 1.
+        start, end: offsets of its first byte and after its last byte.
+        event: its event; None if it is not a complete event.
+        fault: why it is not an event, or why it is dropped.
+        seems: `kind`, `trial_id`, `epoch` and `n` of a dropped piece, as far as they can be read.
     """
 
     line: int
@@ -79,36 +79,36 @@ class Piece:
     seems: Mapping[str, Any] = field(default_factory=dict)
 
     @property
-    def told(self) -> Event:
+    def whole_event(self) -> Event:
         """The event of a piece that has one."""
         assert self.event is not None
         return self.event
 
     @property
     def number(self) -> int:
-        """That of its event."""
-        return int(self.told["n"])
+        """The number of its event."""
+        return int(self.whole_event["n"])
 
     @property
     def time(self) -> datetime:
-        """That of its event."""
-        return datetime.fromisoformat(self.told["time"])
+        """The time of its event."""
+        return datetime.fromisoformat(self.whole_event["time"])
 
     @property
     def kind(self) -> str | None:
-        """The kind of event that it seems to be."""
+        """The kind of a dropped event, if it can be read."""
         return self.seems.get("kind")
 
     @property
     def words(self) -> str:
-        """What it seems to be."""
+        """A description of a dropped event."""
         known = {"trial_id": "?", "epoch": "?", **self.seems}
         if self.kind in _WORDS:
             return _WORDS[self.kind].format(**known)
         return "an event" + (f" of trial {known['trial_id']}" if "trial_id" in self.seems else "")
 
     def dropped(self, fault: str) -> "Piece":
-        """The same, as one that is dropped."""
+        """The same piece, dropped because of `fault`."""
         event = self.event or {}
         seems: dict[str, Any] = {name: event[name] for name in ("kind", "trial_id", "epoch", "n") if name in event}
         return Piece(self.line, self.start, self.end, None, fault, seems)
@@ -116,16 +116,16 @@ class Piece:
 
 @dataclass(frozen=True, slots=True)
 class Salvage:
-    """What can be saved of a record, and what cannot.
+    """The kept and lost parts of a damaged record.
 
     Attributes:
-        events: those that are kept, in order, numbered anew.
-        lost: what is dropped.
-        missing: events that are not in the file at all, by the numbers of those around them.
-        renumbered: whether an event is kept whose number was not the one of its place.
-        restored: starts of the search that were lost and are made anew; they are among the events.
-        cut: the last line, where it is only cut short: no reader takes it for damage.
-        record: folded from the events.
+        events: the kept events in order, renumbered.
+        lost: the dropped pieces.
+        missing: number of events that are not in the file, according to the numbers of the others.
+        renumbered: whether the number of a kept event has changed.
+        restored: reconstructed starts of the search; they are also in `events`.
+        cut: the last line if it is incomplete, as after a crash; this is not damage.
+        record: the record of the events.
     """
 
     events: list[Event]
@@ -143,16 +143,16 @@ class Salvage:
 
     @property
     def gone(self) -> list[str]:
-        """Trials whose events are all dropped, for their settings are lost."""
+        """Trials whose events are all dropped because their configuration is lost."""
         named = {piece.seems["trial_id"] for piece in self.lost if "trial_id" in piece.seems}
         return sorted(named - self.record.trials.keys())
 
     def repaired(self, kept_as: str, time: str) -> Event:
-        """The event that says what a repair dropped, the last of the record.
+        """The last event of the repaired record, which describes the lost events.
 
         Args:
-            kept_as: the name of the file that holds the record as it was.
-            time: now.
+            kept_as: name of the file with the damaged record.
+            time: current time.
         """
         starts = sum(piece.kind in ("run", None) for piece in self.lost) + self.missing - len(self.restored)
         listed = [{"line": piece.line, "fault": piece.fault, **piece.seems} for piece in self.lost[:MAX_LISTED]]
@@ -164,18 +164,18 @@ class Salvage:
             "num_lost": len(self.lost) + self.missing,
             "lost": listed,
             "trials": self.gone,
-            # What may have been one counts as one: a later start takes a name that none before it had.
+            # Possible starts count too, so that a later start uses a new name.
             "drivers": min(max(starts, 0), MAX_LOST_DRIVERS),
         }
 
 
 def salvage(content: bytes, run: str, about: Mapping[str, Any]) -> Salvage:
-    """Keep of a record all that is whole and in its place.
+    """Recover all complete events of a record that are in order.
 
     Args:
-        content: of `events.jsonl`.
-        run: the run's name.
-        about: what `run.json` says, for starts of the search that are lost; may be empty.
+        content: bytes of `events.jsonl`.
+        run: the name of the run.
+        about: the content of `run.json`, to reconstruct lost starts of the search; may be empty.
     """
     pieces = list(_pieces(content))
     cut = pieces.pop() if _ends_cut(pieces, content) else None
@@ -199,12 +199,12 @@ def salvage(content: bytes, run: str, about: Mapping[str, Any]) -> Salvage:
 
 
 def _with_starts(whole: list[Piece], lost: list[Piece], about: Mapping[str, Any]) -> list[tuple[Piece, Event]]:
-    """The whole events and the starts of the search that are made anew, each with its piece, in order."""
+    """The complete events and the reconstructed starts of the search in order, each with its piece."""
     broken = [piece for piece in lost if piece.kind == "run" and piece.fault != MISPLACED][:MAX_LOST_DRIVERS]
     first = min([*whole, *broken], key=lambda piece: piece.start, default=None)
     if first is not None and first.event is not None and first.number > 1 and first.event["kind"] != "run":
-        broken.append(Piece(first.line, first.start - 1, first.start, None))  # nothing is left of the first start
-    found = [(piece, piece.told) for piece in whole]
+        broken.append(Piece(first.line, first.start - 1, first.start, None))  # the first start is missing
+    found = [(piece, piece.whole_event) for piece in whole]
     for piece in broken:
         before = [event for one, event in found if one.start < piece.start]
         after = [event for one, event in found if one.start > piece.start]
@@ -215,7 +215,7 @@ def _with_starts(whole: list[Piece], lost: list[Piece], about: Mapping[str, Any]
 
 
 def _pieces(content: bytes) -> Iterator[Piece]:
-    """The lines of a record, those that are no event taken apart at what begins like one."""
+    """The lines of a record; damaged lines are split where an event seems to begin."""
     start = 0
     for number, line in enumerate(content.split(b"\n"), start=1):
         event, fault = _decoded(line)
@@ -227,13 +227,13 @@ def _pieces(content: bytes) -> Iterator[Piece]:
 
 
 def _decoded(line: bytes) -> tuple[Event | None, str]:
-    """The event that bytes are, or why they are none."""
+    """The event in some bytes, or why they are not an event."""
     try:
         return check_event(json.loads(line.decode("utf-8"))), ""
     except UnicodeDecodeError as error:
-        return None, f"its byte {error.start + 1} is no UTF-8"
+        return None, f"byte {error.start + 1} is not UTF-8"
     except json.JSONDecodeError as error:
-        return None, f"no JSON from its byte {error.pos + 1} on"
+        return None, f"not JSON from byte {error.pos + 1} on"
     except ValueError as error:
         return None, str(error)
     except RecursionError:
@@ -241,14 +241,14 @@ def _decoded(line: bytes) -> tuple[Event | None, str]:
 
 
 def _parts(line: bytes, number: int, start: int, fault: str) -> Iterator[Piece]:
-    """What a damaged line holds: whole events, and what is left before, between and after them."""
+    """The complete events of a damaged line, and the pieces before, between and after them."""
     begins = [match.start() for match in _BEGIN.finditer(line)]
 
     def rest(low: int, high: int) -> Iterator[Piece]:
         places = [low, *(begin for begin in begins if low < begin < high), high]
         for one, other in pairwise(places):
             part = line[one:other]
-            # Strings are in every event: what holds none is what lies between two of them, or in their place.
+            # Every event contains strings, so bytes without a quote are not an event.
             seems = _seems(part) if b'"' in part else {"kind": STRAY}
             yield Piece(number, start + one, start + other, None, fault, seems)
 
@@ -265,7 +265,7 @@ def _parts(line: bytes, number: int, start: int, fault: str) -> Iterator[Piece]:
 
 
 def _end_of_event(line: bytes, begin: int) -> int | None:
-    """The offset after the whole event that begins there; None where none does."""
+    """The offset after the complete event that begins at `begin`; None if there is none."""
     text = line[begin : begin + MAX_EVENT_BYTES].decode("utf-8", errors="surrogateescape")
     try:
         _, length = json.JSONDecoder().raw_decode(text)
@@ -276,7 +276,7 @@ def _end_of_event(line: bytes, begin: int) -> int | None:
 
 
 def _seems(part: bytes) -> dict[str, Any]:
-    """What can be read of a damaged event."""
+    """The values of a damaged event that can be read."""
     found: dict[str, Any] = {}
     for name, pattern, make in (
         ("kind", _KIND, str),
@@ -294,7 +294,7 @@ def _seems(part: bytes) -> dict[str, Any]:
 
 
 def _ends_cut(pieces: list[Piece], content: bytes) -> bool:
-    """Whether the last line is cut short, as a crash leaves it."""
+    """Whether the last line is incomplete, as after a crash."""
     last = pieces[-1] if pieces else None
     return (
         last is not None and last.event is None and last.start == content.rfind(b"\n") + 1 and last.end == len(content)
@@ -302,7 +302,7 @@ def _ends_cut(pieces: list[Piece], content: bytes) -> bool:
 
 
 def _in_order(pieces: list[Piece]) -> list[Piece]:
-    """Of whole events those that make up one record: the longest sequence of rising numbers."""
+    """The complete events that form one record: the longest sequence of increasing numbers."""
     once = _each_number_once(pieces)
     tails: list[int] = []  # the last number of the best sequence of each length
     places: list[int] = []
@@ -321,7 +321,7 @@ def _in_order(pieces: list[Piece]) -> list[Piece]:
 
 
 def _each_number_once(pieces: list[Piece]) -> list[Piece]:
-    """Of several events of one number the one whose number, or else whose time, fits those around it best."""
+    """Of events with the same number, the one whose number or time fits best to its neighbours."""
     groups: dict[int, list[int]] = {}
     for place, piece in enumerate(pieces):
         groups.setdefault(piece.number, []).append(place)
@@ -339,7 +339,7 @@ def _each_number_once(pieces: list[Piece]) -> list[Piece]:
 
 
 def _without_strangers(pieces: list[Piece]) -> list[Piece]:
-    """Without single events whose number is far from those around them, with no damage between that explains it."""
+    """Remove single events whose number does not fit to the neighbours, unless damaged bytes explain the gap."""
     found = []
     for place, piece in enumerate(pieces):
         last = pieces[place - 1] if place else None
@@ -351,7 +351,7 @@ def _without_strangers(pieces: list[Piece]) -> list[Piece]:
 
 
 def _follows(first: Piece | None, second: Piece) -> bool:
-    """Whether an event can be the next whole one after another: lost ones were in the bytes between, or are few."""
+    """Whether `second` can follow `first`: the missing events fit into the bytes between, or are few."""
     if first is None:
         lost, room, later = second.number - 1, second.start, True
     else:
@@ -360,7 +360,7 @@ def _follows(first: Piece | None, second: Piece) -> bool:
 
 
 def _missing(whole: list[Piece], lost: list[Piece]) -> int:
-    """How many events are not in the file at all, by the numbers of those that are."""
+    """Number of events that are not in the file, according to the numbers of the others."""
     numbers = {piece.number for piece in whole}
     holes = max(numbers, default=0) - len(numbers)
     found = [piece for piece in lost if piece.kind != STRAY and piece.seems.get("n") not in numbers]

@@ -1,4 +1,4 @@
-"""Arrow schemas of a run folder's tables; the one home of column names, statuses and the version."""
+"""Arrow schemas of the tables in a run folder: column names, statuses and the schema version."""
 
 from typing import Literal, get_args
 
@@ -9,20 +9,20 @@ from digits_core.evaluation.metrics import SCORE_NAMES
 SCHEMA_VERSION = "3"
 
 Status = Literal["running", "finished", "stopped", "screened", "interrupted", "diverged", "out_of_memory", "failed"]
-"""running: no end recorded. finished: all epochs, or early stopping. stopped: by the scheduler.
-screened: never trained, its anchors miss too many digits. interrupted: the run ended before, by hand, by its time
-budget or by a fault; --resume goes on. The others failed, with the reason beside."""
+"""running: no end recorded. finished: after all epochs or early stopping. stopped: by the scheduler.
+screened: not trained, because its anchors miss too many digits. interrupted: by the user, the time budget or a failure;
+--resume continues it. diverged, out_of_memory, failed: see `stop_reason`."""
 
 Role = Literal["search", "replicate", "confirm", "retrain"]
-"""search: the first training of a setting. replicate: a further seed of one that did well. confirm: a fresh seed
-after the search, scored on images that took no part in it. retrain: by `python -m search.retrain`."""
+"""search: the first training of a configuration. replicate: a training with another seed. confirm: a replicate after
+the search, scored on images that the search did not use. retrain: by `python -m search.retrain`."""
 
 STATUSES: tuple[str, ...] = get_args(Status)
 ENDED = ("finished", "stopped", "screened", "diverged", "out_of_memory", "failed")
-"""Statuses of trials that are never run again."""
+"""Statuses of trials that do not continue."""
 
 FAILED = ("diverged", "out_of_memory", "failed")
-"""Ended by an error: such a trial keeps its row but never wins."""
+"""Statuses of trials that ended with an error; they stay on the leaderboard but cannot win."""
 
 _TIME = pa.timestamp("us", tz="UTC")
 
@@ -30,7 +30,7 @@ _METADATA = {b"schema_version": SCHEMA_VERSION.encode()}
 
 
 def _scores(part: str) -> list[pa.Field]:
-    """Each score of one split and its 95 % interval over images, at the trial's own `detect` settings."""
+    """Each score of one split and its 95 % interval over images, at the trial's own thresholds (`detect`)."""
     names = [f"{part}_{name}" for name in SCORE_NAMES]
     return [pa.field(f"{name}{end}", pa.float64()) for name in names for end in ("", "_low", "_high")]
 
@@ -41,48 +41,48 @@ LEADERBOARD = pa.schema(
         pa.field("trial_id", pa.string(), nullable=False),
         pa.field("space", pa.string(), nullable=False),
         pa.field("role", pa.string(), nullable=False),
-        pa.field("parent", pa.string()),  # the trial that a retraining is of; null for the others
+        pa.field("parent", pa.string()),  # the trial that a retraining repeats; else null
         pa.field("trained_on", pa.string(), nullable=False),  # train, or train+valid
-        pa.field("baseline", pa.string()),  # the name of the baseline; null for drawn settings
+        pa.field("baseline", pa.string()),  # name of the baseline; null for sampled configurations
         pa.field("status", pa.string(), nullable=False),
         pa.field("stop_reason", pa.string()),
         pa.field("config", pa.string(), nullable=False),  # every parameter, as JSON of flat names
-        pa.field("config_hash", pa.string(), nullable=False),  # the setting by its realised anchors
+        pa.field("config_hash", pa.string(), nullable=False),  # digest of the configuration with its anchors
         pa.field("seed", pa.int64(), nullable=False),
-        pa.field("epochs", pa.int32(), nullable=False),  # epochs done
-        pa.field("faults", pa.int32(), nullable=False),  # times that it was broken off and started again
-        pa.field("best_epoch", pa.int32()),  # by the run's metric, from 1; null before the first
-        pa.field("ties_with_best", pa.bool_()),  # cannot be told from the leader; null where nothing can be said
-        pa.field("seeds_mean", pa.float64()),  # the run's metric over the seeds that a setting is ranked by
-        pa.field("num_seeds", pa.int32()),  # how many those are; null where it is ranked by its one training
-        pa.field("same_as", pa.string()),  # a trial of another setting that trained to the very same weights
+        pa.field("epochs", pa.int32(), nullable=False),  # finished epochs
+        pa.field("faults", pa.int32(), nullable=False),  # number of restarts after a failure
+        pa.field("best_epoch", pa.int32()),  # by the metric of the run, from 1; null before the first
+        pa.field("ties_with_best", pa.bool_()),  # statistically tied with the best; null if not compared
+        pa.field("seeds_mean", pa.float64()),  # mean of the metric over the replicates
+        pa.field("num_seeds", pa.int32()),  # number of replicates; null without any
+        pa.field("same_as", pa.string()),  # a trial with other parameters and the same weights
         *_scores("val"),  # this and the following at the best epoch
-        *_scores("confirm"),  # of the trials that confirm, on the images set apart for it
-        pa.field("task1_map", pa.float64()),  # optimum of the threshold sweep, chosen on these very images
+        *_scores("confirm"),  # of confirming trials, on the confirmation images
+        pa.field("task1_map", pa.float64()),  # best score of the threshold sweep, selected on these images
         pa.field("task1_nms", pa.float64()),
         pa.field("task1_score", pa.float64()),
         pa.field("task1_class_agnostic", pa.bool_()),
         pa.field("task1_max_detections", pa.int64()),
-        pa.field("task2_number_accuracy", pa.float64()),  # likewise
+        pa.field("task2_number_accuracy", pa.float64()),  # best score of the threshold sweep, selected on these images
         pa.field("task2_nms", pa.float64()),
         pa.field("task2_score", pa.float64()),
         pa.field("task2_class_agnostic", pa.bool_()),
         pa.field("task2_max_detections", pa.int64()),
         pa.field("train_loss", pa.float64()),
         pa.field("val_loss", pa.float64()),
-        pa.field("train_map", pa.float64()),  # on runtime.train_sample training images; null without any
+        pa.field("train_map", pa.float64()),  # on runtime.train_sample training images; null if not measured
         pa.field("train_map_50", pa.float64()),
-        pa.field("anchor_recall_50", pa.float64()),  # training digits that an anchor covers by IoU .5, before training
+        pa.field("anchor_recall_50", pa.float64()),  # share of training digits with an anchor at IoU .5
         pa.field("anchor_recall_70", pa.float64()),
-        pa.field("anchor_mean_iou", pa.float64()),  # of each training digit with its best anchor
-        pa.field("train_seconds", pa.float64(), nullable=False),  # optimiser steps alone
-        pa.field("trial_seconds", pa.float64(), nullable=False),  # all the time in a slot
+        pa.field("anchor_mean_iou", pa.float64()),  # mean over training digits of the best anchor's IoU
+        pa.field("train_seconds", pa.float64(), nullable=False),  # optimiser steps only
+        pa.field("trial_seconds", pa.float64(), nullable=False),  # total time in a slot
         pa.field("images_per_second", pa.float64()),
         pa.field("peak_memory_bytes", pa.int64()),
         pa.field("device", pa.string()),
         pa.field("num_parameters", pa.int64()),
         pa.field("model", pa.string()),  # read back from the built model, as JSON
-        pa.field("checkpoint", pa.string()),  # folder, relative to the run's; null once deleted
+        pa.field("checkpoint", pa.string()),  # folder, relative to the run folder; null if deleted
         pa.field("started_at", _TIME),
         pa.field("finished_at", _TIME),
     ],
@@ -122,7 +122,9 @@ EPOCHS = pa.schema(
 
 THRESHOLDS = pa.schema(
     [
-        pa.field("class_agnostic", pa.bool_(), nullable=False),  # this and the next three: the setting of a task
+        pa.field(
+            "class_agnostic", pa.bool_(), nullable=False
+        ),  # this and the next three: the threshold values of a task
         pa.field("nms", pa.float64(), nullable=False),
         pa.field("score", pa.float64(), nullable=False),
         pa.field("max_detections", pa.int64(), nullable=False),
@@ -133,7 +135,7 @@ THRESHOLDS = pa.schema(
     ],
     metadata=_METADATA,
 )
-"""One row per setting of a task, swept on one trial's best epoch."""
+"""One row per combination of threshold values, for the best epoch of one trial."""
 
 
 def _detections(task: str) -> list[pa.Field]:
@@ -143,9 +145,9 @@ def _detections(task: str) -> list[pa.Field]:
         "scores": pa.float32(),
         "boxes": pa.float32(),  # four numbers a detection: xyxy, original pixels
         "iou": pa.float32(),  # with its match at IoU .5; 0 without one
-        "matched": pa.uint16(),  # bit t: a digit of its class at IoU .50 + .05 t
+        "matched": pa.uint16(),  # bit t: matches a digit of its class at IoU .50 + .05 t
         "ignored": pa.uint16(),  # bit t: on a crowd instead
-        "digits": pa.uint8(),  # 0 on no digit at all, 1 on one of another class, 2 of its own, 3 on a crowd alone
+        "digits": pa.uint8(),  # on: 0 no digit, 1 a digit of another class, 2 of its class, 3 only a crowd
     }
     return [pa.field(f"{task}_{name}", pa.list_(kind), nullable=False) for name, kind in kinds.items()]
 
@@ -153,7 +155,7 @@ def _detections(task: str) -> list[pa.Field]:
 MATCHES = pa.schema(
     [
         pa.field("image_id", pa.int64(), nullable=False),
-        pa.field("number", pa.string()),  # the annotated one; null where the classes are no digits
+        pa.field("number", pa.string()),  # the annotated number; null if the classes are not digits
         pa.field("truth", pa.list_(pa.uint8()), nullable=False),  # in the order of the number
         pa.field("truth_boxes", pa.list_(pa.float32()), nullable=False),  # four numbers a box: xyxy, original pixels
         pa.field("crowds", pa.list_(pa.uint8()), nullable=False),  # labels of the crowds
@@ -170,13 +172,13 @@ SAMPLES = pa.schema(
         pa.field("image_id", pa.int64(), nullable=False),
         pa.field("width", pa.int32(), nullable=False),  # of the original image, pixels
         pa.field("height", pa.int32(), nullable=False),
-        pa.field("png", pa.binary(), nullable=False),  # the image, made smaller where it was large
+        pa.field("png", pa.binary(), nullable=False),  # the image, downscaled if large
         pa.field("boxes", pa.list_(pa.float32()), nullable=False),  # four numbers a box: xyxy, original pixels
         pa.field("labels", pa.list_(pa.uint8()), nullable=False),  # labels: for digits their category ids
     ],
     metadata=_METADATA,
 )
-"""A few validation images with what is annotated on them, so that predictions can be looked at without the data."""
+"""A few validation images with annotations, to show predictions without the data."""
 
 BOXES = pa.schema(
     [
@@ -187,10 +189,10 @@ BOXES = pa.schema(
     ],
     metadata=_METADATA,
 )
-"""A sample of the training boxes, so that anchors can be looked at beside them without the data."""
+"""Sizes of a sample of training boxes, to compare anchors with them without the data."""
 
 BOOTSTRAP = pa.schema([pa.field(name, pa.float64()) for name in SCORE_NAMES], metadata=_METADATA)
 """One row per resample of the images; the same resamples in every file of a run."""
 
 EPOCH_NUMBERS = tuple(field.name for field in EPOCHS if field.name not in ("run", "trial_id", "epoch", "reported_at"))
-"""The numbers of one epoch, as a report bears them."""
+"""The numbers of one epoch in a report."""

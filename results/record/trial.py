@@ -1,4 +1,4 @@
-"""All that is known of one trial."""
+"""The state of one trial."""
 
 import json
 from dataclasses import dataclass, field
@@ -14,7 +14,7 @@ from results.record.schema import ENDED, EPOCH_NUMBERS
 
 @dataclass(slots=True)
 class TrialRecord:
-    """All that is known of one trial."""
+    """The state of one trial after its events."""
 
     trial_id: str
     space: str
@@ -25,45 +25,45 @@ class TrialRecord:
     params: dict[str, Any]
     role: str = "search"
     parent: str | None = None
-    """The trial that a retraining is of."""
+    """The trial that a retraining repeats."""
     trained_on: str = "train"
-    """`train`, or `train+valid` of a retraining that kept nothing apart."""
+    """`train`, or `train+valid` for a retraining on all images."""
     coverage: dict[str, float] | None = None
-    """How the realised anchors cover the training boxes."""
+    """How well the anchors cover the training boxes."""
     status: str = "running"
     stop_reason: str | None = None
     cut: str | None = None
-    """Why the scheduler decided to stop it, as its last report says."""
+    """Why the scheduler stopped it, from its last report."""
     faults: list[Event] = field(default_factory=list)
-    """What broke it off before it was started again: `fault`, `reason` and `epoch` of each."""
+    """Its failures before restarts: `fault`, `reason` and `epoch` of each."""
     epochs: dict[int, Event] = field(default_factory=dict)
     early_stopped: bool = False
     planned_epochs: int | None = None
-    """Epochs that the run was to train for when the trial was made, or made longer; None in records without them."""
+    """Epochs per training in the plan under which the trial was created or extended; None in records without them."""
     model: dict[str, Any] | None = None
     device: str | None = None
     optima_after: dict[int, dict[str, Any]] = field(default_factory=dict)
-    """The best thresholds of each task, after each epoch that was better than those before."""
+    """The best thresholds of each task after each epoch with a new best score."""
     claim: Event | None = None
-    """Of a retraining: `epoch` of the model that its folder holds, and what that scores at the folder's thresholds."""
+    """For a retraining: `epoch` of the model in its folder, and its scores at the thresholds in the folder."""
     confirm_after: dict[int, dict[str, float | None]] = field(default_factory=dict)
-    """The scores on the images set apart to confirm, after each epoch that was better than those before."""
+    """The scores on the confirmation images after each epoch with a new best score."""
     weights: dict[int, str] = field(default_factory=dict)
-    """A digest of the model's weights after each epoch."""
+    """A digest of the weights after each epoch."""
     saved_epoch: int = 0
-    """The epoch after which that was written."""
+    """The epoch of the checkpoint `saved`."""
     saved: str | None = None
-    """Ray's latest checkpoint folder to go on from, relative to the run folder."""
+    """Ray's latest checkpoint folder, from which the trial can continue, relative to the run folder."""
     checkpoint: str | None = None
     """The kept checkpoint of the best epoch, relative to the run folder."""
     started_at: datetime | None = None
     finished_at: datetime | None = None
     since: datetime | None = None
-    """Start of the part in a slot that has not ended."""
+    """Start of the current period in a slot; None if the trial is not running."""
     parts: list[tuple[datetime, datetime]] = field(default_factory=list)
-    """Start and end of each part in a slot that has; a fault or an interruption begins another."""
+    """Start and end of each earlier period in a slot; a failure or an interruption ends a period."""
     known: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
-    """What was worked out of all of the above, until the next event: the whole board is ranked at every report."""
+    """Cache of derived values until the next event, because all trials are ranked after every report."""
 
     def apply(self, event: Event, planned_epochs: int | None) -> None:
         """Update the trial with one of its events.
@@ -122,36 +122,36 @@ class TrialRecord:
 
     @property
     def done(self) -> bool:
-        """Whether nothing is left to train, and what was trained is all in its checkpoint."""
+        """Whether the training is complete and its last epoch is in the checkpoint."""
         return (self.trained_out or self.cut is not None) and self.saved_epoch >= self.num_epochs
 
     @property
     def optima(self) -> dict[str, Any]:
-        """The best thresholds of each task, of the best epoch's sweep; empty without one."""
+        """The best thresholds of each task from the sweep of the best epoch; empty without a sweep."""
         return self.optima_after[max(self.optima_after)] if self.optima_after else {}
 
     @property
     def confirm(self) -> dict[str, float | None]:
-        """The best epoch's scores on the images set apart to confirm; empty without any."""
+        """The scores of the best epoch on the confirmation images; empty without them."""
         return self.confirm_after[max(self.confirm_after)] if self.confirm_after else {}
 
     @property
     def slot_seconds(self) -> float:
-        """All the time in a slot, but for a part that has not ended."""
+        """Time in slots without the current period, seconds."""
         return sum((end - start).total_seconds() for start, end in self.parts)
 
     @property
     def num_epochs(self) -> int:
-        """Epochs done."""
+        """Number of finished epochs."""
         return max(self.epochs, default=0)
 
     @property
     def trained_out(self) -> bool:
-        """Whether its training came to its own end: all epochs, or early stopping."""
+        """Whether the training ended regularly: after all epochs or by early stopping."""
         return self.early_stopped or self.num_epochs >= int(self.config["optim.epochs"])
 
     def forget_after(self, epoch: int) -> None:
-        """Drop later epochs: the trial lost their checkpoint and started again from an earlier one."""
+        """Drop later epochs, because the trial restarted from an earlier checkpoint."""
         if self.num_epochs <= epoch:
             return
         for known in (self.epochs, self.weights, self.optima_after, self.confirm_after):
@@ -161,12 +161,12 @@ class TrialRecord:
             self.saved_epoch = 0
 
     def best_epoch(self, metric: str) -> int | None:
-        """The number of that epoch; None before the first with a score."""
+        """The number of the best epoch; None before the first score."""
         best = self.best(metric)
         return None if best is None else int(best["epoch"])
 
     def best(self, metric: str) -> Event | None:
-        """The epoch with the highest metric, of the latest stage begun; the earlier of equals. None without any."""
+        """The epoch with the highest metric in the current stage, the first of equals; None without a score."""
         if metric not in self.known:
             self.known[metric] = self._find_best(metric)
         found: Event | None = self.known[metric]
@@ -181,14 +181,14 @@ class TrialRecord:
 
     @property
     def train_seconds(self) -> float:
-        """Spent in training steps, over all epochs."""
+        """Time in training steps over all epochs, seconds."""
         if "train_seconds" not in self.known:
             self.known["train_seconds"] = sum(float(epoch["train_seconds"] or 0) for epoch in self.epochs.values())
         return float(self.known["train_seconds"])
 
 
 def stage_begun(config: dict[str, Any], epoch: int) -> int:
-    """The first epoch of the stage that an epoch belongs to; 1 where a training has no stages."""
+    """The first epoch of the stage of an epoch; 1 for a training without stages."""
     if config.get("optim.stages") is None:
         return 1
     return _stage_begun(json.dumps({"stages": config["optim.stages"], "epochs": config["optim.epochs"]}), epoch)
@@ -202,7 +202,7 @@ def _stage_begun(text: str, epoch: int) -> int:
 
 
 def leave_slot(trial: TrialRecord, time: datetime | None) -> None:
-    """End the part in a slot that has not ended: at a time, or at the last sign of life."""
+    """End the current period in a slot at a time, or at the last sign of life."""
     if trial.since is not None:
         end = max(time or last_sign(trial), trial.since)
         trial.parts.append((trial.since, end))
@@ -210,7 +210,7 @@ def leave_slot(trial: TrialRecord, time: datetime | None) -> None:
 
 
 def last_sign(trial: TrialRecord) -> datetime:
-    """The last sign of life of a trial that has started: its latest report, or the start of its latest part."""
+    """The last sign of life of a started trial: its latest report, or the start of its latest period."""
     begun = trial.since or trial.started_at
     assert begun is not None
     reports: list[datetime] = [epoch["reported_at"] for epoch in trial.epochs.values()]

@@ -1,4 +1,4 @@
-"""Parquet files of a run: how they are read and written, match tables, samples of images.
+"""Reads and writes the Parquet files of a run: match tables, bootstraps, sample images; export formats.
 
 Imports the record.
 """

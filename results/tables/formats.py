@@ -1,4 +1,4 @@
-"""A table as a file: CSV, JSON, Parquet, Excel, Markdown, LaTeX."""
+"""Writes a table as CSV, JSON, Parquet, Excel, Markdown or LaTeX."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -12,15 +12,15 @@ from results.tables.parquet import replacing
 
 
 def export_table(table: pd.DataFrame, form: str, path: Path) -> None:
-    """Write a table in one of FORMATS, by a temporary name and a rename.
+    """Write a table in one of FORMATS, atomically.
 
     Args:
-        table: as `read_leaderboards` returns it.
+        table: for example from `read_leaderboards`.
         form: one of FORMATS.
         path: the file; its folder must exist.
 
     Raises:
-        UsageError: an unknown format, a folder that is not there, or a package that the format needs is missing.
+        UsageError: the format is unknown, the folder does not exist, or a package is missing.
     """
     if form not in FORMATS:
         raise UsageError(f"--format {printable(form)}: unknown format{did_you_mean(form, FORMATS)}")
@@ -32,7 +32,7 @@ def export_table(table: pd.DataFrame, form: str, path: Path) -> None:
 
 
 def _plain(table: pd.DataFrame) -> pd.DataFrame:
-    """Times as ISO 8601 text in UTC, for formats without a time type."""
+    """The table with times as ISO 8601 text in UTC, for formats without a time type."""
     out = table.copy()
     for name in out.columns:
         if "timestamp" in str(out[name].dtype):
@@ -71,7 +71,7 @@ def _xlsx(table: pd.DataFrame, path: Path) -> None:
 
 
 def _cells(table: pd.DataFrame, escape: Callable[[str], str]) -> tuple[list[str], list[list[str]]]:
-    """Header and rows as text for people: no JSON columns, scores to two decimals, to three with an interval."""
+    """Header and rows as text, without JSON columns; two decimals for scores, three for scores with an interval."""
     shown = _plain(table).drop(columns=["config", "model"], errors="ignore").dropna(axis="columns", how="all")
     rows = [
         [escape(_cell(value, precise=_has_interval(str(name), row))) for name, value in row.items()]
@@ -81,7 +81,7 @@ def _cells(table: pd.DataFrame, escape: Callable[[str], str]) -> tuple[list[str]
 
 
 def _has_interval(name: str, row: Mapping[Any, Any]) -> bool:
-    """Whether a cell is a score with an interval, or an end of one."""
+    """Whether a cell is a score with an interval, or an end of an interval."""
     low = row.get(f"{name.removesuffix('_low').removesuffix('_high')}_low")
     return low is not None and not pd.isna(low)
 

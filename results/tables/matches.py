@@ -1,7 +1,7 @@
 """Match tables on disk, and the scores of their bootstrap: matches/TRIAL.parquet, bootstrap/TRIAL.parquet.
 
-The first is written by the trial and never changes. The second follows from it and is made when it is asked
-for: the same resamples of the images for every trial of a run, so that differences are paired.
+The trial writes its match tables. The bootstrap is computed from them on first use. All trials of a run have the same
+resamples of the images, so that differences are paired.
 """
 
 import contextlib
@@ -39,10 +39,10 @@ from results.tables.parquet import WITHOUT, check_epoch, epoch_of, of_epoch, rea
 MATCHES_FOLDER, BOOTSTRAP_FOLDER = "matches", "bootstrap"
 
 RESAMPLES = 1000
-"""Resamples of the images behind every interval."""
+"""Number of bootstrap resamples of the images."""
 
 MAX_PER_IMAGE = 100
-"""Detections of an image that a match table on disk holds, unless a task asks for more."""
+"""Most detections per image in a match table on disk, unless a task needs more."""
 
 _WITH_BOXES = ("truth_boxes", "crowds", "crowd_boxes")
 """Columns that older versions did not write."""
@@ -52,13 +52,13 @@ _COLUMNS = ("labels", "scores", "iou", "matched", "ignored", "digits")
 
 @dataclass(frozen=True, slots=True)
 class StoredMatches:
-    """A trial's best epoch on one split.
+    """The detections of a trial's best epoch on one split, matched with the annotations.
 
     Attributes:
         image_ids: int64 [num_images].
-        truth: what is annotated.
-        task1, task2: the match tables at the two tasks' NMS, all scores above the floor.
-        epoch: the epoch that was evaluated; None where it is not known.
+        truth: the annotations.
+        task1, task2: match tables at the NMS of each task, with all detections above the score floor.
+        epoch: the evaluated epoch; None if unknown.
     """
 
     image_ids: NDArray[np.int64]
@@ -69,7 +69,7 @@ class StoredMatches:
 
 
 def write_matches(path: Path, stored: StoredMatches, detect: DetectConfig) -> None:
-    """Write match tables: one row per image, its detections as lists, best score first."""
+    """Write match tables: one row per image with lists of detections, best score first."""
     images = len(stored.image_ids)
     digits = np.searchsorted(stored.truth.image, np.arange(images + 1))
     columns: dict[str, Any] = {
@@ -99,20 +99,20 @@ def write_matches(path: Path, stored: StoredMatches, detect: DetectConfig) -> No
 
 
 def read_matches(path: Path, epoch: int | None = None) -> StoredMatches:
-    """Read what `write_matches` wrote.
+    """Read match tables.
 
     Args:
         path: the file.
-        epoch: the epoch that it must be of; None takes any.
+        epoch: the expected epoch; None accepts any.
 
     Raises:
-        RunError: no such file, no Parquet, another schema version, or another epoch.
+        RunError: the file is missing, damaged, of another schema version, or of another epoch.
     """
     table = _read(path)
     check_epoch(path, epoch_of(table), epoch)
     known = [field for field in MATCHES if field.name in table.schema.names or field.name not in _WITH_BOXES]
     if table.schema.names != [field.name for field in known] or table.schema.types != [field.type for field in known]:
-        raise RunError(f"{path} is no match table; {WITHOUT}")
+        raise RunError(f"{path} is not a match table; {WITHOUT}")
     image_ids = table.column("image_id").to_numpy()
     truth_image, labels = _flat(table, "truth", np.int64)
     tasks = []
@@ -122,7 +122,7 @@ def read_matches(path: Path, epoch: int | None = None) -> StoredMatches:
         corners, sides = _flat(table, f"{name}_boxes", np.float32)
         whose = [(np.repeat(image, 4), corners), *((image, other) for other, _ in columns.values())]
         if not all(np.array_equal(one, other) for one, other in whose):
-            raise RunError(f"{path} is damaged: its lists of {name} are not of one length; {WITHOUT}")
+            raise RunError(f"{path} is damaged: its lists of {name} have different lengths; {WITHOUT}")
         values, boxes = {column: found for column, (_, found) in columns.items()}, sides.reshape(-1, 4)
         tasks.append(MatchTable(image=image, rank=rank_within(image), labels=first, boxes=boxes, **values))
     numbers = table.column("number").null_count < max(len(image_ids), 1)
@@ -147,19 +147,16 @@ def _boxes(
 
 
 def count_images(path: Path) -> int:
-    """The images of a match table, from the file's footer alone.
+    """The number of images in a match table.
 
     Raises:
         RunError: the file is damaged.
     """
-    try:
-        return int(pq.read_metadata(path).num_rows)
-    except (pa.ArrowException, OSError) as error:
-        raise RunError(f"{path} is damaged or no Parquet file ({reason_of(error)}); {WITHOUT}") from None
+    return _counts(path)[0]
 
 
 def sample_size(path: Path, name: str) -> int:
-    """The images of a match table that bear on a score.
+    """The number of images in a match table that count for a score.
 
     Raises:
         RunError: the file is damaged.
@@ -168,24 +165,24 @@ def sample_size(path: Path, name: str) -> int:
 
 
 def matches_path(folder: Path, trial_id: str, part: str) -> Path:
-    """Where the match tables of a trial lie; `part` is `val` or `confirm`."""
+    """The path of the match tables of a trial; `part` is `val` or `confirm`."""
     return folder / MATCHES_FOLDER / f"{trial_id}{'' if part == 'val' else '.' + part}.parquet"
 
 
 def read_at(
     folder: Path, trial_id: str, config: Mapping[str, Any], thresholds: Mapping[str, Any], part: str = "val"
 ) -> tuple[Scores, dict[str, NDArray[np.float64]]]:
-    """A trial's scores at other thresholds than its own, and under each resample of the images.
+    """The scores of a trial at given thresholds, and those of each bootstrap resample of the images.
 
     Args:
         folder: the run folder.
         trial_id: the trial.
         config: its flat config.
-        thresholds: parameters of `detect` that differ; NMS must be that of one of the two tables on disk.
+        thresholds: parameters of `detect` to change; NMS must be equal to that of one of the two tables on disk.
         part: `val` or `confirm`.
 
     Raises:
-        RunError: there are no match tables, or none at that NMS.
+        RunError: there are no match tables, or none with that NMS.
     """
     stored = read_matches(matches_path(folder, trial_id, part))
     own = TrainConfig.from_flat(config)
@@ -197,7 +194,7 @@ def read_at(
             if (one.nms, one.class_agnostic) == (task.nms, task.class_agnostic):
                 return table
         kind = "class-agnostic NMS" if task.class_agnostic else "NMS within classes"
-        raise RunError(f"{matches_path(folder, trial_id, part)} holds no table at {kind} of {task.nms:g}")
+        raise RunError(f"{matches_path(folder, trial_id, part)} has no table for {kind} {task.nms:g}")
 
     task1, task2 = at(detect.task1), at(detect.task2)
     weights = resample_weights(len(stored.image_ids), RESAMPLES)
@@ -214,17 +211,17 @@ def resampled_scores(
     epoch: int | None = None,
     make: bool = True,
 ) -> dict[str, NDArray[np.float64]]:
-    """Every score of a trial's best epoch under each resample of the images; empty without match tables.
+    """The scores of a trial's best epoch for each resample of the images; empty without match tables.
 
-    Made once, and kept in the run folder.
+    They are computed once and stored in the run folder.
 
     Args:
         folder: the run folder.
         trial_id: the trial.
-        config: its flat config, for the tasks' settings.
+        config: its flat config, for the thresholds of the tasks.
         part: `val` or `confirm`.
         epoch: the epoch that they must be of; None takes any.
-        make: whether to make them where they are not there yet; else that is empty too.
+        make: whether to compute missing scores; if False, the result is empty then.
 
     Raises:
         RunError: the match tables are damaged, of another schema version or of another epoch.
@@ -236,7 +233,7 @@ def resampled_scores(
     of = _stored_epoch(source, source.stat().st_mtime_ns)
     check_epoch(source, of, epoch)
     mark = f"{source.stat().st_size} bytes, {RESAMPLES} resamples" + ("" if of is None else f", epoch {of}")
-    with contextlib.suppress(RunError):  # not there yet, made from other match tables, or damaged
+    with contextlib.suppress(RunError):  # missing, made from other match tables, or damaged
         return _read_bootstrap(target, mark)
     if make:
         stored = read_matches(source)
@@ -254,20 +251,20 @@ def resampled_scores(
 
 @lru_cache(maxsize=4096)
 def _stored_epoch(path: Path, changed_ns: int) -> int | None:
-    """The epoch of a match table, from the file's footer alone; None where it does not say or cannot be read.
+    """The epoch in the metadata of a match table; None if it is missing or the file cannot be read.
 
     Args:
         path: the file.
-        changed_ns: when it was last changed, so that another file of its name is read again.
+        changed_ns: time of the last change; a changed file is read again.
     """
     try:
         return epoch_of(pq.read_schema(path).empty_table())
     except (pa.ArrowException, OSError):
-        return None  # who reads the table says what is wrong with it
+        return None  # reading the table reports the error
 
 
 def drop_matches(folder: Path, trial_id: str) -> None:
-    """Delete what is on record of a trial's best epoch, image by image."""
+    """Delete the match tables and bootstraps of a trial."""
     for part in ("val", "confirm"):
         path = matches_path(folder, trial_id, part)
         path.unlink(missing_ok=True)
@@ -284,7 +281,7 @@ def score_intervals(
     epoch: int | None = None,
     make: bool = True,
 ) -> dict[str, tuple[float, float]]:
-    """The 95 % interval of each score that has one; `points` are the scores themselves, the rest as above.
+    """The 95 % interval of each score; `points` are the scores, other arguments as in `resampled_scores`.
 
     Raises:
         RunError: the match tables are damaged, of another schema version or of another epoch.
@@ -302,10 +299,10 @@ def intervals_of(
     """The 95 % interval of each score over images.
 
     Args:
-        points: scores by name; None where there is none.
-        resampled: float64 [resamples] of each, by name.
-        num_images: of the split.
-        with_digits: how many of them have digits.
+        points: scores by name; None for a missing score.
+        resampled: float64 [resamples] by name.
+        num_images: number of images of the split.
+        with_digits: number of images with digits.
     """
     return {
         name: interval(
@@ -317,7 +314,7 @@ def intervals_of(
 
 
 def _counts(path: Path) -> tuple[int, int]:
-    """The images of a match table, and how many of them have digits.
+    """The number of images in a match table, and the number of those with digits.
 
     Raises:
         RunError: the file is damaged.
@@ -330,7 +327,7 @@ def _counts(path: Path) -> tuple[int, int]:
 
 @lru_cache(maxsize=4096)
 def _read_counts(path: Path, _size: int) -> tuple[int, int]:
-    """The same; an error is not remembered."""
+    """As `_counts`; cached, but errors are not."""
     with path.open("rb") as file:
         digits = pc.list_value_length(pq.ParquetFile(file).read(columns=["truth"]).column("truth"))
     return len(digits), int(pc.sum(pc.greater(digits, 0)).as_py() or 0)
@@ -338,10 +335,10 @@ def _read_counts(path: Path, _size: int) -> tuple[int, int]:
 
 @lru_cache(maxsize=4096)
 def _read_bootstrap(path: Path, mark: str) -> dict[str, NDArray[np.float64]]:
-    """The scores of a bootstrap file; an error is not remembered.
+    """The scores of a bootstrap file; cached, but errors are not.
 
     Raises:
-        RunError: it is not there, is damaged, or was made from other match tables.
+        RunError: the file is missing, damaged, or made from other match tables.
     """
     table = _read(path)
     if table.schema.names != BOOTSTRAP.names or (table.schema.metadata or {}).get(b"made_from") != mark.encode():
@@ -360,7 +357,7 @@ def _lists(ends: NDArray[np.int64], values: NDArray[Any], column: str) -> pa.Arr
 
 
 def _flat(table: pa.Table, column: str, kind: Any) -> tuple[NDArray[np.int64], NDArray[Any]]:
-    """The image of each value of a list column, and the values."""
+    """The image index of each value of a list column, and the values."""
     array = table.column(column).combine_chunks()
     array = array.chunk(0) if isinstance(array, pa.ChunkedArray) else array
     counts = np.diff(array.offsets.to_numpy())

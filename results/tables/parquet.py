@@ -1,4 +1,4 @@
-"""Parquet and text files of a run folder: atomic writes, and reads that check the version."""
+"""Atomic writes of files in a run folder, and reads that check the schema version."""
 
 import contextlib
 import os
@@ -17,7 +17,7 @@ from results.record.schema import EPOCHS, LEADERBOARD, SCHEMA_VERSION
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A temporary file beside `path` that takes its name when it is whole: readers see the old or the new one."""
+    """A temporary file that is renamed to `path` when it is complete: readers see the old or the new file."""
     half = path.with_name(f".{path.name}.{os.getpid()}.half")
     try:
         yield half
@@ -27,7 +27,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a small file, on disk before it takes its name."""
+    """Write a small text file atomically and flush it to disk."""
     with replacing(path) as half, half.open("w", encoding="utf-8") as out:
         out.write(text)
         out.flush()
@@ -35,7 +35,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def damaged_copies(path: Path) -> Iterator[Path]:
-    """What is kept beside a file of its damaged versions: NAME.damaged-1, NAME.damaged-2 and so on."""
+    """The kept damaged versions of a file: NAME.damaged-1, NAME.damaged-2 and so on."""
     number = 1
     while (found := path.with_name(f"{path.name}.damaged-{number}")).exists():
         yield found
@@ -43,12 +43,12 @@ def damaged_copies(path: Path) -> Iterator[Path]:
 
 
 def free_name(path: Path) -> Path:
-    """The name of the next damaged version of a file."""
+    """The path for the next damaged version of a file."""
     return path.with_name(f"{path.name}.damaged-{len(list(damaged_copies(path))) + 1}")
 
 
 def keep_aside(path: Path) -> Path:
-    """Copy a damaged file to a name of its own beside it, on disk before the call returns; nothing is overwritten."""
+    """Copy a damaged file to a new name in the same folder, flushed to disk; nothing is overwritten."""
     content = path.read_bytes()
     while True:
         kept = free_name(path)
@@ -60,24 +60,24 @@ def keep_aside(path: Path) -> Path:
 
 
 def write_table(path: Path, table: pa.Table) -> None:
-    """Write a Parquet file that a reader never sees half of."""
+    """Write a Parquet file atomically."""
     with replacing(path) as half:
         pq.write_table(table, half)
 
 
-WITHOUT = "delete it to go on without, or read it with the version that wrote it"
-"""The way out where a file of measurements is damaged, or of another version."""
+WITHOUT = "delete it to continue without it, or read it with the version that wrote it"
+"""The advice for a measurement file that is damaged or of another version."""
 
 
 def read_table(path: Path, way_out: str | None = None) -> pd.DataFrame:
-    """Read a table of ours with Arrow's own types: null stays apart from NaN, integers stay integers.
+    """Read a table with Arrow types: null and NaN stay distinct, integers stay integers.
 
     Args:
         path: the file.
-        way_out: as in `read_arrow`; None is that of a view of the events.
+        way_out: as in `read_arrow`; None advises to rebuild the view.
 
     Raises:
-        RunError: no such file, no Parquet, or another schema version.
+        RunError: the file is missing, damaged, or of another schema version.
     """
     table = read_arrow(path, way_out or rebuild_words(path.parent))
     frame: pd.DataFrame = table.to_pandas(types_mapper=pd.ArrowDtype)
@@ -85,21 +85,21 @@ def read_table(path: Path, way_out: str | None = None) -> pd.DataFrame:
 
 
 def rebuild_words(folder: Path) -> str:
-    """How the views of a run folder are made anew."""
+    """The advice to rebuild the views of a run folder."""
     return f"rebuild it with python -m results.leaderboard {quote(str(folder))} --rebuild"
 
 
 _KNOWN = {field.name: field.type for schema in (LEADERBOARD, EPOCHS) for field in schema}
 
 _LAST_TIME = 253_402_300_799_000_000
-"""Microseconds to the end of the year 9999: Python's own dates end there."""
+"""Microseconds to the end of the year 9999, the last year of Python's dates."""
 
 
 def _check_columns(table: pa.Table) -> None:
-    """See that columns of ours are of their types, and times within the calendar.
+    """Check the types of known columns and the range of times.
 
     Raises:
-        ValueError: one is not.
+        ValueError: a column has another type, or a time is out of range.
     """
     for field in table.schema:
         if _KNOWN.get(field.name, field.type) != field.type:
@@ -107,21 +107,21 @@ def _check_columns(table: pa.Table) -> None:
         if pa.types.is_timestamp(field.type):
             ends = pc.min_max(table.column(field.name).cast(pa.int64())).as_py()
             if ends["min"] is not None and not 0 <= ends["min"] <= ends["max"] <= _LAST_TIME:
-                raise ValueError(f"column {field.name} holds a time out of the calendar")
+                raise ValueError(f"column {field.name} has a time out of range")
 
 
 def read_arrow(path: Path, way_out: str) -> pa.Table:
-    """Read a Parquet file of ours.
+    """Read a Parquet file of a run folder.
 
     Args:
         path: the file.
-        way_out: what to do about one that is damaged, or of another schema version.
+        way_out: advice in the message for a file that is damaged or of another schema version.
 
     Raises:
-        RunError: no such file, no Parquet, or another schema version.
+        RunError: the file is missing, damaged, or of another schema version.
     """
     try:
-        # Opened once: by its path Arrow opens it twice, and a writer may put another in its place in between.
+        # Given a path, Arrow opens the file twice, and a writer can replace it in between.
         with path.open("rb") as file:
             table = pq.ParquetFile(file).read()
             table.validate(full=True)
@@ -141,30 +141,30 @@ def read_arrow(path: Path, way_out: str) -> pa.Table:
 
 
 _EPOCH = b"epoch"
-"""Key of a table's metadata: the epoch whose evaluation it holds."""
+"""Metadata key: the evaluated epoch."""
 
 
 def of_epoch(table: pa.Table, epoch: int | None) -> pa.Table:
-    """The same table, marked with the epoch whose evaluation it holds; None leaves it unmarked."""
+    """The same table with the evaluated epoch in its metadata; None adds nothing."""
     if epoch is None:
         return table
     return table.replace_schema_metadata({**(table.schema.metadata or {}), _EPOCH: str(epoch).encode()})
 
 
 def epoch_of(table: pa.Table) -> int | None:
-    """The epoch whose evaluation a table holds; None where it does not say."""
+    """The evaluated epoch in a table's metadata; None if it is missing."""
     text = (table.schema.metadata or {}).get(_EPOCH, b"")
     return int(text) if text.isdigit() and len(text) < 10 else None
 
 
 def check_epoch(path: Path, found: int | None, expected: int | None) -> None:
-    """See that a table is of the epoch it is shown with; one that does not say is trusted.
+    """Check that a table has the expected epoch; a table without an epoch is accepted.
 
     Raises:
-        RunError: it is of another epoch.
+        RunError: it has another epoch.
     """
     if None not in (found, expected) and found != expected:
         raise RunError(
-            f"{path} holds epoch {found}, and the best epoch on record is {expected}; go on with the run "
-            "(python -m search.run --resume), which writes it again"
+            f"{path} is of epoch {found}, but the best epoch in the record is {expected}; resume the run "
+            "(python -m search.run --resume) to write it again"
         )

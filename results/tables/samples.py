@@ -1,4 +1,4 @@
-"""What a run folder keeps of its data to be looked at without it: a few images, the worst misses, sizes of boxes."""
+"""Parts of the data in a run folder: sample images, the worst images of the winner, sizes of training boxes."""
 
 import io
 from collections.abc import Sequence
@@ -22,32 +22,32 @@ from results.tables.parquet import WITHOUT, read_arrow, write_table
 SAMPLES_FILE = "samples.parquet"
 
 MISSES_FILE = "misses.parquet"
-"""The same of the images that the winner reads worst."""
+"""The images with the most errors of the winner, in the same format."""
 
 BOXES_FILE = "boxes.parquet"
 
 NUM_SAMPLES = 12
 
 NUM_BOXES = 3000
-"""Training boxes whose sizes are kept."""
+"""Number of training boxes whose sizes are stored."""
 
 _OF = b"of"
-"""Key of a file's metadata: the trial and the epoch that it is about."""
+"""Metadata key: the trial and its epoch."""
 
 MAX_SIDE_PX = 384
-"""Larger images are made smaller: they are for looking at."""
+"""Larger images are downscaled."""
 
 Pixels = NDArray[np.uint8]
 
 
 @dataclass(frozen=True, slots=True)
 class SampleImage:
-    """One image to look at.
+    """One image with its annotations.
 
     Attributes:
-        image_id: of the annotation file.
+        image_id: its id in the annotation file.
         size: width and height of the original, pixels.
-        pixels: uint8 [height, width, 3], RGB, perhaps smaller than the original.
+        pixels: uint8 [height, width, 3], RGB, possibly downscaled.
         boxes: float32 [num, 4], xyxy, pixels of the original.
         labels: int64 [num], labels as in `coco.Table`.
     """
@@ -60,19 +60,19 @@ class SampleImage:
 
 
 def write_samples(folder: Path, table: Table, image: Any) -> None:
-    """Write some images of a split, evenly spread over it.
+    """Write evenly spaced images of a split.
 
     Args:
-        folder: the run's.
+        folder: the run folder.
         table: annotations of the split.
-        image: gives the pixels of image number i, uint8 [height, width, 3], RGB.
+        image: function that returns the pixels of image number i, uint8 [height, width, 3], RGB.
     """
     chosen = np.unique(np.linspace(0, len(table.image_ids) - 1, NUM_SAMPLES).round().astype(int))
     _write_images(folder / SAMPLES_FILE, table, image, chosen.tolist())
 
 
 def write_boxes(folder: Path, table: Table) -> None:
-    """Write the sizes of some training boxes, evenly spread over all."""
+    """Write the sizes of evenly spaced training boxes."""
     solid = np.flatnonzero(~table.crowds)
     chosen = solid[np.unique(np.linspace(0, max(len(solid) - 1, 0), NUM_BOXES).round().astype(int))[: len(solid)]]
     images = np.searchsorted(table.box_start, chosen, side="right") - 1
@@ -83,14 +83,14 @@ def write_boxes(folder: Path, table: Table) -> None:
 
 
 def worst_images(stored: StoredMatches, config: dict[str, Any]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """The images with any label wrong at a trial's Task 2 setting, worst first; and how many are wrong on each image.
+    """The images with label errors at a trial's Task 2 thresholds, worst first; and the number of errors per image.
 
     Args:
-        stored: its match tables.
-        config: its flat config.
+        stored: the match tables of the trial.
+        config: the flat config of the trial.
 
     Returns:
-        int64 [num_wrong], places in `stored.image_ids`; int64 [num_images].
+        int64 [num_wrong], indices in `stored.image_ids`; int64 [num_images].
     """
     task2 = TrainConfig.from_flat(config).detect.task2
     kept, truth = stored.task2.above(task2.score, task2.max_detections), stored.truth
@@ -137,15 +137,15 @@ def predictions_on(samples: Sequence[SampleImage], stored: StoredMatches, config
 
 
 class MissesKeeper:
-    """Keeps the images that the winner reads worst, whoever the winner is."""
+    """Writes the images with the most errors of the current winner."""
 
     def __init__(self, folder: Path, table: Table, image: Any) -> None:
-        """Follow a run; `table` and `image` as in `write_samples`, of the split that trials are scored on."""
+        """Prepare for a run; `table` and `image` as in `write_samples`, for the validation split."""
         self._folder, self._table, self._image = folder, table, image
         self._kept: str | None = None
 
     def follow(self, record: RunRecord) -> None:
-        """Write them anew where another trial or epoch leads now and its match table is there."""
+        """Write the images again if another trial or epoch is the best now and has a match table."""
         winner = record.winner()
         best = None if winner is None else winner.best(record.metric)
         if winner is None or best is None or winner.status == "running":
@@ -155,7 +155,7 @@ class MissesKeeper:
             return
         try:
             stored = read_matches(matches_path(self._folder, winner.trial_id, "val"), best["epoch"])
-        except RunError:  # not there yet, or damaged: results.compare names it
+        except RunError:  # not written yet, or damaged: results.compare names it
             return
         if len(stored.image_ids) != len(self._table.image_ids):
             return
@@ -190,17 +190,17 @@ def _write_images(path: Path, table: Table, image: Any, chosen: list[int], mark:
 
 
 def read_samples(folder: Path) -> list[SampleImage]:
-    """The images that a run folder holds to look at.
+    """The sample images of a run folder.
 
     Raises:
-        RunError: it holds none, or the file is damaged or of another version.
+        RunError: the file is missing, damaged or of another version.
     """
     images, _ = _read_images(folder / SAMPLES_FILE)
     return images
 
 
 def read_misses(folder: Path) -> tuple[list[SampleImage], str]:
-    """The images that a trial read worst, worst first, and which trial that was; none where no trial is known yet.
+    """The images with the most errors of a trial, worst first, and the id of the trial; empty without a file.
 
     Raises:
         RunError: the file is damaged or of another version.
@@ -210,17 +210,17 @@ def read_misses(folder: Path) -> tuple[list[SampleImage], str]:
 
 
 def read_boxes(folder: Path) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
-    """A sample of the training boxes.
+    """Sizes of a sample of training boxes.
 
     Returns:
-        int32 [num, 2], width and height of the image; float32 [num, 2], those of the box; pixels of the original.
+        int32 [num, 2], width and height of the image; float32 [num, 2], of the box; pixels of the original.
 
     Raises:
-        RunError: the folder holds none, or the file is damaged or of another version.
+        RunError: the file is missing, damaged or of another version.
     """
     table = read_arrow(folder / BOXES_FILE, WITHOUT)
     if table.schema.names != BOXES.names:
-        raise RunError(f"{folder / BOXES_FILE} holds no sizes of boxes; {WITHOUT}")
+        raise RunError(f"{folder / BOXES_FILE} has no sizes of boxes; {WITHOUT}")
     columns = [table.column(name).to_numpy() for name in BOXES.names]
     return np.stack(columns[:2], axis=1), np.stack(columns[2:], axis=1)
 
@@ -230,7 +230,7 @@ def _read_images(path: Path) -> tuple[list[SampleImage], str]:
 
     table = read_arrow(path, WITHOUT)
     if table.schema.names != SAMPLES.names:
-        raise RunError(f"{path} holds no images to look at; {WITHOUT}")
+        raise RunError(f"{path} has no sample images; {WITHOUT}")
     images = [
         SampleImage(
             row["image_id"],

@@ -130,8 +130,8 @@ class Board:
         """Compare two trials: as configurations if both have replicates, otherwise as trained models."""
         names = first.trial_id, second.trial_id
         if first.config_hash == second.config_hash:
-            words = "not compared: two trainings of one configuration, they differ only by their seeds"
-            return refuse(*names, "models", words)
+            same = "not compared: two trainings of one configuration, they differ only by their seeds"
+            return refuse(*names, "models", same)
         fresh = [self.fresh(one) if one.role == "search" else [] for one in (first, second)]
         settings = all(fresh) and self.seed_variance_of(first)[1] > 0
         level: Level = "settings" if settings or self.part == "confirm" else "models"

@@ -1,4 +1,4 @@
-"""What is derived from a run folder: the leaderboard and epochs as rows, the winner's configuration, an opened run.
+"""Views of a run folder: leaderboard and epochs as tables, the winner, data for figures, an opened run.
 
 Imports the record, the tables and the verdicts.
 """

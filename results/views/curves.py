@@ -1,4 +1,4 @@
-"""What figures show of trials over epochs, whichever library draws them: lines, labels, colours."""
+"""Data of figures over epochs, for every plotting library: lines, labels, colours."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""The leaderboard and the epochs of a run as tables: made from the record, written, and read again."""
+"""The leaderboard and the epochs of a run as tables: built from the record, written and read."""
 
 import json
 from pathlib import Path
@@ -20,7 +20,7 @@ from results.verdicts.comparison import ties_with_best
 from results.verdicts.equal_models import find_twins
 
 SHOWN = {"val_map": "mAP", "val_map_50": "mAP@.5", "val_digit_accuracy": "digits", "val_number_accuracy": "numbers"}
-"""Scores on the printed leaderboard, and their short names."""
+"""Scores on the printed leaderboard with their short names."""
 
 _ARROW_TYPES = {bool: pa.bool_(), int: pa.int64(), float: pa.float64(), str: pa.string()}
 
@@ -32,10 +32,10 @@ def write_views(folder: Path, record: RunRecord, *, make: bool = True) -> None:
 
 
 def rebuild(folder: Path) -> RunRecord:
-    """Write the views anew from the events.
+    """Rebuild both Parquet views from the events.
 
     Raises:
-        RunError: the folder is no run, or its record is damaged.
+        RunError: the folder is not a run, or its record is damaged.
     """
     record = read_record_of(folder)
     write_views(folder, record)
@@ -43,12 +43,12 @@ def rebuild(folder: Path) -> RunRecord:
 
 
 def leaderboard_table(record: RunRecord, folder: Path, *, make: bool = True) -> pa.Table:
-    """One row per trial, best setting first, with a typed column per parameter that varies.
+    """One row per trial, best configuration first, with a typed column per parameter that varies.
 
     Args:
         record: the run's.
-        folder: where its match tables lie; intervals are made from them, and left out where they are damaged.
-        make: whether to bootstrap trials that have not been yet; else their intervals come later.
+        folder: the run folder; intervals are computed from its match tables and are null if those are damaged.
+        make: whether to compute missing bootstraps; if False, trials without one have no interval.
     """
     ranked = record.ranked()
     varying = varying_parameters(ranked)
@@ -57,7 +57,7 @@ def leaderboard_table(record: RunRecord, folder: Path, *, make: bool = True) -> 
         schema = schema.append(pa.field(name, _arrow_type(name)))
     try:
         ties = ties_with_best(record, folder, make=make)
-    except RunError:  # of one damaged table; results.compare names it
+    except RunError:  # a damaged match table; results.compare names it
         ties = {}
     twins = find_twins(record)
     seeds = record.fresh_seeds()
@@ -86,7 +86,7 @@ def epochs_table(record: RunRecord) -> pa.Table:
 
 
 def varying_parameters(trials: list[TrialRecord]) -> list[str]:
-    """Parameters that are not the same in all trials; the seed has a column of its own."""
+    """Parameters that differ between trials, without the seed, which has its own column."""
     names = dict.fromkeys(name for trial in trials for name in trial.config)
     return [
         name
@@ -143,7 +143,7 @@ def _row(record: RunRecord, trial: TrialRecord) -> dict[str, Any]:
 
 
 def _seeds(record: RunRecord, trial: TrialRecord, seeds: dict[str, list[TrialRecord]]) -> dict[str, Any]:
-    """What a setting is ranked by, in the row of its first training."""
+    """The mean over replicates, by which a configuration is ranked, for the row of its first training."""
     mine = [one for one in seeds.get(trial.config_hash, []) if one.role != "confirm"]
     if trial.role != "search" or not mine:
         return {}
@@ -151,7 +151,7 @@ def _seeds(record: RunRecord, trial: TrialRecord, seeds: dict[str, list[TrialRec
 
 
 def _intervals(record: RunRecord, folder: Path, trial: TrialRecord, *, make: bool) -> dict[str, float]:
-    """The ends of every score's interval, where its images are on record."""
+    """The ends of the interval of every score that has match tables."""
     found: dict[str, float] = {}
     best = trial.best(record.metric) or {}
     for part, points in (("val", {name: best.get(f"val_{name}") for name in SCORE_NAMES}), ("confirm", trial.confirm)):
@@ -169,19 +169,19 @@ def read_leaderboard(folder: Path) -> pd.DataFrame:
     """The leaderboard of a run folder, best first.
 
     Raises:
-        RunError: the folder holds no run, or its table is damaged or of another version.
+        RunError: the folder is not a run, or its table is damaged or of another version.
     """
     path = folder / LEADERBOARD_FILE
-    if not path.exists():  # the run has just begun, or died before its first view
+    if not path.exists():  # the run has not written its first view
         rebuild(folder)
     board = read_table(path)
     if not set(LEADERBOARD.names) <= set(board.columns):
-        raise RunError(f"{path} is no leaderboard; {rebuild_words(folder)}")
+        raise RunError(f"{path} is not a leaderboard; {rebuild_words(folder)}")
     return board
 
 
 def read_leaderboards(folders: list[Path]) -> pd.DataFrame:
-    """Several leaderboards as one, best first within each run; a parameter that one lacks is null there."""
+    """Several leaderboards as one table, best first within each run; missing parameters are null."""
     return pd.concat([read_leaderboard(folder) for folder in folders], ignore_index=True)
 
 

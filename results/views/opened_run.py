@@ -1,4 +1,4 @@
-"""A run folder opened for reading: its record, its board, what it is about."""
+"""A run folder opened for reading: its record, tables and run.json."""
 
 import html
 from dataclasses import dataclass
@@ -25,12 +25,12 @@ MOST_LETTERS = 10
 
 @dataclass(frozen=True, repr=False)
 class OpenedRun:
-    """One run, as its record stands at the moment of opening.
+    """One run at the time of opening.
 
     Attributes:
         folder: the run folder.
-        record: folded from its events.
-        about: what `run.json` says; empty where there is none.
+        record: the record of its events.
+        about: the content of `run.json`.
     """
 
     folder: Path
@@ -39,27 +39,27 @@ class OpenedRun:
 
     @property
     def name(self) -> str:
-        """Of the folder."""
+        """Name of the run folder."""
         return self.record.run
 
     @property
     def metric(self) -> str:
-        """What the search raises."""
+        """The metric that the search maximises."""
         return self.record.metric
 
     @property
     def live(self) -> bool:
-        """Whether a process writes it now."""
+        """Whether a process is writing the run."""
         return writer_of(self.folder) is not None
 
     @property
     def ended(self) -> bool:
-        """Whether nobody writes it, and every trial has come to its end."""
+        """Whether no process writes the run and every trial has ended."""
         return not self.live and all(trial.status in ENDED for trial in self.record.trials.values())
 
     @cached_property
     def leaderboard(self) -> pd.DataFrame:
-        """The leaderboard, best first, as `read_leaderboard` gives it; a writer at work makes the intervals itself."""
+        """The leaderboard, best first, as from `read_leaderboard`; no new intervals while a process writes the run."""
         table = leaderboard_table(self.record, self.folder, make=not self.live)
         frame: pd.DataFrame = table.to_pandas(types_mapper=pd.ArrowDtype)
         return frame
@@ -72,12 +72,12 @@ class OpenedRun:
 
     @property
     def best(self) -> dict[str, Any] | None:
-        """The winner's config, flat, at the thresholds that it was trained with; None before any score."""
+        """The flat config of the winner with its own thresholds; None before the first score."""
         winner = self.record.winner()
         return None if winner is None else dict(winner.config)
 
     def __repr__(self) -> str:
-        """The run in a line."""
+        """One line about the run."""
         winner = self.record.winner()
         trials = len(self.record.trials)
         if winner is None:
@@ -86,7 +86,7 @@ class OpenedRun:
         return f"<run {self.name}: {trials} trials, best {winner.trial_id} with {score}>"
 
     def _repr_html_(self) -> str:
-        """The best settings as a table, for notebooks."""
+        """The best configurations as an HTML table for notebooks."""
         shown = self.leaderboard[self.leaderboard["role"] == "search"]
         metric, parameters = self.metric, parameter_columns(shown)
         columns = ["trial_id", metric, f"{metric}_low", f"{metric}_high", "val_number_accuracy", "status", *parameters]
@@ -95,7 +95,7 @@ class OpenedRun:
 
     @cached_property
     def base(self) -> TrainConfig:
-        """The config that settings change, with what the space fixes: the first trial's where it is the default."""
+        """The default configuration: that of the default trial, otherwise `base_config` of run.json."""
         default = next((one for one in self.record.trials.values() if one.baseline == "default"), None)
         flat = self.about.get("base_config") if default is None else default.config
         try:
@@ -120,10 +120,10 @@ def open_run(run: "str | Path | OpenedRun") -> OpenedRun:
     """Open a run folder.
 
     Args:
-        run: its path; one that is open already is given back.
+        run: its path; an opened run is returned unchanged.
 
     Raises:
-        RunError: it is no run, or its files are damaged.
+        RunError: it is not a run, or its files are damaged.
     """
     if isinstance(run, OpenedRun):
         return run

@@ -128,7 +128,7 @@ def _cells(row: Mapping[Any, Any], board: pd.DataFrame, metric: str, *, whole: b
     cells |= {"trial": row["trial_id"], SHOWN.get(metric, metric): score, "95 %": interval}
     if not whole and board["num_seeds"].notna().any():
         several = pd.notna(row["num_seeds"])
-        cells["mean of seeds"] = f"{row['seeds_mean']:.3f} ({row['num_seeds']:.0f})" if several else ""
+        cells["mean of replicates"] = f"{row['seeds_mean']:.3f} ({row['num_seeds']:.0f})" if several else ""
     cells |= {SHOWN[name]: "-" if pd.isna(row[name]) else f"{row[name]:.2f}" for name in SHOWN if name != metric}
     cells |= {"epochs": f"{best}/{row['epochs']}", "status": row["status"]}
     cells |= {"role": row["role"]} if whole else {}
@@ -137,7 +137,7 @@ def _cells(row: Mapping[Any, Any], board: pd.DataFrame, metric: str, *, whole: b
 
 
 def score_cells(row: Mapping[Any, Any], metric: str) -> list[str]:
-    """A score and its interval: three decimals with one, two without."""
+    """A score and its interval as text: three decimals with an interval, two without."""
     value, low, high = (row.get(f"{metric}{end}") for end in ("", "_low", "_high"))
     if value is None or pd.isna(value):
         return ["-", ""]

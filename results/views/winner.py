@@ -1,4 +1,4 @@
-"""The winner of a run in words: how it differs from the default, at which thresholds, and whether that is real."""
+"""The winner of a run: a summary in words, its verdicts, and best.toml."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,12 +14,12 @@ from results.views.terminal_table import score_cells
 
 
 def winner_words(record: RunRecord, base: TrainConfig, row: Mapping[Any, Any]) -> list[str]:
-    """The winner and how it differs from the default, in a few lines.
+    """Lines about the winner and the parameters that differ from the default.
 
     Args:
         record: the run's; it has a winner.
-        base: the config that settings change.
-        row: the winner's on the leaderboard.
+        base: the default configuration.
+        row: the row of the winner on the leaderboard.
     """
     winner = record.winner()
     best = None if winner is None else winner.best(record.metric)
@@ -32,7 +32,7 @@ def winner_words(record: RunRecord, base: TrainConfig, row: Mapping[Any, Any]) -
         "",
         f"winner: {winner.trial_id}{name}, best at epoch {best['epoch']} of {winner.num_epochs}: "
         f"{SHOWN[record.metric]} {score}{' ' + interval if interval else ''}, mAP@.5 {best['val_map_50']:.2f}"
-        + ("" if numbers is None else f", {numbers:.0%} of the numbers read right"),
+        + ("" if numbers is None else f", {numbers:.0%} of the numbers read correctly"),
     ]
     default = base.to_flat()
     for parameter, value in winner.config.items():
@@ -45,13 +45,13 @@ def winner_words(record: RunRecord, base: TrainConfig, row: Mapping[Any, Any]) -
             gain = f"{optima[column]:.3f} mAP" if unit == "mAP" else f"{optima[column]:.1%} {unit}"
             lines.append(
                 f"        Task {task[-1]} at its best thresholds: nms {optima[f'{task}_nms']:g} {kind}, score "
-                f"{optima[f'{task}_score']:g} -> {gain} (chosen on these validation images)"
+                f"{optima[f'{task}_score']:g} -> {gain} (selected on these validation images)"
             )
     return lines
 
 
 def verdict_words(record: RunRecord, verdicts: Sequence[Verdict]) -> list[str]:
-    """What can be said of the winner against the default and the others; `verdicts` as `whole_board` gives them."""
+    """Lines about the winner against the default and the others; `verdicts` as from `whole_board`."""
     winner = record.winner()
     judged = [one for one in verdicts if one.told_apart is not None]
     if winner is None or not judged:
@@ -63,16 +63,16 @@ def verdict_words(record: RunRecord, verdicts: Sequence[Verdict]) -> list[str]:
             lines.append(f"        against the default ({default}): {one.words}")
     tied = [one.second for one in judged if not one.told_apart]
     if tied:
-        lines.append(f"        {len(tied)} of {len(judged)} others cannot be told apart from it")
+        lines.append(f"        {len(tied)} of {len(judged)} others are statistically tied with it")
     if all(one.level == "models" for one in judged):
         repeated = any(trial.role == "replicate" for trial in record.trials.values())
-        few = "too few fresh seeds" if repeated else "one training"
-        lines.append(f"        {few} each: verdicts hold for these models; --replicates 3 tells settings apart")
+        few = "Too few replicates" if repeated else "Only one training"
+        lines.append(f"        {few} per configuration so far: this compares models. Add seeds with --replicates 3.")
     return lines
 
 
 def write_best(folder: Path, record: RunRecord) -> None:
-    """Write the settings of a record's winner, at the thresholds that its sweep found best."""
+    """Write the configuration of the winner with the best thresholds of its sweep to best.toml."""
     winner = record.winner()
     assert winner is not None
     best = TrainConfig.from_flat(winner.config)
@@ -82,7 +82,7 @@ def write_best(folder: Path, record: RunRecord) -> None:
 
 
 def swept_thresholds(optima: dict[str, Any]) -> dict[str, object]:
-    """Parameters of `detect` at a sweep's best thresholds."""
+    """Parameters of `detect` with the best thresholds of a sweep."""
     return {
         f"detect.{task}.{name}": optima[f"{task}_{name}"]
         for task in ("task1", "task2")

@@ -149,7 +149,7 @@ def test_a_cut_short_training_is_no_part_of_its_settings_band(tmp_path):
 def test_mistakes_are_one_sentence(run, tmp_path, capsys):
     _, folder = run
     for arguments, said in (
-        ([str(tmp_path / "none")], "no such run folder"),
+        ([str(tmp_path / "none")], "there is no such run"),
         ([str(folder), "--trials", "t9"], "has no such trial with an epoch; known: t0000"),
         ([str(folder), "--trials", "t0000,t0002"], "two of them are trainings of one configuration"),
         ([str(folder), "-o", str(folder / "run.json")], "cannot be written"),

@@ -37,10 +37,10 @@ def test_the_first_screen_says_who_leads_by_what_and_whether_it_is_real(page, fo
     text = re.sub(r"<[^>]+>|\s+", " ", without_scripts(page))
     text = re.sub(r"\s+", " ", text)
     [best] = read_leaderboard(folder).head(1).to_dict("records")
-    assert f"{best['trial_id']} (default) leads" in text
+    assert f"{best['trial_id']} (default) is the best trial" in text
     assert f"{best['val_map']:.2f}" in text
-    assert "Is it real?" in text
-    assert "against the next" in text
+    assert "Is the difference significant?" in text
+    assert "against the second" in text
     assert "python -m search.retrain" in text
     assert "space anchors,lr_schedules" in text
 
@@ -80,7 +80,7 @@ def test_rows_that_tie_stand_first_and_seeds_under_their_setting(folder):
     names = [row["trial"] for row in board["rows"]]
     assert names.index("t0901") == names.index("t0000") + 1
     cells = board["rows"][names.index("t0901")]["cells"]
-    assert "another seed of t0000" in cells
+    assert "replicate of t0000" in cells
 
 
 def test_scores_have_the_decimals_that_their_intervals_support(folder):
@@ -157,7 +157,7 @@ def test_a_running_search_is_read_without_writing_into_its_folder(tmp_path):
     assert not opened.ended
     page = report.render([opened], watch=5)
     assert 'data-watch="5"' in page
-    assert "running: 1 of 1 trials ended" in page
+    assert "running: 1 of 1 trials finished" in page
     assert sorted(tmp_path.rglob("*")) == before
     made.done()
 

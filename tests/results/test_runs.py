@@ -57,7 +57,7 @@ def test_the_copy_of_a_run_that_is_driven_stays(folder, capsys):
         json.dumps({"driver": "process 7 on another.example, 1", "seen": time.time()})
     )
     assert runs.main([str(folder), "--remove", "first", "--yes"]) == 2
-    assert "is the copy of a run that process 7 on another.example drives" in capsys.readouterr().err
+    assert "is the copy of a run that process 7 on another.example writes" in capsys.readouterr().err
     assert (folder / "first").is_dir()
 
 
@@ -65,9 +65,9 @@ def test_the_copy_of_a_run_that_is_driven_stays(folder, capsys):
     ("arguments", "said"),
     [
         (["--remove", "../runs/first", "--yes"], "--remove ../runs/first: "),
-        (["--remove", "none"], "holds no such run"),
-        (["--remove", "first"], "nobody is there to ask; say --yes"),
-        (["--yes"], "has a meaning with --remove alone"),
+        (["--remove", "none"], "has no such run"),
+        (["--remove", "first"], "needs a terminal to confirm, or --yes"),
+        (["--yes"], "--yes: needs --remove"),
     ],
 )
 def test_a_mistake_is_one_sentence(folder, arguments, said, capsys):

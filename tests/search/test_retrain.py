@@ -234,7 +234,7 @@ def test_a_retraining_of_a_retraining_is_refused(searched_run, tiny_data):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["{tmp}/none"], "no such run folder"),
+        (["{tmp}/none"], "there is no such run"),
         (["{tmp}/run", "--trial", "t0009"], "run 'run' has no such trial"),
         (["{tmp}/run", "--trial", "t0001"], "--trial t0001: it has no score (failed)"),
         (["{tmp}/empty"], "run 'empty' has no finished trial"),

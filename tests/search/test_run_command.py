@@ -46,7 +46,7 @@ def thin_folder(tiny_folder, tmp_path_factory):
     [
         ([], "--space is missing; --list-spaces prints the spaces"),
         (["--space", "anchor"], "unknown space 'anchor'; did you mean 'anchors'?"),
-        (["--space", "anchors,anchors"], "space 'anchors' is named twice"),
+        (["--space", "anchors,anchors"], "space 'anchors' is given twice"),
         (["--space", "none.py"], "--space none.py: no such file"),
         (["--space", "anchors", "--set", "optim.lrr=1"], "unknown parameter 'optim.lrr'; did you mean 'optim.lr'"),
         (["--space", "anchors", "--set", "optim.lr"], "--set takes NAME=VALUE"),

@@ -129,9 +129,9 @@ LR = toy("a", lambda trial: {"optim.lr": trial.suggest_float("lr", 1e-4, 1e-2)})
         (toy("b", lambda trial: {"optim.momentum": trial.suggest_float("lr", 0.1, 0.9)}), "parameter named 'lr'"),
         (
             toy("b", lambda trial: {"optim.momentum": trial.suggest_float("m", 0, 0.9)}, fixed={"optim.lr": 0.1}),
-            "space 'b' fixes optim.lr, which 'a' sets otherwise",
+            "space 'b' fixes optim.lr, which 'a' sets to other values",
         ),
-        (LR, "space 'a' is named twice"),
+        (LR, "space 'a' is given twice"),
     ],
 )
 def test_spaces_that_clash_are_refused(other, said):
@@ -160,7 +160,7 @@ def test_grid_refuses_continuous_and_endless_spaces():
     with pytest.raises(SpaceError, match="'anchor_base' is continuous; give it a step"):
         enumerate_settings(SPACES["anchors"])
     wide = toy("w", lambda trial: {"optim.step_epochs": trial.suggest_int("n", 1, 5000)})
-    with pytest.raises(SpaceError, match="more than 2000 settings"):
+    with pytest.raises(SpaceError, match="more than 2000 configurations"):
         enumerate_settings(wide)
 
 
@@ -192,7 +192,7 @@ def test_a_users_own_file_is_a_space(tmp_path):
     ("content", "said"),
     [
         (None, "no such file"),
-        ("x = 1", "must hold one space made with @space"),
+        ("x = 1", "must define one space with @space"),
         ("import nothing_there", "ModuleNotFoundError"),
         ("def broken(:", "SyntaxError"),
         (USER_SPACE + USER_SPACE.replace("mine", "other"), "found 2"),
@@ -209,12 +209,12 @@ def test_a_users_file_without_a_space_is_one_sentence(tmp_path, content, said):
 @pytest.mark.parametrize(
     ("suggest", "said"),
     [
-        (lambda trial: {"optim.lrr": 1.0}, "draws a setting that cannot be: unknown parameter 'optim.lrr'"),
+        (lambda trial: {"optim.lrr": 1.0}, "draws a configuration that is not valid: unknown parameter 'optim.lrr'"),
         (lambda trial: {"optim.lr": 99.0}, "optim.lr must be a number"),
-        (lambda trial: 1 / 0, "failed to draw a setting: ZeroDivisionError"),
+        (lambda trial: 1 / 0, "failed to draw a configuration: ZeroDivisionError"),
         (lambda trial: [1], "must return a dict of TrainConfig parameters"),
         (lambda trial: {"runtime.seed": trial.suggest_int("s", 0, 9)}, r"must not set runtime\.seed"),
-        (_prune, "prunes every setting that it draws"),
+        (_prune, "prunes every configuration that it draws"),
     ],
 )
 def test_a_space_that_draws_nonsense_is_named(suggest, said):

@@ -230,7 +230,7 @@ def test_a_planted_pickle_is_not_opened(model, images, tmp_path, capsys):
         (folder / name).write_bytes(before)
 
 
-def test_the_readme_loads_the_weights_in_plain_torchvision(images, tmp_path):
+def test_the_documentation_loads_the_weights_in_plain_torchvision(images, tmp_path):
     flat = {
         "model.backbone": "resnet50", "model.weights": "none", "model.anchor_sizes": "32,64,128,256,512",
         "model.aspect_ratios": "0.5,1,2", "model.roi_output_size": 7, "model.min_size": 64, "model.max_size": 128,
@@ -240,8 +240,8 @@ def test_the_readme_loads_the_weights_in_plain_torchvision(images, tmp_path):
     config = TrainConfig.from_flat(flat)
     ours, _ = build_model(config)
     save_model(tmp_path / "m", ours, config)
-    readme = (Path(__file__).parents[3] / "README.md").read_text()
-    [block] = [code for code in re.findall(r"```python\n(.*?)```", readme, re.DOTALL) if "load_state_dict" in code]
+    page = (Path(__file__).parents[3] / "docs" / "howto" / "submission.md").read_text()
+    [block] = [code for code in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "load_state_dict" in code]
     scope = {}
     exec(block.replace("MODEL", str(tmp_path / "m")), scope)
     detector = load_detector(tmp_path / "m", torch.device("cpu"), torch.float32)

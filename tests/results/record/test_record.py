@@ -116,7 +116,7 @@ def test_a_record_that_is_not_whole_is_refused_and_the_sentence_names_the_repair
     path.write_text("\n".join(damaged(path.read_text().splitlines(), what)) + "\n")
     with pytest.raises(RunError, match=r"events\.jsonl line \d+ is damaged .*; python -m results\.repair") as caught:
         read_record(run_folder, "demo")
-    assert f"python -m results.repair {shlex.quote(str(run_folder))} says what can be saved" in str(caught.value)
+    assert f"python -m results.repair {shlex.quote(str(run_folder))} says what can be recovered" in str(caught.value)
     with pytest.raises(RunError, match=r"python -m results\.repair"):
         EventWriter(run_folder, "demo")
 
@@ -148,7 +148,7 @@ def test_an_event_of_an_unknown_trial_never_enters_the_record(run_folder):
 
 
 def test_a_folder_without_a_record_is_no_run(tmp_path):
-    with pytest.raises(RunError, match="is no run folder"):
+    with pytest.raises(RunError, match="is not a run folder"):
         read_record(tmp_path, "x")
 
 

@@ -199,13 +199,13 @@ def test_a_look_names_what_is_lost_and_changes_nothing(folder, capsys):
     assert code == 1
     assert files(folder) == before
     assert f"line {report_3}, bytes " in out
-    assert "the report of trial t0001, epoch 2 (its byte 21 is no UTF-8)" in out
+    assert "the report of trial t0001, epoch 2 (byte 21 is not UTF-8)" in out
     assert f"line {introduced}, bytes " in out
-    assert "the setting of trial t0003 (no JSON from its byte " in out
+    assert "the configuration of trial t0003 (not JSON from byte " in out
     first, last = introduced + 1, introduced + 9
-    assert f"lines {first} to {last}: 9 other events of trial t0003, whose setting is lost" in out
+    assert f"lines {first} to {last}: 9 other events of trial t0003, whose configuration is lost" in out
     assert "trial t0001 lacks the scores of epoch 2" in out
-    assert "trial t0003 is gone, though its files stay; a resume may try its setting again" in out
+    assert "trial t0003 is lost, its files stay; a resume may try its configuration again" in out
     assert (
         f"nothing was changed; python -m results.repair {shlex.quote(str(folder))} --write keeps the old file as "
         in out
@@ -222,7 +222,7 @@ def test_a_repair_keeps_the_old_file_and_the_views_and_the_next_writer_follow_it
         code, out = run(capsys, folder, "--write")
         assert code == 0
         assert (folder / f"{EVENTS_FILE}.damaged-{time}").read_bytes() == damaged
-        assert f"the record as it was is {folder}/{EVENTS_FILE}.damaged-{time}" in out
+        assert f"the damaged record is {folder}/{EVENTS_FILE}.damaged-{time}" in out
         record = read_record(folder, "demo")
         assert sorted(record.trials["t0005"].epochs) == [1, 2, 3][time:]
         assert record.num_lost == time
@@ -247,7 +247,7 @@ def test_what_is_not_damaged_is_left_as_it_is(folder, capsys):
     before = files(folder)
     code, out = run(capsys, folder, "--write")
     assert code == 0
-    assert "is cut short, as a crash leaves it: the next resume cuts it off" in out
+    assert "is incomplete, as after a crash: the next resume removes it" in out
     assert "is not damaged: 65 events of 6 trials" in out
     assert files(folder) == before
 
@@ -267,7 +267,7 @@ def test_a_lost_first_start_is_written_anew_as_the_run_began(folder, capsys):
     hurt(folder, 1, bad_byte)
     code, out = run(capsys, folder, "--write")
     assert code == 0
-    assert f"the first start of the search, which raises {METRIC}, is written anew" in out
+    assert f"the first start of the search, with the metric {METRIC}, is reconstructed" in out
     record = read_record(folder, "demo")
     assert (record.metric, record.asha, record.num_drivers) == (METRIC, (2, 2), 2)
     assert all(arrival.value is not None for arrival in record.arrivals)
@@ -297,7 +297,7 @@ def test_a_lost_later_start_is_written_anew_with_what_it_asked_for(tmp_path, cap
             hurt(folder, 7, lambda line: line.replace(b'"longer"', b'"start"'))
         code, out = run(capsys, folder, "--write")
         assert code == 0
-        assert f"the start of the search at event 6, which raises {METRIC}, is written anew" in out
+        assert f"the start of the search at event 6, with the metric {METRIC}, is reconstructed" in out
         record = read_record(folder, "demo")
         assert (record.num_drivers, record.planned_epochs) == (2, 4)
         start = json.loads((folder / EVENTS_FILE).read_text().splitlines()[5])
@@ -326,13 +326,17 @@ def test_names_and_starts_that_are_lost_are_not_given_again(folder, capsys):
 def test_a_trial_whose_end_is_lost_is_said_to_go_on(folder, capsys):
     hurt(folder, number_of(folder, "end", "t0002"), bad_byte)
     _, out = run(capsys, folder, "--write")
-    assert "trial t0002 counts as not ended, and a resume goes on with it" in out
+    assert "trial t0002 counts as not ended, and a resume continues it" in out
     assert read_record(folder, "demo").trials["t0002"].status not in ENDED
 
 
 @pytest.mark.parametrize(
     ("kind", "words"),
-    [("end", "the end of trial t0001"), ("report", "the report of trial t0001, epoch 1"), ("trial", "the setting of")],
+    [
+        ("end", "the end of trial t0001"),
+        ("report", "the report of trial t0001, epoch 1"),
+        ("trial", "the configuration of"),
+    ],
 )
 def test_an_event_whose_kind_cannot_be_read_is_told_by_what_else_it_has(folder, kind, words, capsys):
     hurt(folder, number_of(folder, kind, "t0001"), lambda line: line.replace(b'"kind":"', b'"kind":"\xff'))
@@ -349,14 +353,14 @@ def test_a_record_of_which_nothing_is_whole_becomes_one_that_says_so(folder, cap
 def test_lines_of_which_nothing_can_be_told_leave_a_list_of_the_trials_that_count_as_not_ended(folder, capsys):
     hurt(folder, number_of(folder, "end", "t0002"), lambda line: bytes(len(line)))
     _, out = run(capsys, folder)
-    assert "bytes that are no event (no JSON from its byte 1 on)" in out
-    assert "one event is not in the file at all, by the numbers of those around" in out
-    assert "these trials count as not ended, and a resume goes on with them: t0000, t0002, t0004" in out
+    assert "bytes that are not an event (not JSON from byte 1 on)" in out
+    assert "one event is not in the file, according to the event numbers" in out
+    assert "these trials count as not ended, and a resume continues them: t0000, t0002, t0004" in out
 
 
 def test_a_repair_of_no_run_is_one_sentence(tmp_path, capsys):
     assert repair.main([str(tmp_path)]) == 2
-    assert "holds no run" in capsys.readouterr().err
+    assert "this folder has no run" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

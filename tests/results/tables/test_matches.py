@@ -163,7 +163,7 @@ def test_tables_of_another_epoch_than_the_best_are_refused(tmp_path):
         lambda: read_matches(path, 3),
         lambda: score_intervals(tmp_path, "t0000", config, "val", {"map": 0.5}, epoch=3),
     ):
-        with pytest.raises(RunError, match="holds epoch 1, and the best epoch on record is 3"):
+        with pytest.raises(RunError, match="is of epoch 1, but the best epoch in the record is 3"):
             read()
     write_matches(path, stored(detect), detect)  # as older versions wrote them, without saying
     assert read_matches(path, 3).epoch is None

@@ -149,7 +149,7 @@ def test_a_reading_without_its_match_table_costs_that_row_alone(tmp_path, capsys
     assert compare.main([str(tmp_path / "run"), "--by", "table"]) == 0
     out = capsys.readouterr().out
     assert "good against far: not compared:" in out
-    assert "holds no table at NMS within classes of 0.7" in out
+    assert "has no table for NMS within classes 0.7" in out
     assert "the report used model.min_size 512 (here 64): the verdicts are valid for the values here" in out
 
 
@@ -228,7 +228,7 @@ def test_scores_at_a_trials_own_thresholds_are_its_own(run):
     scores, resampled = read_at(folder, "t0000", trial.config, {})
     assert scores.map == pytest.approx(trial.best("val_map")["val_map"])
     np.testing.assert_array_equal(resampled["map"], resampled_scores(folder, "t0000", trial.config)["map"])
-    with pytest.raises(RunError, match=r"holds no table at NMS within classes of 0\.7"):
+    with pytest.raises(RunError, match=r"has no table for NMS within classes 0\.7"):
         read_at(folder, "t0000", trial.config, {"detect.task1.nms": 0.7})
 
 

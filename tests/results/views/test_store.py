@@ -103,12 +103,12 @@ def test_a_damaged_table_that_events_do_not_hold_names_another_way_out(run_folde
     path.parent.mkdir()
     path.write_bytes(content)
     for reader in (read_matches, count_images):
-        with pytest.raises(RunError, match=r"t0000\.parquet is damaged .*; delete it to go on without"):
+        with pytest.raises(RunError, match=r"t0000\.parquet is damaged .*; delete it to continue without it"):
             reader(path)
     path = run_folder / THRESHOLDS / "t0000.parquet"
     path.parent.mkdir()
     path.write_bytes(content)
-    with pytest.raises(RunError, match=r"t0000\.parquet is damaged .*; delete it to go on without"):
+    with pytest.raises(RunError, match=r"t0000\.parquet is damaged .*; delete it to continue without it"):
         plot_thresholds(run_folder, trial="t0000")
 
 
@@ -157,7 +157,7 @@ def test_runs_are_found_by_name_or_in_their_folder(run_folder):
 
 @pytest.mark.parametrize("name", ["none", "."])
 def test_a_path_without_runs_is_one_sentence(tmp_path, name):
-    with pytest.raises(RunError, match="like runs/NAME"):
+    with pytest.raises(RunError, match="it contains events.jsonl"):
         find_runs([tmp_path / name])
 
 

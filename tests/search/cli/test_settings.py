@@ -101,7 +101,7 @@ def test_a_setting_that_cannot_be_is_found_before_anything_starts(tmp_path):
         "def late(trial):\n"
         "    return {'optim.warmup_epochs': trial.suggest_float('w', 3.0, 4.0)}\n"
     )
-    with pytest.raises(SpaceError, match=r"space 'late' draws a setting that cannot be: optim\.warmup_epochs"):
+    with pytest.raises(SpaceError, match=r"space 'late' draws a configuration that is not valid: optim\.warmup_epochs"):
         make_plan(of_file(tmp_path / "late.py", epochs=2))
 
 
@@ -116,7 +116,7 @@ LATE = (
 
 def test_a_baseline_that_cannot_be_is_named_before_anything_starts(tmp_path):
     (tmp_path / "late.py").write_text(LATE)
-    with pytest.raises(SpaceError, match=r"space 'late': baseline 'slow start' cannot be: optim\.warmup_epochs"):
+    with pytest.raises(SpaceError, match=r"space 'late': baseline 'slow start' is not valid: optim\.warmup_epochs"):
         make_plan(
             SearchSettings(
                 space=str(tmp_path / "late.py"), epochs=2, space_files=space_files(str(tmp_path / "late.py"))
