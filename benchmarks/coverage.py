@@ -268,7 +268,7 @@ def main(argv: list[str] | None = None) -> int:
             cells = [share_coverage(draw, images, share, args.repetitions, whole=whole) for share in SHARES]
             print(row(images, *(f"{plain:.3f} → {ours:.3f}" for plain, ours in cells)), flush=True)
     print(
-        "\nequal models, significant differences in number accuracy, maximum of three correlations: bootstrap → ours\n"
+        "\nequal models, significant differences in number accuracy, highest of three correlations: bootstrap → ours\n"
     )
     head("images", *SHARES)
     for images in (1, 4, 10, *IMAGES):

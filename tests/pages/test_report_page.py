@@ -128,7 +128,7 @@ def test_the_csv_is_the_whole_board(open_page, path, folder, tmp_path):
 def test_all_of_it_works_by_keyboard(open_page, path):
     page = open_page(path)
     page.keyboard.press("Tab")
-    assert page.evaluate("document.activeElement.textContent") == "to the content"
+    assert page.evaluate("document.activeElement.textContent") == "Skip to content"
     for _ in range(200):
         page.keyboard.press("Tab")
         if page.evaluate("document.activeElement.className") == "open":

@@ -210,7 +210,7 @@ def test_a_look_names_what_is_lost_and_changes_nothing(folder, capsys):
         f"nothing was changed; python -m results.repair {shlex.quote(str(folder))} --write keeps the old file as "
         in out
     )
-    assert "events.jsonl.damaged-1 and writes the rest" in out
+    assert "events.jsonl.damaged-1 and writes the recovered record" in out
 
 
 def test_a_repair_keeps_the_old_file_and_the_views_and_the_next_writer_follow_it(folder, capsys):

@@ -157,7 +157,7 @@ def test_runs_are_found_by_name_or_in_their_folder(run_folder):
 
 @pytest.mark.parametrize("name", ["none", "."])
 def test_a_path_without_runs_is_one_sentence(tmp_path, name):
-    with pytest.raises(RunError, match="it contains events.jsonl"):
+    with pytest.raises(RunError, match=r"it contains events\.jsonl"):
         find_runs([tmp_path / name])
 
 
