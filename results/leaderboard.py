@@ -8,7 +8,7 @@ from typing import Any
 from digits_core.command import CommandParser, at_least, run_command, say
 from digits_core.errors import RunError
 from results.record.folder import RUNS_HELP, find_runs, read_record_of
-from results.verdicts.words import confirmation_words, length_words, twin_words
+from results.verdicts.words import ERROR, check_words, confirmation_words, length_words, twin_words
 from results.views.leaderboard import read_leaderboard, rebuild
 from results.views.terminal_table import print_leaderboard
 
@@ -59,6 +59,8 @@ def _print_run(folder: Path, args: argparse.Namespace, console: Any) -> None:
     print_leaderboard(board, record.metric, console, top=args.top, whole=args.all)
     for line in [*length_words(record), *confirmation_words(record, folder), *twin_words(record)]:
         console.print(line, soft_wrap=True)
+    for line in check_words(record):
+        console.print(line, style="bold red" if line.startswith(ERROR) else None, soft_wrap=True)
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ from search.cli.settings import SearchSettings, make_plan
 from search.cli.trusted import choices_of, remember
 from search.defaults import GRACE_EPOCHS, LOOPBACK, REDUCTION_FACTOR
 from search.machine.probe import Probe
+from search.models.check import check_best
 from search.monitor.mlflow import MLflow, check_mlflow
 from search.monitor.progress import Progress
 from search.monitor.ray_metrics import Gauges
@@ -182,6 +183,8 @@ def _run(search: Search, console: Console, *, resume: bool, machine: dict[str, f
             )
         with chatter_to(folder / LOG_FILE) as terminal:
             _tune(search, terminal, ending, machine=machine, quiet=console.quiet)
+            if ending.signal is None:
+                check_best(folder, events)
     except KeyboardInterrupt:  # the second signal; the record is already on disk
         say_resume(console, "interrupted", settings)
         return ending.exit_code or 128 + signal.SIGINT

@@ -27,7 +27,7 @@ from results.page.gallery import gallery_of
 from results.record.schema import ENDED, FAILED
 from results.verdicts.comparison import whole_board
 from results.verdicts.equal_models import find_twins, left_out_words
-from results.verdicts.words import confirmation_words, length_words, twin_words
+from results.verdicts.words import check_words, confirmation_words, length_words, twin_words
 from results.views.leaderboard import SHOWN
 from results.views.opened_run import OpenedRun
 from results.views.winner import verdict_words
@@ -69,6 +69,7 @@ def content_of(run: OpenedRun, number: int) -> dict[str, Any]:
             *confirmation_words(record, run.folder),
             *twin_words(record),
             *left_out_words(record),
+            *check_words(record),
         ],
         "commands": _commands(run),
         "board": board_of(run),

@@ -129,6 +129,7 @@ NEEDED: dict[str, dict[str, Check]] = {
     "fault": {"trial_id": is_name, "fault": _text, "reason": _text},
     "longer": {"trial_id": is_name, "config": _config, "config_hash": _text},
     "claim": {"trial_id": is_name, "epoch": _whole},
+    "checked": {"trial_id": is_name, "epoch": _whole, "map": _share, "by": _text},
     "end": {"trial_id": is_name, "status": lambda value: value in STATUSES},
     "repaired": {
         "num_lost": _whole,

@@ -4,12 +4,26 @@ import json
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from digits_core.config.stages import parse_stages, spans
 from digits_core.config.train_config import parameter_named
 from results.record.events import Event
 from results.record.schema import ENDED, EPOCH_NUMBERS
+
+
+class Checked(NamedTuple):
+    """A check of a trial's mAP by another program.
+
+    Attributes:
+        epoch: the epoch that it scored.
+        map: its mAP.
+        by: name and version of the program.
+    """
+
+    epoch: int
+    map: float
+    by: str
 
 
 @dataclass(slots=True)
@@ -42,6 +56,8 @@ class TrialRecord:
     """Epochs per training in the plan under which the trial was created or extended; None in records without them."""
     model: dict[str, Any] | None = None
     device: str | None = None
+    checked: Checked | None = None
+    """The last check of its mAP by another program."""
     optima_after: dict[int, dict[str, Any]] = field(default_factory=dict)
     """The best thresholds of each task after each epoch with a new best score."""
     claim: Event | None = None
@@ -86,6 +102,8 @@ class TrialRecord:
                 self.saved, self.saved_epoch = event["path"], int(event.get("epoch", self.num_epochs))
             case "claim" if int(event["epoch"]) in self.epochs:
                 self.claim = {key: value for key, value in event.items() if key == "epoch" or key in EPOCH_NUMBERS}
+            case "checked":
+                self.checked = Checked(int(event["epoch"]), float(event["map"]), event["by"])
             case "kept":
                 self.checkpoint = event["path"]
             case "fault":

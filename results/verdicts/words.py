@@ -79,3 +79,29 @@ def length_words(record: RunRecord) -> list[str]:
             f"now trains for {record.epochs_now()}; {place}not compared with longer trainings"
         )
     return lines
+
+
+ERROR = "error: "
+"""Begins a line that is shown in red."""
+
+CHECK_TOLERANCE = 1e-4
+"""Largest difference between our mAP and that of another program for the same detections."""
+
+
+def check_words(record: RunRecord) -> list[str]:
+    """What another program says of the mAP of the best trial and of the retrained ones; a difference is an error."""
+    trials = [record.winner(), *(trial for trial in record.trials.values() if trial.role == "retrain")]
+    lines = []
+    for trial in trials:
+        scored = None if trial is None else trial.claim or trial.best(record.metric)
+        if trial is None or scored is None or trial.checked is None or trial.checked.epoch != scored["epoch"]:
+            continue
+        ours, checked = scored.get("val_map"), trial.checked
+        if ours is None or abs(ours - checked.map) <= CHECK_TOLERANCE:
+            lines.append(f"mAP of {trial.trial_id} checked by {checked.by}: {checked.map:.4f}")
+        else:
+            lines.append(
+                f"{ERROR}the mAP of {trial.trial_id} is {ours:.4f} here and {checked.map:.4f} by {checked.by}; do not "
+                "use this result, and report a bug"
+            )
+    return lines

@@ -17,7 +17,8 @@ from search.models.folder import Claim, measure, write_model
 from search.models.train_loop import MODEL_FOLDER
 
 if TYPE_CHECKING:
-    from search.models.plan import Plan
+    from search.models.check import record_check
+from search.models.plan import Plan
 
 
 def ends_after(plan: "Plan") -> str:
@@ -106,6 +107,8 @@ def keep_retraining(
         _write_reports(events, name, epochs, {} if claim is None else claim.optima)
         scores = {} if claim is None else {f"val_{key}": value for key, (value, _, _) in claim.scores.items()}
         events.write("claim", trial_id=name, epoch=best["epoch"], **scores)
+        if claim is not None and claim.matches is not None:
+            record_check(events, name, best["epoch"], claim.matches, config)
         events.write("kept", trial_id=name, path=f"{MODELS}/{name}")
         events.write("end", trial_id=name, status="finished", reason=f"retrained from {plan.parent}")
     finally:

@@ -16,7 +16,7 @@ from results.record.run import RunRecord
 from results.record.schema import FAILED
 from results.verdicts.comparison import confirmations, whole_board
 from results.verdicts.equal_models import left_out_words
-from results.verdicts.words import confirmation_words, length_words, twin_words
+from results.verdicts.words import ERROR, check_words, confirmation_words, length_words, twin_words
 from results.views.leaderboard import leaderboard_table
 from results.views.terminal_table import print_leaderboard
 from results.views.winner import verdict_words, winner_words, write_best
@@ -46,6 +46,9 @@ def print_end(
     notes = [*length_words(record), *confirmation_words(record, folder), *twin_words(record), *left_out_words(record)]
     for line in notes:
         console.print(line, soft_wrap=True)
+    for line in check_words(record):
+        wrong = line.startswith(ERROR)
+        (loud if wrong else console).print(line, style="bold red" if wrong else None, soft_wrap=True)
     winner = record.winner()
     if winner is None:
         if not record.trials:
