@@ -42,7 +42,8 @@ from digits_core.evaluation.evaluate import detect_split, match_tasks
 from digits_core.evaluation.matching import Candidates
 from digits_core.evaluation.metrics import Truth, score
 from digits_core.submission.inference import kept_at
-from digits_core.training.train import Run, choose_dtype, open_run, train, train_one_epoch, train_step
+from digits_core.training.device import choose_dtype
+from digits_core.training.train import Run, open_run, train, train_one_epoch, train_step
 
 FIXED = {"model.fresh_rpn": True}
 """What the space `anchors` fixes."""

@@ -64,7 +64,8 @@ def _pretrain(args: argparse.Namespace) -> int:
     from digits_core.data.source import DRAWN, DataSource
     from digits_core.model.build import build_model
     from digits_core.model.checkpoint import load_config, load_model, save_model
-    from digits_core.training.train import EpochReport, train
+    from digits_core.training.reports import EpochReport
+    from digits_core.training.train import Checkpoints, train
 
     if args.threads:
         torch.set_num_threads(args.threads)
@@ -90,7 +91,7 @@ def _pretrain(args: argparse.Namespace) -> int:
                 shutil.rmtree(last, ignore_errors=True)
                 epoch.checkpoint.rename(last)
 
-        train(config, data, report, workdir=Path(scratch) / "work")
+        train(config, data, report, checkpoints=Checkpoints(Path(scratch) / "work"))
         model, _ = build_model(load_config(last))
         load_model(last, model)
         save_model(args.out, model, config, half=True)

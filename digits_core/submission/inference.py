@@ -76,7 +76,7 @@ def load_detector(folder: Path, device: torch.device, dtype: torch.dtype | None 
         WeightsError: it is missing, damaged, or does not fit its config.
         ConfigError: its config is not one.
     """
-    from digits_core.training.train import choose_dtype
+    from digits_core.training.device import choose_dtype
 
     config, categories = load_config(folder), load_categories(folder)
     bare = replace(config, model=replace(config.model, weights="none"))

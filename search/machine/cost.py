@@ -73,7 +73,8 @@ def measure(config: TrainConfig, source: DataSource, fingerprint: str, *, thread
 def _measure() -> Speed:
     import numpy as np
 
-    from digits_core.training.train import EpochReport, train
+    from digits_core.training.reports import EpochReport
+    from digits_core.training.train import train
 
     config, data, device = read_asked()
     some = np.arange(min(VALID_IMAGES, len(data.valid)))

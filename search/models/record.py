@@ -43,7 +43,7 @@ def keep_retraining(
         data: the run's.
     """
     from digits_core.submission.inference import load_detector
-    from digits_core.training.train import choose_device
+    from digits_core.training.device import choose_device
 
     state = folder / RETRAIN / name
     config, joined = TrainConfig.from_flat(plan.config), plan.trained_on == "train+valid"

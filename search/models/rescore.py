@@ -74,7 +74,7 @@ def _sweep(settings: SearchSettings, plan: Plan, model: Source, data: Any, folde
     from digits_core.evaluation.evaluate import evaluate
     from digits_core.evaluation.sweep import sweep
     from digits_core.model.build import build_model, read_back
-    from digits_core.training.train import choose_device, choose_dtype
+    from digits_core.training.device import choose_device, choose_dtype
     from search.tune.trainable import optima, tasks_of, write_evaluation, write_sweep
 
     config, name = plan.base, "t0000"

@@ -158,7 +158,7 @@ def test_the_kept_checkpoint_is_the_best_epochs_and_scores_what_the_board_says(w
     data = open_data(DataSource(folder=str(drawn), confirm_fraction=0.5))
     import torch
 
-    from digits_core.training.train import choose_dtype
+    from digits_core.training.device import choose_dtype
 
     device = torch.device("cpu")
     dtype = choose_dtype(config.runtime.precision, device)

@@ -101,7 +101,7 @@ def test_the_model_of_a_checkpoint_is_the_one_that_is_scored(tiny_folder, tmp_pa
     from digits_core.evaluation.evaluate import evaluate
     from digits_core.model.build import build_model
     from digits_core.model.checkpoint import load_config, load_model
-    from digits_core.training.train import choose_dtype
+    from digits_core.training.device import choose_dtype
 
     arguments = ["--space", "thresholds", "--from", DRAWN_WEIGHTS, "--data", tiny_folder, "--out", tmp_path]
     assert command(*arguments, "--name", "swept") == 0
