@@ -365,7 +365,6 @@ def _evaluate(run: Run, split: Split, floor: float) -> Evaluation:
         floor,
         change=Processing(run.config.augment),
         batch_size=run.config.runtime.eval_batch_size,
-        device=run.device,
         dtype=run.dtype,
     )
 

@@ -95,7 +95,6 @@ def _sweep(settings: SearchSettings, plan: Plan, model: Source, data: Any, folde
         config.detect,
         min([SCORE_FLOOR, *(task.score for task in tasks)]),
         batch_size=config.runtime.eval_batch_size,
-        device=device,
         dtype=choose_dtype(config.runtime.precision, device),
         change=Processing(config.augment),
     )

@@ -160,9 +160,8 @@ def test_the_kept_checkpoint_is_the_best_epochs_and_scores_what_the_board_says(w
 
     from digits_core.training.device import choose_dtype
 
-    device = torch.device("cpu")
-    dtype = choose_dtype(config.runtime.precision, device)
-    one = evaluate(model, data.valid, config.detect, 0.01, batch_size=32, device=device, dtype=dtype)
+    dtype = choose_dtype(config.runtime.precision, torch.device("cpu"))
+    one = evaluate(model, data.valid, config.detect, 0.01, batch_size=32, dtype=dtype)
     scores = one.scores
     assert scores.map == pytest.approx(row["val_map"], abs=1e-4)
     assert scores.number_accuracy == pytest.approx(row["val_number_accuracy"], abs=1e-9)

@@ -209,7 +209,7 @@ def test_evaluation_leaves_the_model_as_it_was(tiny_data):
 
     run = open_run(config_of(), tiny_data, device="cpu")
     before = {name: tensor.clone() for name, tensor in run.model.state_dict().items()}
-    detect_split(run.model, tiny_data.valid, 0.01, batch_size=3, device=run.device, dtype=torch.float32)
+    detect_split(run.model, tiny_data.valid, 0.01, batch_size=3, dtype=torch.float32)
     assert run.model.training
     assert all(torch.equal(tensor, before[name]) for name, tensor in run.model.state_dict().items())
 

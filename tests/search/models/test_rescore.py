@@ -108,9 +108,8 @@ def test_the_model_of_a_checkpoint_is_the_one_that_is_scored(tiny_folder, tmp_pa
     config = load_config(DRAWN_WEIGHTS)
     model, _ = build_model(config)
     load_model(DRAWN_WEIGHTS, model)
-    device = torch.device("cpu")
-    dtype = choose_dtype(config.runtime.precision, device)
-    one = evaluate(model, tiny_data.valid, config.detect, 0.01, batch_size=32, device=device, dtype=dtype)
+    dtype = choose_dtype(config.runtime.precision, torch.device("cpu"))
+    one = evaluate(model, tiny_data.valid, config.detect, 0.01, batch_size=32, dtype=dtype)
     [row] = read_leaderboard(tmp_path / "swept").to_dict("records")
     assert row["val_map"] == pytest.approx(one.scores.map, abs=1e-9)
 
