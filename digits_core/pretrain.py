@@ -58,7 +58,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _pretrain(args: argparse.Namespace) -> int:
     import torch
 
-    from digits_core.config.train_config import TrainConfig, parse_assignment
+    from digits_core.config.reading import parse_assignment
+    from digits_core.config.train_config import TrainConfig
     from digits_core.data.cache import open_data
     from digits_core.data.drawn import PRETRAIN_SEED
     from digits_core.data.source import DRAWN, DataSource

@@ -19,7 +19,8 @@ import pyarrow.parquet as pq
 import pytest
 from optuna.trial import TrialState
 
-from digits_core.config.train_config import TrainConfig, read_toml
+from digits_core.config.reading import read_toml
+from digits_core.config.train_config import TrainConfig
 from processes import finish, wait_until
 from results.record.log import read_record
 from results.record.schema import THRESHOLDS

@@ -7,8 +7,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from digits_core.config.reading import read_toml
 from digits_core.config.stages import parse_stages, spans
-from digits_core.config.train_config import TrainConfig, parameter_named, read_toml
+from digits_core.config.train_config import TrainConfig, parameter_named
 from digits_core.errors import ConfigError
 from digits_core.model.anchors import setting_digest
 from digits_core.training import train as training

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from conftest import introduce, report
-from digits_core.config.train_config import TrainConfig, read_toml
+from digits_core.config.reading import read_toml
+from digits_core.config.train_config import TrainConfig
 from digits_core.model.build import DRAWN_WEIGHTS
 from results.record.log import EventWriter
 from results.tables.matches import read_matches
