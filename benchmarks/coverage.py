@@ -239,9 +239,7 @@ def pool(images: int) -> tuple[MatchTable, Truth]:
     load_model(DRAWN_WEIGHTS, model)
     split = open_data(DataSource(drawn_train=1, drawn_valid=images)).valid
     task = config.detect.task1
-    found = evaluate(
-        model, split, config.detect, task.score, batch_size=32, device=torch.device("cpu"), dtype=torch.float32
-    )
+    found = evaluate(model, split, config.detect, task.score, batch_size=32, dtype=torch.float32)
     return found.task1.above(task.score, task.max_detections), Truth.from_table(split.table)
 
 

@@ -17,7 +17,7 @@ from digits_core.data.source import decode_image
 from digits_core.evaluation.detect import batches_by_shape, to_tensor
 from digits_core.submission.files import numbered_images
 from digits_core.submission.inference import detect_with, load_detector, predict_images
-from digits_core.training.train import choose_device
+from digits_core.training.device import choose_device
 
 
 def main() -> None:

@@ -47,9 +47,7 @@ def main() -> int:
         config = load_config(args.checkpoint)
         model, _ = build_model(config)
         load_model(args.checkpoint, model)
-        one = evaluate(
-            model, data.valid, config.detect, 0.01, batch_size=32, device=torch.device("cpu"), dtype=torch.float32
-        )
+        one = evaluate(model, data.valid, config.detect, 0.01, batch_size=32, dtype=torch.float32)
         for reading in READINGS:
             swept = sweep(one.found, data.valid.table, dataclasses.replace(config.detect, reading=reading))
             row = swept.best("number_accuracy")

@@ -42,7 +42,8 @@ from digits_core.evaluation.evaluate import detect_split, match_tasks
 from digits_core.evaluation.matching import Candidates
 from digits_core.evaluation.metrics import Truth, score
 from digits_core.submission.inference import kept_at
-from digits_core.training.train import Run, choose_dtype, open_run, train, train_one_epoch, train_step
+from digits_core.training.device import choose_dtype
+from digits_core.training.train import Run, open_run, train, train_one_epoch, train_step
 
 FIXED = {"model.fresh_rpn": True}
 """What the space `anchors` fixes."""
@@ -135,7 +136,7 @@ def evaluation(args: argparse.Namespace, folder: Path) -> list[Row]:
     train_one_epoch(run, 1)
     plain.model.load_state_dict(run.model.state_dict())
     batch, dtype = config.runtime.eval_batch_size, choose_dtype("auto", run.device)
-    found, _ = detect_split(run.model, split, 0.01, batch_size=batch, device=run.device, dtype=dtype)
+    found, _ = detect_split(run.model, split, 0.01, batch_size=batch, dtype=dtype)
     truth = Truth.from_table(split.table, config.detect.reading)
     kept, table = kept_at(found, config.detect.task1), split.table
     predictions, targets = [], []
@@ -165,7 +166,7 @@ def evaluation(args: argparse.Namespace, folder: Path) -> list[Row]:
 
     def whole() -> float:
         started = time.perf_counter()
-        some, _ = detect_split(run.model, split, 0.01, batch_size=batch, device=run.device, dtype=dtype)
+        some, _ = detect_split(run.model, split, 0.01, batch_size=batch, dtype=dtype)
         score(*match_tasks(some, split, config.detect), truth, config.detect)
         return time.perf_counter() - started
 
@@ -379,7 +380,7 @@ def profile(args: argparse.Namespace, folder: Path) -> list[Row]:
         ("step", lambda: train_one_epoch(run, 2)),
         (
             "evaluation",
-            lambda: detect_split(run.model, data.valid, 0.01, batch_size=32, device=run.device, dtype=run.dtype),
+            lambda: detect_split(run.model, data.valid, 0.01, batch_size=32, dtype=run.dtype),
         ),
     ):
         with profiled(activities=[ProfilerActivity.CPU]) as seen:

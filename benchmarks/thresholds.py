@@ -72,7 +72,7 @@ def median(repeats: int, call: Callable[[], Any]) -> tuple[float, Any]:
 
 
 def measure(name: str, model: Any, config: Any, split: Split, repeats: int) -> None:
-    named = {"batch_size": 32, "device": torch.device("cpu"), "dtype": torch.float32}
+    named = {"batch_size": 32, "dtype": torch.float32}
     plain, whole = median(repeats, lambda: evaluate(model, split, config.detect, 0.01, **named))
     detecting, _ = median(1, lambda: detect_split(model, split, 0.01, **named))
     sweeping, swept = median(repeats, lambda: sweep(whole.found, split.table, config.detect))

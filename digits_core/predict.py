@@ -109,7 +109,7 @@ def _check(args: argparse.Namespace) -> int:
 def _predict(args: argparse.Namespace, find_model: Callable[[Path], Path] | None) -> int:
     from digits_core.submission.files import numbered_images, write_submission
     from digits_core.submission.inference import load_detector, predict_images
-    from digits_core.training.train import choose_device
+    from digits_core.training.device import choose_device
 
     if len(args.paths) != 2:
         raise UsageError("takes two folders, MODEL and IMAGES")

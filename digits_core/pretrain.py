@@ -58,13 +58,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _pretrain(args: argparse.Namespace) -> int:
     import torch
 
-    from digits_core.config.train_config import TrainConfig, parse_assignment
+    from digits_core.config.reading import parse_assignment
+    from digits_core.config.train_config import TrainConfig
     from digits_core.data.cache import open_data
     from digits_core.data.drawn import PRETRAIN_SEED
     from digits_core.data.source import DRAWN, DataSource
     from digits_core.model.build import build_model
     from digits_core.model.checkpoint import load_config, load_model, save_model
-    from digits_core.training.train import EpochReport, train
+    from digits_core.training.reports import EpochReport
+    from digits_core.training.train import Checkpoints, train
 
     if args.threads:
         torch.set_num_threads(args.threads)
@@ -90,7 +92,7 @@ def _pretrain(args: argparse.Namespace) -> int:
                 shutil.rmtree(last, ignore_errors=True)
                 epoch.checkpoint.rename(last)
 
-        train(config, data, report, workdir=Path(scratch) / "work")
+        train(config, data, report, checkpoints=Checkpoints(Path(scratch) / "work"))
         model, _ = build_model(load_config(last))
         load_model(last, model)
         save_model(args.out, model, config, half=True)

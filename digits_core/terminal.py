@@ -30,7 +30,10 @@ class PlainConsole(Console):
         highlight: bool | None = None,
         highlighter: HighlighterType | None = None,
     ) -> Text:
-        """The line of a string: what is printed, and every cell of a table that is one."""
+        """One line for a string that is printed or is a cell of a table.
+
+        The eight parameters are those of rich's method, which this one replaces.
+        """
         return Text(printable(text), style=style, justify=justify, overflow=overflow)
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:

@@ -117,90 +117,31 @@ def export(detector: "Detector", path: Path) -> None:
     """Write a detector as ONNX, for images of any size."""
     import onnx
     import torch
-    from torch import Tensor, nn
-    from torch.nn import functional
-    from torchvision.models.detection.transform import GeneralizedRCNNTransform
-    from torchvision.ops import clip_boxes_to_image, nms, remove_small_boxes
 
-    from digits_core.evaluation.detect import MIN_SIDE_PX
+    from digits_core.submission.onnx_model import exportable
 
-    class Transform(GeneralizedRCNNTransform):
-        """torchvision's own, but for a resize to whole pixels: ONNX would scale by the unrounded factor."""
-
-        def resize(self, image: Tensor, target: Any = None) -> tuple[Tensor, Any]:
-            shape = torch._shape_as_tensor(image)[-2:]
-            if self.fixed_size is not None:
-                size = torch.tensor([self.fixed_size[1], self.fixed_size[0]])
-            else:
-                # Double precision in vectors of one: the exporter casts scalars to single, and rounds other sizes.
-                sides = shape.to(torch.float64)
-                limits = torch.tensor([[self.min_size[0]], [self.max_size]], dtype=torch.float64)
-                shortest, longest = torch.amin(sides, 0, keepdim=True), torch.amax(sides, 0, keepdim=True)
-                scale = torch.minimum(limits[0] / shortest, limits[1] / longest)
-                size = torch.floor(sides * scale).to(torch.int64)
-            sides_out: Any = [size[0], size[1]]  # traced, so that they follow the image
-            resized = functional.interpolate(image[None], size=sides_out, mode="bilinear", align_corners=False)
-            return resized[0], target
-
-    class Exported(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.model = detector.model
-
-        def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-            found = self.model([image])[0]
-            return found["boxes"], found["labels"], found["scores"]
-
-    def across_classes(
-        class_logits: Tensor, box_regression: Tensor, proposals: list[Tensor], image_shapes: list[tuple[int, int]]
-    ) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
-        """Torchvision's postprocess_detections of one image, but for NMS over all classes together."""
-        heads = detector.model.roi_heads
-        boxes = clip_boxes_to_image(heads.box_coder.decode(box_regression, proposals), image_shapes[0])[:, 1:]
-        scores = functional.softmax(class_logits, -1)[:, 1:]
-        labels = torch.arange(1, class_logits.shape[-1]).view(1, -1).expand_as(scores)
-        boxes, scores, labels = boxes.reshape(-1, 4), scores.reshape(-1), labels.reshape(-1)
-        rows = torch.where(scores > heads.score_thresh)[0]
-        boxes, scores, labels = boxes[rows], scores[rows], labels[rows]
-        rows = remove_small_boxes(boxes, MIN_SIDE_PX)
-        boxes, scores, labels = boxes[rows], scores[rows], labels[rows]
-        rows = nms(boxes, scores, heads.nms_thresh)[: heads.detections_per_img]
-        return [boxes[rows]], [scores[rows]], [labels[rows]]
-
-    before = detector.model.transform
-    own = Transform(before.min_size, before.max_size, before.image_mean, before.image_std)
-    own.fixed_size, own.size_divisible = before.fixed_size, before.size_divisible
-    detector.model.transform = own
-    if detector.config.detect.task1.class_agnostic:
-        detector.model.roi_heads.postprocess_detections = across_classes
-    try:
-        with warnings.catch_warnings(), torch.inference_mode():
-            warnings.simplefilter("ignore")
-            torch.onnx.export(
-                Exported().eval(),
-                (torch.rand(3, 60, 120),),
-                str(path),
-                opset_version=OPSET,
-                dynamo=False,
-                input_names=["image"],
-                output_names=["boxes", "labels", "scores"],
-                dynamic_axes={
-                    "image": {1: "height", 2: "width"},
-                    **{name: {0: "num"} for name in ("boxes", "labels", "scores")},
-                },
-            )
-    finally:
-        detector.model.transform = before
-        detector.model.roi_heads.__dict__.pop("postprocess_detections", None)
-    model = onnx.load(str(path))
+    outputs = ("boxes", "labels", "scores")
+    with exportable(detector) as model, warnings.catch_warnings(), torch.inference_mode():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            model,
+            (torch.rand(3, 60, 120),),
+            str(path),
+            opset_version=OPSET,
+            dynamo=False,
+            input_names=["image"],
+            output_names=list(outputs),
+            dynamic_axes={"image": {1: "height", 2: "width"}, **{name: {0: "num"} for name in outputs}},
+        )
+    exported = onnx.load(str(path))
     flat = detector.config.to_flat()
-    known = {
+    metadata = {
         "categories": {"ids": detector.categories.ids, "names": detector.categories.names},
         "detect": {name: value for name, value in flat.items() if name.startswith("detect.")},
         "augment": {name: value for name, value in flat.items() if name.startswith("augment.")},
     }
-    onnx.helper.set_model_props(model, {name: json.dumps(value) for name, value in known.items()})
-    onnx.save(model, str(path))
+    onnx.helper.set_model_props(exported, {name: json.dumps(value) for name, value in metadata.items()})
+    onnx.save(exported, str(path))
 
 
 def compare(detector: "Detector", path: Path, images: Sequence[Any]) -> float:

@@ -139,7 +139,7 @@ def _predicted(args: argparse.Namespace) -> Evaluated:
     from digits_core.predict import progress_bar, read_truth
     from digits_core.submission.files import numbered_images
     from digits_core.submission.inference import load_detector, match_as_predicted, predict_images
-    from digits_core.training.train import choose_device
+    from digits_core.training.device import choose_device
     from search.models.source import find_source
 
     source = find_source(args.model or "", "MODEL")

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from digits_core.command import CommandParser, at_least, run_command
-from digits_core.config.train_config import TrainConfig, parse_assignment
+from digits_core.config.reading import parse_assignment
+from digits_core.config.train_config import TrainConfig
 from digits_core.errors import RunError, UsageError, did_you_mean, printable
 from results.record.folder import (
     MODELS,

@@ -4,20 +4,16 @@ A parameter's flat name is its path with dots (`model.anchor_sizes`, `detect.tas
 and `--config` all speak in flat names, and all of them end in `TrainConfig.from_flat`.
 """
 
-import hashlib
 import json
-import tomllib
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Self
 
 from digits_core.config.parameter import Flat, Parameter, Scalar, format_numbers, parameter, parse_numbers
 from digits_core.config.sections import build, check_section, leaves, section_parameters
 from digits_core.config.stages import Span, format_stages, parse_stages, spans
 from digits_core.errors import ConfigError, did_you_mean, printable
-from digits_core.files import read_text
 
 BACKBONES = (
     "tiny",
@@ -403,67 +399,6 @@ class Stage:
     config: TrainConfig
 
 
-def flat_digest(flat: Mapping[str, Scalar]) -> str:
-    """Sixteen hex digits of flat parameters, `runtime` left out."""
-    kept = {name: value for name, value in flat.items() if not name.startswith("runtime.")}
-    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def read_toml(path: Path) -> Flat:
-    """Flat parameters of a TOML file; tables are the parts of a flat name.
-
-    Raises:
-        ConfigError: no such file, broken TOML, an unknown parameter or a value it does not take.
-    """
-    try:
-        tree = tomllib.loads(read_text(path))
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-        raise ConfigError(f"--config {path}: cannot be read: {reason}") from None
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
-        raise ConfigError(f"--config {path}: broken TOML: {error}") from None
-    flat: Flat = {}
-    try:
-        stages = _stages_of(tree.pop("stages")) if "stages" in tree else None
-        for name, value in _flatten(tree, ""):
-            flat[name] = parameter_named(name).check(value)
-        if stages is not None:
-            if "optim.stages" in flat:
-                raise ConfigError("[[stages]] and optim.stages both name the stages; leave one out")
-            flat["optim.stages"] = stages
-    except ConfigError as error:
-        raise ConfigError(f"--config {path}: {error}") from None
-    return flat
-
-
-def _stages_of(tables: object) -> str:
-    """The parameter `optim.stages` of a TOML array of tables, each with `epochs` and the parameters of one stage."""
-    if not isinstance(tables, list) or not all(isinstance(table, Mapping) and "epochs" in table for table in tables):
-        raise ConfigError("stages must be tables [[stages]], each with epochs (a number, or a share like '50%')")
-    parsed = []
-    for table in tables:
-        parameters_of = {
-            name: parameter_named(name).check(value) for name, value in _flatten(table, "") if name != "epochs"
-        }
-        for name, value in parameters_of.items():
-            if isinstance(value, str):
-                parameters_of[name] = ",".join(part.strip() for part in value.split(","))
-        parsed.append((str(table["epochs"]), parameters_of))
-    return format_stages(parsed)
-
-
-def parse_assignment(text: str) -> tuple[str, Scalar]:
-    """One `--set NAME=VALUE`, typed and checked.
-
-    Raises:
-        ConfigError: no `=`, an unknown parameter or a value it does not take.
-    """
-    name, equals, value = text.partition("=")
-    if not equals:
-        raise ConfigError(f"--set takes NAME=VALUE, like model.min_size=96, got '{printable(text)}'")
-    return name.strip(), parameter_named(name.strip()).parse(value)
-
-
 def parameters() -> dict[str, Parameter]:
     """All parameters by flat name, in the order of this file."""
     return dict(_ALL_PARAMETERS)
@@ -480,14 +415,6 @@ def parameter_named(name: str) -> Parameter:
     except KeyError:
         hint = did_you_mean(str(name), _ALL_PARAMETERS) or "; --list-parameters prints them all"
         raise ConfigError(f"unknown parameter '{printable(str(name))}'{hint}") from None
-
-
-def _flatten(tree: Mapping[str, object], prefix: str) -> Iterator[tuple[str, object]]:
-    for key, value in tree.items():
-        if isinstance(value, Mapping):
-            yield from _flatten(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
 
 
 _ALL_PARAMETERS: dict[str, Parameter] = {one.name: one for one in section_parameters(TrainConfig, "", TrainConfig())}

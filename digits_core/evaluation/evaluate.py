@@ -1,4 +1,4 @@
-"""A model's scores on one split: one pass of the model, one match table a task, all scores from those."""
+"""A model's scores on one split, from one pass of the model and one match table per task."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,13 +17,13 @@ from digits_core.evaluation.metrics import MatchTable, Scores, Truth, score
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """One model on one split.
+    """The results of one model on one split.
 
     Attributes:
-        found: raw detections, for whatever acts after training.
-        task1, task2: the match tables at the two tasks' NMS, all scores above the floor.
-        scores: at the two tasks' settings.
-        loss: mean over the images of torchvision's four losses' sum.
+        found: raw detections, to which NMS and thresholds can still be applied.
+        task1, task2: the match tables with the NMS of each task; all detections above the floor.
+        scores: with NMS and thresholds of the two tasks.
+        loss: sum of torchvision's four losses, mean over the images.
     """
 
     found: Candidates
@@ -40,31 +40,22 @@ def evaluate(
     floor: float,
     *,
     batch_size: int,
-    device: torch.device,
     dtype: torch.dtype,
     change: Callable[[Sample, int], Sample] | None = None,
 ) -> Evaluation:
     """Score a model on a split.
 
     Args:
-        model: put into evaluation mode for the time and back into its own after; nothing else of it changes.
+        model: runs in evaluation mode on its own device; its mode is restored afterwards.
         split: annotated images.
-        detect: the two tasks' settings.
-        floor: raw detections are cut at it, or at a lower threshold of `detect`.
+        detect: NMS and thresholds of the two tasks.
+        floor: only raw detections above it are kept; a lower threshold in `detect` lowers it.
         batch_size: images per batch.
-        device: where the model is.
-        dtype: arithmetic of the forward pass.
-        change: what is done to each image before, without moving its boxes (`augment.Processing`).
+        dtype: of the forward pass.
+        change: preprocessing of each image that does not move its boxes (`augment.Processing`).
     """
-    found, loss = detect_split(
-        model,
-        split,
-        min(floor, detect.task1.score, detect.task2.score),
-        batch_size=batch_size,
-        device=device,
-        dtype=dtype,
-        change=change,
-    )
+    floor = min(floor, detect.task1.score, detect.task2.score)
+    found, loss = detect_split(model, split, floor, batch_size=batch_size, dtype=dtype, change=change)
     task1, task2 = match_tasks(found, split, detect)
     truth = Truth.from_table(split.table, detect.reading)
     return Evaluation(found, task1, task2, score(task1, task2, truth, detect), loss)
@@ -76,11 +67,11 @@ def detect_split(
     floor: float,
     *,
     batch_size: int,
-    device: torch.device,
     dtype: torch.dtype,
     change: Callable[[Sample, int], Sample] | None = None,
 ) -> tuple[Candidates, float]:
-    """Raw detections of every image of a split, in its order, strictly above the score `floor`; and the loss."""
+    """Raw detections with scores above `floor`, in the order of the split's images, and the mean loss."""
+    device = next(model.parameters()).device
     found: list[Candidates | None] = [None] * len(split)
     total = 0.0
     training = model.training
@@ -99,7 +90,7 @@ def detect_split(
 
 
 def match_tasks(found: Candidates, split: Split, detect: DetectConfig) -> tuple[MatchTable, MatchTable]:
-    """The match tables at the two tasks' NMS."""
+    """The match tables with the NMS of each task."""
     settings = [NmsSetting(task.nms, task.class_agnostic) for task in (detect.task1, detect.task2)]
     matches = match(found, split.table, settings)
     return MatchTable.of(found, matches, 0), MatchTable.of(found, matches, 1)

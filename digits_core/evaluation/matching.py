@@ -316,15 +316,9 @@ def _greedy(
     # COCO lets a tiny bit of IoU pass at each threshold.
     levels = np.searchsorted(np.minimum(IOU_THRESHOLDS, 1 - 1e-10)[:num_thresholds], pairs.iou, side="right")
     allowed = np.where(np.arange(num_thresholds) < levels[:, None], ~np.uint64(0), np.uint64(0))
-    new_row = np.concatenate([[True], pairs.row[1:] != pairs.row[:-1]])[: len(group)]
-    new_group = np.concatenate([[True], group[1:] != group[:-1]])[: len(group)]
-    turn = _count_since(new_row, new_group)  # which candidate of its group this is
-    choice = np.arange(len(group)) - np.maximum.accumulate(np.where(new_row, np.arange(len(group)), 0))
     left = np.zeros(shape, np.uint64)
     left[pairs.row] = kept[pairs.row, None]
-    steps = np.lexsort((choice, turn))
-    borders = np.flatnonzero((np.diff(turn[steps]) != 0) | (np.diff(choice[steps]) != 0)) + 1
-    for now in np.split(steps, borders):  # one candidate of each group, with its choice of the same order
+    for now in _turns(pairs.row, group):
         row, digit, is_crowd = pairs.row[now], pairs.digit[now], crowd[now]
         get = left[row] & allowed[now]
         get &= np.where(is_crowd[:, None], ~np.uint64(0), ~taken[digit])
@@ -348,6 +342,26 @@ def _greedy(
             np.concatenate([np.zeros(0), *ious]),
         ),
     )
+
+
+def _turns(row: NDArray[np.int64], group: NDArray[np.int64]) -> list[NDArray[np.intp]]:
+    """Indices of pairs in the order of the matching, one turn after the other.
+
+    A turn has at most one candidate of each group, all with the same rank in their groups, and one choice of each, all
+    with the same rank among the candidate's choices.
+
+    Args:
+        row: int64 [num_pairs], the candidate of each pair; the pairs are sorted by group, candidate and choice.
+        group: int64 [num_pairs], the group of each candidate.
+    """
+    place = np.arange(len(group))
+    new_row = np.concatenate([[True], row[1:] != row[:-1]])[: len(group)]
+    new_group = np.concatenate([[True], group[1:] != group[:-1]])[: len(group)]
+    rank = _count_since(new_row, new_group)
+    choice = place - np.maximum.accumulate(np.where(new_row, place, 0))
+    order = np.lexsort((choice, rank))
+    borders = np.flatnonzero((np.diff(rank[order]) != 0) | (np.diff(choice[order]) != 0)) + 1
+    return np.split(order, borders)
 
 
 def _count_since(rises: NDArray[np.bool_], resets: NDArray[np.bool_]) -> NDArray[np.int64]:

@@ -1,5 +1,6 @@
 """The anchors that a config really gives (numpy, no torch)."""
 
+import hashlib
 import json
 from dataclasses import dataclass
 
@@ -8,7 +9,7 @@ from numpy.typing import NDArray
 
 from digits_core.config.parameter import Flat, format_numbers, parse_numbers
 from digits_core.config.stages import STAGED
-from digits_core.config.train_config import NUM_LEVELS, ModelConfig, TrainConfig, flat_digest
+from digits_core.config.train_config import NUM_LEVELS, ModelConfig, TrainConfig
 from digits_core.data.coco import Table
 
 
@@ -77,8 +78,9 @@ def canonical_setting(config: TrainConfig) -> Flat:
 
 
 def setting_digest(config: TrainConfig) -> str:
-    """Sixteen hex digits that name the setting by its realised anchors, whatever the seed."""
-    return flat_digest(canonical_setting(config))
+    """Sixteen hex digits that identify a configuration with its realised anchors, without `runtime` (as the seed)."""
+    kept = {name: value for name, value in canonical_setting(config).items() if not name.startswith("runtime.")}
+    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:16]
 
 
 SIZE_DIVISIBLE = 32

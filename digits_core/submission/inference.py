@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torchvision.models.detection import FasterRCNN
 
-from digits_core.config.train_config import DetectConfig, TaskConfig, TrainConfig
+from digits_core.config.train_config import DetectConfig, ModelConfig, TaskConfig, TrainConfig
 from digits_core.data.augment import Processing, Sample
 from digits_core.data.batches import to_tensor
 from digits_core.data.coco import Table
@@ -77,7 +77,7 @@ def load_detector(folder: Path, device: torch.device, dtype: torch.dtype | None 
         WeightsError: it is missing, damaged, or does not fit its config.
         ConfigError: its config is not one.
     """
-    from digits_core.training.train import choose_dtype
+    from digits_core.training.device import choose_dtype
 
     config, categories = load_config(folder), load_categories(folder)
     bare = replace(config, model=replace(config.model, weights="none"))
@@ -102,36 +102,24 @@ def predict_images(
     """
     started = time.perf_counter()
     ids = list(images)
-    change = Processing(detector.config.augment)
     sizes = image_sizes(images)
-    model = detector.config.model
-    damaged: dict[int, str] = {}
+    damaged = _unusable(images, sizes, detector.config.model)
     found: dict[int, Candidates] = {}
     model_seconds = 0.0
-    for image_id, size in sizes.items():
-        if size is None:
-            _, damaged[image_id] = decode_image(images[image_id])
-        elif model.fixed_size is None and min(size) * min(model.min_size / min(size), model.max_size / max(size)) < 1:
-            damaged[image_id] = f"is {size[0]} x {size[1]} px, too thin for the model's size of {model.max_size} px"
-    whole = [image_id for image_id in ids if image_id not in damaged]
-    shapes = np.array([sizes[image_id] for image_id in whole], dtype=np.int32).reshape(-1, 2)
-    batches = [[whole[index] for index in some] for some in batches_by_shape(shapes, batch_size)]
+    usable = [image_id for image_id in ids if image_id not in damaged]
+    shapes = np.array([sizes[image_id] for image_id in usable], dtype=np.int32).reshape(-1, 2)
+    batches = [[usable[index] for index in some] for some in batches_by_shape(shapes, batch_size)]
     done = len(damaged)
     with decoded_ahead(batches, images) as stream:
         for batch, results in stream:
-            tensors, kept = [], []
-            for image_id, (pixels, fault) in zip(batch, results, strict=True):
-                if pixels is None:
-                    damaged[image_id] = fault
-                    continue
-                empty = Sample(pixels, np.zeros((0, 4), np.float32), np.zeros(0, np.int64))
-                tensors.append(to_tensor(change(empty, image_id).pixels).to(detector.device, non_blocking=True))
-                kept.append(image_id)
-            if tensors:
+            pixels = {image_id: one for image_id, (one, _) in zip(batch, results, strict=True) if one is not None}
+            damaged |= {image_id: fault for image_id, (one, fault) in zip(batch, results, strict=True) if one is None}
+            if pixels:
+                tensors = [_prepared(detector, image_id, one) for image_id, one in pixels.items()]
                 begun = time.perf_counter()
                 raw = detect_with(detector, tensors)
                 model_seconds += time.perf_counter() - begun
-                found |= dict(zip(kept, raw.split(), strict=True))
+                found |= dict(zip(pixels, raw.split(), strict=True))
             done += len(batch)
             progress(done)
     nothing = Candidates.of_images(
@@ -148,6 +136,24 @@ def predict_images(
         time.perf_counter() - started,
         model_seconds,
     )
+
+
+def _unusable(images: dict[int, Path], sizes: dict[int, tuple[int, int] | None], model: ModelConfig) -> dict[int, str]:
+    """Images that cannot be used, as far as their headers show it, and why."""
+    damaged = {}
+    for image_id, size in sizes.items():
+        if size is None:
+            _, damaged[image_id] = decode_image(images[image_id])
+        elif model.fixed_size is None and min(size) * min(model.min_size / min(size), model.max_size / max(size)) < 1:
+            damaged[image_id] = f"is {size[0]} x {size[1]} px, too thin for the model's size of {model.max_size} px"
+    return damaged
+
+
+def _prepared(detector: Detector, image_id: int, pixels: Pixels) -> torch.Tensor:
+    """The input of the model for one image: processed as in training, on the detector's device."""
+    sample = Sample(pixels, np.zeros((0, 4), np.float32), np.zeros(0, np.int64))
+    processed = Processing(detector.config.augment)(sample, image_id)
+    return to_tensor(processed.pixels).to(detector.device, non_blocking=True)
 
 
 def detect_with(detector: Detector, images: list[torch.Tensor]) -> Candidates:

@@ -1,4 +1,4 @@
-"""The optimiser, and the learning rate as a function of the step alone."""
+"""The optimiser, and the learning rate as a function of the step number only."""
 
 import math
 from collections.abc import Iterable
@@ -9,14 +9,14 @@ from torch import nn
 from digits_core.config.train_config import OptimConfig
 
 WARMUP_START = 0.01
-"""Share of the learning rate at which a warm-up starts."""
+"""A warm-up starts at this share of the learning rate."""
 
 ONECYCLE_START, ONECYCLE_END = 1 / 25, 1 / 25e4
-"""Shares of the peak at both ends of one-cycle: torch's div_factor and final_div_factor."""
+"""One-cycle starts and ends at these shares of the peak: torch's div_factor and final_div_factor."""
 
 
 def build_optimizer(parameters: Iterable[nn.Parameter], config: OptimConfig) -> torch.optim.Optimizer:
-    """AdamW or SGD over the parameters that train; one kernel updates them all."""
+    """AdamW or SGD over the trainable parameters, in the fused implementation."""
     trained = [parameter for parameter in parameters if parameter.requires_grad]
     lr, decay = config.peak_lr, config.weight_decay
     if config.optimizer == "adamw":
@@ -27,12 +27,12 @@ def build_optimizer(parameters: Iterable[nn.Parameter], config: OptimConfig) -> 
 def lr_at(config: OptimConfig, step: int, steps_per_epoch: int) -> float:
     """The learning rate of one optimiser step.
 
-    A function of the step alone, so that a resumed training cannot be out of step with its schedule,
-    and over the full number of epochs, whatever stops the training before.
+    It depends only on the step, so a resumed training always follows its schedule. The schedule covers the full
+    number of epochs, even if the training stops earlier.
 
     Args:
         config: schedule, rates and epochs.
-        step: optimiser steps done before, from 0.
+        step: number of optimiser steps done before this one.
         steps_per_epoch: optimiser steps of one epoch.
 
     Source:
@@ -61,7 +61,7 @@ def lr_at(config: OptimConfig, step: int, steps_per_epoch: int) -> float:
 
 
 def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
-    """Set the rate of the next step."""
+    """Set the learning rate of the next step."""
     for group in optimizer.param_groups:
         group["lr"] = lr
 

@@ -1,5 +1,6 @@
-"""Several processes that train one model: each takes its share of every batch, gradients are averaged."""
+"""Several processes that train one model: each takes a share of every batch, and gradients are averaged."""
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
@@ -11,54 +12,56 @@ from torch.nn.parallel import DistributedDataParallel
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """The processes of one training; torch.distributed's default group, once there are several.
+    """The processes of one training; several processes form torch.distributed's default group.
 
     Attributes:
-        rank: which this one is, from 0.
-        size: how many there are.
+        rank: the number of this process, from 0.
+        size: the number of processes.
+        wait: called after each epoch in the processes that do not lead, while the leading one evaluates.
     """
 
     rank: int = 0
     size: int = 1
+    wait: Callable[[], None] = lambda: None
 
     @property
     def leads(self) -> bool:
-        """Whether this is the one that evaluates, saves and reports."""
+        """Whether this process evaluates, saves and reports."""
         return self.rank == 0
 
     def wrap(self, model: nn.Module, device: torch.device) -> nn.Module:
-        """The model as training steps call it: averaging gradients over the processes."""
+        """The model as training steps call it; with several processes it averages gradients over them."""
         if self.size == 1:
             return model
         return DistributedDataParallel(model, device_ids=[device] if device.type == "cuda" else None)
 
     def share(self, indices: list[int]) -> list[int]:
-        """What this process takes of a batch."""
+        """The images of a batch that this process trains on."""
         return indices[self.rank :: self.size]
 
-    def weight(self, mine: int, all_of_it: int) -> float:
-        """What a mean over `mine` images counts in a batch of `all_of_it`, when gradients are averaged evenly."""
-        return mine * self.size / all_of_it
+    def weight(self, mine: int, batch_size: int) -> float:
+        """The weight of a mean over `mine` images of a batch, for gradients that processes average evenly."""
+        return mine * self.size / batch_size
 
     def apart(self, forward: nn.Module) -> AbstractContextManager[None]:
-        """Gradients of steps inside stay with this process; the next step outside averages them too."""
+        """Inside this context gradients are not exchanged; the next step outside averages them too."""
         if isinstance(forward, DistributedDataParallel):
             return forward.no_sync()
         return nullcontext()
 
     def total(self, values: Tensor) -> Tensor:
-        """The sum over the processes."""
+        """The sum of `values` over the processes."""
         if self.size > 1:
             dist.all_reduce(values)
         return values
 
     def agree(self, value: bool) -> bool:
-        """What the leading process says."""
+        """The `value` of the leading process."""
         if self.size == 1:
             return value
-        told = [value]
-        dist.broadcast_object_list(told, src=0)
-        return told[0]
+        values = [value]
+        dist.broadcast_object_list(values, src=0)
+        return values[0]
 
 
 ALONE = World()

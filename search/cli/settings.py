@@ -9,8 +9,9 @@ from typing import Any, NamedTuple
 
 from digits_core.config.fields import wrong_field
 from digits_core.config.parameter import Flat, Scalar
+from digits_core.config.reading import parse_assignment, read_toml
 from digits_core.config.stages import parse_stages
-from digits_core.config.train_config import TrainConfig, parameter_named, parse_assignment, read_toml
+from digits_core.config.train_config import TrainConfig, parameter_named
 from digits_core.data.remote import SCHEMES, is_address, open_place
 from digits_core.data.source import DRAWN, DataSource
 from digits_core.errors import UsageError, printable

@@ -103,7 +103,8 @@ def measure(training: Training, *, threads: int) -> Speed:
 def _measure() -> Speed:
     import numpy as np
 
-    from digits_core.training.train import EpochReport, train
+    from digits_core.training.reports import EpochReport
+    from digits_core.training.train import train
 
     config, data, device = read_request()
     some = np.arange(min(VALID_IMAGES, len(data.valid)))

@@ -61,7 +61,6 @@ def measure(detector: "Detector", data: DigitData) -> Claim:
         config.detect,
         SCORE_FLOOR,
         batch_size=config.runtime.eval_batch_size,
-        device=detector.device,
         dtype=detector.dtype,
         change=Processing(config.augment),
     )

@@ -76,7 +76,7 @@ def keep_retraining(
         data: the data of the run.
     """
     from digits_core.submission.inference import load_detector
-    from digits_core.training.train import choose_device
+    from digits_core.training.device import choose_device
 
     model = folder / RETRAIN / name / MODEL_FOLDER
     config, claim = TrainConfig.from_flat(plan.config), None

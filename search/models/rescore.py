@@ -97,7 +97,7 @@ def _evaluate(settings: SearchSettings, plan: Plan, source: Source, data: DigitD
     from digits_core.evaluation.evaluate import evaluate
     from digits_core.evaluation.sweep import sweep
     from digits_core.model.build import build_model, read_back
-    from digits_core.training.train import choose_device, choose_dtype
+    from digits_core.training.device import choose_device, choose_dtype
     from search.tune.trainable import tasks_of
 
     config, known = plan.base, load_categories(source.folder)
@@ -117,7 +117,6 @@ def _evaluate(settings: SearchSettings, plan: Plan, source: Source, data: DigitD
         config.detect,
         min([SCORE_FLOOR, *(task.score for task in tasks)]),
         batch_size=config.runtime.eval_batch_size,
-        device=device,
         dtype=choose_dtype(config.runtime.precision, device),
         change=Processing(config.augment),
     )

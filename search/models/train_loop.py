@@ -45,10 +45,11 @@ def train_together(params: dict[str, Any]) -> None:
     from digits_core.data.cache import open_data
     from digits_core.model.checkpoint_state import load_state
     from digits_core.training.parallel import World
-    from digits_core.training.train import EpochReport, train
+    from digits_core.training.reports import EpochReport
+    from digits_core.training.train import Checkpoints, Selection, train
 
     context = ray_train.get_context()
-    world = World(context.get_world_rank(), context.get_world_size())
+    world = World(context.get_world_rank(), context.get_world_size(), wait=lambda: ray_train.report({}))
     folder = Path(params["folder"])
     checkpoint = ray_train.get_checkpoint()
     with tempfile.TemporaryDirectory(prefix="digit-search-") as scratch:
@@ -77,14 +78,10 @@ def train_together(params: dict[str, Any]) -> None:
                 TrainConfig.from_flat(params["config"]),
                 data.joined() if params["joined"] else data,
                 report,
-                metric=params["metric"],
-                workdir=Path(scratch) / "work",
-                resume_from=resume_from,
+                selection=Selection(metric=params["metric"], validate=not params["joined"], until=params["until"]),
+                checkpoints=Checkpoints(Path(scratch) / "work", resume_from),
                 device=_device(),
                 world=world,
-                wait=lambda: ray_train.report({}),
-                validate=not params["joined"],
-                until=params["until"],
             )
         except UserError as error:
             raise RefusedError(str(error)) from None

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from digits_core.data.cache import Split
     from digits_core.evaluation.evaluate import Evaluation
     from digits_core.evaluation.sweep import Sweep
-    from digits_core.training.train import EpochReport
+    from digits_core.training.reports import EpochReport
     from spaces.registry import Overrides
 
 
@@ -58,7 +58,8 @@ def run_trial(params: dict[str, Any]) -> None:
     """
     from digits_core.evaluation.detect import SCORE_FLOOR
     from digits_core.model.checkpoint_state import is_whole
-    from digits_core.training.train import free_memory, train
+    from digits_core.training.device import free_memory
+    from digits_core.training.train import Checkpoints, Selection, train
 
     _set_process_title()
     free_memory(params["device"])
@@ -76,11 +77,12 @@ def run_trial(params: dict[str, Any]) -> None:
                 config,
                 data,
                 lambda report: _report(report, data, config, tasks, workdir, params),
-                metric=params["metric"],
-                score_floor=min([SCORE_FLOOR, *(task.score for task in tasks)]),
-                confirm=params["role"] == "confirm",
-                workdir=workdir,
-                resume_from=checkpoint,
+                selection=Selection(
+                    metric=params["metric"],
+                    score_floor=min([SCORE_FLOOR, *(task.score for task in tasks)]),
+                    confirm=params["role"] == "confirm",
+                ),
+                checkpoints=Checkpoints(workdir, checkpoint),
                 device=params["device"],
             )
         except DivergedError as error:

@@ -26,7 +26,8 @@ from pathlib import Path
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 
 
-from digits_core.config.train_config import TrainConfig, read_toml
+from digits_core.config.reading import read_toml
+from digits_core.config.train_config import TrainConfig
 from digits_core.data.coco import read_part
 from digits_core.data.drawn import write_drawn_folder
 from digits_core.data.source import DataSource, check_data, decode_image

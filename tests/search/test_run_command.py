@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from digits_core.config.train_config import TrainConfig, parse_assignment
+from digits_core.config.reading import parse_assignment
+from digits_core.config.train_config import TrainConfig
 from digits_core.data.cache import open_data
 from search import driver
 from search.cli.run_folder import describe_run

@@ -19,7 +19,8 @@ import pyarrow.parquet as pq
 import pytest
 from optuna.trial import TrialState
 
-from digits_core.config.train_config import TrainConfig, read_toml
+from digits_core.config.reading import read_toml
+from digits_core.config.train_config import TrainConfig
 from processes import finish, wait_until
 from results.record.log import read_record
 from results.record.schema import THRESHOLDS
@@ -158,11 +159,10 @@ def test_the_kept_checkpoint_is_the_best_epochs_and_scores_what_the_board_says(w
     data = open_data(DataSource(folder=str(drawn), confirm_fraction=0.5))
     import torch
 
-    from digits_core.training.train import choose_dtype
+    from digits_core.training.device import choose_dtype
 
-    device = torch.device("cpu")
-    dtype = choose_dtype(config.runtime.precision, device)
-    one = evaluate(model, data.valid, config.detect, 0.01, batch_size=32, device=device, dtype=dtype)
+    dtype = choose_dtype(config.runtime.precision, torch.device("cpu"))
+    one = evaluate(model, data.valid, config.detect, 0.01, batch_size=32, dtype=dtype)
     scores = one.scores
     assert scores.map == pytest.approx(row["val_map"], abs=1e-4)
     assert scores.number_accuracy == pytest.approx(row["val_number_accuracy"], abs=1e-9)
@@ -346,10 +346,11 @@ def test_ctrl_c_keeps_all_rows_and_resume_goes_on_where_it_stood(tmp_path, drawn
     assert {(trial.status, trial.num_epochs) for trial in after.trials.values()} == {("finished", 5)}
     lines = [json.loads(line) for line in events.read_text().splitlines()]
     reports = [(line["trial_id"], line["epoch"]) for line in lines if line["kind"] == "report"]
-    assert sorted(reports) == [(f"t{trial:04d}", epoch) for trial in range(5) for epoch in range(1, 6)]
+    assert sorted(set(reports)) == [(f"t{trial:04d}", epoch) for trial in range(5) for epoch in range(1, 6)]
+    assert len(reports) - len(set(reports)) <= 2  # in each slot the epoch that had no checkpoint yet
     for trial_id, trial in before.trials.items():  # what was trained is not trained again
         for epoch, values in trial.epochs.items():
-            assert after.trials[trial_id].epochs[epoch] == values
+            assert epoch > trial.saved_epoch or after.trials[trial_id].epochs[epoch] == values
     assert json.loads((folder / "run.json").read_text())["settings"]["epochs"] == 5
     found = replay(folder, training_table(folder))
     assert (found.drivers, found.proposals, found.differing) == (2, 5, [])

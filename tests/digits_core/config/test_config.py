@@ -5,14 +5,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from digits_core.config.reading import parse_assignment, read_toml
 from digits_core.config.train_config import (
     ModelConfig,
     OptimConfig,
     TrainConfig,
     parameter_named,
     parameters,
-    parse_assignment,
-    read_toml,
 )
 from digits_core.errors import ConfigError
 from digits_core.model.anchors import setting_digest

@@ -21,7 +21,7 @@ from digits_core.evaluation.evaluate import match_tasks
 from digits_core.evaluation.metrics import Truth
 from digits_core.evaluation.sweep import sweep
 from digits_core.labels import DIGITS, Categories
-from digits_core.training.train import train
+from digits_core.training.train import Selection, train
 from results.tables.matches import StoredMatches, read_matches, write_matches
 
 
@@ -113,7 +113,7 @@ def test_other_categories_train_and_only_numbers_are_left_out(shapes, shapes_fol
     seen = []
     small = {"model.min_size": 32, "model.max_size": 64, "data.images_per_epoch": 48, "optim.batch_size": 4}
     config = TrainConfig.from_flat({**small, "optim.epochs": 3, "optim.lr": 3e-3})
-    train(config, shapes, seen.append, metric="val_map_50", device="cpu")
+    train(config, shapes, seen.append, selection=Selection(metric="val_map_50"), device="cpu")
     last = seen[-1]
     assert last.metrics.val_map_50 > 0.5  # it learned; three classes by chance alone stay far below
     assert last.metrics.val_digit_accuracy > 0.3

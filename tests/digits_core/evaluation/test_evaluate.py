@@ -12,7 +12,7 @@ from digits_core.evaluation.metrics import Truth, score
 from digits_core.model.build import build_model
 from oracle import candidates_of, split_of
 
-CPU = {"batch_size": 3, "device": torch.device("cpu"), "dtype": torch.float32}
+CPU = {"batch_size": 3, "dtype": torch.float32}
 
 
 @pytest.fixture(scope="module")

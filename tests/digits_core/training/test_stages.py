@@ -7,12 +7,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from digits_core.config.reading import read_toml
 from digits_core.config.stages import parse_stages, spans
-from digits_core.config.train_config import TrainConfig, parameter_named, read_toml
+from digits_core.config.train_config import TrainConfig, parameter_named
 from digits_core.errors import ConfigError
 from digits_core.model.anchors import setting_digest
 from digits_core.training import train as training
-from digits_core.training.train import train
+from digits_core.training.train import Checkpoints, train
 
 TWO = "1 augment.pipeline=color; 2 augment.pipeline=geometric optim.lr=5e-4 optim.batch_size=2"
 
@@ -135,7 +136,7 @@ def test_a_staged_training_resumes_bit_for_bit(after, tiny_data, tmp_path, one_t
             losses.append(dataclasses.replace(one.metrics, **dict.fromkeys(TIMES, 0)))
             kept[one.metrics.epoch] = shutil.copytree(one.checkpoint, folder / f"kept{one.metrics.epoch}")
 
-        train(staged(), tiny_data, report, workdir=folder / "work", resume_from=resume_from, device="cpu")
+        train(staged(), tiny_data, report, checkpoints=Checkpoints(folder / "work", resume_from), device="cpu")
         return losses, kept
 
     whole, kept = run(tmp_path / "whole")

@@ -10,17 +10,11 @@ from torchvision.ops import MultiScaleRoIAlign
 from digits_core.config.train_config import TrainConfig
 from digits_core.data.batches import epoch_batches, load_batch
 from digits_core.errors import DeviceError, DivergedError
+from digits_core.files import BEST_FOLDER
 from digits_core.model.checkpoint import load_config, load_tensors
-from digits_core.training.train import (
-    BEST_FOLDER,
-    LOSSES,
-    EpochMetrics,
-    choose_device,
-    choose_dtype,
-    open_run,
-    train,
-    train_step,
-)
+from digits_core.training.device import choose_device, choose_dtype
+from digits_core.training.reports import LOSSES, EpochMetrics
+from digits_core.training.train import Checkpoints, Selection, open_run, train, train_step
 
 SETTINGS = {
     "model.weights": "none",
@@ -45,7 +39,7 @@ def numbers(report):
 
 
 def test_every_epoch_is_reported_with_losses_scores_and_costs(tiny_data, spy_report, tmp_path):
-    train(config_of(**{"optim.epochs": 2}), tiny_data, spy_report, workdir=tmp_path)
+    train(config_of(**{"optim.epochs": 2}), tiny_data, spy_report, checkpoints=Checkpoints(tmp_path))
     assert [report.metrics.epoch for report in spy_report.seen] == [1, 2]
     for report in spy_report.seen:
         metrics = report.metrics
@@ -73,7 +67,7 @@ def test_the_same_seed_gives_the_same_numbers_and_another_seed_others(tiny_data,
 @pytest.mark.parametrize("extra", [{}, {"optim.optimizer": "sgd", "data.images_per_epoch": 5}])
 def test_stopping_and_going_on_equals_running_through(tiny_data, spy_report, tmp_path, one_thread, extra):
     config = config_of(**{"optim.epochs": 4, **extra})
-    train(config, tiny_data, spy_report, workdir=tmp_path / "through")
+    train(config, tiny_data, spy_report, checkpoints=Checkpoints(tmp_path / "through"))
     through = list(spy_report.seen)
 
     class KilledError(Exception):
@@ -86,8 +80,9 @@ def test_stopping_and_going_on_equals_running_through(tiny_data, spy_report, tmp
 
     spy_report.seen.clear()
     with pytest.raises(KilledError):
-        train(config, tiny_data, kill_after_two, workdir=tmp_path / "first")
-    train(config, tiny_data, spy_report, workdir=tmp_path / "second", resume_from=spy_report.seen[-1].checkpoint)
+        train(config, tiny_data, kill_after_two, checkpoints=Checkpoints(tmp_path / "first"))
+    again = Checkpoints(tmp_path / "second", spy_report.seen[-1].checkpoint)
+    train(config, tiny_data, spy_report, checkpoints=again)
     assert [numbers(report) for report in spy_report.seen] == [numbers(report) for report in through]
     last, expected = (load_tensors(reports[-1].checkpoint) for reports in (spy_report.seen, through))
     assert all(torch.equal(last[name], expected[name]) for name in expected)
@@ -160,7 +155,7 @@ def score_as(monkeypatch, *values):
 def test_the_best_epochs_are_scored_on_the_part_to_confirm_when_asked(tiny_data, spy_report, monkeypatch):
     score_as(monkeypatch, 0.3, 0.7, 0.2, 0.4, 0.6)  # valid, confirm; valid alone, for it is no better; valid, confirm
     data = dataclasses.replace(tiny_data, confirm=tiny_data.train)
-    train(config_of(**{"optim.epochs": 3}), data, spy_report, confirm=True)
+    train(config_of(**{"optim.epochs": 3}), data, spy_report, selection=Selection(confirm=True))
     confirmed = [None if one.confirm is None else one.confirm.scores.map for one in spy_report.seen]
     assert confirmed == [0.7, None, 0.6]
     assert [one.metrics.val_map for one in spy_report.seen] == [0.3, 0.2, 0.4]
@@ -168,7 +163,7 @@ def test_the_best_epochs_are_scored_on_the_part_to_confirm_when_asked(tiny_data,
 
 def test_the_best_epoch_is_carried_along_not_the_last(tiny_data, spy_report, tmp_path, monkeypatch):
     score_as(monkeypatch, 0.1, 0.3, 0.2, 0.3)
-    train(config_of(**{"optim.epochs": 4}), tiny_data, spy_report, workdir=tmp_path)
+    train(config_of(**{"optim.epochs": 4}), tiny_data, spy_report, checkpoints=Checkpoints(tmp_path))
     assert [report.improved for report in spy_report.seen] == [True, True, False, False]
     best = load_tensors(spy_report.seen[-1].checkpoint / BEST_FOLDER)
     second = load_tensors(spy_report.seen[1].checkpoint)
@@ -186,7 +181,7 @@ def test_a_loss_that_is_not_finite_names_step_and_losses(tiny_data, spy_report):
         **{"optim.optimizer": "sgd", "optim.lr": 10.0, "optim.max_grad_norm": 0.0, "optim.schedule": "constant"}
     )
     with pytest.raises(
-        DivergedError, match=r"step \d+: the loss is not finite: loss_classifier=|epoch \d+: on valid the loss"
+        DivergedError, match=r"step \d+: the loss is not finite: loss_classifier=|epoch \d+: the validation loss"
     ):
         train(TrainConfig.from_flat({"optim.epochs": 30}, config), tiny_data, spy_report)
 
@@ -214,7 +209,7 @@ def test_evaluation_leaves_the_model_as_it_was(tiny_data):
 
     run = open_run(config_of(), tiny_data, device="cpu")
     before = {name: tensor.clone() for name, tensor in run.model.state_dict().items()}
-    detect_split(run.model, tiny_data.valid, 0.01, batch_size=3, device=run.device, dtype=torch.float32)
+    detect_split(run.model, tiny_data.valid, 0.01, batch_size=3, dtype=torch.float32)
     assert run.model.training
     assert all(torch.equal(tensor, before[name]) for name, tensor in run.model.state_dict().items())
 

@@ -164,7 +164,7 @@ def test_a_path_without_runs_is_one_sentence(tmp_path, name):
 def test_epochs_schema_holds_every_number_of_a_report():
     from dataclasses import fields
 
-    from digits_core.training.train import EpochMetrics
+    from digits_core.training.reports import EpochMetrics
 
     reported = {item.name for item in fields(EpochMetrics)} - {"early_stopped"}
     assert reported == set(EPOCHS.names) - {"run", "trial_id", "reported_at"}

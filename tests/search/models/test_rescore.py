@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from conftest import introduce, report
-from digits_core.config.train_config import TrainConfig, read_toml
+from digits_core.config.reading import read_toml
+from digits_core.config.train_config import TrainConfig
 from digits_core.model.build import DRAWN_WEIGHTS
 from results.record.log import EventWriter
 from results.tables.matches import read_matches
@@ -101,16 +102,15 @@ def test_the_model_of_a_checkpoint_is_the_one_that_is_scored(tiny_folder, tmp_pa
     from digits_core.evaluation.evaluate import evaluate
     from digits_core.model.build import build_model
     from digits_core.model.checkpoint import load_config, load_model
-    from digits_core.training.train import choose_dtype
+    from digits_core.training.device import choose_dtype
 
     arguments = ["--space", "thresholds", "--from", DRAWN_WEIGHTS, "--data", tiny_folder, "--out", tmp_path]
     assert command(*arguments, "--name", "swept") == 0
     config = load_config(DRAWN_WEIGHTS)
     model, _ = build_model(config)
     load_model(DRAWN_WEIGHTS, model)
-    device = torch.device("cpu")
-    dtype = choose_dtype(config.runtime.precision, device)
-    one = evaluate(model, tiny_data.valid, config.detect, 0.01, batch_size=32, device=device, dtype=dtype)
+    dtype = choose_dtype(config.runtime.precision, torch.device("cpu"))
+    one = evaluate(model, tiny_data.valid, config.detect, 0.01, batch_size=32, dtype=dtype)
     [row] = read_leaderboard(tmp_path / "swept").to_dict("records")
     assert row["val_map"] == pytest.approx(one.scores.map, abs=1e-9)
 
