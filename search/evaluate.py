@@ -4,7 +4,6 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
 from importlib import resources
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -147,18 +146,17 @@ def _predicted(args: argparse.Namespace) -> Evaluated:
     detector = load_detector(source.folder, choose_device(args.device))
     table = read_truth(args.annotations, images, detector.categories)
     detect = detector.config.detect
-    everything = replace(detect.task1, nms=1.0, score=SCORE_FLOOR, max_detections=10_000)
-    config = replace(detector.config, detect=replace(detect, task1=everything))
     with progress_bar(len(table.image_ids)) as advance:
         found = predict_images(
-            replace(detector, config=config),
+            detector,
             {image_id: images[image_id] for image_id in table.image_ids.tolist()},
             batch_size=args.batch_size,
+            floor=min(SCORE_FLOOR, detect.task1.score),
             progress=advance,
         )
     for image_id, fault in found.damaged.items():
         say(f"{images[image_id]}: {fault}; it gets no detection", error=True)
-    tables = match_as_predicted(found.found, table, detect)
+    tables = match_as_predicted(found.raw, table, detect)
     stored = StoredMatches(table.image_ids, Truth.from_table(table, detect.reading), *tables)
     return Evaluated(f"{source.words}, {args.images}", stored, detect, list(detector.categories.names))
 

@@ -59,6 +59,7 @@ class Predictions:
         damaged: images that could not be read, and why.
         seconds: all the time it took.
         model_seconds: the model alone.
+        raw: all detections above the floor, before NMS.
     """
 
     image_ids: list[int]
@@ -68,6 +69,7 @@ class Predictions:
     damaged: dict[int, str]
     seconds: float
     model_seconds: float
+    raw: Candidates
 
 
 def load_detector(folder: Path, device: torch.device, dtype: torch.dtype | None = None) -> Detector:
@@ -88,7 +90,12 @@ def load_detector(folder: Path, device: torch.device, dtype: torch.dtype | None 
 
 
 def predict_images(
-    detector: Detector, images: dict[int, Path], *, batch_size: int, progress: Callable[[int], None] = lambda done: None
+    detector: Detector,
+    images: dict[int, Path],
+    *,
+    batch_size: int,
+    floor: float | None = None,
+    progress: Callable[[int], None] = lambda done: None,
 ) -> Predictions:
     """Both tasks on image files, numbers ascending.
 
@@ -98,6 +105,7 @@ def predict_images(
         detector: from `load_detector`, with the thresholds to use in its config.
         images: files by their numbers.
         batch_size: images that go through the model together.
+        floor: score above which raw detections are returned; None is Task 1's threshold. At most that threshold.
         progress: called with how many images are done.
     """
     started = time.perf_counter()
@@ -117,7 +125,7 @@ def predict_images(
             if pixels:
                 tensors = [_prepared(detector, image_id, one) for image_id, one in pixels.items()]
                 begun = time.perf_counter()
-                raw = detect_with(detector, tensors)
+                raw = detect_with(detector, tensors, floor)
                 model_seconds += time.perf_counter() - begun
                 found |= dict(zip(pixels, raw.split(), strict=True))
             done += len(batch)
@@ -135,6 +143,7 @@ def predict_images(
         dict(sorted(damaged.items())),
         time.perf_counter() - started,
         model_seconds,
+        raw,
     )
 
 
@@ -156,11 +165,12 @@ def _prepared(detector: Detector, image_id: int, pixels: Pixels) -> torch.Tensor
     return to_tensor(processed.pixels).to(detector.device, non_blocking=True)
 
 
-def detect_with(detector: Detector, images: list[torch.Tensor]) -> Candidates:
-    """Raw detections of one batch, above Task 1's score."""
+def detect_with(detector: Detector, images: list[torch.Tensor], floor: float | None = None) -> Candidates:
+    """Raw detections of one batch above a score; None is Task 1's threshold."""
+    floor = detector.config.detect.task1.score if floor is None else floor
     enabled = detector.dtype != torch.float32
     with torch.autocast(detector.device.type, detector.dtype, enabled=enabled):
-        raw, _ = detect_raw(detector.model, images, floor=detector.config.detect.task1.score)
+        raw, _ = detect_raw(detector.model, images, floor=floor)
     return raw
 
 
