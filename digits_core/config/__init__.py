@@ -1,4 +1,4 @@
-"""The parameters of a training: their names, types, limits and defaults, and how files and flags give them.
+"""The parameters of a training: names, types, limits and defaults, and how files and flags set them.
 
-Imports nothing of the other rooms.
+Imports nothing from the other rooms.
 """

@@ -1,4 +1,4 @@
-"""Whether the values of a dataclass are of the types that it declares: what was read from a file may be anything."""
+"""Checks that the values of a dataclass have the declared types, since a file can contain anything."""
 
 import math
 import types
@@ -12,7 +12,7 @@ _PLAIN = (bool, int, float, str, types.NoneType)
 
 @lru_cache(maxsize=16)
 def _kinds(of: Any) -> dict[str, tuple[Any, ...]]:
-    """The types that each field takes."""
+    """The types that each field accepts."""
     hints = typing.get_type_hints(of)
     return {one.name: _alternatives(hints[one.name]) for one in fields(of)}
 
@@ -25,9 +25,9 @@ def _alternatives(hint: Any) -> tuple[Any, ...]:
 
 
 def wrong_field(values: object) -> str | None:
-    """The first field of a dataclass that holds what it must not: another type, no finite number, a null letter.
+    """The first field of a dataclass with a wrong value: a wrong type, no finite number, or text with a null character.
 
-    Fields that take an object of another class are passed over; a dict holds plain values by text.
+    Fields that contain an object of another class are not checked. A dict must have text keys and plain values.
     """
     of: Any = type(values)
     for name, kinds in _kinds(of).items():

@@ -1,4 +1,4 @@
-"""What one parameter of TrainConfig accepts and means, and how values typed by hand become its values."""
+"""One parameter of TrainConfig: which values it accepts, what it means, and how text is converted to its type."""
 
 import math
 import typing
@@ -13,7 +13,7 @@ Flat = dict[str, Scalar]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Parameter:
-    """What one field accepts: its type (None allowed or not), its limits and what it means."""
+    """One parameter: its type, whether None is allowed, its limits and its meaning."""
 
     name: str
     kind: type
@@ -39,10 +39,10 @@ class Parameter:
         return f"{noun} from {self.low:g} to {self.high:g}"
 
     def check(self, value: object) -> Scalar:
-        """Return `value` in the parameter's own type.
+        """Return `value` converted to the parameter's type.
 
         Raises:
-            ConfigError: wrong type, not finite, outside the limits or not among the choices.
+            ConfigError: wrong type, not finite, outside the limits or not one of the choices.
         """
         if value is None and self.optional:
             return None
@@ -62,10 +62,10 @@ class Parameter:
         return typing.cast(Scalar, value)
 
     def parse(self, text: str) -> Scalar:
-        """Read a value typed by hand (`--set NAME=VALUE`).
+        """Read a value from text (`--set NAME=VALUE`).
 
         Raises:
-            ConfigError: the text is no value of this parameter.
+            ConfigError: the text is not a valid value of this parameter.
         """
         text = text.strip()
         if self.optional and text.lower() in ("none", "null", "auto", ""):
@@ -89,25 +89,25 @@ def parameter(
     high: float | None = None,
     choices: tuple[str, ...] | None = None,
 ) -> Any:
-    """A dataclass field that knows its limits and its meaning."""
+    """A dataclass field with limits and a help text."""
     return field(default=default, metadata={"help": help, "low": low, "high": high, "choices": choices})
 
 
 def parse_numbers(text: str, name: str) -> tuple[float, ...]:
-    """Positive numbers written as text, `"4,8,12,24,48"`.
+    """Read positive numbers from text like `"4,8,12,24,48"`.
 
     Raises:
-        ConfigError: an item is no finite number above 0.
+        ConfigError: an item is not a number between 0 and 1,000,000.
     """
     try:
         numbers = tuple(float(item) for item in text.split(","))
     except ValueError:
         numbers = ()
     if not numbers or not all(0 < number < 1e6 for number in numbers):
-        raise ConfigError(f"{name} must be positive numbers with commas, like '4,8,16', got '{printable(text)}'")
+        raise ConfigError(f"{name} must be positive numbers, separated by commas, like 4,8,16, got '{printable(text)}'")
     return numbers
 
 
 def format_numbers(numbers: typing.Iterable[float]) -> str:
-    """The one spelling of a list of numbers: no spaces, no `.0`."""
+    """The canonical text of a list of numbers, without spaces and without `.0`."""
     return ",".join(f"{number:.6g}" for number in numbers)

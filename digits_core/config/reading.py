@@ -12,10 +12,10 @@ from digits_core.files import read_text
 
 
 def read_toml(path: Path) -> Flat:
-    """Flat parameters of a TOML file; tables are the parts of a flat name.
+    """Flat parameters of a TOML file; the names of tables are the parts of a flat name.
 
     Raises:
-        ConfigError: no such file, broken TOML, an unknown parameter or a value it does not take.
+        ConfigError: no such file, invalid TOML, an unknown parameter or a wrong value.
     """
     try:
         tree = tomllib.loads(read_text(path))
@@ -23,7 +23,7 @@ def read_toml(path: Path) -> Flat:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
         raise ConfigError(f"--config {path}: cannot be read: {reason}") from None
     except (tomllib.TOMLDecodeError, RecursionError) as error:
-        raise ConfigError(f"--config {path}: broken TOML: {error}") from None
+        raise ConfigError(f"--config {path}: invalid TOML: {error}") from None
     flat: Flat = {}
     try:
         stages = _stages_of(tree.pop("stages")) if "stages" in tree else None
@@ -31,7 +31,7 @@ def read_toml(path: Path) -> Flat:
             flat[name] = parameter_named(name).check(value)
         if stages is not None:
             if "optim.stages" in flat:
-                raise ConfigError("[[stages]] and optim.stages both name the stages; leave one out")
+                raise ConfigError("[[stages]] and optim.stages both set the stages; remove one of them")
             flat["optim.stages"] = stages
     except ConfigError as error:
         raise ConfigError(f"--config {path}: {error}") from None
@@ -39,7 +39,7 @@ def read_toml(path: Path) -> Flat:
 
 
 def _stages_of(tables: object) -> str:
-    """The parameter `optim.stages` of a TOML array of tables, each with `epochs` and the parameters of one stage."""
+    """The value of `optim.stages` for a TOML array of tables, each with `epochs` and the parameters of one stage."""
     if not isinstance(tables, list) or not all(isinstance(table, Mapping) and "epochs" in table for table in tables):
         raise ConfigError("stages must be tables [[stages]], each with epochs (a number, or a share like '50%')")
     parsed = []
@@ -63,12 +63,12 @@ def _flatten(tree: Mapping[str, object], prefix: str) -> Iterator[tuple[str, obj
 
 
 def parse_assignment(text: str) -> tuple[str, Scalar]:
-    """One `--set NAME=VALUE`, typed and checked.
+    """Read and check one `--set NAME=VALUE`.
 
     Raises:
-        ConfigError: no `=`, an unknown parameter or a value it does not take.
+        ConfigError: no `=`, an unknown parameter or a wrong value.
     """
     name, equals, value = text.partition("=")
     if not equals:
-        raise ConfigError(f"--set takes NAME=VALUE, like model.min_size=96, got '{printable(text)}'")
+        raise ConfigError(f"--set needs NAME=VALUE, like model.min_size=96, got '{printable(text)}'")
     return name.strip(), parameter_named(name.strip()).parse(value)

@@ -1,4 +1,4 @@
-"""Dataclasses whose fields are parameters: flat names in and out, each value checked."""
+"""Dataclasses whose fields are parameters: converts them from and to flat names, and checks each value."""
 
 import dataclasses
 import types
@@ -10,7 +10,7 @@ from digits_core.config.parameter import Parameter, Scalar
 
 
 def leaves(section: Any, prefix: str = "") -> Iterator[tuple[str, Scalar]]:
-    """Every parameter of a section and of those within it, by its flat name."""
+    """Flat name and value of every parameter of a section, nested sections included."""
     for item in dataclasses.fields(section):
         value = getattr(section, item.name)
         if dataclasses.is_dataclass(value):
@@ -20,10 +20,10 @@ def leaves(section: Any, prefix: str = "") -> Iterator[tuple[str, Scalar]]:
 
 
 def build(cls: type, values: Mapping[str, Scalar], prefix: str = "") -> Any:
-    """A section, with those within it, from flat names.
+    """A section with its nested sections, from flat names.
 
     Raises:
-        ConfigError: a section refuses its values.
+        ConfigError: a value is not valid.
     """
     hints = typing.get_type_hints(cls)
     arguments = {
@@ -36,7 +36,7 @@ def build(cls: type, values: Mapping[str, Scalar], prefix: str = "") -> Any:
 
 
 def section_parameters(cls: type, prefix: str, section: Any, *, nested: bool = True) -> Iterator[Parameter]:
-    """The parameters of a section class, with the defaults that `section` holds."""
+    """The parameters of a section class, with the values of `section` as defaults."""
     hints = typing.get_type_hints(cls)
     for item in dataclasses.fields(cls):
         hint = hints[item.name]
@@ -60,14 +60,14 @@ _SECTION_PARAMETERS: dict[type, tuple[Parameter, ...]] = {}
 
 
 def check_section(name: str, section: Any) -> None:
-    """Check each parameter of a section, and give it its own type.
+    """Check each parameter of a section, and convert it to its type.
 
     Raises:
-        ConfigError: a value is not one of its parameter.
+        ConfigError: a value is not valid.
     """
     cls = type(section)
     if cls not in _SECTION_PARAMETERS:
-        # Sections within this one check themselves.
+        # Nested sections check themselves.
         defaults = types.SimpleNamespace(**{item.name: item.default for item in dataclasses.fields(cls)})
         _SECTION_PARAMETERS[cls] = tuple(section_parameters(cls, f"{name}.", defaults, nested=False))
     for one in _SECTION_PARAMETERS[cls]:

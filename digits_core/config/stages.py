@@ -1,4 +1,4 @@
-"""Stages: parts of one training that follow each other, written as text."""
+"""Stages: consecutive parts of one training, written as text."""
 
 import re
 from collections.abc import Callable
@@ -13,22 +13,22 @@ STAGED = ("optim.", "augment.")
 """Sections whose parameters a stage may set."""
 
 _WHOLE_TRAINING = ("optim.epochs", "optim.stages", "optim.early_stop_epochs")
-"""Parameters of these sections that belong to the training as a whole."""
+"""Parameters of these sections that apply to the whole training, so a stage cannot set them."""
 
 Parsed = list[tuple[str, Flat]]
-"""Each stage's length, `10` epochs or `50%`, and the parameters that it sets."""
+"""The length of each stage, `10` epochs or `50%`, and the parameters that it sets."""
 
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """Epochs of one stage, from 1, both ends included."""
+    """First and last epoch of one stage, counted from 1."""
 
     first: int
     last: int
 
     @property
     def epochs(self) -> int:
-        """How many there are."""
+        """The number of epochs."""
         return self.last - self.first + 1
 
 
@@ -36,11 +36,11 @@ def parse_stages(text: str, parameter_named: Callable[[str], Parameter]) -> Pars
     """Read `10 augment.pipeline=color; 10 augment.pipeline=geometric optim.lr=5e-5`.
 
     Args:
-        text: stages with semicolons; each a length and assignments with blanks.
-        parameter_named: the parameter of a flat name.
+        text: stages separated by semicolons; each is a length and assignments, separated by spaces.
+        parameter_named: returns the parameter with a flat name.
 
     Raises:
-        ConfigError: a stage without a length, an unknown parameter, one that no stage may set, or a wrong value.
+        ConfigError: a stage without a length, an unknown parameter, one that a stage cannot set, or a wrong value.
     """
     found: Parsed = []
     for number, part in enumerate(text.split(";"), start=1):
@@ -62,7 +62,7 @@ def parse_stages(text: str, parameter_named: Callable[[str], Parameter]) -> Pars
             if not name.startswith(STAGED) or name in _WHOLE_TRAINING:
                 raise ConfigError(
                     f"optim.stages: stage {number} cannot set {name}; a stage sets parameters of optim and augment, "
-                    f"but for {', '.join(_WHOLE_TRAINING)}"
+                    f"except {', '.join(_WHOLE_TRAINING)}"
                 )
             flat[name] = known.parse(value)
         found.append((length, dict(sorted(flat.items()))))
@@ -70,7 +70,7 @@ def parse_stages(text: str, parameter_named: Callable[[str], Parameter]) -> Pars
 
 
 def format_stages(stages: Parsed) -> str:
-    """The one spelling of some stages."""
+    """The canonical text of stages."""
     return "; ".join(
         " ".join([length, *(f"{name}={_spell(value)}" for name, value in flat.items())]) for length, flat in stages
     )
@@ -80,32 +80,32 @@ def spans(stages: Parsed, epochs: int) -> list[Span]:
     """The epochs of each stage.
 
     Raises:
-        ConfigError: lengths that do not add up, or a stage of less than one epoch.
+        ConfigError: lengths that do not add up, or a stage that is not a whole number of epochs.
     """
     numbers = [_LENGTH.fullmatch(length) for length, _ in stages]
     lengths = [float(match.group(1)) for match in numbers if match]
     shares = [bool(match.group(2)) for match in numbers if match]
     if any(shares) and not all(shares):
-        raise ConfigError("optim.stages: give all lengths in epochs, or all as shares with %")
+        raise ConfigError("optim.stages: give all lengths in epochs, or all of them as shares with %")
     total = sum(lengths)
     if shares[0]:
         if abs(total - 100) > 0.01:
-            raise ConfigError(f"optim.stages: the shares add up to {total:g} %, they must make 100 %")
+            raise ConfigError(f"optim.stages: the shares add up to {total:g} %, but must add up to 100 %")
         ends = [round(sum(lengths[: number + 1]) / 100 * epochs) for number in range(len(lengths))]
     else:
         if total != epochs:
             added = " + ".join(f"{length:g}" for length in lengths)
             raise ConfigError(
-                f"optim.stages train {added} = {total:g} epochs, optim.epochs (--epochs) is {epochs}; they must be the "
-                "same, or give shares like 50%"
+                f"optim.stages train {added} = {total:g} epochs, but optim.epochs (--epochs) is {epochs}; make them "
+                "equal, or give shares like 50%"
             )
         ends = [round(sum(lengths[: number + 1])) for number in range(len(lengths))]
     found = [Span(first + 1, last) for first, last in zip([0, *ends], ends, strict=False)]
     for number, span in enumerate(found, start=1):
         if span.epochs < 1 or (not shares[0] and not lengths[number - 1].is_integer()):
             raise ConfigError(
-                f"optim.stages: stage {number} ({stages[number - 1][0]}) is no whole number of epochs of {epochs}, at "
-                "least 1"
+                f"optim.stages: stage {number} ({stages[number - 1][0]}) must be a whole number of epochs, at least 1 "
+                f"of {epochs}"
             )
     return found
 

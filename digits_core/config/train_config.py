@@ -1,7 +1,8 @@
 """Every parameter of one training: its name, type, unit, limits and default.
 
-A parameter's flat name is its path with dots (`model.anchor_sizes`, `detect.task1.nms`). Spaces, `--set`
-and `--config` all speak in flat names, and all of them end in `TrainConfig.from_flat`.
+The flat name of a parameter is its path with dots (`model.anchor_sizes`, `detect.task1.nms`). Spaces, `--set` and
+`--config` use flat names, and all of them call `TrainConfig.from_flat`. The file has more than 400 lines because it
+declares every parameter in one place.
 """
 
 import json
@@ -15,31 +16,24 @@ from digits_core.config.sections import build, check_section, leaves, section_pa
 from digits_core.config.stages import Span, format_stages, parse_stages, spans
 from digits_core.errors import ConfigError, did_you_mean, printable
 
-BACKBONES = (
-    "tiny",
-    "resnet18",
-    "resnet50",
-    "resnet101",
-    "resnext50_32x4d",
-    "resnext101_32x8d",
-    "resnet50_v2",
-)
-"""All but tiny are torchvision's; resnet50_v2 is its second version, with live batch norm and a deeper head."""
+BACKBONES = ("tiny", "resnet18", "resnet50", "resnet101", "resnext50_32x4d", "resnext101_32x8d", "resnet50_v2")
+"""All except tiny come from torchvision; resnet50_v2 is its second version, with trainable batch norm and a deeper
+head."""
 
 COCO_BACKBONES = ("resnet50", "resnet50_v2")
-"""Those that torchvision has COCO weights of."""
+"""Backbones for which torchvision has COCO weights."""
 
 PIPELINES = ("none", "color", "color_b", "geometric", "binarize")
-"""The augmentation pipelines by name; `augment` holds them."""
+"""Names of the augmentation pipelines; `data/augment.py` implements them."""
 
 PROCESSING = ("binarize",)
-"""Those without chance, that belong to the data itself: done to evaluated images too."""
+"""Pipelines without randomness; they also change the images of an evaluation."""
 
 READINGS = ("left_to_right", "main_axis")
-"""The rules by which the digits of an image become a number; `transcribe` follows them."""
+"""Rules that combine the digits of an image into a number; `evaluation/transcribe.py` implements them."""
 
 LR_BATCH = 8
-"""Images per step that `optim.lr` is meant for where it is scaled."""
+"""The batch size for which `optim.lr` is given if `optim.lr_scaling` is used."""
 
 NUM_LEVELS = 5
 """Pyramid levels of every backbone: 0, 1, 2, 3 and pool."""
@@ -47,24 +41,24 @@ NUM_LEVELS = 5
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DataConfig:
-    """How much of the data an epoch takes."""
+    """How many images an epoch uses."""
 
     images_per_epoch: int = parameter(
-        0, "training images between two evaluations; 0 takes all of them", low=0, high=10_000_000
+        0, "training images between two evaluations; 0 uses all of them", low=0, high=10_000_000
     )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AugmentConfig:
-    """What is done to training images and their boxes."""
+    """Augmentation of training images and their boxes."""
 
     pipeline: str = parameter(
-        "none", "one of none, color, color_b, geometric, binarize, or several with commas, in order"
+        "none", "none, color, color_b, geometric or binarize; or several, separated by commas, in order"
     )
-    mirror: bool = parameter(False, "mirror every other training image; a mirrored 2 is no 2")
+    mirror: bool = parameter(False, "mirror half of the training images; note that a mirrored 2 is not a 2")
 
     def __post_init__(self) -> None:
-        """Check each parameter and every name of the pipeline."""
+        """Check each parameter and the names of the pipelines."""
         check_section("augment", self)
         names = [name.strip() for name in self.pipeline.split(",")]
         for name in names:
@@ -73,14 +67,14 @@ class AugmentConfig:
                     f"augment.pipeline: unknown pipeline '{printable(name)}'{did_you_mean(name, PIPELINES)}"
                 )
         if len(names) > 1 and "none" in names:
-            raise ConfigError("augment.pipeline: none stands alone, or leave it out")
+            raise ConfigError("augment.pipeline: none cannot be combined with other pipelines; remove it")
         if len(set(names)) < len(names):
-            raise ConfigError(f"augment.pipeline: '{self.pipeline}' names one pipeline twice")
+            raise ConfigError(f"augment.pipeline: '{self.pipeline}' contains a pipeline twice")
         object.__setattr__(self, "pipeline", ",".join(names))
 
     @property
     def steps(self) -> tuple[str, ...]:
-        """The names of what is done, in order."""
+        """The names of the steps, in order."""
         named = () if self.pipeline == "none" else tuple(self.pipeline.split(","))
         return (*named, *(("mirror",) if self.mirror else ()))
 
@@ -89,19 +83,20 @@ class AugmentConfig:
 class ModelConfig:
     """The detector: backbone, initial weights, anchors, RPN and RoI heads."""
 
-    backbone: str = parameter("tiny", "feature extractor under the pyramid", choices=BACKBONES)
+    backbone: str = parameter("tiny", "feature extractor below the pyramid", choices=BACKBONES)
     weights: str = parameter(
-        "drawn",
-        "initial weights: none | drawn (shipped, tiny only) | imagenet | coco | path of a checkpoint folder",
+        "drawn", "initial weights: none | drawn (shipped, tiny only) | imagenet | coco | path of a checkpoint folder"
     )
-    fresh_rpn: bool = parameter(False, "start the RPN head anew, since a pretrained one is fitted to its own anchors")
+    fresh_rpn: bool = parameter(
+        False, "initialise the RPN head randomly, because pretrained RPN weights fit only the anchors of their training"
+    )
     trainable_layers: int | None = parameter(
-        None, "resnet stages that train, from the top; none: 3 with weights, all 5 without", low=0, high=5
+        None, "trained resnet stages, counted from the top; none: 3 with weights, all 5 without", low=0, high=5
     )
     live_batch_norm: bool = parameter(
         False,
-        "batch norm of a resnet that trains, as a training from nothing needs; else it is frozen, as loaded weights "
-        "want it (tiny and resnet50_v2 always have it live)",
+        "train the batch norm of a resnet, which a training from random weights needs; otherwise it is frozen, which "
+        "suits loaded weights (tiny and resnet50_v2 always train it)",
     )
     anchor_sizes: str = parameter(
         "18,26,38,55,80", "one anchor side per pyramid level (0 1 2 3 pool), pixels after the resize"
@@ -110,44 +105,41 @@ class ModelConfig:
     min_size: int = parameter(64, "shortest image side after the resize, pixels", low=32, high=4096)
     max_size: int = parameter(224, "longest image side after the resize, pixels", low=32, high=8192)
     fixed_size: int | None = parameter(
-        None,
-        "side of a square that every image is resized to, whatever its shape; none keeps shapes",
-        low=32,
-        high=4096,
+        None, "resize every image to a square of this side; none keeps the aspect ratio", low=32, high=4096
     )
     rpn_pre_nms_top_n_train: int = parameter(400, "proposals per level before NMS, training", low=1, high=20_000)
-    rpn_pre_nms_top_n_test: int = parameter(200, "proposals per level before NMS, testing", low=1, high=20_000)
+    rpn_pre_nms_top_n_test: int = parameter(200, "proposals per level before NMS, evaluation", low=1, high=20_000)
     rpn_post_nms_top_n_train: int = parameter(200, "proposals per image after NMS, training", low=1, high=20_000)
-    rpn_post_nms_top_n_test: int = parameter(60, "proposals per image after NMS, testing", low=1, high=20_000)
-    rpn_nms: float = parameter(0.7, "IoU above which the RPN drops the weaker proposal", low=0.0, high=1.0)
+    rpn_post_nms_top_n_test: int = parameter(60, "proposals per image after NMS, evaluation", low=1, high=20_000)
+    rpn_nms: float = parameter(0.7, "IoU above which the RPN drops the lower-scored proposal", low=0.0, high=1.0)
     rpn_fg_iou: float = parameter(0.7, "IoU from which an anchor counts as foreground", low=0.0, high=1.0)
-    rpn_bg_iou: float = parameter(0.3, "IoU under which an anchor counts as background", low=0.0, high=1.0)
+    rpn_bg_iou: float = parameter(0.3, "IoU below which an anchor counts as background", low=0.0, high=1.0)
     rpn_batch_size: int = parameter(128, "anchors per image in the RPN loss", low=1, high=4096)
     rpn_positive_fraction: float = parameter(0.5, "largest share of foreground anchors", low=0.0, high=1.0)
     roi_fg_iou: float = parameter(0.5, "IoU from which a proposal counts as foreground", low=0.0, high=1.0)
     roi_batch_size: int = parameter(64, "proposals per image in the RoI loss", low=1, high=4096)
     roi_positive_fraction: float = parameter(0.25, "largest share of foreground proposals", low=0.0, high=1.0)
-    roi_levels: int = parameter(4, "pyramid levels that RoIAlign reads: 4 is 0-3, 2 is 0-1", low=1, high=4)
+    roi_levels: int = parameter(4, "pyramid levels that RoIAlign reads: 4 means 0-3, 2 means 0-1", low=1, high=4)
     roi_output_size: int = parameter(5, "side of the pooled RoI features", low=1, high=28)
     roi_sampling_ratio: int = parameter(2, "RoIAlign samples per bin and axis", low=1, high=8)
 
     def __post_init__(self) -> None:
-        """Check each parameter and what they say together."""
+        """Check each parameter and their combination."""
         check_section("model", self)
         if not self.weights.strip():
-            raise ConfigError("model.weights must be none, drawn, imagenet, coco or a path, got nothing")
+            raise ConfigError("model.weights must be none, drawn, imagenet, coco or a path, but is empty")
         sizes = parse_numbers(self.anchor_sizes, "model.anchor_sizes")
         ratios = parse_numbers(self.aspect_ratios, "model.aspect_ratios")
         if len(sizes) != NUM_LEVELS:
             raise ConfigError(
-                f"model.anchor_sizes must hold {NUM_LEVELS} sizes, one per pyramid level, got {len(sizes)}"
+                f"model.anchor_sizes must have {NUM_LEVELS} sizes, one per pyramid level, got {len(sizes)}"
             )
         if min(round(size * min(ratio**0.5, ratio**-0.5) / 2) for size in sizes for ratio in ratios) < 1:
             raise ConfigError(
                 f"model.anchor_sizes {self.anchor_sizes} with ratios {self.aspect_ratios} gives an anchor "
-                "that rounds to no width or height; make the smallest size larger"
+                "whose width or height rounds to 0; make the smallest size larger"
             )
-        # Two spellings of one setting are one setting.
+        # Texts with the same meaning are stored as the same text.
         object.__setattr__(self, "anchor_sizes", format_numbers(sizes))
         object.__setattr__(self, "aspect_ratios", format_numbers(ratios))
         if self.max_size < self.min_size:
@@ -158,14 +150,14 @@ class ModelConfig:
             )
         if self.weights == "drawn" and self.backbone != "tiny":
             raise ConfigError(
-                f"model.weights=drawn fits model.backbone=tiny alone; for {self.backbone} use none, imagenet, "
-                "coco or a path"
+                f"model.weights=drawn fits only model.backbone=tiny; for {self.backbone} use none, imagenet, coco or a "
+                "path"
             )
         if self.weights in ("imagenet", "coco") and self.backbone == "tiny":
             raise ConfigError(f"model.weights={self.weights} does not exist for model.backbone=tiny; use drawn or none")
         if self.weights == "coco" and self.backbone not in COCO_BACKBONES:
             raise ConfigError(
-                f"model.weights=coco exists for {' and '.join(COCO_BACKBONES)} alone, not for model.backbone="
+                f"model.weights=coco exists only for {' and '.join(COCO_BACKBONES)}, not for model.backbone="
                 f"{self.backbone}; use imagenet, none or a path"
             )
 
@@ -178,7 +170,7 @@ class OptimConfig:
     lr: float = parameter(1.5e-3, "peak learning rate", low=1e-8, high=10.0)
     lr_scaling: str = parameter(
         "none",
-        f"how lr, meant for {LR_BATCH} images a step, follows batch_size: not at all, in proportion, or by its root",
+        f"scale lr, given for {LR_BATCH} images per step, with batch_size: not at all, linearly or by the square root",
         choices=("none", "linear", "sqrt"),
     )
     weight_decay: float = parameter(1e-4, "weight decay", low=0.0, high=1.0)
@@ -186,31 +178,37 @@ class OptimConfig:
     schedule: str = parameter(
         "onecycle", "learning rate over the epochs", choices=("onecycle", "cosine", "step", "constant")
     )
-    step_epochs: int = parameter(3, "epochs between two cuts of schedule=step", low=1, high=10_000)
-    step_gamma: float = parameter(0.1, "factor of each cut of schedule=step", low=0.0, high=1.0)
+    step_epochs: int = parameter(3, "epochs between two reductions of schedule=step", low=1, high=10_000)
+    step_gamma: float = parameter(0.1, "factor of each reduction of schedule=step", low=0.0, high=1.0)
     eta_min: float = parameter(0.0, "learning rate at the end of schedule=cosine", low=0.0, high=10.0)
     t_max: int | None = parameter(
-        None, "epochs in which schedule=cosine falls to eta_min, and rises again after; none: all", low=1, high=10_000
+        None,
+        "epochs in which schedule=cosine falls to eta_min, before it rises again; none: all",
+        low=1,
+        high=10_000,
     )
     onecycle_peak: float = parameter(0.3, "share of the training before the peak of onecycle", low=0.01, high=0.99)
-    warmup_epochs: float = parameter(0.0, "epochs of linear warm-up from a hundredth", low=0.0, high=1000.0)
+    warmup_epochs: float = parameter(0.0, "epochs of linear warm-up, starting at lr / 100", low=0.0, high=1000.0)
     batch_size: int = parameter(8, "images per optimiser step", low=1, high=4096)
     epochs: int = parameter(4, "epochs of the full schedule; early stopping never shortens it", low=1, high=10_000)
-    max_grad_norm: float = parameter(5.0, "gradients are clipped to this norm; 0 leaves them", low=0.0, high=1e6)
+    max_grad_norm: float = parameter(5.0, "gradients are clipped to this norm; 0 does not clip", low=0.0, high=1e6)
     early_stop_epochs: int = parameter(
-        0, "stop after so many epochs without a better score, counted in the last stage; 0 never", low=0, high=10_000
+        0,
+        "stop after this many epochs without a better score, counted in the last stage; 0: never",
+        low=0,
+        high=10_000,
     )
     stages: str | None = parameter(
         None,
-        "parts of the training that follow each other, each a length (epochs or %) and parameters of optim or augment: "
+        "consecutive parts of the training, each a length (epochs or %) and parameters of optim or augment: "
         "'10 augment.pipeline=color; 10 augment.pipeline=geometric'; each has its own optimiser and schedule",
     )
 
     def __post_init__(self) -> None:
-        """Check each parameter and what they say together."""
+        """Check each parameter and their combination."""
         check_section("optim", self)
         if self.schedule == "cosine" and self.eta_min >= self.peak_lr:
-            raise ConfigError(f"optim.eta_min must lie below optim.lr ({self.peak_lr:g}), got {self.eta_min}")
+            raise ConfigError(f"optim.eta_min must be less than optim.lr ({self.peak_lr:g}), got {self.eta_min}")
         if self.warmup_epochs and self.warmup_epochs >= self.epochs:
             raise ConfigError(
                 f"optim.warmup_epochs must be less than optim.epochs ({self.epochs}), got {self.warmup_epochs}"
@@ -229,12 +227,12 @@ class OptimConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TaskConfig:
-    """What is kept of a model's raw detections, for one task. Acts after training only."""
+    """NMS and thresholds of one task, applied to raw detections; training does not use them."""
 
-    nms: float = parameter(0.5, "IoU above which the weaker detection is dropped", low=0.0, high=1.0)
-    score: float = parameter(0.01, "detections are kept strictly above this score", low=0.0, high=1.0)
-    max_detections: int = parameter(100, "best detections kept per image", low=1, high=1000)
-    class_agnostic: bool = parameter(False, "NMS over all classes together instead of within each")
+    nms: float = parameter(0.5, "IoU above which the detection with the lower score is dropped", low=0.0, high=1.0)
+    score: float = parameter(0.01, "only detections with a score above this one are kept", low=0.0, high=1.0)
+    max_detections: int = parameter(100, "detections kept per image, best scores first", low=1, high=1000)
+    class_agnostic: bool = parameter(False, "NMS over all classes together instead of within each class")
 
     def __post_init__(self) -> None:
         """Check each parameter."""
@@ -243,7 +241,7 @@ class TaskConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DetectConfig:
-    """Task 1 (boxes, COCO AP) and Task 2 (the whole number) read one model at two settings."""
+    """NMS and thresholds of Task 1 (boxes, COCO AP) and of Task 2 (the whole number), for one model."""
 
     task1: TaskConfig = field(default_factory=TaskConfig)
     task2: TaskConfig = field(
@@ -251,7 +249,7 @@ class DetectConfig:
     )
     reading: str = parameter(
         "left_to_right",
-        "order of the digits of a number; main_axis also reads numbers that stand one above the other",
+        "order of the digits of a number; main_axis also reads digits that are one above the other",
         choices=READINGS,
     )
 
@@ -262,25 +260,21 @@ class DetectConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RuntimeConfig:
-    """What changes neither the setting nor, on one device, its meaning."""
+    """Parameters that are not part of the configuration that a search compares: seed, arithmetic and batches."""
 
     seed: int = parameter(0, "seed of weights, data order and sampling", low=0, high=2**31 - 1)
     precision: str = parameter(
         "auto",
-        "arithmetic: auto is bfloat16 on a GPU or CPU that computes it in hardware, float32 elsewhere",
+        "arithmetic: auto is bfloat16 on a GPU or CPU that computes it in hardware, otherwise float32",
         choices=("auto", "float32", "bfloat16"),
     )
     micro_batch: int | None = parameter(
-        None,
-        "images that go through the model at once in training; their gradients add up to those of batch_size; none: "
-        "all of them",
-        low=1,
-        high=4096,
+        None, "images per forward pass in training; gradients add up over batch_size; none: all", low=1, high=4096
     )
     eval_batch_size: int = parameter(32, "images per batch of an evaluation", low=1, high=4096)
     train_sample: int = parameter(
         0,
-        "training images, always the same, that are scored after each epoch beside valid, so that overfitting shows",
+        "number of training images, always the same, that are also scored after each epoch, to show overfitting",
         low=0,
         high=10_000_000,
     )
@@ -292,7 +286,7 @@ class RuntimeConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrainConfig:
-    """One training, whole."""
+    """All parameters of one training."""
 
     data: DataConfig = field(default_factory=DataConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
@@ -302,25 +296,25 @@ class TrainConfig:
     runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
 
     def __post_init__(self) -> None:
-        """Check the stages, each as the config that it is."""
+        """Check the stages, each as a configuration."""
         if self.optim.stages is None:
             return
         text = format_stages(parse_stages(self.optim.stages, parameter_named))
-        object.__setattr__(self.optim, "stages", text)  # two spellings of one setting are one setting
+        object.__setattr__(self.optim, "stages", text)  # texts with the same meaning are stored as the same text
         for stage in self.stages:
             for name in PROCESSING:
                 if (name in stage.config.augment.steps) != (name in self.augment.steps):
                     raise ConfigError(
-                        f"optim.stages: {name} changes evaluated images too, so it must stand in augment.pipeline and "
-                        "in every stage, or nowhere"
+                        f"optim.stages: {name} also changes evaluated images, so it must be in augment.pipeline and in "
+                        "every stage, or in none of them"
                     )
 
     @property
     def stages(self) -> tuple["Stage", ...]:
-        """The parts of the training; one that is the config itself where none are named.
+        """The parts of the training; without `optim.stages`, one stage with this configuration.
 
         Raises:
-            ConfigError: the epochs of the stages do not add up, or a stage is no valid config.
+            ConfigError: the epochs of the stages do not add up, or a stage is not a valid configuration.
         """
         if self.optim.stages is None:
             return (Stage(Span(1, self.optim.epochs), self),)
@@ -338,7 +332,7 @@ class TrainConfig:
 
     @classmethod
     def from_flat(cls, flat: Mapping[str, object], base: Self | None = None) -> Self:
-        """Build a config from flat names; what is not named keeps the value of `base` (or the default).
+        """Build a configuration from flat names; other parameters keep their value in `base` (or their default).
 
         Raises:
             ConfigError: an unknown name, a wrong type or a value outside its limits.
@@ -353,26 +347,26 @@ class TrainConfig:
         return dict(leaves(self))
 
     def to_json(self) -> str:
-        """The config as one JSON object of flat names."""
+        """The configuration as one JSON object of flat names."""
         return json.dumps(self.to_flat())
 
     @classmethod
     def from_json(cls, text: str, source: str = "config") -> Self:
-        """Read what `to_json` wrote.
+        """Read the text of `to_json`.
 
         Raises:
-            ConfigError: no JSON object, or one that `from_flat` refuses.
+            ConfigError: not a JSON object, or a parameter is unknown or wrong.
         """
         try:
             flat = json.loads(text)
         except (ValueError, RecursionError) as error:
             raise ConfigError(f"{source} is not JSON: {error}") from None
         if not isinstance(flat, dict):
-            raise ConfigError(f"{source} must hold one JSON object of flat names")
+            raise ConfigError(f"{source} must be one JSON object of flat names")
         return cls.from_flat(flat)
 
     def to_toml(self) -> str:
-        """The config as a TOML file that `--config` takes. Parameters at None are left out."""
+        """The configuration as a TOML file for `--config`, without parameters that are None."""
         lines: list[str] = []
         section = None
         for name, value in self.to_flat().items():
@@ -381,7 +375,7 @@ class TrainConfig:
                 lines += [*([""] if lines else []), f"[{table}]"]
                 section = table
             if value is not None:
-                # JSON's numbers, booleans and escaped strings are TOML's as well.
+                # Numbers, booleans and escaped strings are written the same way in JSON and TOML.
                 lines.append(f"{key} = {json.dumps(value, ensure_ascii=False)}")
         return "\n".join(lines) + "\n"
 
@@ -391,8 +385,8 @@ class Stage:
     """One part of a training.
 
     Attributes:
-        span: its epochs, counted through the whole training.
-        config: the training as if this part were all of it.
+        span: its epochs, counted from the start of the training.
+        config: the parameters of this part, with its own number of epochs and no stages.
     """
 
     span: Span
@@ -405,15 +399,15 @@ def parameters() -> dict[str, Parameter]:
 
 
 def parameter_named(name: str) -> Parameter:
-    """The parameter of a flat name.
+    """The parameter with a flat name.
 
     Raises:
-        ConfigError: there is none; the message names the nearest ones.
+        ConfigError: there is none; the message contains similar names.
     """
     try:
         return _ALL_PARAMETERS[name]
     except KeyError:
-        hint = did_you_mean(str(name), _ALL_PARAMETERS) or "; --list-parameters prints them all"
+        hint = did_you_mean(str(name), _ALL_PARAMETERS) or "; --list-parameters prints all of them"
         raise ConfigError(f"unknown parameter '{printable(str(name))}'{hint}") from None
 
 

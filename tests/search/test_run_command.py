@@ -50,7 +50,7 @@ def thin_folder(tiny_folder, tmp_path_factory):
         (["--space", "anchors,anchors"], "space 'anchors' is given twice"),
         (["--space", "none.py"], "--space none.py: no such file"),
         (["--space", "anchors", "--set", "optim.lrr=1"], "unknown parameter 'optim.lrr'; did you mean 'optim.lr'"),
-        (["--space", "anchors", "--set", "optim.lr"], "--set takes NAME=VALUE"),
+        (["--space", "anchors", "--set", "optim.lr"], "--set needs NAME=VALUE"),
         (["--space", "anchors", "--set", "optim.lr=99"], "optim.lr must be a number from 1e-08 to 10"),
         (["--space", "anchors", "--set", "model.anchor_sizes=1,2,3,4,5"], "varies this parameter"),
         (["--space", "anchors", "--config", "none.toml"], "--config none.toml: cannot be read"),
@@ -81,7 +81,7 @@ def thin_folder(tiny_folder, tmp_path_factory):
         (["--space", "anchors", "--init-from", "none"], "--init-from none: there is no such run"),
         (["--space", "anchors", "--set", "model.backbone=resnet"], "got 'resnet'; did you mean"),
         (["--space", "anchors", "--set", "augment.pipeline=colour"], "unknown pipeline 'colour'; did you mean 'color'"),
-        (["--space", "anchors", "--set", "optim.stages=1;1"], "they must be the same, or give shares like 50%"),
+        (["--space", "anchors", "--set", "optim.stages=1;1"], "make them equal, or give shares like 50%"),
         (["--space", "anchors", "--set", "optim.t_max=0"], "optim.t_max must be a whole number from 1"),
         (["--space", "anchors", "--set", "model.roi_levels=5"], "model.roi_levels must be a whole number from 1 to 4"),
         (

@@ -128,8 +128,8 @@ def test_batches_are_augmented_by_image_id_whatever_their_order(tiny_data):
     ("pipeline", "said"),
     [
         ("colour", "augment.pipeline: unknown pipeline 'colour'; did you mean 'color'"),
-        ("color,none", "none stands alone"),
-        ("color,color", "names one pipeline twice"),
+        ("color,none", "none cannot be combined"),
+        ("color,color", "contains a pipeline twice"),
         ("", "unknown pipeline ''"),
     ],
 )

@@ -52,7 +52,7 @@ def test_shares_cover_every_epoch_once_or_are_refused(weights, epochs):
     shares = [100 * weight / sum(weights) for weight in weights]
     text = ";".join(f"{share:.4f}%" for share in shares)
     if min(np.diff([0, *(round(end * epochs / 100) for end in np.cumsum(np.round(shares, 4)))])) < 1:
-        with pytest.raises(ConfigError, match="no whole number of epochs"):
+        with pytest.raises(ConfigError, match="must be a whole number of epochs"):
             spans(parse_stages(text, parameter_named), epochs)
         return
     found = spans(parse_stages(text, parameter_named), epochs)
@@ -62,17 +62,17 @@ def test_shares_cover_every_epoch_once_or_are_refused(weights, epochs):
 @pytest.mark.parametrize(
     ("stages", "said"),
     [
-        ("1;1", "optim.stages train 1 + 1 = 2 epochs, optim.epochs (--epochs) is 4; they must be the same"),
+        ("1;1", "optim.stages train 1 + 1 = 2 epochs, but optim.epochs (--epochs) is 4; make them equal"),
         ("50%;40%", "the shares add up to 90 %"),
-        ("2;50%", "give all lengths in epochs, or all as shares"),
-        ("1%;99%", "stage 1 (1%) is no whole number of epochs of 4"),
+        ("2;50%", "give all lengths in epochs, or all of them as shares"),
+        ("1%;99%", "stage 1 (1%) must be a whole number of epochs, at least 1 of 4"),
         ("color;geometric", "stage 1 must begin with its length, epochs or a share like 50%, got 'color'"),
         ("2 color;2", "stage 1 takes PARAMETER=VALUE after its length, got 'color'"),
         ("2;2 model.min_size=96", "stage 2 cannot set model.min_size"),
         ("2;2 optim.epochs=9", "stage 2 cannot set optim.epochs"),
         ("2;2 augment.pipeline=colour", "optim.stages, stage 2: augment.pipeline: unknown pipeline 'colour'; did you"),
         ("2;2 optim.t_max=0", "optim.t_max must be a whole number from 1 to 10000, got 0"),
-        ("2;2 augment.pipeline=binarize", "binarize changes evaluated images too"),
+        ("2;2 augment.pipeline=binarize", "binarize also changes evaluated images"),
     ],
 )
 def test_stages_that_cannot_be_are_one_sentence(stages, said):
@@ -92,7 +92,7 @@ def test_a_toml_file_holds_stages_as_tables(tmp_path):
     path.write_text("[[stages]]\nepochs = 4\naugment.pipeline = 'color, geometric'\n")
     assert read_toml(path)["optim.stages"] == "4 augment.pipeline=color,geometric"
     path.write_text("[optim]\nstages = '4'\n[[stages]]\nepochs = 4\n")
-    with pytest.raises(ConfigError, match="both name the stages"):
+    with pytest.raises(ConfigError, match="both set the stages"):
         read_toml(path)
     path.write_text("[[stages]]\naugment.pipeline = 'color'\n")
     with pytest.raises(ConfigError, match=r"stages must be tables \[\[stages\]\], each with epochs"):
