@@ -10,7 +10,8 @@ from digits_core.config.train_config import parameters
 from digits_core.data import command as data
 from results import compare, export, leaderboard, plots, repair, report, runs
 from results.record.schema import BOOTSTRAP, BOXES, EPOCHS, LEADERBOARD, MATCHES, SAMPLES, THRESHOLDS
-from search import replay, retrain, run
+from search import evaluate, replay, retrain, run
+from search.command import GROUPS
 from spaces.catalogue import SPACES
 
 OUT = Path(__file__).with_name("reference.md")
@@ -25,10 +26,16 @@ def reference() -> str:
     """The whole page."""
     page = io.StringIO()
     page.write(INTRODUCTION)
-    page.write("\n## Commands\n")
+    page.write("\n## Commands\n\nEach `digit-search` command is also a module:\n\n")
+    page.write("| command | module | what it does |\n| --- | --- | --- |\n")
+    for group in GROUPS.values():
+        for name, verb in group.items():
+            module = verb.module.removesuffix(".command") + (f" {verb.flag}" if verb.flag else "")
+            page.write(f"| `digit-search {name}` | `python -m {module}` | {verb.summary} |\n")
     for module in (
         run,
         retrain,
+        evaluate,
         replay,
         report,
         leaderboard,

@@ -14,7 +14,7 @@ from digits_core.data import command as data
 from results import compare, export, leaderboard, plots, repair, report, runs
 from results.record.schema import EPOCHS, LEADERBOARD
 from results.views.leaderboard import SHOWN
-from search import replay, retrain, run
+from search import command, evaluate, replay, retrain, run
 from search.defaults import METRICS, SAMPLERS, SCHEDULERS
 
 ROOT = Path(__file__).parents[1]
@@ -32,6 +32,7 @@ COMMANDS = {
     "digits_core.predict": predict,
     "digits_core.to_onnx": to_onnx,
     "search.replay": replay,
+    "search.evaluate": evaluate,
     "search.retrain": retrain,
 }
 
@@ -96,6 +97,11 @@ def test_the_reference_page_is_what_the_code_says():
 
 
 def test_commands_named_in_documents_exist():
+    pages = [*sorted((ROOT / "docs").rglob("*.md")), *(ROOT / one for one in ("README.md", "CONTRIBUTING.md"))]
+    for page in pages:
+        code = re.findall(r"```sh\n(.*?)```|`([^`\n]+)`", page.read_text(), re.DOTALL)
+        for name in re.findall(r"digit-search ([a-z]+)", "\n".join(map("".join, code))):
+            assert name in command.VERBS, f"{page.name} names digit-search {name}"
     for document in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md"):
         for module in re.findall(r"python -m ([\w.]+)", (ROOT / document).read_text()):
             assert module in COMMANDS, f"{document} names {module}"

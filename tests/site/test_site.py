@@ -26,6 +26,8 @@ FLAG = re.compile(r"(?<![\w-])--[a-z][a-z0-9-]*")
 
 FOREIGN_FLAGS = {
     "--logdir",  # tensorboard
+    "--signal",  # sbatch
+    "--requeue",  # sbatch
     "--port",  # mlflow server
     "--no-wait",  # ray job submit
     "--kills",  # tests/chaos/storm.py
