@@ -30,7 +30,7 @@ from results.verdicts.equal_models import find_twins, left_out_words
 from results.verdicts.words import check_words, confirmation_words, length_words, twin_words
 from results.views.leaderboard import SHOWN
 from results.views.opened_run import OpenedRun
-from results.views.winner import verdict_words
+from results.views.winner import recommend, verdict_words
 
 TOP_MARGIN = 36
 """Top margin of a figure, pixels; its title is outside the figure."""
@@ -62,6 +62,7 @@ def content_of(run: OpenedRun, number: int) -> dict[str, Any]:
         "started": str(run.about.get("started_at") or "")[:16].replace("T", " "),
         "metric": SHOWN.get(run.metric, run.metric),
         "winner": _winner(run),
+        "recommendation": _recommendation(run),
         "verdicts": _verdicts(run),
         "cost": _cost(run),
         "notes": [
@@ -160,6 +161,14 @@ def _verdicts(run: OpenedRun) -> list[str]:
             words = one.words if known else "known when both have finished"
             lines.insert(0, f"against the second ({one.second}): {words}")
     return lines
+
+
+def _recommendation(run: OpenedRun) -> str | None:
+    """What to do with the result; None while the search runs."""
+    try:
+        return None if run.live else recommend(run.record, whole_board(run.record, run.folder, run.metric))
+    except RunError:  # a damaged match table; results.compare names it
+        return None
 
 
 def _cost(run: OpenedRun) -> list[tuple[str, str]]:

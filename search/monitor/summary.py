@@ -19,7 +19,7 @@ from results.verdicts.equal_models import left_out_words
 from results.verdicts.words import ERROR, check_words, confirmation_words, length_words, twin_words
 from results.views.leaderboard import leaderboard_table
 from results.views.terminal_table import print_leaderboard
-from results.views.winner import verdict_words, winner_words, write_best
+from results.views.winner import recommend, verdict_words, winner_words, write_best
 from search.cli.settings import SearchSettings, count_settings
 from search.policy.plan import Plan
 
@@ -60,11 +60,10 @@ def print_end(
     else:
         write_best(folder, record)
         [row] = board[board["trial_id"] == winner.trial_id].to_dict("records")
-        for line in [
-            *winner_words(record, plan.probe_config(), row),
-            *verdict_words(record, whole_board(record, folder, record.metric)),
-        ]:
+        verdicts = whole_board(record, folder, record.metric)
+        for line in [*winner_words(record, plan.probe_config(), row), *verdict_words(record, verdicts)]:
             console.print(line, soft_wrap=True)
+        console.print(f"        {recommend(record, verdicts)}", style="bold", soft_wrap=True)
         if console.quiet:
             leads = winner_words(record, plan.probe_config(), row)[1]
             loud.print(f"{leads}; run folder {folder}", soft_wrap=True)

@@ -184,7 +184,7 @@ def test_a_page_that_follows_a_search_keeps_what_was_typed_and_opened(open_page,
     events.write("end", trial_id="t0900", status="failed", reason="another end")
     events.close()
     write_report([open_run(folder)], folder / "report.html")
-    page.locator("body:not([data-watch])").wait_for(timeout=60000)
+    page.locator("body:not([data-watch]) .count", has_text="trials").wait_for(timeout=60000)  # its script has run
     assert page.locator(".filter").input_value() == "stopped"
     assert trials(page) == ["t0002"]
     assert page.locator("td.more").count() == 1
