@@ -24,6 +24,10 @@ class WeightsError(UserError):
     """Initial weights or a checkpoint are missing, damaged or of another shape."""
 
 
+class DownloadError(WeightsError):
+    """Initial weights cannot be downloaded here."""
+
+
 class DeviceError(UserError):
     """The device asked for is not there or cannot be used by the installed torch."""
 

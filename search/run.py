@@ -313,8 +313,9 @@ def _dry_run(settings: "SearchSettings", resumed: Path | None = None) -> int:
     ended = 0 if resumed is None else _ended(resumed)
     images = images_per_epoch(len(data.train), plan.base.data.images_per_epoch)
     found = Probe(plan.first_settings()).findings(data.categories.num_classes)
+    missing, found = found.download_fault, replace(found, download_fault=None)
     if settings.address is None:
-        slots, cost = _slots_and_cost(settings, plan, data, found, ended)
+        slots, cost = _slots_and_cost(settings, plan, data, found, None if missing else ended)
     else:
         found.check_models()
         slots = f"those of the cluster at {settings.address}"
@@ -334,6 +335,7 @@ def _dry_run(settings: "SearchSettings", resumed: Path | None = None) -> int:
         *([] if settings.time_budget_s is None else [f"time budget: ends after {hours_words(settings.time_budget_s)}"]),
         f"run folder: {settings.out}/{settings.name}",
         *([f"checkpoints, and a copy of the run folder: {storage.address}"] if storage.is_remote else []),
+        *([f"missing before the start: {missing}"] if missing else []),
     ):
         console.print(line)
     return 0
@@ -349,9 +351,9 @@ def _ended(folder: Path) -> int:
 
 
 def _slots_and_cost(
-    settings: "SearchSettings", plan: "Plan", data: "DigitData", found: "Findings", ended: int
+    settings: "SearchSettings", plan: "Plan", data: "DigitData", found: "Findings", ended: int | None
 ) -> tuple[str, str]:
-    """The slots on this machine and the measured cost of the trials that have not ended, in words."""
+    """The slots on this machine and the cost of the trials that have not ended; None measures no cost."""
     from digits_core.data.cache import images_per_epoch
     from digits_core.files import size_words
     from search.machine.cost import Workload, cost_of, measure
@@ -361,6 +363,8 @@ def _slots_and_cost(
 
     found.check(settings.gpus_per_trial)
     slots = plan_slots([found.resources()], settings.cpus_per_trial, settings.gpus_per_trial, settings.slots)
+    if ended is None:
+        return slots.description, "not measured, because the initial weights are missing"
     device = "auto" if slots.gpus else "cpu"
     speed = measure(
         Training(plan.probe_config(), settings.data, data.fingerprint, device), threads=max(int(slots.cpus), 1)

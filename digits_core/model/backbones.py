@@ -16,7 +16,7 @@ from torchvision.models.detection.rpn import RPNHead
 from torchvision.ops.misc import FrozenBatchNorm2d
 
 from digits_core.config.train_config import ModelConfig
-from digits_core.errors import WeightsError, reason_of
+from digits_core.errors import DownloadError, reason_of
 
 TINY_WIDTHS = (16, 32, 64, 128, 128)
 TINY_FPN_WIDTH = 64
@@ -35,7 +35,7 @@ def build_backbone(model: ModelConfig) -> BackboneWithFPN:
     """The backbone of a config with its pyramid, ImageNet weights loaded where asked for.
 
     Raises:
-        WeightsError: the weights cannot be downloaded.
+        DownloadError: the weights cannot be downloaded.
     """
     if model.backbone == "tiny":
         return _tiny()
@@ -83,7 +83,7 @@ def download(call: Callable[[], Any], what: str) -> Any:
         if isinstance(error, RuntimeError) and "invalid hash" not in str(error):
             raise
         folder = Path(torch.hub.get_dir()) / "checkpoints"
-        raise WeightsError(
+        raise DownloadError(
             f"{what} cannot be downloaded ({reason_of(error)}); lay the file into {folder}, give a checkpoint folder "
             "with --set model.weights=PATH, or start from nothing with --set model.weights=none"
         ) from None

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from digits_core.config.train_config import ModelConfig, TrainConfig
-from digits_core.errors import ConfigError, DeviceError, UsageError, UserError, WeightsError
+from digits_core.errors import ConfigError, DeviceError, DownloadError, UsageError, UserError, WeightsError
 from digits_core.labels import NUM_CLASSES
 
 
@@ -27,6 +27,7 @@ class Findings:
         gpu_fault: why torch cannot use the GPUs; None if it can, or there are none.
         model_fault: why the model of a configuration cannot be built; None if all can.
         weights_fault: why the initial weights of a configuration cannot be loaded here; None if all can.
+        download_fault: why the initial weights of a configuration cannot be downloaded here; None if all can.
         left_out: which initial weights of the first configuration do not fit its model and are not loaded, in words;
             None if all fit.
     """
@@ -37,6 +38,7 @@ class Findings:
     gpu_fault: str | None
     model_fault: str | None = None
     weights_fault: str | None = None
+    download_fault: str | None = None
     left_out: str | None = None
 
     def resources(self) -> dict[str, float]:
@@ -57,8 +59,9 @@ class Findings:
         if self.gpu_fault is not None and gpus_per_trial != 0:
             raise DeviceError(self.gpu_fault)
         self.check_models()
-        if self.weights_fault is not None:
-            raise WeightsError(self.weights_fault)
+        for fault in (self.weights_fault, self.download_fault):
+            if fault is not None:
+                raise WeightsError(fault)
 
     def check_models(self) -> None:
         """Raise an error if the search cannot work on any machine.
@@ -110,7 +113,7 @@ def _look_at_models(settings: Mapping[str, TrainConfig], num_classes: int) -> Fi
     """Find what would fail in every trial of a configuration, before the first trial starts."""
     from digits_core.model.build import check_model
 
-    left_out = weights_fault = None
+    left_out = weights_fault = download_fault = None
     checked: set[ModelConfig] = set()
     for name, config in settings.items():
         if config.model in checked:
@@ -119,12 +122,14 @@ def _look_at_models(settings: Mapping[str, TrainConfig], num_classes: int) -> Fi
         try:
             loaded = check_model(config, num_classes=num_classes)
             left_out = left_out if checked else loaded.words
+        except DownloadError as error:
+            download_fault = download_fault or f"{words}{error}"
         except WeightsError as error:
             weights_fault = weights_fault or f"{words}{error}"
         except UserError as error:
             return Findings(0, 0, None, None, model_fault=f"{words}{error}")
         checked.add(config.model)
-    return Findings(0, 0, None, None, weights_fault=weights_fault, left_out=left_out)
+    return Findings(0, 0, None, None, weights_fault=weights_fault, download_fault=download_fault, left_out=left_out)
 
 
 def usable_cores() -> int:

@@ -24,6 +24,7 @@ from search.cli.prepare_data import prepare_data
 from search.cli.run_folder import write_description
 from search.cli.settings import SearchSettings, make_plan
 from search.cli.trusted import choices_of, data_choices, refuse_unnamed, remember
+from search.models.check import check_best
 from search.models.source import Source, find_source
 from search.monitor.summary import print_end
 from search.policy.plan import Plan
@@ -170,6 +171,7 @@ def _write_run(
         device=swept.device,
     )
     events.write("end", trial_id=name, status="finished", reason="swept without training")
+    check_best(folder, events)
     events.close()
     write_views(folder, events.record)
     MissesKeeper(folder, data.valid.table, data.valid.image).follow(events.record)

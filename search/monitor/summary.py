@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 from shlex import quote
 
+import pandas as pd
 from rich.console import Console
 
 from digits_core.data.command import LAYOUT
@@ -58,17 +59,7 @@ def print_end(
         else:
             loud.print("no trial has a score: none finished its first epoch")
     else:
-        write_best(folder, record)
-        [row] = board[board["trial_id"] == winner.trial_id].to_dict("records")
-        verdicts = whole_board(record, folder, record.metric)
-        for line in [*winner_words(record, plan.probe_config(), row), *verdict_words(record, verdicts)]:
-            console.print(line, soft_wrap=True)
-        console.print(f"        {recommend(record, verdicts)}", style="bold", soft_wrap=True)
-        if console.quiet:
-            leads = winner_words(record, plan.probe_config(), row)[1]
-            loud.print(f"{leads}; run folder {folder}", soft_wrap=True)
-        for line in _next_commands(settings, plan, folder):
-            console.print(line, soft_wrap=True)
+        _print_winner(settings, plan, folder, record, board, console)
     if ending == "interrupted":
         say_resume(loud, "interrupted", settings)
         return 0 if winner is not None else 1
@@ -85,6 +76,25 @@ def print_end(
     if ending is None and trained < plan.trials:
         loud.print(fewer_words(plan, trained, sum(t.role == "search" for t in record.trials.values())))
     return 0 if winner is not None else 1
+
+
+def _print_winner(
+    settings: SearchSettings, plan: Plan, folder: Path, record: RunRecord, board: pd.DataFrame, console: Console
+) -> None:
+    """Print the winner, its verdicts, the recommendation and the next commands; write best.toml."""
+    winner = record.winner()
+    assert winner is not None
+    write_best(folder, record)
+    [row] = board[board["trial_id"] == winner.trial_id].to_dict("records")
+    verdicts = whole_board(record, folder, record.metric)
+    for line in [*winner_words(record, plan.probe_config(), row), *verdict_words(record, verdicts)]:
+        console.print(line, soft_wrap=True)
+    console.print(f"        {recommend(record, verdicts)}", style="bold", soft_wrap=True)
+    if console.quiet:
+        leads = winner_words(record, plan.probe_config(), row)[1]
+        open_console().print(f"{leads}; run folder {folder}", soft_wrap=True)
+    for line in _next_commands(settings, plan, folder):
+        console.print(line, soft_wrap=True)
 
 
 def _next_commands(settings: SearchSettings, plan: Plan, folder: Path) -> list[str]:

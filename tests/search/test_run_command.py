@@ -71,7 +71,7 @@ def thin_folder(tiny_folder, tmp_path_factory):
         (["--space", "anchors", "--valid-fraction", "2"], "must lie between 0 and 1"),
         (["--spac", "anchors"], "unrecognized arguments"),
         (["--space", "thresholds", "--trials", "4"], "needs only one training"),
-        (["--space", "anchors", "--confirm", "12"], "--confirm 12: the leaderboard will have 11 configurations"),
+        (["--space", "anchors", "--confirm", "15"], "--confirm 15: the leaderboard will have 14 configurations"),
         (["--space", "anchors", "--confirm", "0"], "must be a whole number of at least 1, got '0'"),
         (["--space", "anchors", "--replicates", "0"], "must be a whole number of at least 1"),
         (["--space", "anchors", "--confirm-fraction", "1"], "must be a number between 0 and 1, got '1'"),
@@ -195,6 +195,20 @@ def test_initial_weights_that_cannot_be_had_stop_the_search_before_it_starts(
     error = capsys.readouterr().err
     assert said in error
     assert error.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_weights_that_cannot_be_downloaded_stop_a_search_but_not_its_plan(capsys, tmp_path, monkeypatch, tiny_folder):
+    monkeypatch.chdir(tmp_path)
+    findings(monkeypatch, download_fault="the COCO weights of resnet50 cannot be downloaded (no network)")
+    arguments = ["--space", "reports", "--data", str(tiny_folder)]
+    assert run(*arguments, "--dry-run") == 0
+    out = capsys.readouterr().out
+    assert "would train: 11 baselines" in out
+    assert "would take: not measured, because the initial weights are missing" in out
+    assert "missing before the start: the COCO weights of resnet50 cannot be downloaded (no network)" in out
+    assert run(*arguments) == 2
+    assert "the COCO weights of resnet50 cannot be downloaded" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
 
 
