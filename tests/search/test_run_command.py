@@ -75,7 +75,7 @@ def thin_folder(tiny_folder, tmp_path_factory):
         (["--space", "anchors", "--confirm", "0"], "must be a whole number of at least 1, got '0'"),
         (["--space", "anchors", "--replicates", "0"], "must be a whole number of at least 1"),
         (["--space", "anchors", "--confirm-fraction", "1"], "must be a number between 0 and 1, got '1'"),
-        (["--space", "anchors", "--confirm", "1", "--data", "{folder}"], "each needs at least 30 to tell anything"),
+        (["--space", "anchors", "--confirm", "1", "--data", "{folder}"], "each part needs at least 30"),
         (["--space", "anchors", "--screen", "maybe"], "invalid choice: 'maybe'"),
         (["--resume", "none"], "--resume none: there is no run"),
         (["--space", "anchors", "--init-from", "none"], "--init-from none: there is no run none"),
@@ -177,7 +177,7 @@ def test_torch_and_torchvision_that_do_not_fit(capsys, tmp_path, monkeypatch):
     [
         ("model.weights=/nowhere/at/all", "/nowhere/at/all/model.safetensors: no such file"),
         ("model.min_size=32", None),
-        ("model.anchor_sizes=8,16,32,64,128", "for others set model.fresh_rpn=true"),
+        ("model.anchor_sizes=8,16,32,64,128", "or set model.fresh_rpn=true"),
     ],
 )
 def test_initial_weights_that_cannot_be_had_stop_the_search_before_it_starts(

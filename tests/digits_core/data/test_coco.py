@@ -60,7 +60,7 @@ GOOD = [image(number) for number in range(1, 5)]
         ('{"images": []}', "train.json: has no list 'annotations'"),
         ({"images": []}, "an empty split"),
         ({"annotations": []}, "train.json: no annotations"),
-        ({"images": [*GOOD, image(2)]}, "image 2: two images bear this id"),
+        ({"images": [*GOOD, image(2)]}, "image 2: two images have this id"),
         ({"images": [*GOOD, image("x")]}, "an image's id must be a whole number"),
         ({"images": [*GOOD, image(9, file_name="../valid/1.png")]}, "image 9: file_name must be a path inside"),
         ({"images": [*GOOD, image(9, file_name="/etc/passwd")]}, "image 9: file_name must be a path inside"),
@@ -70,19 +70,19 @@ GOOD = [image(number) for number in range(1, 5)]
             "train/4.png, image 4: is 60 x 40 px, the annotations say 61 x 40",
         ),
         ({"images": [*GOOD[:3], image(4, height=0)]}, "image 4: width and height must be whole numbers above 0"),
-        ({"annotations": [box(1), box(1)]}, "image 1, annotation 1: two annotations bear this id"),
+        ({"annotations": [box(1), box(1)]}, "image 1, annotation 1: two annotations have this id"),
         ({"annotations": [box(None)]}, "an annotation's id must be a whole number"),
-        ({"annotations": [box(1, 99)]}, "annotation 1: image_id 99 names no image"),
-        ({"annotations": [box(1, category_id=0)]}, "annotation 1: category_id must lie in 1..10"),
-        ({"annotations": [box(1, category_id=11)]}, "annotation 1: category_id must lie in 1..10"),
+        ({"annotations": [box(1, 99)]}, "annotation 1: image_id 99 does not exist"),
+        ({"annotations": [box(1, category_id=0)]}, "annotation 1: category_id must be from 1 to 10"),
+        ({"annotations": [box(1, category_id=11)]}, "annotation 1: category_id must be from 1 to 10"),
         ({"annotations": [box(1, iscrowd=2)]}, "annotation 1: iscrowd must be 0 or 1, got 2"),
         ({"annotations": [box(1, bbox=[5, 5, 0, 20])]}, "annotation 1: an empty box: 0 x 20 px"),
         ({"annotations": [box(1, bbox=[55, 5, 30, 20])]}, "annotation 1: box [55, 5, 30, 20] leaves its 60 x 40 image"),
         ({"annotations": [box(1, bbox=[5, 5, 10])]}, "annotation 1: bbox must be [x_min, y_min, width, height]"),
         ({"annotations": [box(1, bbox=[5, 5, 10, "tall"])]}, "annotation 1: bbox must be"),
         ({"annotations": [box(1, bbox=[5, 5, 10, float("inf")])]}, "annotation 1: bbox must be"),
-        ({"annotations": ["box"]}, "an entry of 'annotations' is no object"),
-        ({"images": ["picture"]}, "an entry of 'images' is no object"),
+        ({"annotations": ["box"]}, "an entry of 'annotations' is not an object"),
+        ({"images": ["picture"]}, "an entry of 'images' is not an object"),
     ],
 )
 def test_each_fault_is_named_with_file_image_and_annotation(folder, tree, said):
@@ -194,7 +194,7 @@ def test_check_command_lists_problems_and_exits_with_two(folder, capsys):
     root = folder(train={"annotations": [box(1, category_id=11)]})
     assert main(["check", str(root)]) == 2
     captured = capsys.readouterr()
-    assert "category_id must lie in 1..10" in captured.out
+    assert "category_id must be from 1 to 10" in captured.out
     assert captured.err.startswith("digits_core.data: ")
     assert captured.err.count("\n") == 1
 

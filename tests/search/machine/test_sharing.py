@@ -73,7 +73,9 @@ def test_real_trainings_share_this_machine(tiny_folder, own_cache, monkeypatch):
 
 def test_a_training_that_fails_is_a_sentence(tiny_folder, own_cache):
     source = DataSource(folder=str(tiny_folder))
-    with pytest.raises(UsageError, match=r"a few training steps of the first setting failed: .*differs from the run's"):
+    with pytest.raises(
+        UsageError, match=r"a few training steps of the first setting failed: .*is not the data of the run"
+    ):
         try_sharing(TrainConfig(), source, "0" * 32, cores=1, device="cpu")
 
 
