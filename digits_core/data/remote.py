@@ -83,7 +83,7 @@ def open_place(address: str, flag: str) -> tuple[FileSystem, str]:
         raise UsageError(f"{flag} {plain}: the address must begin with one of {', '.join(SCHEMES)}")
     if parts.scheme == "s3" and (not parts.netloc or not set(query) <= set(S3_OPTIONS)):
         raise UsageError(
-            f"{flag} {plain}: the address must be s3://BUCKET/FOLDER, optionally with ? and any of {', '.join(S3_OPTIONS)}"
+            f"{flag} {plain}: the address must be s3://BUCKET/FOLDER, then ? and any of {', '.join(S3_OPTIONS)}"
         )
     try:
         handler = _file_system(address)

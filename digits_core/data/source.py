@@ -129,7 +129,7 @@ def fingerprint_of(source: DataSource) -> str:
 
         from digits_core.data import drawn as synthetic
 
-        # The drawing code and the versions of its libraries determine the pixels; importing albumentations takes seconds.
+        # The drawing code and its libraries determine the pixels; importing albumentations takes seconds.
         versions = [np.__version__, cv2.__version__, PIL.__version__, version("albumentations")]
         digest.update(json.dumps([FORMAT, _read_from(source), versions]).encode())
         digest.update(Path(synthetic.__file__).read_bytes())

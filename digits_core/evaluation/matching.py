@@ -216,7 +216,7 @@ def keep(found: Candidates, settings: Sequence[NmsSetting]) -> Words:
 
 
 def _chunks(found: Candidates) -> Iterator[tuple[NDArray[np.int64], NDArray[np.bool_]]]:
-    """Groups of images with similar numbers of candidates: row numbers [images, most], and whether each is real (not padding)."""
+    """Groups of images with similar numbers of candidates: row numbers [images, most], and which are no padding."""
     counts = np.diff(found.start)
     order = np.argsort(-counts, kind="stable")
     order = order[counts[order] > 1]  # NMS does not change a single candidate

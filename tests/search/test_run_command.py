@@ -68,7 +68,7 @@ def thin_folder(tiny_folder, tmp_path_factory):
         (["--space", "anchors", "--name", "../x"], "a run's name is letters"),
         (["--space", "anchors", "--cpus-per-trial", "0"], "must be a number above 0"),
         (["--space", "anchors", "--cpus-per-trial", "1000"], "--cpus-per-trial 1000: there are"),
-        (["--space", "anchors", "--valid-fraction", "2"], "must lie between 0 and 1"),
+        (["--space", "anchors", "--valid-fraction", "2"], "must be between 0 and 1"),
         (["--spac", "anchors"], "unrecognized arguments"),
         (["--space", "thresholds", "--trials", "4"], "one training serves"),
         (["--space", "anchors", "--confirm", "12"], "--confirm 12: the leaderboard will hold 11 settings"),

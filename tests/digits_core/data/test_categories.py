@@ -60,7 +60,7 @@ def test_digits_are_digits_with_and_without_names(tiny_folder, tmp_path):
         (lambda tree: tree["categories"].append({"id": "x", "name": "odd"}), "a category's id must be a whole number"),
         (
             lambda tree: tree["categories"].append({"id": 99, "name": "star"}),
-            "valid.json names other categories (4 categories (circle, square, triangle, star)) than",
+            "valid.json has other categories (4 categories (circle, square, triangle, star)) than",
         ),
         (lambda tree: tree.update(categories=[{"id": 9, "name": "a"}] * 2), "two categories have the id 9"),
     ],

@@ -67,7 +67,7 @@ GOOD = [image(number) for number in range(1, 5)]
         ({"images": [*GOOD, image(9)]}, "train/9.png, image 9: is missing"),
         (
             {"images": [*GOOD[:3], image(4, width=61)]},
-            "train/4.png, image 4: is 60 x 40 px, the annotations say 61 x 40",
+            "train/4.png, image 4: is 60 x 40 px, but the annotations say 61 x 40",
         ),
         ({"images": [*GOOD[:3], image(4, height=0)]}, "image 4: width and height must be whole numbers above 0"),
         ({"annotations": [box(1), box(1)]}, "image 1, annotation 1: two annotations have this id"),
@@ -100,13 +100,13 @@ def test_a_cut_off_picture_is_unreadable(folder):
     root = folder()
     whole = (root / "train" / "1.png").read_bytes()
     (root / "train" / "1.png").write_bytes(whole[: len(whole) // 2])
-    assert problems_of(root) == ["train/1.png, image 1: cannot be read: it is no whole image"]
+    assert problems_of(root) == ["train/1.png, image 1: cannot be read: it is not a complete image file"]
 
 
 def test_the_same_picture_in_train_and_valid_is_found_even_when_saved_anew(folder):
     root = folder()
     Image.open(root / "valid" / "2.png").save(root / "train" / "3.png", compress_level=0)
-    assert problems_of(root) == ["train/3.png, image 3: is the same picture as image 2 of valid"]
+    assert problems_of(root) == ["train/3.png, image 3: is the same image as image 2 of valid"]
 
 
 def test_a_link_out_of_the_image_folder_is_refused(folder, tmp_path):
