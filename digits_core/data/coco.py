@@ -97,7 +97,7 @@ def read_part(name: str, path: Path, content: bytes) -> Part:
     try:
         tree = json.loads(content)
     except (ValueError, RecursionError) as error:
-        part.blame(f"broken JSON: {error}")
+        part.blame(f"invalid JSON: {error}")
         return part
     if not isinstance(tree, dict):
         part.blame("must be one JSON object with the lists images, annotations and categories")
@@ -284,7 +284,7 @@ def _inside(part: Part, bbox: object, image_id: int, number: int) -> tuple[float
         return None
     x_min, y_min, wide, tall = (float(side) for side in sides)
     if wide <= 0 or tall <= 0:
-        part.blame(f"an empty box: {wide:g} x {tall:g} px", image_id, number)
+        part.blame(f"the box is empty: {wide:g} x {tall:g} px", image_id, number)
         return None
     _, width, height = part.images[image_id]
     box = np.array([x_min, y_min, x_min + wide, y_min + tall])

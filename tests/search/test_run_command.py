@@ -95,7 +95,7 @@ def thin_folder(tiny_folder, tmp_path_factory):
         (["--space", "anchors", "--set", "model.fresh_rpn=false"], "--set model.fresh_rpn: space 'anchors' needs"),
         (["--space", "anchors", "--set", "runtime.seed=3"], "the seed has a flag of its own, --seed"),
         (["--space", "anchors", "--dashboard-port", "70000"], "must be a port from 1024 to 65535, got '70000'"),
-        (["--space", "anchors", "--valid-json", "val.json", "--data", "{folder}"], "holds no such file"),
+        (["--space", "anchors", "--valid-json", "val.json", "--data", "{folder}"], "contains no such file"),
         (["--resume", "none", "--seed", "3"], "--seed: a resumed run keeps its settings"),
     ],
 )

@@ -166,5 +166,5 @@ def test_a_preview_names_the_classes_and_check_counts_them(shapes, shapes_folder
     assert (tmp_path / "sheet.png").stat().st_size > 1000
     assert data.main(["check", str(shapes_folder)]) == 0
     out = capsys.readouterr().out
-    assert "3 categories (circle, square, triangle): no digits, so no number is read" in out
+    assert "3 categories (circle, square, triangle): these are not digits, so no numbers are read" in out
     assert "boxes per image" in out

@@ -55,8 +55,8 @@ GOOD = [image(number) for number in range(1, 5)]
 @pytest.mark.parametrize(
     ("tree", "said"),
     [
-        ("{", "train.json: broken JSON"),
-        ("[]", "train.json: must hold one JSON object"),
+        ("{", "train.json: invalid JSON"),
+        ("[]", "train.json: must be one JSON object"),
         ('{"images": []}', "train.json: has no list 'annotations'"),
         ({"images": []}, "an empty split"),
         ({"annotations": []}, "train.json: no annotations"),
@@ -76,7 +76,7 @@ GOOD = [image(number) for number in range(1, 5)]
         ({"annotations": [box(1, category_id=0)]}, "annotation 1: category_id must be from 1 to 10"),
         ({"annotations": [box(1, category_id=11)]}, "annotation 1: category_id must be from 1 to 10"),
         ({"annotations": [box(1, iscrowd=2)]}, "annotation 1: iscrowd must be 0 or 1, got 2"),
-        ({"annotations": [box(1, bbox=[5, 5, 0, 20])]}, "annotation 1: an empty box: 0 x 20 px"),
+        ({"annotations": [box(1, bbox=[5, 5, 0, 20])]}, "annotation 1: the box is empty: 0 x 20 px"),
         ({"annotations": [box(1, bbox=[55, 5, 30, 20])]}, "annotation 1: box [55, 5, 30, 20] leaves its 60 x 40 image"),
         ({"annotations": [box(1, bbox=[5, 5, 10])]}, "annotation 1: bbox must be [x_min, y_min, width, height]"),
         ({"annotations": [box(1, bbox=[5, 5, 10, "tall"])]}, "annotation 1: bbox must be"),
@@ -187,7 +187,7 @@ def test_a_folder_that_is_none_is_one_sentence(tmp_path, make, said):
 
 def test_annotations_that_are_deeply_nested_are_broken_json(tmp_path):
     part = read_part("train", tmp_path / "train.json", b"[" * 200_000)
-    assert "broken JSON" in str(part.problems[0])
+    assert "invalid JSON" in str(part.problems[0])
 
 
 def test_check_command_lists_problems_and_exits_with_two(folder, capsys):

@@ -43,7 +43,7 @@ def problems_of(entry):
         ({"score": float("nan")}, "score must be a number from 0 to 1, got nan"),
         ({"bbox": [1, 2, 3]}, "bbox must be [x_min, y_min, width, height] of finite numbers"),
         ({"bbox": [1, 2, 3, float("inf")]}, "of finite numbers"),
-        ({"bbox": [1, 2, 0, 5]}, "an empty box: 0 x 5 px"),
+        ({"bbox": [1, 2, 0, 5]}, "the box is empty: 0 x 5 px"),
         ({"bbox": [55, 2, 10, 5]}, "leaves its 60 x 40 image"),
         ({"bbox": [-1, 2, 10, 5]}, "leaves its 60 x 40 image"),
     ],
@@ -58,8 +58,8 @@ def test_good_detections_pass_and_missing_keys_are_named():
     assert problems_of(GOOD) == []
     assert problems_of(GOOD | {"image_id": 11, "bbox": [0, 0, 9999, 5]}) == []  # its size is not known
     assert problems_of({name: GOOD[name] for name in GOOD if name != "score"}) == ["entry 0: has no 'score'"]
-    assert list(check_json(b"{}", SIZES)) == ["must hold one JSON list of detections"]
-    assert "broken JSON" in next(iter(check_json(b"[", SIZES)))
+    assert list(check_json(b"{}", SIZES)) == ["must be one JSON list of detections"]
+    assert "invalid JSON" in next(iter(check_json(b"[", SIZES)))
 
 
 HEAD = "image_id,pred_label\n"
@@ -103,8 +103,8 @@ def test_a_zip_holds_both_files_and_nothing_else(tmp_path):
         archive.writestr("sub/pred.json", "[]")
     found = list(check_file(tmp_path / "s.zip", SIZES))
     assert found == [
-        "holds no pred.json at its root",
-        "holds no pred.csv at its root",
+        "contains no pred.json at its root",
+        "contains no pred.csv at its root",
         "contains sub/pred.json, which does not belong to a submission",
     ]
     (tmp_path / "t.zip").write_bytes(b"PK no zip")
