@@ -1,4 +1,4 @@
-"""How every command of the house behaves: one sentence per mistake, exit codes, whole flag names."""
+"""The common behaviour of all commands: one sentence per error, exit codes, no abbreviated flags."""
 
 import argparse
 import errno
@@ -16,15 +16,14 @@ CALLED_AS: ContextVar[str | None] = ContextVar("called_as", default=None)
 """How the user called this command where it was not `python -m ...`: `digit-search board`."""
 
 MOST_LETTERS = 500
-"""Of a mistake that is quoted back."""
-
+"""The longest error message about arguments; the rest is cut off."""
 
 PACKAGES = ("ray", "torch", "torchvision", "optuna", "pyarrow", "pandas", "numpy")
-"""Those whose versions may change what a run finds."""
+"""Packages whose versions can change the results of a run."""
 
 
 def version_of(package: str) -> str | None:
-    """The version of an installed package; None where it is not."""
+    """The version of a package; None if it is not installed."""
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
@@ -32,7 +31,7 @@ def version_of(package: str) -> str | None:
 
 
 class _Version(argparse.Action):
-    """Prints versions and ends."""
+    """Prints versions and exits."""
 
     def __init__(self, option_strings: Any, dest: str, **settings: Any) -> None:
         super().__init__(option_strings, dest=argparse.SUPPRESS, default=argparse.SUPPRESS, **settings)
@@ -44,16 +43,21 @@ class _Version(argparse.Action):
 
 
 class CommandParser(argparse.ArgumentParser):
-    """argparse that answers a mistake with one sentence instead of a page, and exits with 2."""
+    """An ArgumentParser that answers wrong arguments with one sentence instead of the usage, and exits with code 2."""
 
     def __init__(self, *, prog: str | None = None, **settings: Any) -> None:
-        """As ArgumentParser; descriptions keep their line breaks, flags are never guessed from a part."""
+        """As ArgumentParser, but descriptions keep their line breaks, and flags cannot be abbreviated."""
         settings.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
         super().__init__(prog=CALLED_AS.get() or prog, allow_abbrev=False, **settings)
-        self.add_argument("--version", action=_Version, nargs=0, help="print the versions of what runs, and end")
+        self.add_argument(
+            "--version",
+            action=_Version,
+            nargs=0,
+            help="print the versions of digit-search, Python and the main packages, and exit",
+        )
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """As argparse, once no argument holds credentials: they would be repeated, and stored with the command."""
+        """As argparse, but refuses credentials in arguments, because messages and run folders would contain them."""
         flag = ""
         for one in sys.argv[1:] if args is None else args:
             name, equals, value = one.partition("=") if one.startswith("-") else (flag, "=", one)
@@ -66,7 +70,7 @@ class CommandParser(argparse.ArgumentParser):
         return super().parse_known_args(args, namespace)
 
     def error(self, message: str) -> NoReturn:
-        """Say what is wrong and where help is."""
+        """Print an error message and how to get help, and exit with code 2."""
         _, unknown, words = message.partition("unrecognized arguments: ")
         if unknown:
             flag = words.split()[0].partition("=")[0]
@@ -75,11 +79,11 @@ class CommandParser(argparse.ArgumentParser):
             message = f"{message}{hint if 'did you mean' in hint else ''}"
         message = printable(message)
         message = message if len(message) <= MOST_LETTERS else message[:MOST_LETTERS] + "..."
-        self.exit(2, f"{self.prog.removeprefix('python -m ')}: {message}; --help lists every flag\n")
+        self.exit(2, f"{self.prog.removeprefix('python -m ')}: {message}; --help lists all flags\n")
 
 
 def at_least(low: int) -> Callable[[str], int]:
-    """The argparse type of whole numbers from `low` on."""
+    """The argparse type of whole numbers of at least `low`."""
 
     def parse(text: str) -> int:
         try:
@@ -94,14 +98,14 @@ def at_least(low: int) -> Callable[[str], int]:
 
 
 def number_where(holds: Callable[[float], bool], words: str) -> Callable[[str], float]:
-    """The argparse type of numbers for which something holds; `words` say what, after "must"."""
+    """The argparse type of numbers for which `holds` is true; `words` describe the condition, after "must"."""
 
     def parse(text: str) -> float:
         try:
             number = float(text)
         except ValueError:
             number = math.nan
-        if not holds(number):  # nothing holds of what is no number
+        if not holds(number):  # always false for NaN
             raise argparse.ArgumentTypeError(f"must {words}, got '{text}'")
         return number
 
@@ -109,37 +113,37 @@ def number_where(holds: Callable[[float], bool], words: str) -> Callable[[str], 
 
 
 def say(line: str = "", *, error: bool = False) -> None:
-    """Print one line; of what it quotes nothing is obeyed. No command prints in another way, tables apart.
+    """Print one line without control characters. Commands print everything with this function, except tables.
 
     Args:
         line: the text.
-        error: print on the standard error.
+        error: print to standard error.
     """
     print(printable(line), file=sys.stderr if error else sys.stdout, flush=True)
 
 
 def refusal(error: OSError) -> str | None:
-    """What the system refuses to a user, in a sentence; None of an error that a user cannot mend."""
+    """A sentence for an operating-system error that a user can fix; None for other errors."""
     place = error.filename2 or error.filename or "a file"
     match error.errno:
         case errno.EACCES | errno.EPERM:
-            return f"no permission for {place}: see whether you may read, write or execute it"
+            return f"no permission for {place}: check whether you can read, write or execute it"
         case errno.ENOSPC | errno.EDQUOT | errno.EROFS:
             return f"cannot write {place}: {error.strerror}"
-        case errno.EISDIR | errno.ENOTDIR | errno.EIO | errno.ESTALE:  # the last two: a disk or a mount gives errors
+        case errno.EISDIR | errno.ENOTDIR | errno.EIO | errno.ESTALE:  # the last two: errors of a disk or a mount
             return f"{place}: {error.strerror}"
     return None
 
 
 def run_command(program: str, body: Callable[[], int]) -> int:
-    """Run a command's body and turn what a user can cause into one sentence and an exit code.
+    """Run the body of a command, and turn errors that a user can fix into one sentence and an exit code.
 
     Args:
         program: the command's name, before each of its sentences.
         body: the command.
 
     Returns:
-        What `body` returns; 2 after a UserError, or where the system refuses a file; 130 after Ctrl-C.
+        The result of `body`; 2 after a UserError or if the system refuses access to a file; 130 after Ctrl-C.
     """
     program = CALLED_AS.get() or program
     try:
@@ -151,7 +155,7 @@ def run_command(program: str, body: Callable[[], int]) -> int:
     except KeyboardInterrupt:
         say(f"{program}: interrupted", error=True)
         return 130
-    except BrokenPipeError:  # the reader of our output went away, as `| head` does
+    except BrokenPipeError:  # the reader of the output has closed it, for example `| head`
         sys.stderr.close()
         return 0
     except OSError as error:

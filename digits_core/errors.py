@@ -1,4 +1,4 @@
-"""What a user can get wrong, by name (stdlib only)."""
+"""The errors that a user can cause, and texts for messages (only the standard library)."""
 
 from collections.abc import Iterable
 from difflib import SequenceMatcher, get_close_matches
@@ -9,7 +9,7 @@ MOST_LETTERS_OF_A_REASON = 300
 
 
 class UserError(Exception):
-    """A mistake that the user can mend: the message is one sentence that says how."""
+    """An error that the user can fix; the message is one sentence that says how."""
 
 
 class ConfigError(UserError):
@@ -17,11 +17,11 @@ class ConfigError(UserError):
 
 
 class DataError(UserError):
-    """Images or annotations cannot be used as they are."""
+    """Images or annotations have problems."""
 
 
 class WeightsError(UserError):
-    """Initial weights or a checkpoint are missing, damaged or of another shape."""
+    """Initial weights or a checkpoint are missing, damaged or have other shapes."""
 
 
 class DownloadError(WeightsError):
@@ -29,30 +29,30 @@ class DownloadError(WeightsError):
 
 
 class DeviceError(UserError):
-    """The device asked for is not there or cannot be used by the installed torch."""
+    """The requested device does not exist, or the installed torch cannot use it."""
 
 
 class SpaceError(UserError):
-    """A search space is unknown, broken or at odds with another one."""
+    """A search space is unknown, invalid or in conflict with another one."""
 
 
 class RunError(UserError):
-    """A run folder is missing, damaged, in use or of another schema version."""
+    """A run folder is missing, damaged, in use or has another schema version."""
 
 
 class UsageError(UserError):
-    """Flags that are each well-formed do not go together, or ask for what is not there."""
+    """Valid flags cannot be combined, or refer to something that does not exist."""
 
 
 class DivergedError(Exception):
-    """Training produced a loss that is not finite; the message names the step and the losses."""
+    """A loss is not finite; the message contains the step and the losses."""
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """A closing clause that names the nearest known names, or lists them all when few.
+    """The end of a message with the most similar known names, or with all of them if they are few.
 
     Returns:
-        For example `; did you mean 'anchors'?` or `; known: a, b`. Empty when nothing is near.
+        For example `; did you mean 'anchors'?` or `; known: a, b`. Empty if no name is similar.
     """
     names = sorted(known)
     near = get_close_matches(name, names, n=2, cutoff=0.6) or _with_such_an_end(name, names)
@@ -77,10 +77,10 @@ def _with_such_an_end(name: str, names: list[str]) -> list[str]:
 
 
 def refuse_credentials(flag: str, address: str) -> None:
-    """See that an address holds no credentials: it is shown, and stored in run folders.
+    """Check that an address contains no credentials, because it is shown and stored in run folders.
 
     Raises:
-        UsageError: it does; the message does not repeat it, and says where they belong.
+        UsageError: it does; the message does not contain them, and says where they belong.
     """
     fault = fault_of(flag, address)
     if fault is not None:
@@ -88,11 +88,11 @@ def refuse_credentials(flag: str, address: str) -> None:
 
 
 def printable(text: str) -> str:
-    """`text` in one line for people: control characters are shown, not obeyed; passwords in addresses are left out."""
+    """`text` as one printable line: control characters are escaped, and passwords in addresses are removed."""
     return "".join(char if char.isprintable() else repr(char)[1:-1] for char in scrub(text))
 
 
 def reason_of(error: BaseException) -> str:
-    """The first line of a library's error, printable; its name where it has no text."""
+    """The first line of the message of an error, printable; the name of the error if it has no message."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
     return printable(lines[0])[:MOST_LETTERS_OF_A_REASON]

@@ -1,4 +1,4 @@
-"""Names of the files in a checkpoint folder, and how a file from a stranger is read."""
+"""Names of the files in a checkpoint folder, and safe reading of files from unknown sources."""
 
 import contextlib
 import errno
@@ -12,36 +12,36 @@ MODEL_FILE, CONFIG_FILE = "model.safetensors", "config.json"
 TRAINING_FILE, STATE_FILE = "training.safetensors", "state.json"
 
 CLASSES_FILE = "classes.json"
-"""Beside a model's weights: ids and names of its categories; without it they are the digits."""
+"""Ids and names of the categories of a model; without this file they are the digits."""
 
 BEST_FOLDER = "best"
-"""Inside a checkpoint to go on from: the model of the best epoch so far."""
+"""The folder in a checkpoint that contains the model of the best epoch so far."""
 
 THRESHOLDS_FILE, MATCHES_FILE, CONFIRM_FILE = "thresholds.parquet", "matches.parquet", "confirm.parquet"
-"""Beside the model of the best epoch: its threshold sweep, its match tables on valid and on the part to confirm."""
+"""Files next to the model of the best epoch: threshold sweep, match tables on validation and confirmation images."""
 
 MAX_TEXT_BYTES = 16 * 2**20
-"""A settings file is never larger."""
+"""The largest text file that `read_text` accepts."""
 
 
 def read_whole(path: Path, most: int) -> bytes:
-    """The bytes of a file, if it is one and not absurdly large.
+    """The bytes of a regular file of limited size; pipes and devices are refused, because they may not end.
 
     Args:
-        path: the file; a pipe or a device would give bytes without end.
-        most: bytes that it may hold.
+        path: the file.
+        most: the largest accepted size in bytes.
 
     Raises:
-        OSError: it cannot be read, is no file, or is larger.
+        OSError: it cannot be read, is not a regular file, or is larger.
     """
     if "\0" in str(path):
-        raise OSError(errno.EINVAL, "no file has such a name", str(path))
+        raise OSError(errno.EINVAL, "a file name cannot contain a null character", str(path))
     with open(path, "rb", opener=_without_waiting) as file:  # Path.open takes no opener
         found = os.fstat(file.fileno())
         if not stat.S_ISREG(found.st_mode):
-            raise OSError(errno.EINVAL, "it is no file", str(path))
+            raise OSError(errno.EINVAL, "it is not a regular file", str(path))
         if found.st_size > most:
-            raise OSError(errno.EFBIG, f"it holds more than {most / 2**20:.0f} MiB", str(path))
+            raise OSError(errno.EFBIG, f"it is larger than {most / 2**20:.0f} MiB", str(path))
         return file.read(found.st_size)
 
 
@@ -52,7 +52,7 @@ def file_digest(path: Path) -> str:
 
 
 def copy_checked(source: Path, target: Path) -> None:
-    """Copy a file and compare size and digest of the copy.
+    """Copy a file, and compare size and digest of the copy.
 
     Raises:
         OSError: it cannot be copied, or the copy differs.
@@ -63,7 +63,7 @@ def copy_checked(source: Path, target: Path) -> None:
 
 
 def is_inside(path: Path, folder: Path) -> bool:
-    """Whether a path, all links followed, stays under a folder; a ring of links does not."""
+    """Whether a path is inside a folder after all links are resolved; False for a cycle of links."""
     try:
         return path.resolve().is_relative_to(folder.resolve())
     except (OSError, RuntimeError, ValueError):
@@ -71,7 +71,7 @@ def is_inside(path: Path, folder: Path) -> bool:
 
 
 def link_out_of(folder: Path) -> Path | None:
-    """A link in a folder, at any depth, that leads out of it; None where there is none."""
+    """A link in a folder, at any depth, that points outside the folder; None if there is none."""
     waiting = [folder]
     while waiting:
         with contextlib.suppress(FileNotFoundError), os.scandir(waiting.pop()) as entries:
@@ -85,21 +85,24 @@ def link_out_of(folder: Path) -> Path | None:
 
 
 def read_text(path: Path) -> str:
-    """The text of a settings file.
+    """The text of a file of at most MAX_TEXT_BYTES.
 
     Raises:
         OSError: as `read_whole`.
-        UnicodeDecodeError: it is no UTF-8.
+        UnicodeDecodeError: it is not UTF-8.
     """
     return read_whole(path, MAX_TEXT_BYTES).decode("utf-8")
 
 
 def _without_waiting(path: str, flags: int) -> int:
-    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))  # a pipe that nobody writes to would hold us up
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))  # opening a pipe without a writer would wait
 
 
 def folder_bytes(folder: Path, beginning: str = "") -> tuple[int, int]:
-    """Bytes that a folder takes on the disk, hard links once; and those of the largest in it of such names."""
+    """Disk usage in bytes of a folder, and of the largest folder in it whose name starts with `beginning`.
+
+    A file with several hard links is counted once.
+    """
     total, largest = 0, 0
     seen: set[tuple[int, int]] = set()
 
@@ -108,7 +111,7 @@ def folder_bytes(folder: Path, beginning: str = "") -> tuple[int, int]:
         mine = 0
         try:
             entries = list(os.scandir(path))
-        except OSError:  # gone since
+        except OSError:  # deleted in the meantime
             return 0
         for entry in entries:
             try:

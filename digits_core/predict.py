@@ -1,4 +1,4 @@
-"""python -m digits_core.predict: the numbers on a folder of images, as the course takes them."""
+"""python -m digits_core.predict: predicts a folder of images and writes the files that the course expects."""
 
 import argparse
 import contextlib
@@ -23,12 +23,12 @@ if TYPE_CHECKING:
     from digits_core.submission.inference import Detector, Predictions
 
 DECIMALS = 3
-"""Of pixels in pred.json."""
+"""Decimal places of pixel coordinates in pred.json."""
 
 SHEET = "predictions.png"
 
 OURS = ("pred.json", "pred.csv", "submission.zip", SHEET)
-"""What a folder of predictions holds; `--force` replaces no other."""
+"""The files of a folder of predictions; `--force` replaces only folders without other files."""
 
 _EPILOG = """
 examples:
@@ -36,7 +36,7 @@ examples:
   python -m digits_core.predict MODEL valid/ -o predictions --draw 24 --annotations valid.json
   python -m digits_core.predict --check predictions/submission.zip test/
 
-exit codes: 0 fine, 1 some image could not be read, or --check found something, 2 a mistake in what was asked
+exit codes: 0 success, 1 an image could not be read or --check found a problem, 2 wrong arguments or data
 """
 
 
@@ -56,20 +56,27 @@ def build_parser() -> argparse.ArgumentParser:
         "paths", nargs="+", type=Path, metavar="MODEL IMAGES", help="model folder or checkpoint, and folder of images"
     )
     parser.add_argument("-o", "--out", type=Path, metavar="OUT", help="new folder to write")
-    parser.add_argument("--force", action="store_true", help="replace OUT if it is there")
-    parser.add_argument("--batch-size", type=at_least(1), default=32, metavar="N", help="images at once (default 32)")
+    parser.add_argument("--force", action="store_true", help="replace OUT if it exists")
+    parser.add_argument(
+        "--batch-size", type=at_least(1), default=32, metavar="N", help="images per forward pass (default 32)"
+    )
     parser.add_argument("--device", default="auto", help="auto (default), cpu, cuda or cuda:N")
     parser.add_argument(
-        "--score-1", type=_score, metavar="X", help="Task 1: score above which a box is kept (default: the model's)"
+        "--score-1", type=_score, metavar="X", help="Task 1: keep boxes with a score above X (default: the model's)"
     )
     parser.add_argument(
-        "--score-2", type=_score, metavar="X", help="Task 2: score above which a digit is read (default: the model's)"
+        "--score-2", type=_score, metavar="X", help="Task 2: read digits with a score above X (default: the model's)"
     )
     parser.add_argument("--draw", type=at_least(1), metavar="N", help="draw N images with their predictions")
     parser.add_argument(
-        "--annotations", type=Path, metavar="FILE.json", help="truth to draw beside; the worst misses come first"
+        "--annotations",
+        type=Path,
+        metavar="FILE.json",
+        help="also draw these annotations; the images with most errors come first",
     )
-    parser.add_argument("--check", type=Path, metavar="FILE", help="list what is wrong with such a file, ours or not")
+    parser.add_argument(
+        "--check", type=Path, metavar="FILE", help="list the problems of a pred.json, pred.csv or submission.zip"
+    )
     return parser
 
 
@@ -90,7 +97,7 @@ def _check(args: argparse.Namespace) -> int:
     from digits_core.submission.inference import image_sizes
 
     if len(args.paths) != 1:
-        raise UsageError("--check FILE takes one folder beside it: the images that it is about")
+        raise UsageError("--check FILE needs exactly one folder, with the images of FILE")
     images = numbered_images(args.paths[0])
     problems = 0
     for problem in check_file(args.check, image_sizes(images)):
@@ -112,18 +119,18 @@ def _predict(args: argparse.Namespace, find_model: Callable[[Path], Path] | None
     from digits_core.training.device import choose_device
 
     if len(args.paths) != 2:
-        raise UsageError("takes two folders, MODEL and IMAGES")
+        raise UsageError("needs two folders, MODEL and IMAGES")
     if args.out is None:
-        raise UsageError("-o is missing: name a new folder to write")
+        raise UsageError("-o is missing: give a new folder to write to")
     if args.annotations is not None and args.draw is None:
-        raise UsageError("--annotations has a meaning with --draw alone")
+        raise UsageError("--annotations needs --draw")
     folder = args.paths[0] if find_model is None else find_model(args.paths[0])
     images = numbered_images(args.paths[1])
     out = args.out.absolute()
     check_out(out, force=args.force)
     detector = at_scores(load_detector(folder, choose_device(args.device)), args.score_1, args.score_2)
     truth = None if args.annotations is None else read_truth(args.annotations, images, detector.categories)
-    try:  # before the work: a disk that cannot be written says so now
+    try:  # before the prediction, so that a disk error appears early
         out.parent.mkdir(parents=True, exist_ok=True)
         half = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
     except OSError as error:
@@ -135,7 +142,7 @@ def _predict(args: argparse.Namespace, find_model: Callable[[Path], Path] | None
         if args.draw is not None:
             names += draw_sheet(half, found, detector, images, args.draw, truth)
         half.chmod(0o755)
-        check_out(out, force=args.force)  # somebody may have made it in the meantime
+        check_out(out, force=args.force)  # another process may have created it in the meantime
         if out.exists():
             for name in OURS:
                 (out / name).unlink(missing_ok=True)
@@ -147,43 +154,43 @@ def _predict(args: argparse.Namespace, find_model: Callable[[Path], Path] | None
         shutil.rmtree(half, ignore_errors=True)
     say(f"wrote {', '.join(names)} to {args.out}")
     if found.numbers is None:
-        say(f"{detector.categories.words}: no digits, so no numbers are read and no pred.csv is written")
+        say(f"{detector.categories.words}: these are not digits, so no numbers are read and no pred.csv is written")
     rate = len(images) / found.seconds
-    alone = (len(images) - len(found.damaged)) / max(found.model_seconds, 1e-9)
-    say(f"{len(images)} images in {found.seconds:.1f} s: {rate:.0f} a second; the model alone does {alone:.0f}")
+    model_rate = (len(images) - len(found.damaged)) / max(found.model_seconds, 1e-9)
+    say(f"{len(images)} images in {found.seconds:.1f} s: {rate:.0f} images/s (model only: {model_rate:.0f} images/s)")
     for image_id, fault in found.damaged.items():
-        say(f"{images[image_id]}: {fault}; it gets no detection", error=True)
+        say(f"{images[image_id]}: {fault}; it has no detections", error=True)
     return 1 if found.damaged else 0
 
 
 def check_out(out: Path, *, force: bool) -> None:
-    """See that a folder can be written.
+    """Check that a folder can be written.
 
     Raises:
-        UsageError: it exists and is not to be replaced, or holds anything but predictions.
+        UsageError: it exists and `force` is not set, or it contains other files than predictions.
     """
     name = printable(str(out))
     if not out.exists() and not out.is_symlink():
         above = next(parent for parent in out.parents if parent.exists())
         if not above.is_dir():
-            raise UsageError(f"-o {name}: {printable(str(above))} is no folder")
+            raise UsageError(f"-o {name}: {printable(str(above))} is not a folder")
         return
     if not force:
-        raise UsageError(f"-o {name}: exists; name a new folder, or replace it with --force")
+        raise UsageError(f"-o {name}: exists; give a new folder, or replace it with --force")
     if not out.is_dir() or out.is_symlink():
-        raise UsageError(f"-o {name}: is no folder; name a new one")
+        raise UsageError(f"-o {name}: is not a folder; give a new one")
     other = next((entry.name for entry in out.iterdir() if entry.name not in OURS), None)
     if other is not None:
         raise UsageError(
-            f"-o {name}: holds {printable(other)}, which no prediction wrote, so it is not replaced; name a new folder"
+            f"-o {name}: contains {printable(other)}, which is not a file of a prediction; give a new folder"
         )
 
 
 def at_scores(detector: "Detector", score_1: float | None, score_2: float | None) -> "Detector":
-    """The detector with other score thresholds, where they are given.
+    """The detector with other score thresholds, if they are given.
 
     Raises:
-        UsageError: Task 2 reads Task 1's detections, so its threshold cannot lie under Task 1's.
+        UsageError: the threshold of Task 2 is below that of Task 1, whose detections Task 2 reads.
     """
     detect = detector.config.detect
     task1 = detect.task1 if score_1 is None else replace(detect.task1, score=score_1)
@@ -198,7 +205,7 @@ def at_scores(detector: "Detector", score_1: float | None, score_2: float | None
 
 
 def detections(found: "Predictions", detector: "Detector") -> "list[Detection]":
-    """Task 1's lines of pred.json: boxes inside their images, coordinates rounded."""
+    """The detections for pred.json: boxes clipped to their images, with rounded coordinates."""
     from digits_core.submission.files import Detection
 
     boxes = found.found.original_boxes.astype(float)
@@ -226,7 +233,7 @@ def detections(found: "Predictions", detector: "Detector") -> "list[Detection]":
 
 @contextlib.contextmanager
 def progress_bar(total: int) -> "Iterator[Callable[[int], None]]":
-    """A bar on a terminal; nothing elsewhere."""
+    """A progress bar on a terminal; nothing if standard error is not a terminal."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
     from digits_core.terminal import open_console
@@ -240,10 +247,10 @@ def progress_bar(total: int) -> "Iterator[Callable[[int], None]]":
 
 
 def read_truth(path: Path, images: dict[int, Path], categories: "Categories") -> "Table":
-    """The annotations of a folder of images, by the numbers of its files.
+    """The annotations of a folder of images; the image ids are the numbers in the file names.
 
     Raises:
-        DataError: the file cannot be read, is broken, is about other images, or names other categories than the model.
+        DataError: the file cannot be read, has problems, is for other images, or has other categories than the model.
     """
     from digits_core.data.coco import Table, read_part
     from digits_core.data.source import MAX_ANNOTATION_BYTES
@@ -260,7 +267,7 @@ def read_truth(path: Path, images: dict[int, Path], categories: "Categories") ->
         raise DataError(f"--annotations {name}: {printable(part.problems[0].text)}")
     if part.categories != categories:
         raise DataError(
-            f"--annotations {name}: names other categories ({printable(part.categories.words)}) than the model "
+            f"--annotations {name}: has other categories ({printable(part.categories.words)}) than the model "
             f"({printable(categories.words)})"
         )
     numbers = {file.name: number for number, file in images.items()}
@@ -272,7 +279,7 @@ def read_truth(path: Path, images: dict[int, Path], categories: "Categories") ->
             others.append(f"{printable(file)} ({width} x {height} px, image {image_id})")
     if others:
         raise DataError(
-            f"--annotations {name}: is about other images: the folder has no {others[0]}"
+            f"--annotations {name}: is for other images: the folder has no {others[0]}"
             + (f", nor {len(others) - 1} more" if len(others) > 1 else "")
         )
     return Table.from_part(part)
@@ -286,7 +293,7 @@ def draw_sheet(
     count: int,
     truth: "Table | None",
 ) -> list[str]:
-    """Draw some images with what is read on them; with truth, the worst misses first. Returns the file's name."""
+    """Draw some images with their predictions; with truth, images with most errors first. Returns the file name."""
     from digits_core.data.preview import Shown, write_predictions
     from digits_core.data.source import decode_image
     from digits_core.evaluation.metrics import wrong_labels
@@ -311,7 +318,7 @@ def draw_sheet(
     shown = []
     for image_id in chosen[:count]:
         pixels, _ = decode_image(images[image_id])
-        if pixels is None:  # gone since
+        if pixels is None:  # deleted in the meantime
             continue
         rows = np.flatnonzero(image == place[image_id])
         labels = [detector.categories.name_of(int(label)) for label in read.labels[rows]]

@@ -1,8 +1,8 @@
-"""python -m digits_core.pretrain: makes the shipped `drawn` weights anew, or weights for another model.
+"""python -m digits_core.pretrain: trains the shipped `drawn` weights again, or weights for another model.
 
-Draws house numbers from a seed of their own (disjoint from the built-in train and valid parts), trains
-the detector on them from nothing, and writes a checkpoint folder in half precision. `--set` takes any model: so
-there are weights to start a resnet from where none can be downloaded.
+Draws house numbers (other images than the built-in training and validation images), trains the detector on them from
+random weights, and writes a checkpoint folder in half precision. With `--set` it trains any model, for example initial
+weights for a resnet on a machine that cannot download them.
 """
 
 import argparse
@@ -36,16 +36,18 @@ def build_parser() -> argparse.ArgumentParser:
     parser = CommandParser(prog="python -m digits_core.pretrain", description=__doc__, epilog=_EPILOG)
     parser.add_argument("-o", "--out", type=Path, required=True, help="folder of the new checkpoint")
     parser.add_argument("--images", type=at_least(1), default=16000, help="drawn training images (default 16000)")
-    parser.add_argument("--images-per-epoch", type=at_least(1), default=4000, help="between evaluations (default 4000)")
+    parser.add_argument(
+        "--images-per-epoch", type=at_least(1), default=4000, help="training images between evaluations (default 4000)"
+    )
     parser.add_argument("--epochs", type=at_least(1), default=30, help="epochs (default 30)")
     parser.add_argument(
         "--set",
         action="append",
         default=[],
         metavar="PARAMETER=VALUE",
-        help="another model or schedule, like model.backbone=resnet50; may be repeated",
+        help="another model or schedule, like model.backbone=resnet50; can be repeated",
     )
-    parser.add_argument("--threads", type=at_least(0), default=0, help="CPU threads; 0 takes torch's choice")
+    parser.add_argument("--threads", type=at_least(0), default=0, help="CPU threads; 0 uses torch's default")
     return parser
 
 
@@ -76,7 +78,7 @@ def _pretrain(args: argparse.Namespace) -> int:
         | dict(parse_assignment(text) for text in args.set)
     )
     if args.out.exists():
-        raise UsageError(f"-o {args.out}: exists; name a new folder")
+        raise UsageError(f"-o {args.out}: exists; give a new folder")
     source = DataSource(folder=DRAWN, drawn_train=args.images, drawn_valid=400, drawn_seed=PRETRAIN_SEED)
     data = open_data(source)
     with tempfile.TemporaryDirectory() as scratch:

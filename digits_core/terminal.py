@@ -1,4 +1,4 @@
-"""The consoles that commands print to: text of any origin is shown as it is."""
+"""The consoles that commands print to; they never interpret text as markup or control codes."""
 
 import sys
 from collections.abc import Iterable
@@ -12,11 +12,11 @@ from rich.text import Text
 from digits_core.errors import printable
 
 PLAIN_WIDTH = 220
-"""Columns when the output is a file or a pipe."""
+"""The width in columns if the output is a file or a pipe."""
 
 
 class PlainConsole(Console):
-    """A console that obeys nothing in a text: a string is one line, without markup, emoji codes and escapes."""
+    """A console that prints a string as one line and does not interpret markup, emoji codes or escapes in it."""
 
     def render_str(
         self,
@@ -37,7 +37,7 @@ class PlainConsole(Console):
         return Text(printable(text), style=style, justify=justify, overflow=overflow)
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
-        """The same for what brings its own Text; ends of lines and rich's own control codes stay."""
+        """The same for objects that contain a Text; line ends and control codes of rich itself stay."""
         for segment in super().render(renderable, options):
             if segment.control or segment.text.isprintable():
                 yield segment
@@ -47,11 +47,11 @@ class PlainConsole(Console):
 
 
 def open_console(out: TextIO | None = None, *, quiet: bool = False) -> PlainConsole:
-    """A console as wide as the terminal, or PLAIN_WIDTH where there is none; text is never restyled.
+    """A console with the width of the terminal, or PLAIN_WIDTH without a terminal; text is never highlighted.
 
     Args:
-        out: where it prints; None is the standard output.
-        quiet: print nothing at all.
+        out: the output stream; None is standard output.
+        quiet: print nothing.
     """
     stream = sys.stdout if out is None else out
     if stream.isatty():

@@ -1,4 +1,4 @@
-"""python -m digits_core.to_onnx: a model folder as one ONNX file, checked against the model itself."""
+"""python -m digits_core.to_onnx: exports a model folder to an ONNX file, and compares both."""
 
 import argparse
 import json
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 OPSET = 17
 
 BOX_TOLERANCE = 1e-3
-"""How far a box may lie from the model's own, pixels for each pixel of the box's longer side (at least one)."""
+"""The largest distance between boxes of file and model, divided by the longer side of the box (at least 1 px)."""
 
 SCORE_TOLERANCE = 1e-3
 
@@ -28,10 +28,10 @@ _EPILOG = """
 example:
   python -m digits_core.to_onnx runs/my-search/models/t0003-r1 -o model.onnx --images valid/
 
-The file takes `image`, float32 [3, height, width] in [0, 1], of any size, and gives `boxes` [num, 4] (xyxy, pixels of
-that image), `labels` [num] and `scores` [num] at Task 1's thresholds. Its metadata hold the categories, both tasks'
-thresholds and the `augment` parameters: a pipeline that changes evaluated images too, like binarize, is not in the
-file, so give it images that have been through it.
+The input is `image`, float32 [3, height, width] in [0, 1], of any size. The outputs are `boxes` [num, 4] (xyxy, pixels
+of the image), `labels` [num] and `scores` [num] at Task 1's thresholds. The metadata contain the categories, the
+thresholds of both tasks and the `augment` parameters. The file does not contain a pipeline that also changes evaluated
+images, like binarize; apply it to the images first.
 """
 
 
@@ -39,17 +39,21 @@ def build_parser() -> argparse.ArgumentParser:
     """The flags of this command."""
     parser = CommandParser(
         prog="python -m digits_core.to_onnx",
-        description="Export a model folder to ONNX, and check the file with onnxruntime against the model.",
+        description="Export a model folder to ONNX, and compare the file in onnxruntime with the model.",
         epilog=_EPILOG,
     )
     parser.add_argument("model", type=Path, metavar="MODEL", help="model folder or checkpoint")
     parser.add_argument("-o", "--out", type=Path, required=True, metavar="FILE.onnx", help="file to write")
-    parser.add_argument("--force", action="store_true", help="replace the file if it is there")
+    parser.add_argument("--force", action="store_true", help="replace the file if it exists")
     parser.add_argument(
-        "--images", type=Path, metavar="FOLDER", help="images to check it on (default: drawn house numbers)"
+        "--images", type=Path, metavar="FOLDER", help="images for the comparison (default: drawn house numbers)"
     )
     parser.add_argument(
-        "--check", type=at_least(1), default=NUM_CHECKED, metavar="N", help=f"how many of them (default {NUM_CHECKED})"
+        "--check",
+        type=at_least(1),
+        default=NUM_CHECKED,
+        metavar="N",
+        help=f"number of images for the comparison (default {NUM_CHECKED})",
     )
     return parser
 
@@ -66,17 +70,17 @@ def _export(args: argparse.Namespace) -> int:
         import onnx  # noqa: F401
         import onnxruntime  # noqa: F401
     except ImportError as error:
-        raise UsageError(f"ONNX needs packages of its own ({error.name} is missing): pip install '.[onnx]'") from None
+        raise UsageError(f"ONNX export needs more packages ({error.name} is missing): pip install '.[onnx]'") from None
     import torch
 
     from digits_core.submission.inference import load_detector
 
     if args.out.suffix != ".onnx":
-        raise UsageError(f"-o {printable(str(args.out))}: must be a file that ends in .onnx")
+        raise UsageError(f"-o {printable(str(args.out))}: must end in .onnx")
     if args.out.exists() and not args.force:
-        raise UsageError(f"-o {printable(str(args.out))}: exists; name another file, or replace it with --force")
+        raise UsageError(f"-o {printable(str(args.out))}: exists; give another file, or replace it with --force")
     if args.out.exists() and not args.out.is_file():
-        raise UsageError(f"-o {printable(str(args.out))}: is no file; name another")
+        raise UsageError(f"-o {printable(str(args.out))}: is not a file; give another name")
     if not args.out.absolute().parent.is_dir():
         raise UsageError(f"-o {printable(str(args.out))}: no such folder {args.out.parent}")
     if not os.access(args.out.absolute().parent, os.W_OK):
@@ -90,13 +94,13 @@ def _export(args: argparse.Namespace) -> int:
         half.replace(args.out)
     say(
         f"wrote {args.out} ({args.out.stat().st_size / 1e6:.1f} MB); on {len(images)} images onnxruntime gives the "
-        f"labels of a prediction, and boxes within {worst:.1e} of their size"
+        f"same labels as the model, and the same boxes up to {worst:.1e} of their size"
     )
     return 0
 
 
 def _images(folder: Path | None, count: int) -> list[Any]:
-    """Images to compare on, uint8 [height, width, 3]."""
+    """Images for the comparison, uint8 [height, width, 3]."""
     if folder is None:
         from digits_core.data.drawn import draw_numbers, stream_seed
 
@@ -145,10 +149,10 @@ def export(detector: "Detector", path: Path) -> None:
 
 
 def compare(detector: "Detector", path: Path, images: Sequence[Any]) -> float:
-    """The largest distance of a box from those of a prediction, over the box's longer side.
+    """The largest distance of a box from the model's boxes, divided by the box's longer side.
 
     Raises:
-        DataError: the file gives other detections than a prediction, or there is nothing to compare.
+        DataError: the file gives other detections than the model, or the model detects nothing.
     """
     import numpy as np
     import onnxruntime
@@ -165,10 +169,10 @@ def compare(detector: "Detector", path: Path, images: Sequence[Any]) -> float:
         boxes, labels, scores = session.run(["boxes", "labels", "scores"], {"image": image.numpy()})
         if sorted(labels.tolist()) != sorted(own.labels.tolist()):
             raise DataError(
-                f"{path.name}: on image {number} of the check it finds {len(labels)} boxes with other labels than the "
-                f"model's {len(own.labels)}; nothing was written"
+                f"{path.name}: on image {number} the labels of its {len(labels)} boxes are not those of the model's "
+                f"{len(own.labels)} boxes; nothing was written"
             )
-        # Of two boxes with the same score NMS may keep either: so each is looked for among all that the model found.
+        # NMS can keep any of two boxes with the same score, so each box is compared with all raw detections.
         found = raw.original_boxes
         for box, label, score in zip(boxes, labels, scores, strict=True):
             alike = (raw.labels == label) & (np.abs(raw.scores - score) < SCORE_TOLERANCE)
@@ -178,12 +182,12 @@ def compare(detector: "Detector", path: Path, images: Sequence[Any]) -> float:
             compared += 1
     if not compared:
         raise DataError(
-            f"{path.name}: the model detects nothing on the {len(images)} images of the check, so there is nothing to "
-            "compare; name others by --images"
+            f"{path.name}: the model detects nothing on the {len(images)} images, so there is nothing to compare; give "
+            "other images with --images"
         )
     if worst > BOX_TOLERANCE:
         raise DataError(
-            f"{path.name}: boxes lie up to {worst:.1e} of their size away from the model's; nothing was written"
+            f"{path.name}: boxes differ from the model's by up to {worst:.1e} of their size; nothing was written"
         )
     return worst
 

@@ -1,8 +1,8 @@
-"""Leaves torch's compiler unloaded, which is half of the start of a process that trains.
+"""Avoids the import of torch's compiler, which takes half of the start time of a training process.
 
-Nothing here compiles. Yet torchvision asks the compiler one question at its import, and optimizers tell it at each
-step where a graph would break; either loads it whole. Stand-ins answer those; whatever else is asked of them loads
-the real one.
+This project does not compile models. However, torchvision calls the compiler once during its import, and optimisers
+call it at each step; both would import the whole compiler. Two replacement modules answer these calls; any other
+access to them imports the real modules.
 """
 
 import importlib
@@ -15,35 +15,35 @@ _PACKAGE, _UTILS = "torch._dynamo", "torch._dynamo.utils"
 
 
 class StandIn(ModuleType):
-    """Looks like a module of the compiler to those who do not compile."""
+    """A replacement for a module of the compiler."""
 
     is_package = False
 
     def __getattr__(self, name: str) -> Any:
-        # Of every module in turn somebody asks for its file, its warnings or the like.
+        # Libraries inspect all loaded modules, for example their __file__; this must not import the compiler.
         if name.startswith("__") and not (name == "__path__" and self.is_package):
             raise AttributeError(name)
         return getattr(_real(self.__name__), name)
 
 
 class Package(StandIn):
-    """Stands for the package."""
+    """The replacement for the package `torch._dynamo`."""
 
     is_package = True
 
     def graph_break(self, msg: str = "") -> None:
-        """Where nothing is compiled, no graph breaks."""
+        """Does nothing, because nothing is compiled."""
 
     def disable(self, fn: Callable[..., Any] | None = None, recursive: bool = True, **how: Any) -> Any:
-        """What is never compiled need not be kept from it."""
+        """Returns the function unchanged, because nothing is compiled."""
         return (lambda function: function) if fn is None else fn
 
 
 class Utils(StandIn):
-    """Stands for its utils."""
+    """The replacement for `torch._dynamo.utils`."""
 
     def is_compile_supported(self, device_type: Any) -> Any:
-        """Asked by RoIAlign on a GPU under deterministic algorithms alone."""
+        """Called only by RoIAlign on a GPU with deterministic algorithms."""
         return _real(_UTILS).is_compile_supported(device_type)
 
 
@@ -55,7 +55,7 @@ def _real(name: str) -> ModuleType:
 
 
 def spare_the_compiler() -> None:
-    """Put the stand-ins in place, unless the compiler is there already."""
+    """Install the replacement modules, unless the compiler is already imported."""
     if _PACKAGE not in sys.modules:
         sys.modules[_PACKAGE], sys.modules[_UTILS] = Package(_PACKAGE), Utils(_UTILS)
         if "torch" in sys.modules:

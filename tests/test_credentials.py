@@ -35,16 +35,16 @@ MLFLOW = "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
         (run.main, [*SPACE, "--storage", "s3://bucket/runs?secret_key={}"], "AWS_SECRET_ACCESS_KEY"),
         (run.main, [*SPACE, "--address", "ray://me:{}@host:10001"], "RAY_AUTH_TOKEN"),
         (run.main, [*SPACE, "--address", "me:{}@host:10001"], "RAY_AUTH_TOKEN"),
-        (run.main, [*SPACE, "--from", "s3://me:{}@bucket/run"], "--from: the address holds credentials"),
-        (run.main, [*SPACE, "--init-from", "s3://me:{}@bucket/run"], "--init-from: the address holds credentials"),
-        (run.main, [*SPACE, "--out", "s3://me:{}@bucket/run"], "--out: the address holds credentials"),
-        (run.main, [*SPACE, "--set", "model.weights=http://me:{}@host"], "--set: the address holds credentials"),
+        (run.main, [*SPACE, "--from", "s3://me:{}@bucket/run"], "--from: the address contains credentials"),
+        (run.main, [*SPACE, "--init-from", "s3://me:{}@bucket/run"], "--init-from: the address contains credentials"),
+        (run.main, [*SPACE, "--out", "s3://me:{}@bucket/run"], "--out: the address contains credentials"),
+        (run.main, [*SPACE, "--set", "model.weights=http://me:{}@host"], "--set: the address contains credentials"),
         (run.main, ["--resume", "r", "--mlflow", "http://me:{}@host"], MLFLOW),
         (run.main, ["--resume", "r", "--storage", "s3://me:{}@bucket/run"], "AWS_SECRET_ACCESS_KEY"),
-        (run.main, ["--status", "s3://me:{}@bucket/run"], "--status: the address holds credentials"),
+        (run.main, ["--status", "s3://me:{}@bucket/run"], "--status: the address contains credentials"),
         (retrain.main, ["runs/r", "--data", "s3://me:{}@bucket/run"], "AWS_SECRET_ACCESS_KEY"),
-        (leaderboard.main, ["s3://me:{}@bucket/run"], "the address holds credentials"),
-        (data.main, ["check", "s3://me:{}@bucket/run"], "the address holds credentials"),
+        (leaderboard.main, ["s3://me:{}@bucket/run"], "the address contains credentials"),
+        (data.main, ["check", "s3://me:{}@bucket/run"], "the address contains credentials"),
     ],
 )
 def test_an_argument_with_a_password_is_refused_and_not_repeated(main, arguments, said, tmp_path, capsys, monkeypatch):
@@ -73,7 +73,7 @@ def test_an_argument_with_a_password_is_refused_and_not_repeated(main, arguments
     ],
 )
 def test_settings_that_no_command_line_gave_are_checked_too(check):
-    with pytest.raises(UsageError, match="holds credentials") as caught:
+    with pytest.raises(UsageError, match="contains credentials") as caught:
         check()
     assert SECRET not in str(caught.value)
 

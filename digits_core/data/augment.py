@@ -1,7 +1,7 @@
-"""The named augmentation pipelines: what is done to a training image and its boxes before the model's own resize.
+"""The named augmentation pipelines: changes to a training image and its boxes before the model's resize.
 
-Every draw follows from the training's seed, the epoch and the image alone, whoever loads it and in whatever
-order; torch's global generator is left as it was.
+All random numbers depend only on the seed of the training, the epoch and the image, not on the process that loads the
+image or the order of images. The state of torch's global generator does not change.
 """
 
 from collections.abc import Callable
@@ -20,10 +20,10 @@ from digits_core.data.source import Pixels
 from digits_core.seeds import derived_seed
 
 MIN_SIDE_PX = 1.0
-"""A box that a pipeline leaves narrower or lower than this is dropped."""
+"""A box with a shorter side than this after a pipeline is dropped."""
 
 MIN_VISIBILITY = 0.5
-"""A box of which less than this share is left inside the image is dropped."""
+"""A box with less than this share of its area inside the image is dropped."""
 
 BINARIZE_BLOCK, BINARIZE_C = 11, 2
 
@@ -44,19 +44,19 @@ class Sample:
 
 
 Step = Callable[[Sample, int], Sample]
-"""A step takes a sample and a seed."""
+"""A step takes a sample and a seed, and returns the changed sample."""
 
 
 @dataclass(frozen=True, slots=True)
 class Augmentation:
-    """What a config does to the images of one epoch of one training."""
+    """The augmentation of a configuration, for the images of one epoch of one training."""
 
     config: AugmentConfig
     seed: int
     epoch: int
 
     def __call__(self, sample: Sample, image_id: int) -> Sample:
-        """Augment one image; boxes that nothing is left of are dropped."""
+        """Augment one image; boxes that become empty or leave the image are dropped."""
         if not self.config.steps:
             return sample
         for number, name in enumerate(self.config.steps):
@@ -66,12 +66,12 @@ class Augmentation:
 
 @dataclass(frozen=True, slots=True)
 class Processing:
-    """The part of a config that is no chance but belongs to the data: done to every image, evaluated ones too."""
+    """The augmentation steps without randomness (PROCESSING), for every image, including those of an evaluation."""
 
     config: AugmentConfig
 
     def __call__(self, sample: Sample, image_id: int) -> Sample:
-        """Process one image; its boxes stay as they are."""
+        """Process one image; its boxes do not change."""
         for name in self.config.steps:
             if name in PROCESSING:
                 sample = STEPS[name](sample, 0)
@@ -79,7 +79,7 @@ class Processing:
 
 
 def _solid(sample: Sample) -> Sample:
-    """Without boxes that are degenerate or lie outside."""
+    """The sample without empty boxes and boxes outside the image."""
     height, width = sample.pixels.shape[:2]
     boxes = np.clip(sample.boxes, 0, np.array([width, height, width, height], dtype=np.float32))
     kept = ((boxes[:, 2:] - boxes[:, :2]) >= MIN_SIDE_PX).all(axis=1)
@@ -87,7 +87,7 @@ def _solid(sample: Sample) -> Sample:
 
 
 def _torchvision(build: Callable[[], v2.Transform]) -> Step:
-    """A step of torchvision transforms that leave the boxes where they are."""
+    """A step of torchvision transforms that do not move the boxes."""
     transform = cache(build)
 
     def step(sample: Sample, seed: int) -> Sample:
@@ -101,7 +101,7 @@ def _torchvision(build: Callable[[], v2.Transform]) -> Step:
 
 
 def _color() -> v2.Transform:
-    """Course report A's easy list."""
+    """The weak augmentation of course report A."""
     return v2.Compose(
         [
             v2.ColorJitter(brightness=0.4, contrast=0.4, saturation=0.4, hue=0.3),
@@ -116,7 +116,7 @@ def _color() -> v2.Transform:
 
 
 def _color_b() -> v2.Transform:
-    """Course report B's color jitter."""
+    """The color jitter of course report B."""
     return v2.Compose(
         [v2.ColorJitter(brightness=0.2, contrast=0.2, saturation=0.2, hue=0.1), v2.RandomGrayscale(p=0.1)]
     )
@@ -124,7 +124,7 @@ def _color_b() -> v2.Transform:
 
 @cache
 def _albumentations() -> Any:
-    """Course report A's hard list, boxes carried along; its mirroring is a step of its own."""
+    """The strong augmentation of course report A, which also moves the boxes; mirroring is a separate step."""
     import albumentations as alb
 
     return alb.Compose(
@@ -154,7 +154,7 @@ def _albumentations() -> Any:
 
 
 def _seed(part: Any, seed: int) -> None:
-    """Seed a pipeline and each of its parts apart: albumentations would give all parts one seed, and so one chance."""
+    """Seed each part of a pipeline separately; albumentations would give all parts the same seed."""
     part.set_random_seed(seed % 2**32)
     for number, inner in enumerate(getattr(part, "transforms", ())):
         _seed(inner, derived_seed(seed, number))
@@ -169,7 +169,7 @@ def _geometric(sample: Sample, seed: int) -> Sample:
 
 
 def _binarize(sample: Sample, seed: int) -> Sample:
-    """Course report B's adaptive threshold: white where a pixel is darker than its surroundings."""
+    """The adaptive threshold of course report B: a pixel becomes white if it is darker than its surroundings."""
     gray = cv2.cvtColor(np.ascontiguousarray(sample.pixels), cv2.COLOR_RGB2GRAY)
     black_and_white = cv2.adaptiveThreshold(
         gray, 255, cv2.ADAPTIVE_THRESH_MEAN_C, cv2.THRESH_BINARY_INV, BINARIZE_BLOCK, BINARIZE_C
@@ -178,7 +178,7 @@ def _binarize(sample: Sample, seed: int) -> Sample:
 
 
 def _mirror(sample: Sample, seed: int) -> Sample:
-    """Left becomes right, in every other image."""
+    """Mirror the image horizontally, with a probability of one half."""
     if np.random.default_rng(seed).random() < 0.5:
         return sample
     width = sample.pixels.shape[1]

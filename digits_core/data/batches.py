@@ -1,4 +1,4 @@
-"""Which images make up each batch of each epoch: a function of seed and epoch alone."""
+"""The images of each batch, which depend only on seed and epoch; and their tensors."""
 
 import math
 from collections.abc import Callable
@@ -15,7 +15,7 @@ from digits_core.seeds import derived_seed
 Target = dict[str, Tensor]
 
 SORTED_BATCHES = 16
-"""Batches that are sorted by aspect ratio together: little padding, still well mixed."""
+"""Images of this many batches are sorted by aspect ratio together: little padding, but still random batches."""
 
 
 def to_tensor(pixels: Pixels) -> Tensor:
@@ -31,14 +31,14 @@ def steps_per_epoch(num_images: int, asked: int, batch_size: int) -> int:
 def epoch_batches(split: Split, *, seed: int, epoch: int, batch_size: int, asked: int) -> list[list[int]]:
     """The batches of one epoch, as image indices.
 
-    Epochs of a part of the data walk through one shuffle of all of it after another, so that no image
-    is seen twice before each has been seen once.
+    If an epoch uses only a part of the data, consecutive epochs take consecutive parts of a shuffle of all images, so
+    that each image is used once before any image is used again.
 
     Args:
         split: the training images.
-        seed: of the trial.
+        seed: the seed of the training.
         epoch: from 1.
-        batch_size: images per batch; the last one may hold fewer.
+        batch_size: images per batch; the last batch may have fewer.
         asked: `data.images_per_epoch`.
     """
     total, count = len(split), images_per_epoch(len(split), asked)
@@ -60,13 +60,13 @@ def epoch_batches(split: Split, *, seed: int, epoch: int, batch_size: int, asked
 def load_batch(
     split: Split, indices: list[int], device: torch.device, change: Callable[[Sample, int], Sample] | None = None
 ) -> tuple[list[Tensor], list[Target]]:
-    """Images and torchvision targets of one batch; crowds and boxes without area are left out.
+    """Images and torchvision targets of one batch, without crowds and empty boxes.
 
     Args:
-        split: where the images lie.
-        indices: which of them.
-        device: where to put them.
-        change: what is done to each, by its image id; None leaves them as they are.
+        split: contains the images.
+        indices: of the images in the split.
+        device: of the returned tensors.
+        change: augmentation, called with a sample and its image id; None does not change the images.
 
     Returns:
         Images float32 [3, height, width] in [0, 1]; targets with `boxes` float32 [num, 4] xyxy in

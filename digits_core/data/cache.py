@@ -1,8 +1,8 @@
-"""The decoded data set: every image decoded once per node, memory-mapped by every trial.
+"""The decoded data set: every image is decoded once per node and memory-mapped by every trial.
 
-A data set lies in `<cache>/<fingerprint>/`: `pixels.bin` (uint8 RGB, image after image) and
-`tables.npz`. The fingerprint covers every byte read, so changed data is other data. A cache is built
-under a file lock in a folder of another name and renamed when whole: a half-built one is never seen.
+A data set is in `<cache>/<fingerprint>/`: `pixels.bin` (uint8 RGB, one image after the other) and `tables.npz`. The
+fingerprint covers every byte of the source, so changed data has another fingerprint. A cache is built under a file
+lock in a temporary folder, which is renamed when it is complete, so no process reads an incomplete cache.
 """
 
 import json
@@ -24,15 +24,15 @@ from digits_core.labels import Categories
 ARRAYS = tuple(item.name for item in fields(Table) if item.name != "categories")
 
 MIN_AUGMENTED_PX = 2
-"""Blur and warping have no neighbours to take from in a thinner image."""
+"""Blur and warping need neighbouring pixels, so they need at least this width and height."""
 
 MIN_CONFIRM_IMAGES = 30
-"""Fewer images on either side of a confirmation tell nothing."""
+"""Validation and confirmation images each need at least this number to give useful scores."""
 
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """The images and annotations of one part; pixels are views into the mapped file."""
+    """The images and annotations of one part of the data; pixels are views into the memory-mapped file."""
 
     name: str
     table: Table
@@ -43,18 +43,18 @@ class Split:
         return len(self.table.image_ids)
 
     def image(self, index: int) -> Pixels:
-        """uint8 [height, width, 3], RGB, read-only and not copied."""
+        """uint8 [height, width, 3], RGB; a read-only view."""
         width, height = self.table.sizes[index]
         start = self.pixel_start[index]
         return self.pixels[start : start + int(width) * int(height) * 3].reshape(int(height), int(width), 3)
 
     def some(self, images: NDArray[np.int64], name: str) -> "Split":
-        """A split of some of the images, by their indices; pixels stay where they are."""
+        """A split of the images with the given indices; pixels are not copied."""
         return Split(name, self.table.some(images), self.pixel_start[images], self.pixels)
 
 
 def join_splits(name: str, splits: list[Split]) -> Split:
-    """The images of several splits of one data set as one; ids that would meet are counted on."""
+    """One split of the images of several splits of a data set; image ids are shifted if they would collide."""
     tables = [split.table for split in splits]
     ids, above = [], 0
     for table in tables:
@@ -81,10 +81,10 @@ class DigitData:
     """A data set ready to train on.
 
     Attributes:
-        fingerprint: 32 hex digits over all that was read and how it was split; what was set apart to confirm
-            stands behind a dash.
-        notes: counts of what was clipped or left out, for run.json.
-        confirm: the part of valid that takes no part in choosing; None when none was asked for.
+        fingerprint: 32 hex digits for the content of the source and how it was split; after a dash, the fraction of
+            confirmation images.
+        notes: counts of clipped boxes, skipped items and crowd boxes, for run.json.
+        confirm: validation images that are not used for selection; None if there are none.
     """
 
     fingerprint: str
@@ -99,18 +99,18 @@ class DigitData:
         return self.train.table.categories
 
     def joined(self) -> "DigitData":
-        """Everything annotated as training data: train, valid and what was set apart to confirm.
+        """The same data with all annotated images as training data: training, validation and confirmation images.
 
-        `valid` stays what it was: scores on it say nothing of a model that trained on it.
+        `valid` does not change, but scores on it are meaningless for a model that was trained on it.
         """
         parts = [self.train, self.valid, *([] if self.confirm is None else [self.confirm])]
         return replace(self, train=join_splits("train+valid", parts))
 
     def check(self, config: TrainConfig) -> None:
-        """See that a config can train on this data.
+        """Check that a configuration can train on this data.
 
         Raises:
-            DataError: an image is too small for what its augmentation does.
+            DataError: an image is too small for the augmentation.
         """
         sizes = self.train.table.sizes
         thin = np.flatnonzero(sizes.min(axis=1) < MIN_AUGMENTED_PX)
@@ -120,13 +120,13 @@ class DigitData:
             width, height = sizes[thin[0]].tolist()
             raise DataError(
                 f"train image {self.train.table.image_ids[thin[0]]} is {width} x {height} px; augment.pipeline="
-                f"{needing[0]} needs at least {MIN_AUGMENTED_PX} px on each side: leave the image out, or "
-                "train without"
+                f"{needing[0]} needs at least {MIN_AUGMENTED_PX} px on each side: remove the image, or train "
+                "without this pipeline"
             )
 
 
 def images_per_epoch(num_images: int, asked: int) -> int:
-    """Images of one epoch: all of them when 0 is asked, or more than there are."""
+    """The number of images of one epoch: all images if `asked` is 0 or larger than `num_images`."""
     return min(asked, num_images) if asked else num_images
 
 
@@ -139,24 +139,26 @@ def cache_root() -> Path:
 
 
 def make_cache_root() -> Path:
-    """The cache's folder, made if missing.
+    """The cache folder, which is created if necessary.
 
     Raises:
-        DataError: it cannot be made.
+        DataError: it cannot be created.
     """
     root = cache_root()
     try:
         root.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise DataError(f"the cache folder {root} cannot be made ({error.strerror}); set DIGIT_SEARCH_CACHE") from None
+        raise DataError(
+            f"the cache folder {root} cannot be created ({error.strerror}); set DIGIT_SEARCH_CACHE"
+        ) from None
     return root
 
 
 def brought_here(source: DataSource) -> DataSource:
-    """A data set in a folder of this machine: where its folder is an address, it is fetched, once.
+    """The data set in a local folder; if its folder is an address, it is downloaded first, once.
 
     Raises:
-        UserError: nothing can be read at the address, or the cache folder cannot be made.
+        UserError: the address cannot be read, or the cache folder cannot be created.
     """
     if not is_address(source.folder):
         return source
@@ -165,15 +167,15 @@ def brought_here(source: DataSource) -> DataSource:
 
 
 def open_data(source: DataSource, *, fingerprint: str | None = None) -> DigitData:
-    """Open a data set, decoding it first where this node has not yet.
+    """Open a data set; decode it first if this node has not decoded it yet.
 
     Args:
-        source: what to open.
-        fingerprint: what the driver opened; given, an existing cache is used without reading the source,
-            and data that differs is refused.
+        source: the data set.
+        fingerprint: of the data that the driver opened. If given, an existing cache is used without reading the
+            source, and other data is an error.
 
     Raises:
-        DataError: the data is not usable as it is, or is not the data of `fingerprint`.
+        DataError: the data has problems, or has another fingerprint than `fingerprint`.
     """
     from filelock import FileLock
 
@@ -184,7 +186,7 @@ def open_data(source: DataSource, *, fingerprint: str | None = None) -> DigitDat
     source = brought_here(source)
     found = fingerprint_of(source)
     if known is not None and found != known:
-        raise DataError(f"the data at {source.folder} differs from the run's: fingerprint {found}, not {known}")
+        raise DataError(f"the data at {source.folder} is not the data of the run: fingerprint {found}, not {known}")
     make_cache_root()
     if not (root / found).is_dir():
         with FileLock(root / f"{found}.lock"):
@@ -194,10 +196,10 @@ def open_data(source: DataSource, *, fingerprint: str | None = None) -> DigitDat
 
 
 def _set_confirm_apart(data: DigitData, fraction: float) -> DigitData:
-    """Take a share of valid out of it, by a hash of the image ids.
+    """Move a share of the validation images to `confirm`, by a hash of the image ids.
 
     Raises:
-        DataError: what is left on either side could tell nothing.
+        DataError: one of the two parts would have too few images.
     """
     if not fraction:
         return data
@@ -207,8 +209,8 @@ def _set_confirm_apart(data: DigitData, fraction: float) -> DigitData:
     smaller = int(min(mine.sum(), (~mine).sum()))
     if smaller < MIN_CONFIRM_IMAGES:
         raise DataError(
-            f"--confirm-fraction {fraction:g}: splits the {len(ids)} validation images into {int((~mine).sum())} to "
-            f"choose by and {int(mine.sum())} to confirm on; each needs at least {MIN_CONFIRM_IMAGES} to tell anything"
+            f"--confirm-fraction {fraction:g}: splits the {len(ids)} validation images into {int((~mine).sum())} for "
+            f"selection and {int(mine.sum())} for confirmation; each part needs at least {MIN_CONFIRM_IMAGES}"
         )
     return replace(
         data,
@@ -219,8 +221,10 @@ def _set_confirm_apart(data: DigitData, fraction: float) -> DigitData:
 
 
 def _build(source: DataSource, root: Path, fingerprint: str) -> None:
-    """Decode into a folder of another name, then rename it."""
-    for left_over in root.glob(f"{fingerprint}.half-*"):  # we hold the lock: its builder is dead
+    """Decode into a temporary folder, then rename it."""
+    for left_over in root.glob(
+        f"{fingerprint}.half-*"
+    ):  # this process has the lock, so no other process is building it
         shutil.rmtree(left_over, ignore_errors=True)
     half = root / f"{fingerprint}.half-{os.getpid()}"
     half.mkdir()
@@ -239,7 +243,7 @@ def _build(source: DataSource, root: Path, fingerprint: str) -> None:
             if not part.images:
                 raise DataError(f"the {part.name} part of {printable(source.folder)} has no usable image")
             table = Table.from_part(part)
-            if table.crowds.all():  # none at all, too
+            if table.crowds.all():  # also true without any boxes
                 raise DataError(f"the {part.name} part of {printable(source.folder)} has no usable box")
             for item in ARRAYS:
                 arrays[f"{part.name}.{item}"] = getattr(table, item)

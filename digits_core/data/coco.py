@@ -1,4 +1,4 @@
-"""COCO annotations: what is read, what is checked, what is written."""
+"""COCO annotations: reads, checks and writes them."""
 
 import contextlib
 import json
@@ -18,20 +18,20 @@ from digits_core.labels import DIGITS, NUM_DIGITS, Categories, coco_categories
 
 MAX_OVERHANG_PX = 2.0
 MAX_OVERHANG_SHARE = 0.1
-"""A box may leave its image by the larger of the two: it is clipped and counted, not refused."""
+"""A box may exceed its image by the larger of the two; it is clipped and counted, which is not a problem."""
 
 MAX_CATEGORIES = 255
-"""Classes of a data set; labels are stored in a byte."""
+"""The largest number of classes; labels are stored in one byte."""
 
 MAX_NAME_LETTERS = 1000
 
 MAX_IMAGE_PIXELS = 64_000_000
-"""Larger pictures are refused before they are decoded (decompression bombs)."""
+"""Larger images are refused before they are decoded, as a protection against decompression bombs."""
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One thing wrong with the data, and where."""
+    """One problem of the data, and its location."""
 
     file: str
     text: str
@@ -49,16 +49,16 @@ class Problem:
 
 @dataclass(slots=True)
 class Part:
-    """The annotations of one split, checked against themselves, before any image is opened.
+    """The annotations of one split, checked for consistency; images are not opened yet.
 
     Attributes:
         name: `train` or `valid`.
-        source: the annotation file, as messages name it.
+        source: the name of the annotation file, for messages.
         images: image id to (file name, width, height).
         boxes: image id to rows of (annotation id, x_min, y_min, x_max, y_max, category id, crowd).
-        problems: all that is wrong so far.
-        clipped: boxes that hung over the edge a little and were clipped.
-        categories: the classes; the ten digits unless the file names others.
+        problems: the problems found so far.
+        clipped: the number of boxes that exceeded the image slightly and were clipped.
+        categories: the classes; the ten digits if the file does not define others.
     """
 
     name: str
@@ -70,11 +70,11 @@ class Part:
     categories: Categories = DIGITS
 
     def blame(self, text: str, image_id: int | None = None, annotation_id: int | None = None) -> None:
-        """Note a problem."""
+        """Add a problem."""
         self.problems.append(Problem(self.source, text, image_id, annotation_id))
 
     def drop_image(self, image_id: int) -> None:
-        """Forget an image and its boxes."""
+        """Remove an image and its boxes."""
         del self.images[image_id]
         self.boxes.pop(image_id, None)
 
@@ -84,23 +84,23 @@ def read_part(name: str, path: Path, content: bytes) -> Part:
 
     Args:
         name: `train` or `valid`.
-        path: where `content` was read from, for the messages.
+        path: the file of `content`, for messages.
         content: the bytes of a COCO annotation file.
 
     Returns:
-        The usable images and boxes, with every problem found beside them.
+        The usable images and boxes, and all problems.
 
     Raises:
-        DataError: the categories contradict themselves.
+        DataError: the categories are not consistent.
     """
     part = Part(name, path.name)
     try:
         tree = json.loads(content)
     except (ValueError, RecursionError) as error:
-        part.blame(f"broken JSON: {error}")
+        part.blame(f"invalid JSON: {error}")
         return part
     if not isinstance(tree, dict):
-        part.blame("must hold one JSON object with the lists images, annotations and categories")
+        part.blame("must be one JSON object with the lists images, annotations and categories")
         return part
     for key in ("images", "annotations"):
         if not isinstance(tree.get(key), list):
@@ -122,10 +122,10 @@ def read_part(name: str, path: Path, content: bytes) -> Part:
 
 @contextlib.contextmanager
 def new_folder(folder: Path) -> Iterator[Path]:
-    """A folder to write a data set into, which takes its name when it is whole.
+    """A temporary folder to write a data set into; it is renamed to `folder` when it is complete.
 
     Raises:
-        DataError: the folder is there and not empty.
+        DataError: `folder` exists and is not empty.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise DataError(f"{folder} is not empty; name a new folder")
@@ -145,7 +145,7 @@ def write_annotations(path: Path, images: list[dict[str, Any]], annotations: lis
 
 
 def refuse(problems: list[Problem], *, limit: int = 20) -> None:
-    """Raise what was found, all together.
+    """Raise one error for all problems.
 
     Raises:
         DataError: `problems` is not empty.
@@ -156,14 +156,14 @@ def refuse(problems: list[Problem], *, limit: int = 20) -> None:
     if len(problems) > limit:
         lines.append(f"and {len(problems) - limit} more")
     raise DataListError(
-        f"the data has {len(problems)} problem{'s' * (len(problems) > 1)} (listed above); mend the data, or leave "
-        "the images and boxes concerned out with --skip-bad",
+        f"the data has {len(problems)} problem{'s' * (len(problems) > 1)} (listed above); fix the data, or skip the "
+        "affected images and boxes with --skip-bad",
         lines,
     )
 
 
 class DataListError(DataError):
-    """A DataError whose details are one line each."""
+    """A DataError with one line per problem."""
 
     def __init__(self, sentence: str, lines: Iterable[str]) -> None:
         super().__init__(sentence)
@@ -177,18 +177,18 @@ def _whole(value: object) -> int | None:
 
 
 def read_categories(source: str, entries: object, used: Iterable[object]) -> Categories:
-    """The classes of a file: digits where it names none, or digits alone; else those that it names.
+    """The classes of a file: the digits if it has no names or only digits as names, otherwise its own categories.
 
-    Of digits, names must be those of their ids: 1 is "0", 10 is "9". Whether they are digits is asked of the
-    categories that some annotation uses; a root entry beside the digits makes them nothing else.
+    The names of digits must fit their ids: 1 is "0", 10 is "9". Only categories that an annotation uses decide whether
+    the classes are digits, so an unused root category does not matter.
 
     Args:
-        source: the annotation file, as messages name it.
-        entries: its `categories`.
+        source: the name of the annotation file, for messages.
+        entries: the `categories` of the file.
         used: the category ids of its annotations.
 
     Raises:
-        DataError: ids are wrong or names contradict them. No box can be trusted then, so nothing is left out instead.
+        DataError: ids are wrong, or names do not fit them. Then no box is reliable, so --skip-bad does not help.
     """
     names: dict[int, str] = {}
     for entry in entries if isinstance(entries, list) else []:
@@ -196,7 +196,7 @@ def read_categories(source: str, entries: object, used: Iterable[object]) -> Cat
         if number is None:
             raise DataError(f"{source}: a category's id must be a whole number, got {printable(repr(entry)[:100])}")
         if number in names:
-            raise DataError(f"{source}: two categories bear the id {number}")
+            raise DataError(f"{source}: two categories have the id {number}")
         name = entry.get("name")
         names[number] = " ".join(name.split())[:100] if isinstance(name, str) else ""
     wanted = {_whole(number) for number in used}
@@ -205,17 +205,21 @@ def read_categories(source: str, entries: object, used: Iterable[object]) -> Cat
         digits = dict(zip(DIGITS.ids, DIGITS.names, strict=True))
         for number, name in named.items():
             if name != digits.get(number):
-                right = f"must be the digit '{digits[number]}'" if number in digits else "is no digit's (1 to 10)"
+                right = (
+                    f"must be the digit '{digits[number]}'"
+                    if number in digits
+                    else "is not the id of a digit (1 to 10)"
+                )
                 raise DataError(f"{source}: category {number} is named '{name}', but id {number} {right}")
         return DIGITS
     if len(names) > MAX_CATEGORIES:
-        raise DataError(f"{source}: names {len(names)} categories, more than {MAX_CATEGORIES}")
+        raise DataError(f"{source}: has {len(names)} categories, more than {MAX_CATEGORIES}")
     ids = tuple(sorted(names))
     return Categories(ids, tuple(names[number] or str(number) for number in ids))
 
 
 def is_plain_path(name: str) -> bool:
-    """Whether a name is a path that stays inside the folder that it is meant for."""
+    """Whether a name is a relative path that does not leave its folder."""
     if not name or "\0" in name or len(name) > MAX_NAME_LETTERS:
         return False
     return not PurePosixPath(name).is_absolute() and ".." not in Path(name).parts
@@ -223,14 +227,14 @@ def is_plain_path(name: str) -> bool:
 
 def _read_image(part: Part, image: object) -> None:
     if not isinstance(image, Mapping):
-        part.blame("an entry of 'images' is no object")
+        part.blame("an entry of 'images' is not an object")
         return
     image_id, width, height = (_whole(image.get(key)) for key in ("id", "width", "height"))
     name = image.get("file_name")
     if image_id is None:
         part.blame(f"an image's id must be a whole number, got {image.get('id')!r}")
     elif image_id in part.images:
-        part.blame("two images bear this id", image_id)
+        part.blame("two images have this id", image_id)
     elif not isinstance(name, str) or not is_plain_path(name):
         part.blame(f"file_name must be a path inside the image folder, got {name!r}"[:200], image_id)
     elif width is None or height is None or width < 1 or height < 1:
@@ -244,23 +248,23 @@ def _read_image(part: Part, image: object) -> None:
 
 def _read_box(part: Part, annotation: object, seen: set[int]) -> None:
     if not isinstance(annotation, Mapping):
-        part.blame("an entry of 'annotations' is no object")
+        part.blame("an entry of 'annotations' is not an object")
         return
     number, image_id, category = (_whole(annotation.get(key)) for key in ("id", "image_id", "category_id"))
     if number is None:
         part.blame(f"an annotation's id must be a whole number, got {annotation.get('id')!r}", image_id)
         return
     if number in seen:
-        part.blame("two annotations bear this id", image_id, number)
+        part.blame("two annotations have this id", image_id, number)
         return
     seen.add(number)
     if image_id is None or image_id not in part.images:
-        part.blame(f"image_id {annotation.get('image_id')!r} names no image", None, number)
+        part.blame(f"image_id {annotation.get('image_id')!r} does not exist", None, number)
         return
     if category is None or category not in part.categories.ids:
-        allowed = f"must lie in 1..{NUM_DIGITS} (1 is the digit '0')"
+        allowed = f"must be from 1 to {NUM_DIGITS} (1 is the digit '0')"
         if not part.categories.are_digits:
-            allowed = "must be one of the file's own categories"
+            allowed = "must be one of the categories of the file"
         part.blame(f"category_id {allowed}, got {annotation.get('category_id')!r}", image_id, number)
         return
     crowd = annotation.get("iscrowd", 0)
@@ -273,14 +277,14 @@ def _read_box(part: Part, annotation: object, seen: set[int]) -> None:
 
 
 def _inside(part: Part, bbox: object, image_id: int, number: int) -> tuple[float, float, float, float] | None:
-    """The xyxy box, clipped when it hangs over the edge a little; None (with a problem noted) otherwise."""
+    """The box as xyxy, clipped if it exceeds the image slightly; None, and a new problem, if it is not usable."""
     sides = bbox if isinstance(bbox, list) and len(bbox) == 4 else []
     if not sides or not all(isinstance(side, int | float) and abs(side) < 2**53 for side in sides):
         part.blame(f"bbox must be [x_min, y_min, width, height] in pixels, got {bbox!r}"[:200], image_id, number)
         return None
     x_min, y_min, wide, tall = (float(side) for side in sides)
     if wide <= 0 or tall <= 0:
-        part.blame(f"an empty box: {wide:g} x {tall:g} px", image_id, number)
+        part.blame(f"the box is empty: {wide:g} x {tall:g} px", image_id, number)
         return None
     _, width, height = part.images[image_id]
     box = np.array([x_min, y_min, x_min + wide, y_min + tall])
@@ -298,7 +302,7 @@ def _inside(part: Part, bbox: object, image_id: int, number: int) -> tuple[float
 
 
 def describe(parts: Mapping[str, "Table"]) -> list[str]:
-    """A few lines on what a data set holds, for people."""
+    """A short description of a data set, one line per part."""
     lines = []
     for name, table in parts.items():
         if not len(table.image_ids):
@@ -316,21 +320,21 @@ def describe(parts: Mapping[str, "Table"]) -> list[str]:
         lines.append(f"{name}: {len(widths)} images, {widths.min()} to {widths.max()} px wide; {digits}")
     others = next((table.categories for table in parts.values() if not table.categories.are_digits), None)
     if others is not None:
-        lines.append(printable(f"{others.words}: no digits, so no number is read"))
+        lines.append(printable(f"{others.words}: these are not digits, so no numbers are read"))
     return lines
 
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """The annotations of one split as arrays; image i owns boxes box_start[i] to box_start[i + 1].
+    """The annotations of one split as arrays; image i has the boxes box_start[i] to box_start[i + 1] - 1.
 
     Attributes:
         image_ids: int64 [num_images], ascending.
         sizes: int32 [num_images, 2], width and height in pixels.
         box_start: int64 [num_images + 1].
         boxes: float32 [num_boxes, 4], xyxy, pixels of the original image.
-        labels: int64 [num_boxes], the detector's: 1 is the first category. For digits they are the category ids.
-        crowds: bool [num_boxes]; crowds train nothing and cost nothing in the evaluation.
+        labels: int64 [num_boxes], the labels of the detector: 1 is the first category. For digits, the category ids.
+        crowds: bool [num_boxes]; training and evaluation ignore crowds.
         categories: the classes.
     """
 
@@ -344,7 +348,7 @@ class Table:
 
     @classmethod
     def from_part(cls, part: Part) -> "Table":
-        """The arrays of a checked part, images in the order of their ids."""
+        """The arrays of a checked part, with images in the order of their ids."""
         ids = sorted(part.images)
         rows = [part.boxes.get(image_id, []) for image_id in ids]
         flat = [row for some in rows for row in some]
@@ -359,7 +363,7 @@ class Table:
         )
 
     def some(self, images: NDArray[np.int64]) -> "Table":
-        """The annotations of some of the images, by their indices."""
+        """The annotations of the images with the given indices."""
         counts = np.diff(self.box_start)[images]
         start = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
         rows = np.repeat(self.box_start[images] - start[:-1], counts) + np.arange(start[-1])

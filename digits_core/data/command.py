@@ -9,28 +9,37 @@ from digits_core.command import CommandParser, at_least, number_where, run_comma
 from digits_core.errors import DataError, UsageError, printable
 
 MAX_LISTED = 200
-"""Problems printed before the rest is only counted."""
+"""The largest number of problems that are printed; the rest is only counted."""
 
 
-_fraction = number_where(lambda number: 0 < number < 1, "lie between 0 and 1")
+_fraction = number_where(lambda number: 0 < number < 1, "be between 0 and 1")
 
 
 def add_layout_flags(parser: argparse._ActionsContainer) -> None:
-    """The flags that say where things lie inside a COCO folder, shared by every command that reads one."""
-    parser.add_argument("--train-json", default="train.json", metavar="FILE", help="annotations inside FOLDER")
+    """The flags for file names inside a COCO folder, for every command that reads one."""
     parser.add_argument(
-        "--valid-json", default="valid.json", metavar="FILE", help="likewise; without it, train is split"
+        "--train-json", default="train.json", metavar="FILE", help="training annotations, inside FOLDER"
     )
-    parser.add_argument("--train-dir", default="train", metavar="DIR", help="images inside FOLDER")
-    parser.add_argument("--valid-dir", default="valid", metavar="DIR", help="likewise")
     parser.add_argument(
-        "--valid-fraction", type=_fraction, default=0.1, metavar="X", help="share set apart then (default 0.1)"
+        "--valid-json",
+        default="valid.json",
+        metavar="FILE",
+        help="validation annotations, inside FOLDER; without this file, training images are split",
     )
-    parser.add_argument("--split-seed", type=at_least(0), default=0, metavar="N", help="which images are set apart")
+    parser.add_argument("--train-dir", default="train", metavar="DIR", help="training images, inside FOLDER")
+    parser.add_argument("--valid-dir", default="valid", metavar="DIR", help="validation images, inside FOLDER")
+    parser.add_argument(
+        "--valid-fraction",
+        type=_fraction,
+        default=0.1,
+        metavar="X",
+        help="share of validation images if training images are split (default 0.1)",
+    )
+    parser.add_argument("--split-seed", type=at_least(0), default=0, metavar="N", help="seed of this split")
 
 
 LAYOUT = ("train_json", "valid_json", "train_dir", "valid_dir", "valid_fraction", "split_seed")
-"""The flags of `add_layout_flags` as fields of DataSource."""
+"""The flags of `add_layout_flags`, which are also fields of DataSource."""
 
 
 _EPILOG = """
@@ -40,7 +49,7 @@ examples:
   python -m digits_core.data preview --augment color,geometric -o sheet.png
   python -m digits_core.data convert SVHN -o FOLDER
 
-exit codes: 0 fine, 2 problems in the data, or a mistake in what was asked
+exit codes: 0 success, 2 problems in the data or wrong arguments
 """
 
 
@@ -83,10 +92,10 @@ def build_parser() -> argparse.ArgumentParser:
     preview.add_argument(
         "--augment", default="none", metavar="NAME[,NAME]", help="none | color | color_b | geometric | binarize"
     )
-    preview.add_argument("--mirror", action="store_true", help="mirror every other image")
-    preview.add_argument("--images", type=at_least(1), default=24, metavar="N", help="pictures (default 24)")
-    preview.add_argument("--seed", type=at_least(0), default=0, metavar="N", help="of the draws")
-    preview.add_argument("-o", "--out", type=Path, required=True, metavar="FILE.png", help="picture to write")
+    preview.add_argument("--mirror", action="store_true", help="mirror half of the images")
+    preview.add_argument("--images", type=at_least(1), default=24, metavar="N", help="number of images (default 24)")
+    preview.add_argument("--seed", type=at_least(0), default=0, metavar="N", help="seed of the augmentation")
+    preview.add_argument("-o", "--out", type=Path, required=True, metavar="FILE.png", help="image file to write")
     preview.set_defaults(handler=_preview)
 
     convert = actions.add_parser(
@@ -95,13 +104,15 @@ def build_parser() -> argparse.ArgumentParser:
         description="Turn SVHN's own folders (digitStruct.mat) into a COCO folder.",
     )
     convert.add_argument(
-        "folder", type=Path, metavar="SVHN", help="holds train/ (and extra/, test/) with digitStruct.mat"
+        "folder", type=Path, metavar="SVHN", help="folder with train/ (and extra/, test/), each with digitStruct.mat"
     )
     convert.add_argument("-o", "--out", type=Path, required=True, metavar="FOLDER", help="new folder")
     convert.add_argument(
-        "--valid-fraction", type=_fraction, default=0.1, metavar="X", help="share of train (default 0.1)"
+        "--valid-fraction", type=_fraction, default=0.1, metavar="X", help="share of validation images (default 0.1)"
     )
-    convert.add_argument("--seed", type=at_least(0), default=0, metavar="N", help="which images are set apart")
+    convert.add_argument(
+        "--seed", type=at_least(0), default=0, metavar="N", help="seed of the split into training and validation images"
+    )
     convert.set_defaults(handler=_convert)
     return parser
 
@@ -123,15 +134,15 @@ def _check(args: argparse.Namespace) -> int:
     for line in describe(tables):
         say(line)
     if notes["clipped_boxes"]:
-        say(f"{notes['clipped_boxes']} boxes hang over the edge of their image a little and will be clipped")
+        say(f"{notes['clipped_boxes']} boxes slightly exceed their image and will be clipped")
     if notes["crowd_boxes"]:
-        say(f"{notes['crowd_boxes']} crowd boxes: they train nothing and cost nothing in the evaluation")
+        say(f"{notes['crowd_boxes']} crowd boxes: training and evaluation ignore them")
     for problem in problems[:MAX_LISTED]:
         say(str(problem))
     if len(problems) > MAX_LISTED:
         say(f"and {len(problems) - MAX_LISTED} more")
     if problems:
-        raise DataError(f"{printable(args.folder)}: {len(problems)} problems; mend them, or search with --skip-bad")
+        raise DataError(f"{printable(args.folder)}: {len(problems)} problems; fix them, or search with --skip-bad")
     say("no problem found")
     return 0
 
@@ -152,7 +163,7 @@ def _preview(args: argparse.Namespace) -> int:
     from digits_core.data.source import DataSource
 
     if args.out.suffix.lower() != ".png" or not args.out.parent.is_dir():
-        raise UsageError(f"-o {printable(str(args.out))}: must be a .png file in a folder that is there")
+        raise UsageError(f"-o {printable(str(args.out))}: must be a .png file in an existing folder")
     config = AugmentConfig(pipeline=args.augment, mirror=args.mirror)
     source = DataSource(folder=args.data, **{name: getattr(args, name) for name in LAYOUT})
     split = open_data(source).train

@@ -1,4 +1,4 @@
-"""A sheet of pictures with boxes, for people to look at."""
+"""Draws images with boxes on one sheet."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,16 +19,16 @@ GAP_PX = 8
 BACKGROUND = (245, 245, 245)
 BOX_COLOR = (0, 114, 178)
 PREDICTED_COLOR = (213, 94, 0)
-"""Blue and vermilion of the palette of Okabe and Ito, which the colour-blind can tell apart."""
+"""Blue and vermilion of the palette of Okabe and Ito, which colour-blind people can distinguish."""
 
 TITLE_PX = 18
 
 
 def write_sheet(split: Split, change: Callable[[Sample, int], Sample], count: int, path: Path) -> int:
-    """Draw the first `count` images of a split as `change` leaves them, each with its boxes and digits.
+    """Draw the first `count` images of a split after `change`, each with its boxes and digits.
 
     Returns:
-        How many boxes `change` dropped.
+        The number of boxes that `change` dropped.
     """
     columns = max(1, round(count**0.5 * 1.2))
     rows = -(-count // columns)
@@ -49,13 +49,15 @@ def write_sheet(split: Split, change: Callable[[Sample, int], Sample], count: in
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """One image with what a model says of it.
+    """One image with the predictions of a model.
 
     Attributes:
-        title: above the picture.
+        title: printed above the image.
         pixels: uint8 [height, width, 3], RGB.
-        boxes: float32 [num, 4], xyxy, predicted; `labels` name them.
-        truth: float32 [num, 4], annotated; None where nothing is known. `truth_labels` name them.
+        boxes: float32 [num, 4], xyxy, predicted.
+        labels: the names of the predicted boxes.
+        truth: float32 [num, 4], xyxy, annotated; None without annotations.
+        truth_labels: the names of the annotated boxes.
     """
 
     title: str
@@ -70,7 +72,7 @@ LEGEND = "orange: predicted, read at Task 2's thresholds"
 
 
 def write_predictions(shown: list[Shown], path: Path) -> None:
-    """Draw images with predicted boxes (orange), and annotated ones beside them (blue) where they are known."""
+    """Draw images with predicted boxes (orange), and next to them with annotated boxes (blue) if these are known."""
     both = any(one.truth is not None for one in shown)
     columns = max(1, round(len(shown) ** 0.5 * (0.8 if both else 1.2)))
     cells = []
@@ -102,18 +104,18 @@ def write_predictions(shown: list[Shown], path: Path) -> None:
 
 
 def short(name: str) -> str:
-    """A category's name, cut to what a picture has room for."""
+    """The name of a category, shortened to fit into an image."""
     return name if len(name) <= MOST_LETTERS else name[: MOST_LETTERS - 1] + "…"
 
 
 def _cell(sample: Sample, categories: Categories) -> Image.Image:
-    """One picture with its boxes in its cell."""
+    """A cell of the sheet with one image and its boxes."""
     names = [categories.name_of(int(label)) for label in sample.labels]
     return _picture(sample.pixels, sample.boxes, names, BOX_COLOR)
 
 
 def _picture(pixels: Pixels, boxes: NDArray[np.float32], names: list[str], color: tuple[int, int, int]) -> Image.Image:
-    """One picture with boxes in the middle of its cell."""
+    """A cell of the sheet with one image and boxes in the middle."""
     picture = _drawn(pixels, boxes, names, color)
     cell = Image.new("RGB", (CELL_PX, CELL_PX), BACKGROUND)
     cell.paste(picture, ((CELL_PX - picture.width) // 2, (CELL_PX - picture.height) // 2))
@@ -121,7 +123,7 @@ def _picture(pixels: Pixels, boxes: NDArray[np.float32], names: list[str], color
 
 
 def _drawn(pixels: Pixels, boxes: NDArray[np.float32], names: list[str], color: tuple[int, int, int]) -> Image.Image:
-    """One picture with boxes, as large as fits into a cell."""
+    """One image with boxes, resized to fit into a cell."""
     height, width = pixels.shape[:2]
     scale = CELL_PX / max(height, width)
     size = max(1, round(width * scale)), max(1, round(height * scale))
@@ -131,7 +133,7 @@ def _drawn(pixels: Pixels, boxes: NDArray[np.float32], names: list[str], color: 
         draw.rectangle([float(side) for side in box], outline=color, width=2)
         text = short(name)
         left, top = max(0.0, float(box[0])), float(box[1]) - 15
-        if top < 0:  # above the box where there is room, else under it, else inside
+        if top < 0:  # above the box if there is space, else below it, else inside
             top = float(box[3]) if float(box[3]) + 15 <= size[1] else float(box[1])
         draw.rectangle([left, top, left + draw.textlength(text, font_size=13) + 6, top + 15], fill=color)
         draw.text((left + 3, top + 1), text, fill=(255, 255, 255), font_size=13)

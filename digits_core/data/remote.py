@@ -1,4 +1,4 @@
-"""Folders behind an address, as s3://bucket/folder: opened with the machine's own credentials, fetched once."""
+"""Folders at an address like s3://bucket/folder: opened with the credentials of the machine, downloaded once."""
 
 import hashlib
 import random
@@ -22,55 +22,55 @@ SCHEMES = ("s3", "gs", "gcs", "abfs", "abfss", "hdfs", "file")
 S3_OPTIONS = ("endpoint_override", "region", "scheme")
 
 ATTEMPTS = 3
-"""Of pyarrow itself, for one request."""
+"""Attempts of pyarrow for one request."""
 
 CONNECT_S, ANSWER_S = 5.0, 30.0
-"""Waited for a connection and for an answer."""
+"""The longest wait for a connection and for an answer, in seconds."""
 
 PATIENCE_S = 20.0
-"""A store that answers that it is out of order is asked again for so long, with growing pauses."""
+"""A request with a temporary error is repeated for this many seconds, with increasing pauses."""
 
 FIRST_PAUSE_S, PAUSE_GROWTH = 0.1, 1.6
-"""The first of these pauses, and how many times as long each other is as the one before."""
+"""The first of these pauses in seconds, and the factor from each pause to the next one."""
 
 STREAMS, CHUNK = 16, 2**20
-"""Files fetched side by side, and bytes at a time."""
+"""Files that are transferred at the same time, and bytes per read."""
 
 FAULTS = (OSError, ArrowException)
-"""What a file system raises."""
+"""The exceptions of a file system."""
 
 _PASSING = re.compile(
     r"HTTP status 5\d\d|INTERNAL_FAILURE|SERVICE_UNAVAILABLE|SLOW_DOWN|THROTTLING|NETWORK_CONNECTION|REQUEST_TIMEOUT|"
     r"timed? ?out|Failed to flush|curlCode"
 )
-"""Of errors that another try may not meet; the library's own tries do not cover answers that break off."""
+"""Texts of temporary errors; pyarrow does not repeat a request whose answer was interrupted."""
 
 Result = TypeVar("Result")
 
 
 class StoreError(UserError):
-    """A store does not give what it should, for now."""
+    """A store cannot be read or written at the moment."""
 
 
 def is_address(folder: str) -> bool:
-    """Whether this names a folder behind an address, and not one of this machine's paths."""
+    """Whether this is an address and not a local path."""
     return "://" in folder
 
 
 def shows_whole_files(address: str) -> bool:
-    """Whether a place has names alone, no folders, and shows a file once all of it is there."""
+    """Whether the address is an object store: it has no folders, and a file is visible only when it is complete."""
     return urlsplit(address).scheme in ("s3", "gs", "gcs")
 
 
 def open_place(address: str, flag: str) -> tuple[FileSystem, str]:
-    """The file system behind an address, and the folder's path in it; nothing is asked of it yet.
+    """The file system of an address, and the path of the folder in it; no request is sent yet.
 
     Args:
-        address: as `s3://bucket/folder?endpoint_override=HOST:PORT&scheme=http`, or another scheme that pyarrow knows.
-        flag: names it in messages.
+        address: like `s3://bucket/folder?endpoint_override=HOST:PORT&scheme=http`, or with another scheme of SCHEMES.
+        flag: the flag of the address, for messages.
 
     Raises:
-        UsageError: the address has another form, or holds credentials: those belong in the environment.
+        UsageError: the address has a wrong form or contains credentials, which belong in the environment.
     """
     refuse_credentials(flag, address)
     try:
@@ -80,9 +80,11 @@ def open_place(address: str, flag: str) -> tuple[FileSystem, str]:
         raise UsageError(f"{flag} {printable(address)}: {error}") from None
     plain = printable(address.partition("?")[0])
     if parts.scheme not in SCHEMES:
-        raise UsageError(f"{flag} {plain}: the address begins with one of {', '.join(SCHEMES)}")
+        raise UsageError(f"{flag} {plain}: the address must begin with one of {', '.join(SCHEMES)}")
     if parts.scheme == "s3" and (not parts.netloc or not set(query) <= set(S3_OPTIONS)):
-        raise UsageError(f"{flag} {plain}: an address is s3://BUCKET/FOLDER, then ? and any of {', '.join(S3_OPTIONS)}")
+        raise UsageError(
+            f"{flag} {plain}: the address must be s3://BUCKET/FOLDER, then ? and any of {', '.join(S3_OPTIONS)}"
+        )
     try:
         handler = _file_system(address)
     except (*FAULTS, ValueError) as error:
@@ -92,19 +94,20 @@ def open_place(address: str, flag: str) -> tuple[FileSystem, str]:
 
 @lru_cache(maxsize=16)
 def _file_system(address: str) -> "AddressedFileSystem":
-    """One for each address: a trial asks at every epoch, and each logs in anew."""
+    """One object per address, because each new one logs in again and a trial needs one at every epoch."""
     return AddressedFileSystem(address)
 
 
 class AddressedFileSystem(FileSystemHandler):
-    """A file system that travels between processes as its address.
+    """A file system that is pickled as its address.
 
-    Pyarrow's own take the credentials they found along, into whatever keeps them. Questions are asked again while the
-    store is out of order; who reads or writes a file does that for the whole of it, with `persistently`.
+    Pyarrow's file systems pickle the credentials that they found, so these would be stored. Requests about files and
+    folders are repeated after temporary errors. Code that reads or writes a file repeats the whole transfer, with
+    `persistently`.
     """
 
     def __init__(self, address: str) -> None:
-        """Stand for the file system of an address; it is opened when first used."""
+        """Prepare the file system of an address; it is opened at the first use."""
         self.address = address
         parts = urlsplit(address)
         self.path = f"{parts.netloc}{parts.path}".strip("/")
@@ -136,36 +139,36 @@ class AddressedFileSystem(FileSystemHandler):
         return self._opened
 
     def get_type_name(self) -> str:
-        """Its scheme."""
+        """The scheme of the address."""
         return urlsplit(self.address).scheme
 
     def normalize_path(self, path: str) -> str:
-        """As the file system behind does."""
+        """As in pyarrow."""
         return str(self._inner.normalize_path(path))
 
     def get_file_info(self, paths: list[str]) -> list[FileInfo]:
-        """Of each path."""
+        """Type, size and time of each path."""
         return persistently(lambda: list(self._inner.get_file_info(paths)))
 
     def get_file_info_selector(self, selector: FileSelector) -> list[FileInfo]:
-        """Of what a folder holds."""
+        """Type, size and time of the content of a folder."""
         return persistently(lambda: list(self._inner.get_file_info(selector)))
 
     def create_dir(self, path: str, recursive: bool) -> None:
-        """Make a folder; a store has names alone, and needs none."""
+        """Create a folder; an object store does not need any."""
         if not shows_whole_files(self.address):
             self._inner.create_dir(path, recursive=recursive)
 
     def delete_dir(self, path: str) -> None:
-        """Delete a folder with what it holds."""
+        """Delete a folder and its content."""
         persistently(lambda: self._inner.delete_dir(path))
 
     def delete_dir_contents(self, path: str, missing_dir_ok: bool = False) -> None:
-        """Delete what a folder holds."""
+        """Delete the content of a folder."""
         persistently(lambda: self._inner.delete_dir_contents(path, missing_dir_ok=missing_dir_ok))
 
     def delete_root_dir_contents(self) -> None:
-        """Never: all there is would go."""
+        """Refused, because it would delete the whole store."""
         raise OSError("a whole store is not deleted")
 
     def delete_file(self, path: str) -> None:
@@ -173,35 +176,35 @@ class AddressedFileSystem(FileSystemHandler):
         persistently(lambda: self._inner.delete_file(path))
 
     def move(self, src: str, dest: str) -> None:
-        """Rename."""
+        """Rename a file or folder."""
         self._inner.move(src, dest)
 
     def copy_file(self, src: str, dest: str) -> None:
-        """Copy within the store."""
+        """Copy a file within the store."""
         self._inner.copy_file(src, dest)
 
     def open_input_stream(self, path: str) -> Any:
-        """Read from the start on."""
+        """Open a file for sequential reading."""
         return self._inner.open_input_stream(path, compression=None)
 
     def open_input_file(self, path: str) -> Any:
-        """Read anywhere."""
+        """Open a file for random access."""
         return self._inner.open_input_file(path)
 
     def open_output_stream(self, path: str, metadata: dict[str, str] | None) -> Any:
-        """Write a file."""
+        """Open a file for writing."""
         return self._inner.open_output_stream(path, compression=None, metadata=metadata)
 
     def open_append_stream(self, path: str, metadata: dict[str, str] | None) -> Any:
-        """Write on."""
+        """Open a file for appending."""
         return self._inner.open_append_stream(path, compression=None, metadata=metadata)
 
 
 def persistently(action: Callable[[], Result]) -> Result:
-    """What an action gives; tried again with growing pauses while the store answers that it is out of order.
+    """The result of an action, which is repeated with increasing pauses after temporary errors of the store.
 
     Raises:
-        OSError: it will not, or is refused for another reason.
+        OSError: the error is not temporary, or lasts longer than PATIENCE_S.
     """
     until, pause = time.monotonic() + PATIENCE_S, FIRST_PAUSE_S
     while True:
@@ -215,19 +218,19 @@ def persistently(action: Callable[[], Result]) -> Result:
 
 
 def fetched(address: str, parts: Sequence[str], root: Path, flag: str) -> Path:
-    """A folder of this machine that holds what a folder behind an address holds; fetched once, under a lock.
+    """A local folder with the content of the folder at an address; it is downloaded once, under a lock.
 
-    Another size or time of any file is another folder: data that changed is fetched anew.
+    If the size or time of any file changes, the data is downloaded again into another folder.
 
     Args:
         address: of the folder.
-        parts: names of the files and folders to fetch, relative to it; those that are not there are left out.
-        root: where it goes, under `fetched/`.
-        flag: names the address in messages.
+        parts: names of the files and folders to download, relative to the address; missing ones are skipped.
+        root: the download goes to a folder in `root/fetched/`.
+        flag: the flag of the address, for messages.
 
     Raises:
-        UsageError: the address has another form, or holds none of them.
-        StoreError: nothing can be read there for now.
+        UsageError: the address has a wrong form, or none of the parts exists.
+        StoreError: the address cannot be read at the moment.
     """
     from filelock import FileLock
 
@@ -238,7 +241,7 @@ def fetched(address: str, parts: Sequence[str], root: Path, flag: str) -> Path:
     except FAULTS as error:
         raise StoreError(f"{flag} {printable(address)}: cannot be read ({reason_of(error)})") from None
     if not found:
-        raise UsageError(f"{flag} {printable(address)}: holds none of {', '.join(parts)}")
+        raise UsageError(f"{flag} {printable(address)}: contains none of {', '.join(parts)}")
     listing = sorted((info.path, info.size, info.mtime_ns) for info in found)
     mark = hashlib.blake2b(repr((address, listing)).encode(), digest_size=16).hexdigest()
     target = root / "fetched" / mark
@@ -249,12 +252,12 @@ def fetched(address: str, parts: Sequence[str], root: Path, flag: str) -> Path:
         if target.is_dir():
             return target
         half = target.with_name(f"{mark}.half")
-        shutil.rmtree(half, ignore_errors=True)  # we hold the lock: whoever began it is dead
+        shutil.rmtree(half, ignore_errors=True)  # this process has the lock, so no other process is downloading
         half.mkdir()
         try:
             fetch_files(filesystem, base, found, half)
         except FAULTS as error:
-            raise StoreError(f"{flag} {printable(address)}: cannot be fetched ({reason_of(error)})") from None
+            raise StoreError(f"{flag} {printable(address)}: cannot be downloaded ({reason_of(error)})") from None
         else:
             half.rename(target)
         finally:
@@ -263,7 +266,7 @@ def fetched(address: str, parts: Sequence[str], root: Path, flag: str) -> Path:
 
 
 def list_files(filesystem: FileSystem, paths: list[str]) -> list[FileInfo]:
-    """The files at some paths and in the folders there; paths where nothing is are passed over.
+    """The files at some paths, including those in folders; paths that do not exist are skipped.
 
     Raises:
         OSError: the file system does not answer.
@@ -278,10 +281,10 @@ def list_files(filesystem: FileSystem, paths: list[str]) -> list[FileInfo]:
 
 
 def fetch_files(filesystem: FileSystem, base: str, files: Sequence[FileInfo], target: Path) -> None:
-    """Copy files into a folder of this machine, by their names under `base`.
+    """Download files into a local folder, with their names relative to `base`.
 
     Raises:
-        OSError: one of them cannot be read or written, comes short, or its name leaves the folder.
+        OSError: a file cannot be read or written, is incomplete, or its name leaves the folder.
     """
 
     def fetch(info: FileInfo) -> None:
@@ -297,7 +300,7 @@ def fetch_files(filesystem: FileSystem, base: str, files: Sequence[FileInfo], ta
 
         persistently(copy)
         if place.stat().st_size != info.size:
-            raise OSError(f"{printable(name)} has {place.stat().st_size} bytes here and {info.size} there")
+            raise OSError(f"{printable(name)} has {place.stat().st_size} bytes here, but {info.size} in the store")
 
     with ThreadPoolExecutor(STREAMS) as pool:
         for _ in pool.map(fetch, files):
@@ -305,12 +308,12 @@ def fetch_files(filesystem: FileSystem, base: str, files: Sequence[FileInfo], ta
 
 
 def send_folder(filesystem: FileSystem, folder: Path, path: str) -> None:
-    """Copy a folder of this machine to a store, and see that all of it is there.
+    """Copy a local folder to a store, and check that all files arrived.
 
-    pyarrow's own copy of folders passes over errors in the middle of a file: what it lost was found missing later.
+    This does not use pyarrow's function for copying folders, which ignores errors in the middle of a file.
 
     Raises:
-        OSError: it is not all there.
+        OSError: a file is missing or incomplete.
     """
     files = {one.relative_to(folder).as_posix(): one for one in folder.rglob("*") if one.is_file()}
 

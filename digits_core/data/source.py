@@ -1,4 +1,4 @@
-"""Where a data set comes from: its annotations read and checked, its images decoded."""
+"""The source of a data set: reads and checks its annotations, and decodes its images."""
 
 import hashlib
 import io
@@ -24,23 +24,25 @@ DRAWN = "drawn"
 MAX_ANNOTATION_BYTES = 2 * 2**30
 MAX_IMAGE_BYTES = 256 * 2**20
 
+NOT_AN_IMAGE = "it is not a complete image file"
+
 FORMAT = 2
-"""Of the decoded files: another one is another fingerprint."""
+"""The version of the format of decoded files; it is a part of the fingerprint."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DataSource:
-    """Where a data set comes from; travels to every worker as plain values.
+    """The source of a data set; it is sent to every worker as plain values.
 
     Attributes:
-        folder: `drawn`, or a COCO folder.
+        folder: `drawn`, or the path or address of a COCO folder.
         train_json, valid_json: annotation files, relative to the folder.
         train_dir, valid_dir: image folders, relative to the folder.
-        valid_fraction: share of the training images set apart when there is no valid part.
-        split_seed: which images are set apart then.
-        skip_bad: leave out what the check refuses, and count it.
-        confirm_fraction: share of valid that takes no part in choosing; 0 sets none apart.
-        drawn_train, drawn_valid, drawn_seed: size and seed of the drawn data.
+        valid_fraction: share of the training images that become validation images if there are none.
+        split_seed: seed of this split.
+        skip_bad: skip images and boxes with problems, and count them.
+        confirm_fraction: share of the validation images that are not used for selection.
+        drawn_train, drawn_valid, drawn_seed: numbers of images and seed of the drawn data.
     """
 
     folder: str = DRAWN
@@ -57,10 +59,10 @@ class DataSource:
     drawn_seed: int = 0
 
     def __post_init__(self) -> None:
-        """See that every value is of its type.
+        """Check that every value has its type.
 
         Raises:
-            DataError: one is not, or is a text with a null letter, which no file has in its name.
+            DataError: a value has a wrong type, or is text with a null character, which no file name can contain.
         """
         wrong = wrong_field(self)
         if wrong is not None:
@@ -68,10 +70,10 @@ class DataSource:
 
 
 def check_data(source: DataSource) -> tuple[dict[str, Table], list[Problem], dict[str, int]]:
-    """Read everything once and report all that is wrong, without writing.
+    """Read the whole data set once and return all problems, without writing anything.
 
     Returns:
-        The tables of what is usable, every problem, and the counts that `DigitData.notes` would hold.
+        The tables of usable images and boxes, all problems, and the counts for `DigitData.notes`.
     """
     parts = _read_parts(source)
     for _ in _decode(source, parts):
@@ -81,7 +83,7 @@ def check_data(source: DataSource) -> tuple[dict[str, Table], list[Problem], dic
 
 
 def notes_of(parts: list[Part]) -> dict[str, int]:
-    """Counts of what was clipped or left out."""
+    """The numbers of clipped boxes, skipped items and crowd boxes."""
     return {
         "clipped_boxes": sum(part.clipped for part in parts),
         "skipped": sum(len(part.problems) for part in parts),
@@ -97,7 +99,7 @@ def _read(path: Path, what: str) -> bytes:
 
 
 def _annotation_files(source: DataSource) -> list[tuple[str, Path]]:
-    """The (name, annotation file) of each part; one part alone is to be split."""
+    """Name and annotation file of each part; a single part must be split later."""
     folder = Path(source.folder)
     if not folder.is_dir():
         hint = f"; '{DRAWN}' is the built-in data" if not folder.exists() else " (it is a file)"
@@ -105,17 +107,19 @@ def _annotation_files(source: DataSource) -> list[tuple[str, Path]]:
     train = folder / source.train_json
     if not train.is_file():
         raise DataError(
-            f"--data {printable(source.folder)}: holds no {source.train_json}; a COCO folder has train.json, "
+            f"--data {printable(source.folder)}: contains no {source.train_json}; a COCO folder has train.json, "
             "valid.json, train/ and valid/ (other names: --train-json, --valid-json, --train-dir, --valid-dir)"
         )
     valid = folder / source.valid_json
     if source.valid_json != DataSource().valid_json and not valid.is_file():
-        raise DataError(f"--valid-json {printable(source.valid_json)}: {printable(source.folder)} holds no such file")
+        raise DataError(
+            f"--valid-json {printable(source.valid_json)}: {printable(source.folder)} contains no such file"
+        )
     return [("train", train), *([("valid", valid)] if valid.is_file() else [])]
 
 
 def fingerprint_of(source: DataSource) -> str:
-    """32 hex digits over annotations, image bytes and the way they are split."""
+    """32 hex digits for the annotations, the image files and how they are split."""
     digest = hashlib.blake2b(digest_size=16)
     if source.folder == DRAWN:
         from importlib.metadata import version
@@ -125,7 +129,7 @@ def fingerprint_of(source: DataSource) -> str:
 
         from digits_core.data import drawn as synthetic
 
-        # The drawing code and the libraries that draw stand for the pixels; importing albumentations takes seconds.
+        # The drawing code and its libraries determine the pixels; importing albumentations takes seconds.
         versions = [np.__version__, cv2.__version__, PIL.__version__, version("albumentations")]
         digest.update(json.dumps([FORMAT, _read_from(source), versions]).encode())
         digest.update(Path(synthetic.__file__).read_bytes())
@@ -145,7 +149,7 @@ def fingerprint_of(source: DataSource) -> str:
 
 
 def _read_from(source: DataSource) -> dict[str, object]:
-    """What decides on the decoded files; what is set apart of them afterwards does not."""
+    """The fields that determine the decoded files; `confirm_fraction` is applied afterwards."""
     return {name: value for name, value in asdict(source).items() if name != "confirm_fraction"}
 
 
@@ -167,14 +171,14 @@ def _read_parts(source: DataSource) -> list[Part]:
     train, valid = parts
     if train.images and valid.images and train.categories != valid.categories:
         raise DataError(
-            f"{valid.source} names other categories ({printable(valid.categories.words)}) than {train.source} "
-            f"({printable(train.categories.words)}); the two must agree, ids and names"
+            f"{valid.source} has other categories ({printable(valid.categories.words)}) than {train.source} "
+            f"({printable(train.categories.words)}); both must have the same ids and names"
         )
     return parts
 
 
 def draw_by_hash(ids: Iterable[int], fraction: float, salt: str) -> set[int]:
-    """A share of some ids, at least one, by a hash of each: a few more ids move but a few across."""
+    """A share of some ids, at least one, by a hash of each: with a few more ids, the choice changes only a little."""
 
     def rank(image_id: int) -> bytes:
         return hashlib.blake2b(f"{salt}:{image_id}".encode(), digest_size=8).digest()
@@ -184,9 +188,9 @@ def draw_by_hash(ids: Iterable[int], fraction: float, salt: str) -> set[int]:
 
 
 def _set_apart(source: DataSource, whole: Part) -> list[Part]:
-    """Split a lone train part by a hash of its image ids, so that other images do not move."""
+    """Split a training part into training and validation by a hash of its image ids (see `draw_by_hash`)."""
     if not 0 < source.valid_fraction < 1:
-        raise DataError(f"--valid-fraction must lie between 0 and 1, got {source.valid_fraction}")
+        raise DataError(f"--valid-fraction must be between 0 and 1, got {source.valid_fraction}")
 
     chosen = draw_by_hash(whole.images, source.valid_fraction, f"{source.split_seed}")
     train, valid = Part("train", whole.source), Part("valid", whole.source)
@@ -198,16 +202,16 @@ def _set_apart(source: DataSource, whole: Part) -> list[Part]:
         if image_id in whole.boxes:
             part.boxes[image_id] = whole.boxes[image_id]
     if not train.images and whole.images:
-        train.blame("an empty split: every image was set apart for valid")
+        train.blame("an empty split: every image became a validation image")
     return [train, valid]
 
 
 def decode_image(path: Path, size: tuple[int, int] | None = None) -> tuple[Pixels | None, str]:
-    """The RGB pixels of one image, or None and what is wrong.
+    """The RGB pixels of one image and an empty text, or None and the problem.
 
     Args:
         path: the file.
-        size: width and height that it must have; None takes any.
+        size: the width and height that the image must have; None accepts any.
     """
     from PIL import Image
 
@@ -217,21 +221,21 @@ def decode_image(path: Path, size: tuple[int, int] | None = None) -> tuple[Pixel
             if image.width * image.height > MAX_IMAGE_PIXELS:
                 return None, f"is {image.width} x {image.height} px, more than {MAX_IMAGE_PIXELS:,} pixels"
             if size is not None and image.size != size:
-                return None, f"is {image.width} x {image.height} px, the annotations say {size[0]} x {size[1]}"
+                return None, f"is {image.width} x {image.height} px, but the annotations say {size[0]} x {size[1]}"
             return np.asarray(image.convert("RGB")), ""
     except FileNotFoundError:
         return None, "is missing"
     except OSError as error:
-        return None, f"cannot be read: {error.strerror or 'it is no whole image'}"
+        return None, f"cannot be read: {error.strerror or NOT_AN_IMAGE}"
     except (ValueError, SyntaxError, Image.DecompressionBombError):
-        return None, "cannot be read: it is no whole image"
+        return None, f"cannot be read: {NOT_AN_IMAGE}"
 
 
 def _decode(source: DataSource, parts: list[Part]) -> Iterator[tuple[Part, int, Pixels]]:
-    """Decode every image, in the order of the parts and ids; bad ones are dropped and blamed."""
+    """Decode every image, in the order of parts and ids; images with problems are removed, and the problem is added."""
     splitting = len({part.source for part in parts}) == 1 and len(parts) == 2
     seen: dict[bytes, tuple[str, int]] = {}
-    for part in reversed(parts):  # valid first: a picture that stands in both is blamed in train
+    for part in reversed(parts):  # valid first: an image that is in both parts is a problem of train
         folder = _image_folder(source, "train" if splitting else part.name)
         inside = folder.resolve()
 
@@ -248,7 +252,7 @@ def _decode(source: DataSource, parts: list[Part]) -> Iterator[tuple[Part, int, 
                 key = hashlib.blake2b(pixels.tobytes(), digest_size=16, salt=f"{width}x{height}".encode()).digest()
                 other = seen.setdefault(key, (part.name, image_id))
                 if other[0] != part.name:
-                    fault = f"is the same picture as image {other[1]} of {other[0]}"
+                    fault = f"is the same image as image {other[1]} of {other[0]}"
             if fault or pixels is None:
                 part.problems.append(Problem(f"{folder.name}/{name}", fault, image_id))
                 part.drop_image(image_id)
@@ -259,7 +263,7 @@ def _decode(source: DataSource, parts: list[Part]) -> Iterator[tuple[Part, int, 
 
 
 def _in_threads(load, items: Iterable[int]):  # type: ignore[no-untyped-def]
-    """`map` over threads, a bounded number ahead."""
+    """`map` with threads, for a limited number of items at a time."""
     waiting = iter(items)
     with ThreadPoolExecutor() as pool:
         while batch := list(islice(waiting, 256)):
@@ -280,7 +284,7 @@ def _drawn_parts(source: DataSource) -> tuple[list[Part], Iterator[tuple[Part, i
             for image_id, drawn in enumerate(stream, start=1):
                 height, width = drawn.pixels.shape[:2]
                 part.images[image_id] = (f"{image_id}.png", width, height)
-                # The very numbers that a drawn folder holds on disk.
+                # The same numbers as in a drawn folder on disk.
                 part.boxes[image_id] = [
                     (number, *box, category_of(digit), False)
                     for number, (box, digit) in enumerate(zip(drawn.boxes.tolist(), drawn.digits.tolist(), strict=True))
@@ -291,7 +295,7 @@ def _drawn_parts(source: DataSource) -> tuple[list[Part], Iterator[tuple[Part, i
 
 
 def open_source(source: DataSource) -> tuple[list[Part], Iterator[tuple[Part, int, Pixels]]]:
-    """The parts of a data set, and every image with its part and id; bad ones are dropped and blamed on the way."""
+    """The parts of a data set, and every image with its part and id; images with problems are removed on the way."""
     if source.folder == DRAWN:
         return _drawn_parts(source)
     parts = _read_parts(source)

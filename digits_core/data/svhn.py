@@ -1,4 +1,4 @@
-"""SVHN's own format (digitStruct.mat beside numbered PNGs) to a COCO folder."""
+"""Converts the SVHN format (digitStruct.mat and numbered PNGs) to a COCO folder."""
 
 import hashlib
 import shutil
@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from digits_core.data.coco import new_folder, write_annotations
+from digits_core.data.source import NOT_AN_IMAGE
 from digits_core.errors import DataError, UsageError
 from digits_core.labels import category_of
 
@@ -23,11 +24,11 @@ def read_digit_struct(path: Path) -> Iterator[tuple[str, list[Box]]]:
         path: a digitStruct.mat, MATLAB 7.3 (HDF5).
 
     Raises:
-        DataError: the file is missing, no HDF5, or of another layout.
+        DataError: the file is missing, is not HDF5, or has another layout.
         UsageError: h5py is not installed.
 
     Source:
-        The SVHN page's description: `label` is 1..9 for the digits 1 to 9 and 10 for the digit 0.
+        the description on the SVHN page: `label` is 1..9 for the digits 1 to 9 and 10 for the digit 0.
     """
     try:
         import h5py
@@ -42,29 +43,29 @@ def read_digit_struct(path: Path) -> Iterator[tuple[str, list[Box]]]:
                 name = "".join(chr(int(code)) for code in file[names[row, 0]][()].ravel())
                 yield name, _boxes(file, file[groups[row, 0]])
     except (OSError, KeyError, ValueError, TypeError, AttributeError) as error:
-        raise DataError(f"{path} is damaged or no digitStruct.mat: {error}") from None
+        raise DataError(f"{path} is damaged or not a digitStruct.mat file: {error}") from None
 
 
 def convert_svhn(source: Path, out: Path, *, valid_fraction: float, seed: int) -> dict[str, int]:
-    """Turn SVHN's folders into one COCO folder.
+    """Convert the SVHN folders into one COCO folder.
 
     Args:
-        source: holds `train/` (and `extra/`, `test/`) with digitStruct.mat and PNGs; or is such a folder.
+        source: contains `train/` (and `extra/`, `test/`), each with digitStruct.mat and PNGs; or is such a folder.
         out: a new or empty folder; images are copied into it.
-        valid_fraction: share of the training images set apart as valid, by a hash of their names.
-        seed: another one sets other images apart.
+        valid_fraction: share of the training images that become validation images, by a hash of their names.
+        seed: of this split.
 
     Returns:
-        Images written per split.
+        The number of written images per split.
 
     Raises:
-        DataError: nothing to convert, or a named image is missing.
+        DataError: there is nothing to convert, or an image is missing or damaged.
     """
     parts = [source / name for name in ("train", "extra", "test") if (source / name / STRUCT_FILE).is_file()]
     if not parts and (source / STRUCT_FILE).is_file():
         parts = [source]
     if not parts:
-        raise DataError(f"{source}: holds no {STRUCT_FILE}, neither itself nor in train/, extra/ or test/")
+        raise DataError(f"{source}: contains no {STRUCT_FILE}, and neither do train/, extra/ and test/ in it")
     with new_folder(out) as half:
         return _convert(parts, half, valid_fraction=valid_fraction, seed=seed)
 
@@ -79,12 +80,12 @@ def _convert(parts: list[Path], out: Path, *, valid_fraction: float, seed: int) 
             split = "test" if part.name == "test" else _split(f"{part.name}/{name}", valid_fraction, seed)
             picture = part / name
             if Path(name).name != name or not picture.is_file():
-                raise DataError(f"{part / STRUCT_FILE} names the image {name}, which is not there")
+                raise DataError(f"{part / STRUCT_FILE} refers to the image {name}, which does not exist")
             try:
                 with Image.open(picture) as image:
                     width, height = image.size
             except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
-                raise DataError(f"{picture} cannot be read: it is no whole image") from None
+                raise DataError(f"{picture} cannot be read: {NOT_AN_IMAGE}") from None
             image_id = len(images[split]) + 1
             target = f"{image_id}{picture.suffix}"
             (out / split).mkdir(parents=True, exist_ok=True)
@@ -108,7 +109,7 @@ def _convert(parts: list[Path], out: Path, *, valid_fraction: float, seed: int) 
 
 
 def _boxes(file: Any, group: Any) -> list[Box]:
-    """MATLAB stores one box as plain numbers and several as references to numbers."""
+    """The boxes of one image; MATLAB stores one box as plain numbers, but several boxes as references to numbers."""
     columns = []
     for key in ("left", "top", "width", "height", "label"):
         values = group[key]

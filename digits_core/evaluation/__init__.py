@@ -1,4 +1,4 @@
-"""From candidates to scores: NMS and thresholds, matching, mAP and number accuracy, sweeps, resampling.
+"""From raw detections to scores: NMS and thresholds, matching, mAP and number accuracy, sweeps, resampling.
 
-Imports data and configuration, and no model: it works on what a model found.
+Imports data and configuration, but no model: it works on the detections of a model.
 """

@@ -1,7 +1,7 @@
-"""The bootstrap over images: every score of a match table under many resamples (numpy).
+"""The bootstrap over images: every score of a match table for many resamples (numpy).
 
-A resample is a weight per image: what each detection matched stays as it is, so no model and no matching is
-needed again.
+A resample is a weight per image. The matches of the detections do not change, so neither the model nor the matching
+runs again.
 """
 
 import numpy as np
@@ -21,14 +21,14 @@ from digits_core.evaluation.metrics import (
 )
 
 RESAMPLE_BLOCK = 50
-"""Resamples weighed together: their cumulative sums stay in a core's cache."""
+"""Resamples computed together: their cumulative sums fit into the cache of a CPU core."""
 
 
 def resample_weights(num_images: int, resamples: int, seed: int = 0) -> NDArray[np.int16]:
     """int16 [resamples, num_images]: how often each image is drawn; the same for every trial of a run.
 
     Source:
-        Efron 1979, Bootstrap methods: as many images as there are, drawn with replacement.
+        Efron 1979, Bootstrap methods: draws as many images as there are, with replacement.
     """
     generator = np.random.default_rng([seed, num_images])
     shares = np.full(num_images, 1 / num_images)
@@ -38,15 +38,15 @@ def resample_weights(num_images: int, resamples: int, seed: int = 0) -> NDArray[
 def bootstrap_scores(
     task1: MatchTable, task2: MatchTable, truth: Truth, detect: DetectConfig, weights: NDArray[np.int16]
 ) -> dict[str, NDArray[np.float64]]:
-    """Every score under each resample of the images.
+    """Every score for each resample of the images.
 
     Returns:
-        For each of SCORE_NAMES float64 [resamples]; NaN where a resample has no digit. Scores that cannot be
-        measured at all are left out.
+        For each of SCORE_NAMES, float64 [resamples]; NaN if a resample has no digit. Scores that cannot be measured
+        for any resample are not included.
     """
     boxes = task1.above(detect.task1.score, detect.task1.max_detections)
     numbers = task2.above(detect.task2.score, detect.task2.max_detections)
-    wide = weights.astype(np.int64)  # sums of many images leave 16 bits
+    wide = weights.astype(np.int64)  # sums over many images exceed 16 bits
     out = {}
     if truth.numbers:
         right = numbers_right(numbers, truth, detect.reading)
@@ -61,17 +61,17 @@ def bootstrap_scores(
 
 
 def bootstrap_ap(table: MatchTable, truth: Truth, weights: NDArray[np.int16]) -> NDArray[np.float64] | None:
-    """COCO AP of each resample of the images, mean over the classes that it has digits of.
+    """COCO AP of each resample of the images, mean over the classes with digits in the resample.
 
-    Copies of an image count as images of their own, whose detections of equal score stay together.
+    Each copy of an image counts as one image; its detections stay next to those of the other copies.
 
     Args:
         table: detections.
-        truth: what is annotated.
+        truth: the annotations.
         weights: int16 [resamples, num_images].
 
     Returns:
-        float64 [resamples, 10]; NaN for a resample without digits. None when there are none at all.
+        float64 [resamples, 10]; NaN for a resample without digits. None if there are no digits at all.
     """
     if not len(truth.labels):
         return None
@@ -86,7 +86,7 @@ def bootstrap_ap(table: MatchTable, truth: Truth, weights: NDArray[np.int16]) ->
 
 
 def _class_bootstrap(curve: Curve, by_image: NDArray[np.int16]) -> NDArray[np.float64]:
-    """float64 [resamples, 10]: AP of one class under each resample, 0 where it has no digit."""
+    """float64 [resamples, 10]: AP of one class for each resample, 0 if the resample has no digit of the class."""
     resamples = by_image.shape[1]
     out = np.zeros((resamples, len(IOU_THRESHOLDS)))
     if not curve.right.any():
@@ -101,7 +101,7 @@ def _class_bootstrap(curve: Curve, by_image: NDArray[np.int16]) -> NDArray[np.fl
         for level in range(len(IOU_THRESHOLDS)):
             right = np.flatnonzero(curve.right[:, level])
             if not len(right):
-                break  # right at a higher IoU is right at all lower ones
+                break  # a detection that is right at an IoU is also right at all lower ones
             counted = np.cumsum(weight * curve.counts[:, level, None], axis=0) if seen is None else seen
             hits = np.cumsum(weight[right], axis=0)
             precision = hits / np.maximum(counted[right], 1)
@@ -113,7 +113,7 @@ def _class_bootstrap(curve: Curve, by_image: NDArray[np.int16]) -> NDArray[np.fl
 
 
 def _recall_table(digits: NDArray[np.int64]) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """For each resample, how many of the 101 recalls n hits reach, n from 0: one table, and where each begins."""
+    """How many of the 101 recalls n hits reach, n from 0, for all resamples in one table; and where each one starts."""
     lengths = digits + 1
     starts = np.cumsum(lengths) - lengths
     number = np.arange(lengths.sum()) - np.repeat(starts, lengths)

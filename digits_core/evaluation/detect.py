@@ -1,4 +1,4 @@
-"""A model over images: raw detections, before any threshold of the config, and the losses on them."""
+"""Runs a model on images: raw detections, before NMS and thresholds of the configuration, and the losses."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -14,16 +14,16 @@ from torchvision.ops import clip_boxes_to_image, remove_small_boxes
 from digits_core.evaluation.matching import Candidates
 
 SCORE_FLOOR = 0.01
-"""Detections at or under it are dropped at once: they move COCO AP by less than its third decimal."""
+"""Detections with this score or less are dropped: they change COCO AP by less than 0.001."""
 
 MAX_CANDIDATES = 1000
-"""Raw detections kept of an image, the best: a model that has learned nothing yet gives many thousands."""
+"""Raw detections kept per image, best scores first; an untrained model gives many thousands."""
 
 MIN_SIDE_PX = 0.01
-"""torchvision's own limit: thinner boxes, in resized pixels, are removed before NMS."""
+"""torchvision's limit: boxes with a shorter side, in pixels of the resized image, are removed before NMS."""
 
 LOSS_SEED = 20_210_811
-"""Anchors and proposals of a validation loss are sampled by it, whatever the seed of the training."""
+"""Seed for the sampled anchors and proposals of a validation loss; independent of the seed of the training."""
 
 Features = dict[str, Tensor]
 
@@ -36,16 +36,16 @@ def detect_raw(
     *,
     floor: float = SCORE_FLOOR,
 ) -> tuple[Candidates, float | None]:
-    """Run the model on one batch and stop before its thresholds.
+    """Run the model on one batch, without its NMS and thresholds.
 
     Args:
         model: in evaluation mode.
         images: float32 [3, height, width] in [0, 1], of any sizes, on the model's device.
-        targets: `boxes` float32 [num, 4] and `labels` int64 [num] of each image, to measure the loss too.
-        floor: scores must lie strictly above it.
+        targets: `boxes` float32 [num, 4] and `labels` int64 [num] of each image, to compute the loss too.
+        floor: only detections with a score above it are kept.
 
     Returns:
-        Raw detections, and the sum of torchvision's four losses; None without targets.
+        Raw detections, and the sum of torchvision's four losses, which is None without targets.
 
     Source:
         torchvision `RoIHeads.postprocess_detections`, up to its score filter and small-box removal.
@@ -59,7 +59,7 @@ def detect_raw(
     pooled = heads.box_roi_pool(features, proposals, batch.image_sizes)
     class_logits, box_regression = heads.box_predictor(heads.box_head(pooled))
     boxes = heads.box_coder.decode(box_regression.float(), proposals).cpu()
-    boxes = boxes.reshape(*class_logits.shape, 4)  # without any proposal, torchvision's decoder loses the shape
+    boxes = boxes.reshape(*class_logits.shape, 4)  # torchvision's decoder loses the shape if there are no proposals
     scores = class_logits.float().softmax(dim=-1).cpu()
     counts = [len(some) for some in proposals]
     found = []
@@ -87,7 +87,7 @@ def detect_raw(
 
 @dataclass(frozen=True, slots=True)
 class _Rpn:
-    """What the RPN says of one batch, before any of it becomes a proposal."""
+    """The output of the RPN for one batch, before proposals are selected."""
 
     anchors: list[Tensor]
     per_level: list[int]
@@ -95,14 +95,14 @@ class _Rpn:
     deltas: Tensor
 
     def proposals(self, model: FasterRCNN, batch: ImageList) -> list[Tensor]:
-        """The proposals of each image, as many as the RPN's mode asks for."""
+        """The proposals of each image; the RPN's mode (training or not) determines how many."""
         decoded = model.rpn.box_coder.decode(self.deltas, self.anchors).view(len(self.anchors), -1, 4)
         boxes, _ = model.rpn.filter_proposals(decoded, self.objectness, batch.image_sizes, self.per_level)
         return list(boxes)
 
 
 def _run_rpn(model: FasterRCNN, batch: ImageList, features: Features) -> _Rpn:
-    """The first half of torchvision's `RegionProposalNetwork.forward`, which detections and loss share."""
+    """The first half of torchvision's `RegionProposalNetwork.forward`, used by both detections and loss."""
     levels = list(features.values())
     objectness, deltas = model.rpn.head(levels)
     anchors = model.rpn.anchor_generator(batch, levels)
@@ -113,10 +113,10 @@ def _run_rpn(model: FasterRCNN, batch: ImageList, features: Features) -> _Rpn:
 def _loss(
     model: FasterRCNN, batch: ImageList, features: Features, rpn: _Rpn, targets: list[dict[str, Tensor]]
 ) -> float:
-    """The sum of the four losses on features of the model in evaluation mode.
+    """The sum of the four losses for features of the model in evaluation mode.
 
-    torchvision computes losses in training mode alone. Here only the RPN and the RoI heads are told that
-    they train, not the layers in them: batch norm keeps to its running statistics and changes none.
+    torchvision computes losses only in training mode. Here only the RPN and the RoI heads are set to training mode, not
+    the layers in them: batch norm uses its running statistics and does not change them.
     """
     parts = (model.rpn, model.roi_heads)
     devices = [batch.tensors.device] if batch.tensors.device.type == "cuda" else []
@@ -137,7 +137,7 @@ def _loss(
 
 
 def batches_by_shape(sizes: "np.ndarray[tuple[int, ...], np.dtype[np.int32]]", batch_size: int) -> Iterator[list[int]]:
-    """Image indices in batches of like aspect ratios, so that little is padded.
+    """Image indices in batches of similar aspect ratios, so that batches need little padding.
 
     Args:
         sizes: int32 [num_images, 2], width and height.

@@ -1,12 +1,11 @@
-"""Detections against ground truth, once for many kinds and values of NMS (numpy).
+"""NMS and matching of detections with ground truth, for many kinds and values of NMS at once (numpy).
 
-Up to 64 settings of NMS are walked together: each raw detection carries one 64-bit word whose bit s says
-that setting s keeps it (or that it is matched under setting s). One greedy pass over the detections then
-serves all of them, exactly as if each had been walked alone.
+Up to 64 NMS settings are computed together: each raw detection has one 64-bit word, whose bit s says that setting s
+keeps it (or that it is matched with setting s). One greedy pass over the detections computes all settings, with the
+same result as one pass per setting.
 
-Within one setting, what a score threshold or a limit per image cuts off is always a tail of an image's
-detections, best first; neither NMS nor the greedy matching looks back from there, so both are done here
-without either, and read off afterwards.
+Score thresholds and limits per image are not applied here. They remove the last detections of an image in the order
+of scores, which does not change NMS and matching of the detections before them, so they can be applied afterwards.
 """
 
 import itertools
@@ -19,22 +18,22 @@ from numpy.typing import NDArray
 from digits_core.data.coco import Table
 
 MAX_SETTINGS = 64
-"""Settings of one pass: the bits of a word."""
+"""NMS settings of one pass: the bits of a word."""
 
 IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)
-"""COCO's own; a detection of IoU .5 exactly matches at .5."""
+"""COCO's thresholds; a detection with an IoU of exactly .5 matches at .5."""
 
 CHUNK_ELEMENTS = 400_000
-"""Pairs of detections looked at together: what stays in a core's cache."""
+"""Pairs of detections compared together: they fit into the cache of a CPU core."""
 
 PAIR_ROWS = 200_000
-"""Candidates that are laid over the digits of their images together: this bounds the memory."""
+"""Candidates that are compared with the digits of their images together: this limits the memory."""
 
 Words = NDArray[np.uint64]
 
 NONE, WRONG, RIGHT, CROWD = 0, 1, 2, 3
-"""Whether a detection lies on a digit, whatever its class: on none, on one of another class, on one of its
-own class; or on a crowd alone, and then it counts for nothing."""
+"""Where a detection is, regardless of its class: on no digit, on a digit of another class, on a digit of its own class,
+or only on a crowd; a detection on a crowd is not counted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +41,8 @@ class NmsSetting:
     """One kind and value of NMS.
 
     Attributes:
-        nms: IoU above which the weaker detection is dropped.
-        class_agnostic: over all classes together instead of within each.
+        nms: IoU above which the detection with the lower score is dropped.
+        class_agnostic: NMS over all classes together instead of within each class.
     """
 
     nms: float
@@ -52,14 +51,14 @@ class NmsSetting:
 
 @dataclass(frozen=True, slots=True)
 class Candidates:
-    """The raw detections of a split before NMS: image after image, best score first within each.
+    """The raw detections of a split before NMS, sorted by image and then by score, best first.
 
     Attributes:
-        start: int64 [num_images + 1]; image i owns rows start[i] to start[i + 1].
-        boxes: float32 [num, 4], xyxy, pixels of the resized image, where torchvision does its NMS.
+        start: int64 [num_images + 1]; image i has the rows start[i] to start[i + 1] - 1.
+        boxes: float32 [num, 4], xyxy, pixels of the resized image, in which torchvision computes NMS.
         scores: float32 [num], all above the floor of the detector.
         labels: int64 [num], labels as in `coco.Table`.
-        scale: float32 [num_images, 4]; boxes times scale lie in the original image.
+        scale: float32 [num_images, 4]; boxes times scale are in pixels of the original image.
     """
 
     start: NDArray[np.int64]
@@ -83,7 +82,7 @@ class Candidates:
         cls,
         rows: Sequence[tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int64], NDArray[np.float32]]],
     ) -> "Candidates":
-        """From (boxes, scores, labels, scale) of each image, in any order within it."""
+        """From (boxes, scores, labels, scale) of each image; the rows of an image may be in any order."""
         parts = []
         for boxes, scores, labels, scale in rows:
             order = np.argsort(-scores, kind="stable")  # equal scores keep the detector's order
@@ -91,7 +90,7 @@ class Candidates:
         return cls.join(parts)
 
     def split(self) -> "list[Candidates]":
-        """One of each image."""
+        """One object per image."""
         return [
             Candidates(
                 np.array([0, end - begin]),
@@ -105,7 +104,7 @@ class Candidates:
 
     @classmethod
     def join(cls, parts: "Sequence[Candidates]") -> "Candidates":
-        """The images of all parts, in their order."""
+        """The images of all parts, in the order of the parts."""
         counts = np.concatenate([np.zeros(0, np.int64), *(np.diff(part.start) for part in parts)])
         return cls(
             np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
@@ -118,16 +117,16 @@ class Candidates:
 
 @dataclass(frozen=True, slots=True)
 class Matches:
-    """What became of each candidate under each setting, one bit per setting.
+    """The result of NMS and matching for each candidate, one bit per setting.
 
     Attributes:
-        settings: which bit is which.
-        kept: uint64 [num]: NMS keeps it.
-        matched: uint64 [num, 10]: it is the match of a digit of its class, at each of IOU_THRESHOLDS.
-        ignored: uint64 [num, 10]: it lies on a crowd of its class instead, and counts for nothing.
-        on_digit: uint64 [num]: at IoU .5 it is the match of a digit, whatever the classes.
-        on_own: uint64 [num]: and that digit has its class.
-        on_crowd: uint64 [num]: it lies on a crowd alone, whatever the classes.
+        settings: bit s belongs to settings[s].
+        kept: uint64 [num]: NMS keeps the candidate.
+        matched: uint64 [num, 10]: it is matched with a digit of its class, at each of IOU_THRESHOLDS.
+        ignored: uint64 [num, 10]: it is on a crowd of its class instead, and is not counted.
+        on_digit: uint64 [num]: at IoU .5 it is matched with a digit, regardless of the classes.
+        on_own: uint64 [num]: and this digit has the class of the candidate.
+        on_crowd: uint64 [num]: it is only on a crowd, regardless of the classes.
         iou_word, iou_row, iou: the matches at IoU .5 within the class as (settings, row, IoU).
     """
 
@@ -144,20 +143,23 @@ class Matches:
 
 
 def match(found: Candidates, truth: Table, settings: Sequence[NmsSetting]) -> Matches:
-    """Walk every setting over the candidates: NMS, then COCO's greedy matching.
+    """NMS and then COCO's greedy matching, for every setting.
 
     Args:
         found: raw detections of each image of the split.
-        truth: its annotations.
+        truth: the annotations of the split.
         settings: at most MAX_SETTINGS.
 
+    Raises:
+        ValueError: no settings, or too many.
+
     Source:
-        NMS: torchvision `nms` on the CPU (IoU in float32, strictly above the threshold drops).
-        Matching: pycocotools `COCOeval.evaluateImg` (best IoU among the digits left, the later of equals;
-        crowds after all others, and as often as they come).
+        NMS: torchvision `nms` on the CPU (IoU in float32; a box is dropped if the IoU is above the threshold).
+        Matching: pycocotools `COCOeval.evaluateImg` (the digit with the best IoU that is not matched yet, the last one
+        of equals; crowds after all digits, and any number of times).
     """
     if not 0 < len(settings) <= MAX_SETTINGS:
-        raise ValueError(f"1 to {MAX_SETTINGS} settings go together, got {len(settings)}")
+        raise ValueError(f"needs 1 to {MAX_SETTINGS} settings, got {len(settings)}")
     kept = keep(found, settings)
     pairs = _pairs(found, truth)
     own = pairs.select(found.labels[pairs.row] == truth.labels[pairs.digit])
@@ -177,13 +179,13 @@ def match(found: Candidates, truth: Table, settings: Sequence[NmsSetting]) -> Ma
 
 
 def keep(found: Candidates, settings: Sequence[NmsSetting]) -> Words:
-    """uint64 [num]: bit s of row i says that NMS under setting s keeps candidate i.
+    """uint64 [num]: bit s of row i says that NMS with setting s keeps candidate i.
 
     Source:
-        torchvision `nms`; the class-wise kind is `batched_nms` without its shift of the boxes, which costs last bits.
+        torchvision `nms`; NMS within classes is `batched_nms` without its shift of the boxes, which loses precision.
     """
     values = sorted({setting.nms for setting in settings})
-    # words[same class?][how many values the IoU exceeds]: the settings under which the weaker one is dropped
+    # words[same class][number of values that the IoU exceeds]: settings that drop the candidate with the lower score
     words = np.zeros((2, len(values) + 1), dtype=np.uint64)
     for bit, setting in enumerate(settings):
         exceeds = np.arange(len(values) + 1) > values.index(setting.nms)
@@ -192,7 +194,7 @@ def keep(found: Candidates, settings: Sequence[NmsSetting]) -> Words:
                 words[same, exceeds] |= np.uint64(1 << bit)
     everything = np.uint64((1 << len(settings)) - 1)
     kept = np.full(len(found.scores), everything, dtype=np.uint64)
-    # torchvision compares its float32 IoU with a double: the least float32 above the lowest value.
+    # torchvision compares its float32 IoU with a double, so `lowest` is the smallest float32 above the lowest value.
     lowest = np.float32(values[0])
     if float(lowest) <= values[0]:
         lowest = np.nextafter(lowest, np.float32(np.inf))
@@ -207,17 +209,17 @@ def keep(found: Candidates, settings: Sequence[NmsSetting]) -> Words:
         drops = np.zeros(iou.shape, dtype=np.uint64)
         drops[one, first, second] = words[same, level]
         alive = np.full(rows.shape, everything, dtype=np.uint64)
-        for rank in range(rows.shape[1] - 1):  # greedy: best first, over all images and settings at once
+        for rank in range(rows.shape[1] - 1):  # greedy, best first, for all images and settings at once
             alive[:, rank + 1 :] &= ~(drops[:, rank, rank + 1 :] & alive[:, rank, None])
         kept[rows[inside]] = alive[inside]
     return kept
 
 
 def _chunks(found: Candidates) -> Iterator[tuple[NDArray[np.int64], NDArray[np.bool_]]]:
-    """Images of like numbers of candidates together: row numbers [images, most], and which of them are real."""
+    """Groups of images with similar numbers of candidates: row numbers [images, most], and which are no padding."""
     counts = np.diff(found.start)
     order = np.argsort(-counts, kind="stable")
-    order = order[counts[order] > 1]  # NMS has nothing to say on one alone
+    order = order[counts[order] > 1]  # NMS does not change a single candidate
     at = 0
     while at < len(order):
         most = int(counts[order[at]])
@@ -229,7 +231,7 @@ def _chunks(found: Candidates) -> Iterator[tuple[NDArray[np.int64], NDArray[np.b
 
 
 def _self_iou(boxes: NDArray[np.float32]) -> NDArray[np.float32]:
-    """IoU of all pairs, float32 [images, most, most], in torchvision's own order of operations."""
+    """IoU of all pairs, float32 [images, most, most], with torchvision's order of operations."""
     left, top, right, bottom = (np.ascontiguousarray(boxes[:, :, side]) for side in range(4))
     area = (right - left) * (bottom - top)
     wide = np.minimum(right[:, :, None], right[:, None, :])
@@ -247,7 +249,7 @@ def _self_iou(boxes: NDArray[np.float32]) -> NDArray[np.float32]:
 
 @dataclass(frozen=True, slots=True)
 class _Pairs:
-    """Candidates and digits of one image that overlap by IoU .5 or more, a crowd's IoU by COCO's rule."""
+    """Candidates and digits of the same image with an IoU of at least .5; for crowds, the IoU follows COCO's rule."""
 
     row: NDArray[np.int64]
     digit: NDArray[np.int64]
@@ -267,12 +269,12 @@ def _pairs(found: Candidates, truth: Table) -> _Pairs:
 
 
 def _pairs_of(found: Candidates, truth: Table, image: NDArray[np.int64], rows: NDArray[np.int64]) -> _Pairs:
-    """The pairs of some of the candidates."""
+    """The pairs of the candidates `rows`."""
     per_row = np.diff(truth.box_start)[image[rows]]
     row = np.repeat(rows, per_row)
     first = np.repeat(np.cumsum(per_row) - per_row, per_row)
     digit = truth.box_start[image[row]] + np.arange(len(row)) - first
-    # pycocotools measures in double precision.
+    # pycocotools computes in double precision.
     a = (found.boxes[row] * found.scale[image[row]]).astype(np.float64)
     b = truth.boxes[digit].astype(np.float64)
     wide = np.minimum(a[:, 2], b[:, 2]) - np.maximum(a[:, 0], b[:, 0])
@@ -293,11 +295,11 @@ def _greedy(
     """COCO's greedy matching within groups of candidates, over all settings and IoU thresholds at once.
 
     Args:
-        pairs: who may match whom.
-        kept: which settings keep each candidate.
-        group: the group of each pair's candidate: candidates of one group compete for digits, best score first.
+        pairs: candidates and digits that can be matched.
+        kept: the settings that keep each candidate.
+        group: the group of each pair's candidate. Candidates of one group compete for digits, best score first.
         truth: the annotations.
-        num_thresholds: the first so many of IOU_THRESHOLDS.
+        num_thresholds: uses the first `num_thresholds` of IOU_THRESHOLDS.
         found: the candidates.
 
     Returns:
@@ -310,10 +312,10 @@ def _greedy(
     taken = np.zeros((len(truth.labels), num_thresholds), np.uint64)
     events: list[tuple[Words, NDArray[np.int64], NDArray[np.float64]]] = []
     crowd = truth.crowds[pairs.digit]
-    # A candidate's choice: digits before crowds, the best IoU first, the later of equals.
+    # The choices of a candidate: digits before crowds, best IoU first, the last one of equals first.
     order = np.lexsort((-pairs.digit, -pairs.iou, crowd, pairs.row, group))
     pairs, crowd, group = pairs.select(order), crowd[order], group[order]
-    # COCO lets a tiny bit of IoU pass at each threshold.
+    # COCO allows a small tolerance at each threshold.
     levels = np.searchsorted(np.minimum(IOU_THRESHOLDS, 1 - 1e-10)[:num_thresholds], pairs.iou, side="right")
     allowed = np.where(np.arange(num_thresholds) < levels[:, None], ~np.uint64(0), np.uint64(0))
     left = np.zeros(shape, np.uint64)
@@ -365,6 +367,6 @@ def _turns(row: NDArray[np.int64], group: NDArray[np.int64]) -> list[NDArray[np.
 
 
 def _count_since(rises: NDArray[np.bool_], resets: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """How many `rises` there were since the last of `resets`, that one not counted."""
+    """The number of `rises` after the last of `resets`."""
     count = np.cumsum(rises)
     return np.asarray(count - np.maximum.accumulate(np.where(resets, count, 0)), dtype=np.int64)

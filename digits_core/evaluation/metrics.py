@@ -1,7 +1,7 @@
-"""Scores read off a match table: COCO AP, accuracies, threshold sweeps (numpy).
+"""Scores computed from a match table: COCO AP, accuracies, threshold sweeps (numpy).
 
-A match table holds, for one setting of NMS, what became of each detection above a low score floor. Every
-score threshold and every limit per image keeps a part of its rows, so no model is needed any more.
+A match table contains, for one NMS setting, the match of each detection above a low score floor. A score threshold or
+a limit per image selects rows of this table, so the model does not need to run again.
 """
 
 from collections.abc import Iterator
@@ -16,13 +16,13 @@ from digits_core.evaluation.matching import CROWD, IOU_THRESHOLDS, NONE, RIGHT, 
 from digits_core.evaluation.transcribe import reading_order
 
 RECALL_THRESHOLDS = np.linspace(0.0, 1.0, 101)
-"""COCO's own: AP is the mean of the interpolated precision at these recalls."""
+"""COCO's recall thresholds: AP is the mean of the interpolated precision at these recalls."""
 
 SCORE_NAMES = ("map", "map_50", "map_75", "digit_accuracy", "number_accuracy")
-"""The scores of one split, each in [0, 1]; with `val_` before them they are columns."""
+"""The scores of one split, each in [0, 1]; with the prefix `val_` they are columns."""
 
 SHARES_OF_IMAGES = ("number_accuracy",)
-"""Scores that are the share of the images that are right; the others are over digits."""
+"""Scores that are a share of the images; the other scores are computed over digits."""
 
 _BITS = np.uint16(1) << np.arange(len(IOU_THRESHOLDS), dtype=np.uint16)
 
@@ -44,15 +44,15 @@ class Boxes:
 
 @dataclass(frozen=True, slots=True)
 class Truth:
-    """What is annotated.
+    """The annotations that the scores need.
 
     Attributes:
-        num_images: how many images there are, those without digits too.
+        num_images: the number of images, including those without digits.
         image: int64 [num_digits], ascending.
-        labels: int64 [num_digits]; in each image in the order of its number.
-        numbers: whether the labels are digits, so that those of an image make a number.
-        boxes: float32 [num_digits, 4], xyxy, pixels of the original image; None where they are not known.
-        crowds: the crowds, which are not among the digits; None where they are not known.
+        labels: int64 [num_digits]; within each image in reading order.
+        numbers: whether the labels are digits, so that the labels of an image form a number.
+        boxes: float32 [num_digits, 4], xyxy, pixels of the original image; None if they are not known.
+        crowds: the crowds, which are not among the digits; None if they are not known.
     """
 
     num_images: int
@@ -64,7 +64,7 @@ class Truth:
 
     @classmethod
     def from_table(cls, table: Table, reading: str = "left_to_right") -> "Truth":
-        """From a split's annotations, numbers read by the rule `reading`."""
+        """From the annotations of a split; `reading` is the rule for the order of digits."""
         solid = ~table.crowds
         image = np.repeat(np.arange(len(table.image_ids)), np.diff(table.box_start))[solid]
         order = reading_order(image, table.boxes[solid], reading)
@@ -80,22 +80,22 @@ class Truth:
 
     @property
     def digits(self) -> NDArray[np.int64]:
-        """int64 [num_images]: the digits of each image."""
+        """int64 [num_images]: the number of digits of each image."""
         return np.bincount(self.image, minlength=self.num_images)
 
 
 @dataclass(frozen=True, slots=True)
 class MatchTable:
-    """The detections that one setting of NMS keeps above the floor; image after image, best score first.
+    """The detections above the floor that one NMS setting keeps, sorted by image and then by score, best first.
 
     Attributes:
         image: int64 [num].
-        rank: int64 [num]; how many better ones its image has.
+        rank: int64 [num]; the number of detections of the same image with better scores.
         labels: int64 [num], labels as in `coco.Table`.
         scores: float32 [num].
         boxes: float32 [num, 4], xyxy, pixels of the original image.
-        iou: float32 [num], with its match at IoU .5; 0 without one.
-        matched, ignored: uint16 [num]; bit t speaks of IOU_THRESHOLDS[t].
+        iou: float32 [num], with the matched digit at IoU .5; 0 without a match.
+        matched, ignored: uint16 [num]; bit t belongs to IOU_THRESHOLDS[t].
         digits: uint8 [num], one of matching's NONE, WRONG, RIGHT, CROWD.
     """
 
@@ -111,7 +111,7 @@ class MatchTable:
 
     @classmethod
     def of(cls, found: Candidates, matches: Matches, setting: int) -> "MatchTable":
-        """The table of setting number `setting` of a matching pass."""
+        """The table of the setting with index `setting` in `matches`."""
         bit = np.uint64(1 << setting)
         rows = np.flatnonzero(matches.kept & bit)
         image = found.image[rows]
@@ -135,11 +135,11 @@ class MatchTable:
         )
 
     def above(self, score: float, max_detections: int) -> "MatchTable":
-        """What a score threshold (strictly above) and a limit per image leave."""
+        """The rows with a score above `score`, within the limit per image."""
         return self.select((self.scores > np.float32(score)) & (self.rank < max_detections))
 
     def select(self, rows: NDArray[np.bool_]) -> "MatchTable":
-        """Some of the rows; where they are not each image's best, `rank` keeps what it was."""
+        """Some of the rows; `rank` does not change, even if better detections of an image are not selected."""
         return MatchTable(*(getattr(self, name)[rows] for name in self.__slots__))
 
 
@@ -150,14 +150,14 @@ def wrong_labels(
     truth_labels: NDArray[np.int64],
     num_images: int,
 ) -> NDArray[np.int64]:
-    """How many labels of each image are wrong: found but not annotated, or annotated but not found, wherever they are.
+    """The number of wrong labels of each image: found but not annotated, or annotated but not found; ignores positions.
 
     Args:
-        image: int64 [num], of what was found, counted from 0.
-        labels: int64 [num], of the same.
-        truth_image: int64 [num_digits], of what is annotated.
-        truth_labels: int64 [num_digits], of the same.
-        num_images: how many images there are.
+        image: int64 [num], the image of each detection, counted from 0.
+        labels: int64 [num], the label of each detection.
+        truth_image: int64 [num_digits], the image of each annotated digit.
+        truth_labels: int64 [num_digits], the label of each annotated digit.
+        num_images: the number of images.
 
     Returns:
         int64 [num_images].
@@ -171,7 +171,7 @@ def wrong_labels(
 
 
 def rank_within(image: NDArray[np.int64]) -> NDArray[np.int64]:
-    """How many rows of its image stand before each row; `image` is ascending."""
+    """The number of rows of the same image before each row; `image` is ascending."""
     return np.arange(len(image)) - np.searchsorted(image, image, side="left")
 
 
@@ -181,13 +181,14 @@ def _pack(flags: NDArray[np.bool_]) -> NDArray[np.uint16]:
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """Scores of one split, each in [0, 1]; None where nothing could be measured.
+    """Scores of one split, each in [0, 1]; None if a score could not be measured.
 
     Attributes:
-        map: COCO AP averaged over IoU .50:.95, at Task 1's setting.
+        map: COCO AP averaged over IoU .50:.95, at Task 1's thresholds.
         map_50, map_75: AP at IoU .50 and .75.
-        digit_accuracy: digits read right, over all digits and all detections that lie on none, at Task 2's.
-        number_accuracy: share of images whose whole number is read right, at Task 2's setting.
+        digit_accuracy: correctly read digits divided by all digits plus detections that are not on a digit, at
+            Task 2's thresholds.
+        number_accuracy: share of images whose whole number is read correctly, at Task 2's thresholds.
     """
 
     map: float | None
@@ -197,13 +198,13 @@ class Scores:
     number_accuracy: float | None
 
     def named(self, metric: str) -> float | None:
-        """A score by the name of its column: `val_map`, `val_digit_accuracy`."""
+        """A score by its column name, for example `val_map`."""
         value: float | None = getattr(self, metric.removeprefix("val_"))
         return value
 
 
 def score(task1: MatchTable, task2: MatchTable, truth: Truth, detect: DetectConfig) -> Scores:
-    """The scores of the two tasks' match tables at their own thresholds."""
+    """The scores of the match tables of both tasks, at the thresholds in `detect`."""
     boxes = task1.above(detect.task1.score, detect.task1.max_detections)
     numbers = task2.above(detect.task2.score, detect.task2.max_detections)
     ap = average_precision(boxes, truth)
@@ -220,12 +221,12 @@ def score(task1: MatchTable, task2: MatchTable, truth: Truth, detect: DetectConf
 
 
 def images_behind(name: str, num_images: int, with_digits: int) -> int:
-    """The images that bear on a score: all of them, or of a score over digits those that have any.
+    """The number of images that influence a score: all, or for a score over digits only those with digits.
 
     Args:
         name: one of SCORE_NAMES.
-        num_images: of the split.
-        with_digits: how many of them have digits.
+        num_images: number of images of the split.
+        with_digits: number of images with digits.
     """
     return num_images if name in SHARES_OF_IMAGES else with_digits
 
@@ -235,13 +236,13 @@ def images_behind(name: str, num_images: int, with_digits: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """The precision-recall curves of one class: its detections best first, all images together.
+    """The precision-recall curves of one class: the detections of all images, best first.
 
     Attributes:
         image: int64 [num].
         scores: float32 [num].
-        counts: bool [num, 10]; whether it counts at all (on a crowd it does not).
-        right: bool [num, 10].
+        counts: bool [num, 10]; whether the detection is counted (on a crowd it is not).
+        right: bool [num, 10]; whether it matches a digit.
         truth_image: int64 [num_digits]; the image of each digit of the class.
     """
 
@@ -264,25 +265,25 @@ def curves(table: MatchTable, truth: Truth) -> Iterator[Curve]:
 
 
 def average_precision(table: MatchTable, truth: Truth) -> NDArray[np.float64] | None:
-    """COCO AP at each of IOU_THRESHOLDS, mean over the classes that have digits; None without any.
+    """COCO AP at each of IOU_THRESHOLDS, mean over the classes that have digits; None if there are no digits.
 
     Source:
-        pycocotools `COCOeval.accumulate`, all areas, the most detections.
+        pycocotools `COCOeval.accumulate`, for all areas and the largest limit of detections.
     """
     swept = ap_over_scores(table, truth, np.array([-1.0]))
     return None if swept is None else swept[:, 0]
 
 
 def ap_over_scores(table: MatchTable, truth: Truth, thresholds: NDArray[np.float64]) -> NDArray[np.float64] | None:
-    """COCO AP with only the detections strictly above each score threshold.
+    """COCO AP with only the detections above each score threshold.
 
     Args:
         table: detections.
-        truth: what is annotated.
+        truth: the annotations.
         thresholds: float64 [num_thresholds].
 
     Returns:
-        float64 [10, num_thresholds], mean over the classes that have digits; None without any.
+        float64 [10, num_thresholds], mean over the classes that have digits; None if there are no digits.
     """
     if not len(truth.labels):
         return None
@@ -293,18 +294,18 @@ def ap_over_scores(table: MatchTable, truth: Truth, thresholds: NDArray[np.float
 def _class_ap_over_scores(curve: Curve, thresholds: NDArray[np.float32]) -> NDArray[np.float64]:
     """float64 [10, num_thresholds]: AP of one class.
 
-    Interpolated precision at a recall is the best precision at that recall or beyond. So AP is a sum over
-    the right detections: how many of the 101 recalls each is the first to reach, times the best precision
-    from it to the end. A score threshold moves the end alone.
+    The interpolated precision at a recall is the best precision at that recall or a higher one. So AP is a sum over
+    the right detections: the number of recalls (of 101) that the detection is the first to reach, times the best
+    precision from this detection to the end. A score threshold only changes the end.
     """
-    level, position = np.nonzero(curve.right.T)  # right detections, IoU threshold after IoU threshold
+    level, position = np.nonzero(curve.right.T)  # right detections, sorted by IoU threshold
     if not len(level):
         return np.zeros((len(IOU_THRESHOLDS), len(thresholds)))
     starts = np.searchsorted(level, np.arange(len(IOU_THRESHOLDS)))
     number = np.arange(1, len(level) + 1) - starts[level]
     precision = number / (np.cumsum(curve.counts, axis=0)[position, level] + np.spacing(1))
-    # numpy has no cumulative maximum that begins anew at each IoU threshold: a step of 2 between them, whose
-    # precisions lie in [0, 1], does it.
+    # numpy has no cumulative maximum that restarts at each IoU threshold. Precisions are in [0, 1], so a step of 2
+    # between the thresholds has the same effect.
     step = 2.0 * (len(IOU_THRESHOLDS) - 1 - level)
     kept = curve.scores[position] > thresholds[:, None]
     best = np.where(kept, precision, 0.0) + step
@@ -315,7 +316,7 @@ def _class_ap_over_scores(curve: Curve, thresholds: NDArray[np.float32]) -> NDAr
 
 
 def _recalls_reached(number: NDArray[np.int64], num_digits: int) -> NDArray[np.int64]:
-    """How many of the 101 recalls the n-th right detection is the first to reach."""
+    """The number of recalls (of 101) that the n-th right detection is the first to reach."""
     reached = np.searchsorted(RECALL_THRESHOLDS, np.arange(num_digits + 1) / num_digits, side="right")
     reached[0] = 0
     return np.asarray(reached[number] - reached[number - 1])
@@ -325,13 +326,13 @@ def _recalls_reached(number: NDArray[np.int64], num_digits: int) -> NDArray[np.i
 
 
 def digit_counts(table: MatchTable, truth: Truth) -> NDArray[np.int64]:
-    """int64 [num_images, 2]: digits read right, and digits plus detections that lie on none.
+    """int64 [num_images, 2]: correctly read digits, and digits plus detections that are not on a digit.
 
-    The accuracy is the sum of the first over the sum of the second.
+    The accuracy is the sum of the first column divided by the sum of the second one.
 
     Source:
-        course report B: a digit counts as right only when detected with its class; what is predicted on
-        nothing counts as wrong.
+        course report B: a digit is right only if it is detected with its class; a detection that is not on a digit
+        counts as wrong.
     """
     right = np.bincount(table.image[table.digits == RIGHT], minlength=truth.num_images)
     stray = np.bincount(table.image[table.digits == NONE], minlength=truth.num_images)
@@ -339,7 +340,7 @@ def digit_counts(table: MatchTable, truth: Truth) -> NDArray[np.int64]:
 
 
 def numbers_right(table: MatchTable, truth: Truth, reading: str = "left_to_right") -> NDArray[np.bool_]:
-    """Bool [num_images]: whether the detections, read by the rule `reading`, give the annotated number."""
+    """Bool [num_images]: whether the detections give the annotated number; `reading` is the rule for their order."""
     counts = np.bincount(table.image, minlength=truth.num_images)
     right: NDArray[np.bool_] = counts == truth.digits
     order = reading_order(table.image, table.boxes, reading)
@@ -352,7 +353,7 @@ def numbers_right(table: MatchTable, truth: Truth, reading: str = "left_to_right
 def digit_accuracy_over_scores(
     table: MatchTable, truth: Truth, thresholds: NDArray[np.float64]
 ) -> NDArray[np.float64] | None:
-    """Digit accuracy with only the detections strictly above each threshold; None without any digit."""
+    """Digit accuracy with only the detections above each threshold; None if there are no digits."""
     if not len(truth.labels):
         return None
     right = _count_above(table.scores[table.digits == RIGHT], thresholds)
@@ -363,10 +364,10 @@ def digit_accuracy_over_scores(
 def number_accuracy_over_scores(
     table: MatchTable, truth: Truth, thresholds: NDArray[np.float64], reading: str = "left_to_right"
 ) -> NDArray[np.float64] | None:
-    """Share of images whose number is read right, at each score threshold; None without images or numbers.
+    """Share of images whose number is read correctly, at each score threshold; None without images or numbers.
 
-    A threshold leaves the best n detections of an image. The number can be right for one n alone, the
-    number of its digits: so each image is read once, and right from one score to the next.
+    A threshold keeps the best n detections of an image. The number can be right only if n is the number of its digits.
+    So each image is read once, and its number is right for all thresholds between two scores.
     """
     images, digits = truth.num_images, truth.digits
     if not images or not truth.numbers:
@@ -384,6 +385,6 @@ def number_accuracy_over_scores(
 
 
 def _count_above(scores: NDArray[np.floating], thresholds: NDArray[np.float64]) -> NDArray[np.int64]:
-    """How many scores lie strictly above each threshold; compared as float32, as torch does."""
+    """The number of scores above each threshold; compared in float32, as in torch."""
     ascending = np.sort(scores)
     return len(scores) - np.searchsorted(ascending, thresholds.astype(np.float32), side="right")

@@ -1,4 +1,4 @@
-"""Settings that act after training, all scored on the same raw detections: nothing is trained twice (numpy)."""
+"""Scores for many NMS values and score thresholds, computed from the same raw detections without training (numpy)."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -18,23 +18,23 @@ from digits_core.evaluation.metrics import (
 )
 
 NMS_VALUES = tuple(round(0.05 * step, 2) for step in range(2, 19))
-"""IoUs of NMS that every trained model is swept over, for both kinds of NMS."""
+"""NMS values of the grid that every trained model is scored on, for both kinds of NMS."""
 
 SCORE_VALUES = (*(round(0.01 * step, 2) for step in range(1, 100)), 0.995)
-"""Score thresholds likewise."""
+"""Score thresholds of the grid."""
 
 NUM_SWEPT = 2 * len(NMS_VALUES) * len(SCORE_VALUES)
-"""Settings of that grid."""
+"""The size of the grid."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sweep:
-    """Scores at many settings of a task; row after row, each array of one length.
+    """Scores for many settings of a task; all arrays have one element per setting.
 
     Attributes:
         class_agnostic, nms, score, max_detections: the setting, as in TaskConfig.
-        map, map_50: COCO AP with it; NaN without any digit.
-        digit_accuracy, number_accuracy: with it; NaN where there is nothing to measure.
+        map, map_50: COCO AP with this setting; NaN if there are no digits.
+        digit_accuracy, number_accuracy: accuracies with this setting; NaN if they cannot be measured.
     """
 
     class_agnostic: NDArray[np.bool_]
@@ -59,10 +59,10 @@ class Sweep:
         )
 
     def best(self, name: str) -> int | None:
-        """The row with the highest score `name`, of equals the one with more digits right, then the first.
+        """The row with the highest score `name`; among equals the one with the best digit accuracy, then the first one.
 
         Returns:
-            None when nothing could be measured.
+            None if nothing could be measured.
         """
         values = np.where(np.isnan(getattr(self, name)), -1.0, getattr(self, name))
         if not len(values) or values.max() < 0:
@@ -72,13 +72,13 @@ class Sweep:
 
 
 def sweep(found: Candidates, annotated: Table, detect: DetectConfig, more: Iterable[TaskConfig] = ()) -> Sweep:
-    """Score NMS_VALUES of both kinds times SCORE_VALUES, at the tasks' limits per image, and some more settings.
+    """Score the grid of both kinds of NMS, NMS_VALUES and SCORE_VALUES, and some more settings.
 
     Args:
-        found: raw detections of each image, cut at a floor no higher than any setting's score.
-        annotated: what is annotated on them.
-        detect: gives the limits per image and the rule by which numbers are read.
-        more: settings beside the grid, such as the tasks' own.
+        found: raw detections of each image; their score floor must not exceed the score threshold of any setting.
+        annotated: the annotations of the images.
+        detect: contains the limits of detections per image of both tasks, and the rule for the order of digits.
+        more: settings in addition to the grid, for example those of the tasks.
     """
     plan: dict[tuple[NmsSetting, int], set[float]] = {}
     for limit in (detect.task1.max_detections, detect.task2.max_detections):

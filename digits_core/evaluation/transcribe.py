@@ -1,4 +1,4 @@
-"""Detections of one image to the whole number (numpy)."""
+"""Combines the detections of an image into its number (numpy)."""
 
 import itertools
 
@@ -8,10 +8,10 @@ from numpy.typing import NDArray
 from digits_core.labels import digit_of
 
 NO_NUMBER = "-1"
-"""What Task 2 wants where no digit is found."""
+"""The answer of Task 2 for an image without digits."""
 
 STACKED_SHARE = 0.5
-"""Digits whose centres spread sideways over less than this share of their mean width stand one above the other."""
+"""Digits are one above the other if their centres differ horizontally by less than this share of their mean width."""
 
 
 def read_number(boxes: NDArray[np.float32], labels: NDArray[np.int64], reading: str = "left_to_right") -> str:
@@ -23,7 +23,7 @@ def read_number(boxes: NDArray[np.float32], labels: NDArray[np.int64], reading: 
         reading: `left_to_right` or `main_axis`, see `reading_order`.
 
     Returns:
-        The number as text, leading zeros kept; `-1` when there is no digit.
+        The number as text with leading zeros; `-1` if there are no digits.
     """
     alone = np.zeros(len(boxes), dtype=np.int64)
     return numbers_of(1, alone, labels[reading_order(alone, boxes, reading)])[0]
@@ -46,11 +46,11 @@ def reading_order(
     Args:
         image: int64 [num], ascending.
         boxes: float32 [num, 4], xyxy.
-        reading: `left_to_right`, by the centres of the boxes; or `main_axis`, along the line through the
-            centres, to the right or, where the digits stand one above the other, from top to bottom.
+        reading: `left_to_right`, by the centres of the boxes; or `main_axis`, along the line through the centres, to
+            the right, or from top to bottom if the digits are one above the other.
 
     Returns:
-        int64 [num], indices; boxes at one place keep their order.
+        int64 [num], indices; boxes with the same position keep their order.
     """
     place = (boxes[:, 0] + boxes[:, 2]).astype(np.float64)
     if reading == "main_axis":
@@ -62,7 +62,7 @@ def reading_order(
 
 
 def _along_main_axis(boxes: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Where each box of one image lies along the line through all centres, float64 [num].
+    """The position of each box of one image along the line through all centres, float64 [num].
 
     Source:
         the first principal axis of the centres (Pearson 1901).

@@ -1,4 +1,4 @@
-"""Faster R-CNN: the model, its backbones and anchors, faster RoIAlign and NMS, and files of weights.
+"""Faster R-CNN: the model, its backbones and anchors, faster RoIAlign and NMS, and checkpoints.
 
-Imports the configuration, and annotations for what anchors cover.
+Imports the configuration, and from `data` the annotations, to measure how well anchors cover them.
 """

@@ -1,4 +1,4 @@
-"""The anchors that a config really gives (numpy, no torch)."""
+"""The anchors of a configuration after torchvision's rounding, and how well they cover boxes (numpy, no torch)."""
 
 import hashlib
 import json
@@ -14,7 +14,7 @@ from digits_core.data.coco import Table
 
 
 def realised_anchors(sizes: tuple[float, ...], ratios: tuple[float, ...]) -> NDArray[np.float32]:
-    """The anchor boxes around the origin as torchvision rounds them.
+    """The anchor boxes around the origin, rounded as in torchvision.
 
     Args:
         sizes: one side per pyramid level, pixels of the resized image.
@@ -25,7 +25,7 @@ def realised_anchors(sizes: tuple[float, ...], ratios: tuple[float, ...]) -> NDA
 
     Source:
         torchvision `AnchorGenerator.generate_anchors`: width = size / sqrt(ratio), height = size *
-        sqrt(ratio) in float32, half sides rounded half to even.
+        sqrt(ratio) in float32; half of each side is rounded, with ties to even.
     """
     root = np.sqrt(np.asarray(ratios, dtype=np.float32))
     side = np.asarray(sizes, dtype=np.float32)[:, None]
@@ -35,16 +35,16 @@ def realised_anchors(sizes: tuple[float, ...], ratios: tuple[float, ...]) -> NDA
 
 
 def anchors_of(model: ModelConfig) -> NDArray[np.float32]:
-    """The realised anchors of a config, float32 [num_levels, num_ratios, 4]."""
+    """The rounded anchors of a configuration, float32 [num_levels, num_ratios, 4]."""
     sizes = parse_numbers(model.anchor_sizes, "model.anchor_sizes")
     return realised_anchors(sizes, parse_numbers(model.aspect_ratios, "model.aspect_ratios"))
 
 
 def mean_the_same(trained: ModelConfig, model: ModelConfig) -> bool:
-    """Whether an RPN head that was trained with one config's anchors fits those of another config.
+    """Whether an RPN head that was trained with the anchors of one configuration fits the anchors of another one.
 
-    It does where the anchors are the same in pixels of the resized image, or the same relative to that image, to the
-    pixel; in both cases with the same ratios in the same order.
+    It fits if the anchors are the same in pixels of the resized image, or the same relative to the image size, up to
+    one pixel. The ratios must be the same, in the same order.
     """
     if anchors_of(trained).tolist() == anchors_of(model).tolist():
         return True
@@ -57,20 +57,20 @@ _SHAPES = ("anchor_sizes", "aspect_ratios")
 
 
 def _input_side(model: ModelConfig) -> float:
-    """The shortest side of an image after the resize; of a square, that of an image twice as wide with its pixels."""
+    """The shortest side of an image after the resize; for a square, of a 2:1 image with the same area."""
     return model.min_size if model.fixed_size is None else model.fixed_size / 2**0.5
 
 
 def canonical_setting(config: TrainConfig) -> Flat:
-    """The flat config with its anchors as realised: equal for settings that give the same model."""
+    """The flat configuration with rounded anchors: equal for configurations that give the same model."""
     flat = config.to_flat()
     boxes = anchors_of(config.model)
-    # The order of ratios is an order of output channels, not another model.
+    # Another order of ratios only changes the order of output channels.
     flat["model.anchor_sizes"] = ";".join(
         format_numbers(np.unique(level[:, 2:] * 2, axis=0).ravel().tolist()) for level in boxes
     )
     flat["model.aspect_ratios"] = str(boxes.shape[1])
-    if config.optim.stages is not None:  # lengths as epochs or as shares are one setting
+    if config.optim.stages is not None:  # lengths in epochs and lengths as shares can mean the same
         parts = ((one.span.epochs, one.config.to_flat()) for one in config.stages)
         staged = [[epochs, {name: part[name] for name in part if name.startswith(STAGED)}] for epochs, part in parts]
         flat["optim.stages"] = json.dumps(staged)
@@ -78,25 +78,25 @@ def canonical_setting(config: TrainConfig) -> Flat:
 
 
 def setting_digest(config: TrainConfig) -> str:
-    """Sixteen hex digits that identify a configuration with its realised anchors, without `runtime` (as the seed)."""
+    """Sixteen hex digits that identify a configuration by its rounded anchors, without `runtime` (so without seed)."""
     kept = {name: value for name, value in canonical_setting(config).items() if not name.startswith("runtime.")}
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:16]
 
 
 SIZE_DIVISIBLE = 32
-"""torchvision pads every batch to a multiple of it."""
+"""torchvision pads every batch to a multiple of this side, in pixels."""
 
 STRIDES = (4, 8, 16, 32)
-"""Pixels between two anchors on levels 0 to 3 of every backbone; the pool level has every other one of level 3."""
+"""Pixels between two anchors on levels 0 to 3 of every backbone; the pool level uses every second one of level 3."""
 
 
 @dataclass(frozen=True, slots=True)
 class Coverage:
-    """How well anchors cover annotated boxes before any training.
+    """How well anchors cover annotated boxes, before any training.
 
     Attributes:
-        recall_50, recall_70: share of the boxes that some anchor overlaps by IoU .5 or .7 at least.
-        mean_iou: mean over the boxes of the IoU with their best anchor.
+        recall_50, recall_70: share of the boxes that have an anchor with an IoU of at least .5 or .7.
+        mean_iou: IoU of a box with its best anchor, mean over the boxes.
     """
 
     recall_50: float
@@ -105,13 +105,13 @@ class Coverage:
 
 
 def coverage(model: ModelConfig, table: Table) -> Coverage:
-    """How well the realised anchors cover the boxes of a split.
+    """How well the rounded anchors cover the boxes of a split.
 
-    Every anchor is taken where it lies: on the grid of its level, after the model's own resize.
+    The anchors are at their real positions: on the grid of their level, after the model's resize.
 
     Args:
-        model: anchors and sizes of the resize.
-        table: annotations, without crowds counted.
+        model: anchors and image sizes.
+        table: annotations; crowds are ignored.
     """
     iou = best_ious(model, table)
     if not len(iou):
@@ -120,9 +120,9 @@ def coverage(model: ModelConfig, table: Table) -> Coverage:
 
 
 def best_ious(model: ModelConfig, table: Table) -> NDArray[np.float32]:
-    """The IoU of each box with its best anchor, float32 [num_boxes], crowds left out.
+    """The IoU of each box with its best anchor, float32 [num_boxes], without crowds.
 
-    Of the anchors of one shape the nearest centre overlaps most, so only that one is measured.
+    Among anchors of one shape, the one with the nearest centre overlaps most, so only this one is measured.
 
     Source:
         torchvision `AnchorGenerator.grid_anchors` and `GeneralizedRCNNTransform.resize`.
@@ -156,11 +156,11 @@ def best_ious(model: ModelConfig, table: Table) -> NDArray[np.float32]:
 
 
 def resized_sizes(model: ModelConfig, sizes: NDArray[np.int32]) -> NDArray[np.int64]:
-    """Width and height after the model's own resize, int64 [num_images, 2].
+    """Width and height of images after the model's resize, int64 [num_images, 2].
 
     Source:
-        torchvision `GeneralizedRCNNTransform`: a fixed size is taken as it is; else the shortest side becomes
-        `min_size`, unless the longest would exceed `max_size`; fractions of a pixel are cut off.
+        torchvision `GeneralizedRCNNTransform`: a fixed size is used as it is; otherwise the shortest side becomes
+        `min_size`, or less if the longest side would exceed `max_size`; fractions of a pixel are cut off.
     """
     if model.fixed_size is not None:
         return np.full((len(sizes), 2), model.fixed_size, dtype=np.int64)

@@ -1,4 +1,4 @@
-"""Feature extractors under the pyramid, and the heads that belong to them: five levels (0 1 2 3 pool) from each."""
+"""Backbones with a feature pyramid of five levels (0 1 2 3 pool), and the heads that belong to them."""
 
 import itertools
 from collections.abc import Callable
@@ -23,7 +23,7 @@ TINY_FPN_WIDTH = 64
 TINY_HEAD_WIDTH = 256
 RESNET_HEAD_WIDTH = 1024
 RESNET_LAYERS_WITH_WEIGHTS = 3
-"""Trained resnet stages when weights are given and `trainable_layers` is not: torchvision's default."""
+"""Trained resnet stages if weights are given and `trainable_layers` is not: torchvision's default."""
 
 COCO_WEIGHTS = {
     "resnet50": FasterRCNN_ResNet50_FPN_Weights.COCO_V1,
@@ -32,7 +32,7 @@ COCO_WEIGHTS = {
 
 
 def build_backbone(model: ModelConfig) -> BackboneWithFPN:
-    """The backbone of a config with its pyramid, ImageNet weights loaded where asked for.
+    """The backbone of a configuration with its pyramid, with ImageNet weights if `model.weights` says so.
 
     Raises:
         DownloadError: the weights cannot be downloaded.
@@ -56,12 +56,12 @@ def build_backbone(model: ModelConfig) -> BackboneWithFPN:
 
 
 def build_rpn_head(model: ModelConfig, width: int, num_anchors: int) -> RPNHead:
-    """The RPN head: one shared convolution, two in `resnet50_v2`."""
+    """The RPN head: one shared convolution, or two for `resnet50_v2`."""
     return RPNHead(width, num_anchors, conv_depth=2 if model.backbone == "resnet50_v2" else 1)
 
 
 def build_box_head(model: ModelConfig, width: int) -> tuple[nn.Module, int]:
-    """The head over the pooled features, and the width of what it gives to the predictor."""
+    """The head on the pooled features, and the width of its output, which is the input of the predictor."""
     if model.backbone == "tiny":
         return TwoMLPHead(width * model.roi_output_size**2, TINY_HEAD_WIDTH), TINY_HEAD_WIDTH
     if model.backbone == "resnet50_v2":
@@ -72,10 +72,10 @@ def build_box_head(model: ModelConfig, width: int) -> tuple[nn.Module, int]:
 
 
 def download(call: Callable[[], Any], what: str) -> Any:
-    """Run what may download a file; no network is a sentence, not a traceback.
+    """Call a function that may download a file, and turn a failed download into an error message for the user.
 
     Raises:
-        WeightsError: the file is not there and cannot be had.
+        WeightsError: the file is not in torch's cache and cannot be downloaded.
     """
     try:
         return call()
@@ -84,13 +84,13 @@ def download(call: Callable[[], Any], what: str) -> Any:
             raise
         folder = Path(torch.hub.get_dir()) / "checkpoints"
         raise DownloadError(
-            f"{what} cannot be downloaded ({reason_of(error)}); lay the file into {folder}, give a checkpoint folder "
-            "with --set model.weights=PATH, or start from nothing with --set model.weights=none"
+            f"{what} cannot be downloaded ({reason_of(error)}); copy the file into {folder}, give a checkpoint folder "
+            "with --set model.weights=PATH, or start from random weights with --set model.weights=none"
         ) from None
 
 
 class _Residual(nn.Module):
-    """Two 3x3 convolutions around a shortcut (He et al. 2015, basic block without striding)."""
+    """Two 3x3 convolutions around a shortcut (He et al. 2015, basic block without stride)."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -124,9 +124,9 @@ def _tiny() -> BackboneWithFPN:
 
 
 def _resnet50_v2(weights: Any, trainable_layers: int) -> BackboneWithFPN:
-    """Torchvision's v2: live batch norm in the body and in the pyramid.
+    """Torchvision's v2: trainable batch norm in the body and in the pyramid.
 
-    Its own builder takes no anchor generator, so the parts are put together here.
+    Torchvision's builder accepts no anchor generator, so the parts are combined here.
 
     Source:
         torchvision `fasterrcnn_resnet50_fpn_v2`.

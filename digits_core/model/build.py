@@ -1,4 +1,4 @@
-"""build_model(config): a torchvision Faster R-CNN whose every setting comes from TrainConfig."""
+"""build_model(config): a torchvision Faster R-CNN that takes every parameter from TrainConfig."""
 
 import warnings
 from dataclasses import dataclass
@@ -23,16 +23,16 @@ from digits_core.model.region_proposals import ProposalNetwork
 from digits_core.model.roi_align import PyramidRoIAlign
 
 DRAWN_WEIGHTS = Path(__file__).parents[1] / "weights" / "tiny_drawn"
-"""Folder of the shipped weights: a checkpoint like any other, in half precision."""
+"""Folder of the shipped weights, an ordinary checkpoint in half precision."""
 
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """What loading initial weights did.
+    """Which initial weights were loaded.
 
     Attributes:
-        source: `none`, or what was loaded.
-        left_out: what the weights hold and this model has no place for, or one of another shape.
+        source: the value of `model.weights`.
+        left_out: names of tensors that the model does not have, or has with another shape.
     """
 
     source: str
@@ -40,7 +40,7 @@ class Loaded:
 
     @property
     def words(self) -> str | None:
-        """What was left out, for people; None where all was taken."""
+        """A message about tensors that were left out; None if there are none."""
         if not self.left_out:
             return None
         parts = dict.fromkeys(name.rpartition(".")[0] for name in self.left_out)
@@ -54,26 +54,26 @@ class Loaded:
 def build_model(config: TrainConfig, *, num_classes: int = NUM_CLASSES) -> tuple[FasterRCNN, Loaded]:
     """Build the detector and load its initial weights.
 
-    The thresholds of `detect.task1` are set on the model, so that it detects as configured when used
-    as plain torchvision. Random numbers come from torch's global generator: seed it before.
+    The model has the thresholds of `detect.task1`, so that it also works as a plain torchvision model. Random numbers
+    come from torch's global generator: seed it before.
 
     Returns:
-        The model, in training mode on the CPU, and what was loaded.
+        The model, in training mode on the CPU, and which weights were loaded.
 
     Raises:
-        ConfigError: the drawn weights are asked to keep an RPN head that other anchors trained.
-        WeightsError: weights are missing, damaged, fit nothing or cannot be downloaded.
+        ConfigError: `model.weights` is `drawn`, but its RPN head was trained with other anchors.
+        WeightsError: weights are missing, damaged, do not fit the model or cannot be downloaded.
     """
     detector = _build(config, num_classes)
-    detector.to(memory_format=torch.channels_last)  # convolutions are faster so, and round alike wherever it is used
+    detector.to(memory_format=torch.channels_last)  # faster convolutions, and the same rounding in all uses
     return detector, _load_initial(detector, config.model)
 
 
 def check_model(config: TrainConfig, *, num_classes: int = NUM_CLASSES) -> Loaded:
-    """See that a detector can be built, without memory for it; its initial weights are read, and fit.
+    """Check that a detector can be built and that its initial weights fit, without memory for the detector.
 
     Returns:
-        What `build_model` would load.
+        Which weights `build_model` would load.
 
     Raises:
         UserError: as `build_model`.
@@ -86,12 +86,12 @@ def check_model(config: TrainConfig, *, num_classes: int = NUM_CLASSES) -> Loade
 
 
 class _NoValues(TorchFunctionMode):
-    """Draws no random values for tensors that hold none: torch would load half of its compiler to draw them."""
+    """Skips random initialisation of tensors without storage, for which torch would load a part of its compiler."""
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        """The tensor that was to be filled, or what the function gives."""
+        """The unchanged tensor for a random initialisation, otherwise the result of the function."""
         known = kwargs or {}
         if getattr(func, "__name__", "") in ("normal_", "uniform_"):
             return args[0] if args else known["tensor"]
@@ -104,7 +104,9 @@ def _build(config: TrainConfig, num_classes: int) -> FasterRCNN:
     backbone = build_backbone(model)
     box_head, head_width = build_box_head(model, backbone.out_channels)
     predictor = FastRCNNPredictor(head_width, num_classes)
-    anchors = _anchor_generator(model)  # the RPN head comes last, as in torchvision: so a seed gives the same weights
+    anchors = _anchor_generator(
+        model
+    )  # the RPN head is built last, as in torchvision, so that a seed gives the same weights
     pool = PyramidRoIAlign(model.roi_levels, model.roi_output_size, model.roi_sampling_ratio)
     detector = FasterRCNN(
         backbone,
@@ -139,10 +141,10 @@ def _build(config: TrainConfig, num_classes: int) -> FasterRCNN:
 
 
 def read_back(model: FasterRCNN) -> dict[str, Any]:
-    """What the built model really has, read from the objects that torchvision reads.
+    """The properties of a built model, read from the objects that torchvision uses.
 
     Returns:
-        Plain values: parameter counts, anchors per level (width, height), sizes and thresholds in force.
+        Plain values: parameter counts, anchors per level (width, height), image sizes and thresholds.
     """
     generator = model.rpn.anchor_generator
     anchors = [
@@ -194,22 +196,22 @@ def _load_initial(detector: FasterRCNN, model: ModelConfig) -> Loaded:
 
 
 def _refuse_other_anchors(model: ModelConfig) -> None:
-    """The drawn RPN head has a meaning only with its own anchors."""
+    """Raise a ConfigError if the RPN head of the drawn weights was trained with other anchors than the model's."""
     trained = load_config(DRAWN_WEIGHTS).model
     if not model.fresh_rpn and not mean_the_same(trained, model):
         raise ConfigError(
             f"model.weights=drawn was trained with anchors {trained.anchor_sizes} and ratios "
-            f"{trained.aspect_ratios} at model.min_size={trained.min_size}, and this model has anchors "
-            f"{model.anchor_sizes} and ratios {model.aspect_ratios}; keep those, scale the sizes along with the image, "
-            "or for others set model.fresh_rpn=true"
+            f"{trained.aspect_ratios} at model.min_size={trained.min_size}, but this model has anchors "
+            f"{model.anchor_sizes} and ratios {model.aspect_ratios}; use the same anchors, scale their sizes with the "
+            "image size, or set model.fresh_rpn=true"
         )
 
 
 def _load_fitting(detector: nn.Module, state: dict[str, Tensor], model: ModelConfig) -> tuple[str, ...]:
-    """Load all that fits; the rest keeps its fresh values and is named.
+    """Load all tensors that fit; returns the names of the others, whose parameters keep their random values.
 
     Raises:
-        WeightsError: not one tensor of the backbone fits.
+        WeightsError: no tensor of the backbone fits.
     """
     own = detector.state_dict()
     fitting, left_out = {}, []
@@ -217,7 +219,7 @@ def _load_fitting(detector: nn.Module, state: dict[str, Tensor], model: ModelCon
         if model.fresh_rpn and name.startswith("rpn.head."):
             continue
         if name.endswith("num_batches_tracked") and name not in own:
-            continue  # frozen batch norm counts nothing
+            continue  # frozen batch norm has no counter
         if name in own and own[name].shape == tensor.shape:
             fitting[name] = tensor.to(own[name].dtype)
         else:
@@ -225,7 +227,7 @@ def _load_fitting(detector: nn.Module, state: dict[str, Tensor], model: ModelCon
     if not any(name.startswith("backbone.") for name in fitting):
         known = _backbone_of(Path(model.weights))
         raise WeightsError(
-            f"model.weights={model.weights} holds no weights that fit model.backbone={model.backbone}"
+            f"model.weights={model.weights} contains no weights that fit model.backbone={model.backbone}"
             + (f"; it was trained with --set model.backbone={known}" if known else "")
         )
     detector.load_state_dict(fitting, strict=False)
@@ -233,7 +235,7 @@ def _load_fitting(detector: nn.Module, state: dict[str, Tensor], model: ModelCon
 
 
 def _backbone_of(folder: Path) -> str | None:
-    """The backbone that a checkpoint's config names, where it has one."""
+    """The backbone of a checkpoint's configuration; None if it has no valid configuration."""
     try:
         return load_config(folder).model.backbone
     except UserError:

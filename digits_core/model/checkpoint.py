@@ -1,7 +1,7 @@
-"""Checkpoints: safetensors and JSON in a folder; loading one runs no code from it.
+"""Checkpoints: folders with safetensors and JSON files; loading one runs no code from it.
 
-A folder holds `model.safetensors`, `config.json` and `classes.json`; one that training can go on from also holds
-`training.safetensors` (optimiser state) and `state.json` (epoch, history).
+A folder contains `model.safetensors`, `config.json` and `classes.json`; if training can resume from it, also
+`training.safetensors` (optimiser state) and `state.json` (epoch, best score).
 """
 
 import json
@@ -22,13 +22,13 @@ from digits_core.model.checkpoint_state import TrainingState, load_state
 def save_model(
     folder: Path, model: nn.Module, config: TrainConfig, *, categories: Categories = DIGITS, half: bool = False
 ) -> None:
-    """Write weights and config into `folder` (made if missing).
+    """Write weights and configuration into `folder`, which is created if necessary.
 
     Args:
-        folder: a new folder; a reader must not look before the caller has finished.
+        folder: a new folder; nothing may read it before this function returns.
         model: any module; its state is copied to the CPU.
-        config: written beside the weights.
-        categories: what its labels mean, likewise.
+        config: stored with the weights.
+        categories: the classes of the model's labels, stored too.
         half: store floating-point tensors as float16.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -43,7 +43,7 @@ def save_model(
 
 
 def save_training(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, state: TrainingState) -> None:
-    """Write what training needs to go on, beside the model in `folder`."""
+    """Write the optimiser and the training state into the folder of a model."""
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     tensors: dict[str, Tensor] = {}
     for group in optimizer.param_groups:
@@ -60,7 +60,7 @@ def load_tensors(folder: Path, file: str = MODEL_FILE) -> dict[str, Tensor]:
     """The tensors of a checkpoint folder.
 
     Raises:
-        WeightsError: no such file, or one that is no safetensors file.
+        WeightsError: no such file, or not a safetensors file.
     """
     path = folder / file
     if not path.is_file():
@@ -68,15 +68,15 @@ def load_tensors(folder: Path, file: str = MODEL_FILE) -> dict[str, Tensor]:
     try:
         return load_file(path)
     except (SafetensorError, OSError) as error:
-        raise WeightsError(f"{path} is damaged or no safetensors file: {error}") from None
+        raise WeightsError(f"{path} is damaged or not a safetensors file: {error}") from None
 
 
 def load_config(folder: Path) -> TrainConfig:
-    """The config beside a checkpoint's weights.
+    """The configuration in a checkpoint folder.
 
     Raises:
         WeightsError: no such file.
-        ConfigError: it holds no valid config.
+        ConfigError: the configuration is not valid.
     """
     path = folder / CONFIG_FILE
     try:
@@ -87,17 +87,17 @@ def load_config(folder: Path) -> TrainConfig:
 
 
 def no_checkpoint(folder: Path) -> str:
-    """Why a folder is no checkpoint, in a sentence."""
+    """A sentence that says why a folder is not a checkpoint."""
     name = printable(str(folder))
     if not folder.is_dir():
-        return f"{name}: no such folder; a checkpoint that was deleted is trained again by python -m search.retrain"
+        return f"{name}: no such folder; python -m search.retrain trains the model of a deleted checkpoint again"
     inside = sorted(one.parent for depth in ("*", "*/*") for one in folder.glob(f"{depth}/{MODEL_FILE}"))
-    more = f"; it holds some: {', '.join(printable(str(one)) for one in inside[:3])}" if inside else ""
-    return f"{name}: is no checkpoint, a folder with {MODEL_FILE} and {CONFIG_FILE}{more}"
+    more = f"; it contains these checkpoints: {', '.join(printable(str(one)) for one in inside[:3])}" if inside else ""
+    return f"{name}: is not a checkpoint, which is a folder with {MODEL_FILE} and {CONFIG_FILE}{more}"
 
 
 def load_categories(folder: Path) -> Categories:
-    """What the labels of a checkpoint mean; the digits where it does not say.
+    """The classes of a checkpoint's labels; the digits if the checkpoint does not contain classes.
 
     Raises:
         WeightsError: the file is damaged.
@@ -113,7 +113,7 @@ def load_categories(folder: Path) -> Categories:
 
 
 def load_model(folder: Path, model: nn.Module) -> None:
-    """Load a checkpoint into a model of the very same shape.
+    """Load a checkpoint into a model with exactly the same tensors.
 
     Raises:
         WeightsError: the checkpoint is missing, damaged or of another shape.
@@ -125,12 +125,12 @@ def load_model(folder: Path, model: nn.Module) -> None:
         model.load_state_dict(cast)
     except RuntimeError as error:
         raise WeightsError(
-            f"{folder / MODEL_FILE} does not fit its config: {str(error).splitlines()[-1].strip()}"
+            f"{folder / MODEL_FILE} does not fit its configuration: {str(error).splitlines()[-1].strip()}"
         ) from None
 
 
 def load_training(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> TrainingState:
-    """Load weights and optimiser state, and return where training stood.
+    """Load weights and optimiser state, and return the training state.
 
     Raises:
         WeightsError: the checkpoint is missing, damaged or of another shape.
@@ -144,7 +144,7 @@ def load_training(folder: Path, model: nn.Module, optimizer: torch.optim.Optimiz
         parameter = parameters[name]
         if tensor.ndim and tensor.shape != parameter.shape:
             raise WeightsError(f"{folder / TRAINING_FILE} does not fit its model: {key} has another shape")
-        # The fused optimisers want all on one device, and walk parameter and state side by side in memory.
+        # The fused optimisers need all state on one device, in the memory layout of the parameter.
         moved = torch.empty_like(parameter, dtype=tensor.dtype).copy_(tensor) if tensor.ndim else tensor
         optimizer.state[parameter][slot] = moved.to(parameter.device)
     return load_state(folder)

@@ -1,4 +1,4 @@
-"""What a checkpoint says of itself, read without torch: where its training was, and whether all of it is there."""
+"""The training state of a checkpoint and whether the checkpoint is complete, read without torch."""
 
 import json
 from dataclasses import dataclass
@@ -13,13 +13,13 @@ from digits_core.files import BEST_FOLDER, CLASSES_FILE, CONFIG_FILE, MODEL_FILE
 
 @dataclass(frozen=True, slots=True)
 class TrainingState:
-    """What is needed to go on beside weights and optimiser; random states follow from seed and epoch.
+    """What a resumed training needs besides weights and optimiser; random numbers depend only on seed and epoch.
 
     Attributes:
-        epoch: epochs done.
-        step: optimiser steps done.
-        best_epoch: epoch of the best score so far, by the search's metric; 0 before the first.
-        best_value: that score; None before the first.
+        epoch: finished epochs.
+        step: finished optimiser steps.
+        best_epoch: epoch of the best score so far, by the metric of the search; 0 before the first score.
+        best_value: that score; None before the first score.
     """
 
     epoch: int
@@ -29,9 +29,9 @@ class TrainingState:
 
 
 def is_whole(folder: Path) -> bool:
-    """Whether training can go on from a checkpoint: every file is there, and as long as its header says.
+    """Whether training can resume from a checkpoint: every file exists and has the length that its header states.
 
-    The best epoch's model, which a checkpoint carries along, is part of it.
+    This includes the best epoch's model, which is a part of the checkpoint.
     """
     try:
         state = load_state(folder)
@@ -48,7 +48,7 @@ def is_whole(folder: Path) -> bool:
 
 
 def load_state(folder: Path) -> TrainingState:
-    """Where the training of a checkpoint stood.
+    """The training state of a checkpoint.
 
     Raises:
         WeightsError: the state is missing or damaged.

@@ -1,4 +1,4 @@
-"""torchvision's region proposal network with an NMS that looks at no more boxes than it must."""
+"""torchvision's region proposal network with a faster NMS, which compares fewer boxes."""
 
 from typing import Any
 
@@ -11,24 +11,24 @@ from torchvision.ops import batched_nms
 
 
 class FloatBoxCoder(BoxCoder):
-    """Boxes in float32 from regressions in half precision, in which a coordinate above 128 px is a whole number."""
+    """Decodes boxes in float32, because half precision rounds coordinates above 128 px to whole pixels."""
 
     def decode(self, rel_codes: Tensor, boxes: list[Tensor]) -> Tensor:
-        """See torchvision's."""
+        """As in torchvision, but in float32."""
         decoded: Tensor = super().decode(rel_codes.float(), boxes)
         return decoded
 
 
 class ProposalNetwork(RegionProposalNetwork):
-    """The same proposals from fewer comparisons.
+    """Gives the same proposals as torchvision's network with fewer comparisons.
 
-    NMS is greedy: whether a box survives depends on better ones alone. As only the first
-    `rpn_post_nms_top_n` survivors are wanted, it runs over the best boxes first, and over all only where
-    those gave too few. While it is exported, it is torchvision's own.
+    NMS is greedy: whether a box is kept depends only on boxes with higher scores. Only the first `rpn_post_nms_top_n`
+    boxes that NMS keeps are needed, so NMS runs on the best boxes first, and on more boxes only if these are not
+    enough. During ONNX export this class uses torchvision's implementation.
     """
 
     def __init__(self, *given: Any) -> None:
-        """Torchvision's arguments."""
+        """The arguments are torchvision's."""
         super().__init__(*given)
         self.box_coder = FloatBoxCoder(weights=(1.0, 1.0, 1.0, 1.0))
 
@@ -43,9 +43,9 @@ class ProposalNetwork(RegionProposalNetwork):
 
         Args:
             proposals: float32 [images, anchors, 4], xyxy in pixels of the resized image.
-            objectness: logits, as many.
+            objectness: logits, one per proposal.
             image_shapes: (height, width) of each resized image.
-            num_anchors_per_level: how the anchors are divided among the levels.
+            num_anchors_per_level: number of anchors of each level.
 
         Source:
             torchvision `RegionProposalNetwork.filter_proposals`.
@@ -77,14 +77,14 @@ class ProposalNetwork(RegionProposalNetwork):
 
 
 def first_survivors(boxes: Tensor, scores: Tensor, groups: Tensor, threshold: float, most: int) -> Tensor:
-    """The first `most` rows that NMS within groups keeps.
+    """The first `most` rows that NMS within each group keeps.
 
     Args:
         boxes: float32 [num, 4], xyxy, best score first.
         scores: [num].
-        groups: [num]; boxes of different groups do not meet.
-        threshold: IoU above which the weaker box is dropped.
-        most: rows wanted.
+        groups: [num]; boxes of different groups are not compared.
+        threshold: IoU above which the box with the lower score is dropped.
+        most: the number of rows to return at most.
 
     Returns:
         Row numbers in order, int64 [at most `most`].

@@ -1,8 +1,8 @@
-"""RoIAlign over a pyramid as weighted sums of feature rows: on a CPU several times as fast as torchvision's kernel.
+"""RoIAlign on a pyramid as weighted sums of feature rows: on a CPU several times as fast as torchvision's kernel.
 
-torchvision's CPU kernel works out every sampling point again for each channel, and adds gradients one number
-at a time. Here the sampling points of all RoIs and levels are worked out once; what remains is a sparse matrix
-times the features, a row of channels at a time, and its transpose for the gradient.
+torchvision's CPU kernel computes every sampling point again for each channel, and adds gradients one number at a time.
+Here the sampling points of all RoIs and levels are computed once. The result is the product of a sparse matrix and the
+features, one row of channels at a time; the gradient uses the transposed matrix.
 """
 
 import math
@@ -16,26 +16,26 @@ from torchvision.ops import MultiScaleRoIAlign
 from torchvision.ops.poolers import initLevelMapper
 
 CANONICAL_SCALE, CANONICAL_LEVEL, EPSILON = 224, 4, 1e-6
-"""A RoI of 224 px is read from level 4, one of half the size from the level below (Lin et al. 2017, equation 1)."""
+"""A RoI of 224 px is read from level 4, a RoI of half that size from level 3 (Lin et al. 2017, equation 1)."""
 
 FIRST_LEVEL = 2
-"""Level 0 of every backbone here has a quarter of the image's sides, 2 ** -2, and each other half of the one before."""
+"""Level 0 of every backbone has 1 / 4 (2 ** -2) of the image's sides, and each further level half of the one before."""
 
 MOST_TAPS = 50_000_000
-"""Cells to be read for one batch, above which their list would take more memory than its speed is worth."""
+"""Cells to read for one batch; above this number their list needs too much memory, and torchvision's kernel is used."""
 
 OUTSIDE = -1e6
-"""A coordinate far outside of every image, where nothing is read."""
+"""A coordinate far outside of every image, where RoIAlign reads nothing."""
 
 
 class PyramidRoIAlign(MultiScaleRoIAlign):
-    """torchvision's module with its numbers, to rounding; on a GPU and while it is exported, torchvision's own.
+    """Gives the results of torchvision's module, except for rounding; on a GPU and during export it uses torchvision's.
 
-    A box without a finite place gives zeros. torchvision's CPU kernel gives zeros too, or reads outside of its memory
-    for some of them and may end the process.
+    A box without finite coordinates gives zeros. torchvision's CPU kernel gives zeros too, or reads outside of its
+    memory for some of these boxes, which may crash the process.
 
-    Only the levels' scales are known from the start. torchvision guesses them from the first batch that it sees, by
-    its images before they are padded, and is wrong where that batch is of very low images.
+    The scales of the levels are fixed. torchvision estimates them from the images of its first batch before padding,
+    which is wrong if these images have a very small height.
     """
 
     def __init__(self, levels: int, output_size: int, sampling_ratio: int) -> None:
@@ -64,13 +64,13 @@ class PyramidRoIAlign(MultiScaleRoIAlign):
         if ours and not many:
             return pool(features, boxes, self.scales, self.output_size, self.sampling_ratio)
         if ours:
-            boxes = [torch.where(_has_a_place(some)[:, None], some, OUTSIDE) for some in boxes]
+            boxes = [torch.where(_is_finite(some)[:, None], some, OUTSIDE) for some in boxes]
         pooled: Tensor = super().forward(x, boxes, image_shapes)
         return pooled
 
 
-def _has_a_place(boxes: Tensor) -> Tensor:
-    """Whether the sampling points of each box are finite, as bool [num]; an end may be minus infinity."""
+def _is_finite(boxes: Tensor) -> Tensor:
+    """Whether the sampling points of each box are finite, as bool [num]; x_max and y_max may be minus infinity."""
     return boxes[:, :2].isfinite().all(1) & (boxes[:, 2:] < math.inf).all(1)
 
 
@@ -81,13 +81,13 @@ def pool(
     output_size: tuple[int, int],
     sampling_ratio: int,
 ) -> Tensor:
-    """RoIAlign of every box on its level: see `PyramidRoIAlign.forward`.
+    """RoIAlign of every box on its level, see `PyramidRoIAlign.forward`.
 
     Args:
-        features: the levels, each half as large as the one before.
+        features: the feature maps of the levels, each half as large as the one before.
         boxes: of each image.
-        scales: of the levels: pixels of them for one of the resized image.
-        output_size: height and width of what is pooled.
+        scales: pixels of each level per pixel of the resized image.
+        output_size: height and width of the pooled features.
         sampling_ratio: samples per bin and axis.
 
     Source:
@@ -97,7 +97,7 @@ def pool(
     rois = torch.cat(boxes)
     image = torch.repeat_interleave(torch.tensor([len(some) for some in boxes]))
     level = _levels(rois, scales)
-    # One more level, which has no scale: boxes that belong to no level read nothing.
+    # One more level without a scale: boxes that belong to no level read nothing.
     shapes = torch.tensor([map_.shape[2:] for map_ in [*features, features[0]]])
     sizes = [map_.shape[0] * map_.shape[2] * map_.shape[3] for map_ in features]
     begins = torch.tensor([*(sum(sizes[:index]) for index in range(len(sizes))), 0])
@@ -120,7 +120,7 @@ def pool(
 def _levels(rois: Tensor, scales: list[float]) -> Tensor:
     """int64 [num]: the index of the level that each RoI is read from.
 
-    With several levels, one whose area is negative or no number belongs to none: its index is that after the last.
+    With several levels, a RoI whose area is negative or NaN belongs to no level: its index is the one after the last.
     """
     if len(scales) == 1:
         return torch.zeros(len(rois), dtype=torch.int64)
@@ -131,9 +131,9 @@ def _levels(rois: Tensor, scales: list[float]) -> Tensor:
 
 
 def _taps(start: Tensor, end: Tensor, limit: Tensor, bins: int, ratio: int) -> tuple[Tensor, Tensor]:
-    """Where along one axis each bin reads, and with what weight: int64 and float32 [num, bins, 2 * ratio].
+    """The cells that each bin reads along one axis, and their weights: int64 and float32 [num, bins, 2 * ratio].
 
-    Each sampling point reads the two cells around it; one outside the map by more than a cell reads nothing.
+    Each sampling point reads the two cells around it; a point more than one cell outside the map reads nothing.
     """
     length = (end - start).clamp(min=1.0)
     point = torch.arange(bins)[:, None] + (torch.arange(ratio) + 0.5) / ratio
@@ -141,7 +141,7 @@ def _taps(start: Tensor, end: Tensor, limit: Tensor, bins: int, ratio: int) -> t
     limit = limit[:, None, None]
     inside = (at >= -1) & (at <= limit)
     share = inside.float() / ratio
-    at = torch.where(inside, at, 0).clamp(min=0)  # a place outside may be no number, or too large for one
+    at = torch.where(inside, at, 0).clamp(min=0)  # a point outside may be NaN, or too large for int64
     low = torch.minimum(at.long(), limit - 1)
     high = torch.minimum(low + 1, limit - 1)
     upper = (at - low) * (high > low)
@@ -151,18 +151,18 @@ def _taps(start: Tensor, end: Tensor, limit: Tensor, bins: int, ratio: int) -> t
 
 
 class _WeightedRows(torch.autograd.Function):
-    """Weighted sums of rows of a table; its gradient is the same with the roles of rows and sums exchanged."""
+    """Weighted sums of rows of a table; the gradient is the same operation with rows and sums exchanged."""
 
     @staticmethod
     def forward(ctx: Any, table: Tensor, rows: Tensor, weights: Tensor) -> Tensor:
-        """float32 [sums, channels] from a table [rows, channels], int32 and float32 [sums, taps]."""
+        """float32 [sums, channels] from the table [rows, channels], row numbers and weights [sums, taps]."""
         ctx.save_for_backward(rows, weights)
         ctx.num_rows = len(table)
         return functional.embedding_bag(rows, table, per_sample_weights=weights, mode="sum")
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
-        """float32 [rows, channels]."""
+        """The gradient of the table, float32 [rows, channels]."""
         rows, weights = ctx.saved_tensors
         ordered, order = torch.sort(rows.flatten(), stable=True)
         begins = torch.searchsorted(ordered, torch.arange(ctx.num_rows, dtype=ordered.dtype))

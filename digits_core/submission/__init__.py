@@ -1,4 +1,4 @@
-"""From a model folder to files: detection of images, pred.json, pred.csv, and the check of such files.
+"""Applies a model to images: detections, pred.json, pred.csv, the check of these files, and ONNX export.
 
 Imports all other rooms.
 """

@@ -1,4 +1,4 @@
-"""The course's files: pred.json (Task 1), pred.csv (Task 2), submission.zip with both; written and checked."""
+"""Writes and checks the files of the course: pred.json (Task 1), pred.csv (Task 2), submission.zip with both."""
 
 import codecs
 import csv
@@ -27,21 +27,22 @@ HEADER = ["image_id", "pred_label"]
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
 
 OTHER_SUFFIXES = (".tif", ".tiff", ".gif", ".heic", ".avif", ".ppm", ".jp2")
-"""Images too, which are not read: better said than passed over."""
+"""Image formats that are not supported; such a file is an error, so that it is not missed."""
 
 EDGE_PX = 0.01
-"""A box may leave its image by this much and still lie inside: coordinates are written with so many decimals."""
+"""A box may exceed its image by this much, because coordinates are rounded."""
 
 NOTE = "note: "
-"""Begins what is no mistake, and may yet be none that was meant."""
+"""The prefix of a remark that is not an error, but may be unintended."""
 
 COUNTED = 100
+"""COCO counts only this many detections of an image."""
 
 MAX_DIGITS = 18
-"""Of an image's number: what an int64 holds."""
+"""The largest number of digits in the number of an image, so that it fits into int64."""
 
 MAX_FILE_BYTES = 2**28
-"""A larger file, or member of a zip, is no submission: 13,068 images with 100 detections each take 150 MB."""
+"""The largest file, or member of a zip file, that is checked; 13,068 images with 100 detections each need 150 MB."""
 
 PIECE_BYTES = 2**20
 
@@ -56,7 +57,7 @@ class Detection:
     category_id: int
 
     def to_json(self) -> dict[str, Any]:
-        """As the file holds it."""
+        """The object in the file."""
         return {
             "image_id": self.image_id,
             "bbox": list(self.bbox),
@@ -69,7 +70,7 @@ def numbered_images(folder: Path) -> dict[int, Path]:
     """The images of a folder by their number, ascending: `12.png` is image 12.
 
     Raises:
-        DataError: there is no such folder, it holds no image, or a name is no number or stands twice.
+        DataError: there is no such folder, it has no image, a name is not a number, or two files have the same number.
     """
     if not folder.is_dir():
         raise DataError(f"{printable(str(folder))}: no such folder of images")
@@ -78,31 +79,31 @@ def numbered_images(folder: Path) -> dict[int, Path]:
         if path.suffix.lower() not in SUFFIXES or path.name.startswith("."):
             if path.suffix.lower() in OTHER_SUFFIXES:
                 raise DataError(
-                    f"{printable(str(path))}: an image must be one of {', '.join(SUFFIXES)}; convert it or move it away"
+                    f"{printable(str(path))}: an image must be one of {', '.join(SUFFIXES)}; convert it or remove it"
                 )
             continue
         if not (path.stem.isascii() and path.stem.isdigit()) or len(path.stem) > MAX_DIGITS:
             raise DataError(
-                f"{printable(str(path))}: an image is named by its number, like 12.png; rename it or move it away"
+                f"{printable(str(path))}: the name of an image must be a number, like 12.png; rename it or remove it"
             )
         number = int(path.stem)
         if not is_inside(path, folder):
             raise DataError(f"{printable(str(path))}: is a link that leaves the folder of images")
         if number in found:
-            raise DataError(f"{printable(str(path))}: {found[number].name} bears the same number")
+            raise DataError(f"{printable(str(path))}: {found[number].name} has the same number")
         found[number] = path
     if not found:
-        raise DataError(f"{printable(str(folder))}: holds no image ({', '.join(SUFFIXES)})")
+        raise DataError(f"{printable(str(folder))}: contains no image ({', '.join(SUFFIXES)})")
     return dict(sorted(found.items()))
 
 
 def write_submission(folder: Path, detections: Sequence[Detection], numbers: Mapping[int, str] | None) -> list[str]:
-    """Write pred.json and, where numbers are read, pred.csv and submission.zip into a folder.
+    """Write pred.json and, if there are numbers, pred.csv and submission.zip into a folder.
 
     Args:
-        folder: where to.
-        detections: Task 1, of all images.
-        numbers: Task 2: the number of every image; None where the classes are no digits.
+        folder: an existing folder.
+        detections: of all images, for Task 1.
+        numbers: the number of every image, for Task 2; None if the classes are not digits.
 
     Returns:
         The names of the files.
@@ -121,19 +122,19 @@ def write_submission(folder: Path, detections: Sequence[Detection], numbers: Map
 
 
 def check_file(path: Path, sizes: Mapping[int, tuple[int, int] | None]) -> Iterator[str]:
-    """What is wrong with a pred.json, a pred.csv or a submission.zip, a sentence each.
+    """The problems of a pred.json, a pred.csv or a submission.zip, one sentence each.
 
     Args:
         path: the file.
-        sizes: width and height of each image by its number, in pixels; None where it cannot be read.
+        sizes: width and height of each image by its number, in pixels; None if it cannot be read.
 
     Raises:
-        DataError: it cannot be read, or is none of the three.
+        DataError: the file cannot be read, or is not one of these three.
     """
     kind = path.suffix.lower()
     try:
         if path.stat().st_size > MAX_FILE_BYTES:
-            raise DataError(f"{printable(str(path))}: larger than {MAX_FILE_BYTES / 2**20:.0f} MiB, no submission")
+            raise DataError(f"{printable(str(path))}: too large, more than {MAX_FILE_BYTES / 2**20:.0f} MiB")
         if kind == ".json":
             yield from check_json(read_whole(path, MAX_FILE_BYTES), sizes)
         elif kind == ".csv":
@@ -152,7 +153,7 @@ def _check_zip(path: Path, sizes: Mapping[int, tuple[int, int] | None]) -> Itera
             names = archive.namelist()
             for name in (PRED_JSON, PRED_CSV):
                 if name not in names:
-                    yield f"holds no {name} at its root"
+                    yield f"contains no {name} at its root"
                 else:
                     content = _member(archive, name)
                     check = check_json if name == PRED_JSON else check_csv
@@ -161,19 +162,19 @@ def _check_zip(path: Path, sizes: Mapping[int, tuple[int, int] | None]) -> Itera
                         yield f"{note}{name}: {problem.removeprefix(NOTE)}"
             for name in names:
                 if name not in (PRED_JSON, PRED_CSV):
-                    yield f"holds {printable(name)}, which is no part of a submission"
+                    yield f"contains {printable(name)}, which does not belong to a submission"
     except (
         zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, NotImplementedError, RuntimeError, EOFError,
         ValueError, OverflowError,
     ) as error:  # fmt: skip
-        yield f"is no whole zip file: {error}"
+        yield f"is not a complete zip file: {error}"
 
 
 def _member(archive: zipfile.ZipFile, name: str) -> bytes:
-    """The bytes of a member, read piece by piece: what the archive says of its size may not be so.
+    """The bytes of a member, read in pieces, because the size that the archive states may be wrong.
 
     Raises:
-        BadZipFile: it is larger than a submission can be.
+        BadZipFile: it is larger than MAX_FILE_BYTES.
     """
     pieces, size = [], 0
     with archive.open(name) as file:
@@ -186,14 +187,14 @@ def _member(archive: zipfile.ZipFile, name: str) -> bytes:
 
 
 def check_json(content: bytes, sizes: Mapping[int, tuple[int, int] | None]) -> Iterator[str]:
-    """What is wrong with the content of a pred.json."""
+    """The problems of the content of a pred.json."""
     try:
         entries = json.loads(content)
     except (ValueError, RecursionError) as error:
-        yield f"broken JSON: {error}"
+        yield f"invalid JSON: {error}"
         return
     if not isinstance(entries, list):
-        yield "must hold one JSON list of detections"
+        yield "must be one JSON list of detections"
         return
     seen: Counter[int] = Counter()
     lines: set[str] = set()
@@ -216,19 +217,19 @@ def check_json(content: bytes, sizes: Mapping[int, tuple[int, int] | None]) -> I
             f"{COUNTED}; COCO counts the best {COUNTED} of an image"
         )
     if twice:
-        yield f"{NOTE}{twice} detections stand there twice"
+        yield f"{NOTE}{twice} detections are duplicates"
 
 
 def _entry_problem(entry: object, sizes: Mapping[int, tuple[int, int] | None]) -> str | None:
-    """What is wrong with one detection; the first thing found."""
+    """The first problem of one detection; None if there is none."""
     if not isinstance(entry, Mapping):
-        return "is no object"
+        return "is not an object"
     missing = [key for key in ("image_id", "bbox", "score", "category_id") if key not in entry]
     if missing:
         return f"has no '{missing[0]}'"
     image_id, category = entry["image_id"], entry["category_id"]
     if not _is_int(image_id) or image_id not in sizes:
-        return f"image_id {printable(repr(image_id))} is no image of the folder"
+        return f"image_id {printable(repr(image_id))} is not an image of the folder"
     if not _is_int(category) or not 1 <= category <= NUM_DIGITS:
         return f"category_id must be a whole number from 1 to {NUM_DIGITS}, got {printable(repr(category))}"
     if not _is_finite(entry["score"]) or not 0 <= entry["score"] <= 1:
@@ -238,7 +239,7 @@ def _entry_problem(entry: object, sizes: Mapping[int, tuple[int, int] | None]) -
         return f"bbox must be [x_min, y_min, width, height] of finite numbers, got {printable(repr(bbox)[:80])}"
     x_min, y_min, wide, tall = bbox
     if wide <= 0 or tall <= 0:
-        return f"an empty box: {wide:g} x {tall:g} px"
+        return f"the box is empty: {wide:g} x {tall:g} px"
     size = sizes[image_id]
     if size is not None and (
         min(x_min, y_min) < -EDGE_PX or x_min + wide > size[0] + EDGE_PX or y_min + tall > size[1] + EDGE_PX
@@ -248,14 +249,14 @@ def _entry_problem(entry: object, sizes: Mapping[int, tuple[int, int] | None]) -
 
 
 def check_csv(content: bytes, sizes: Mapping[int, tuple[int, int] | None]) -> Iterator[str]:
-    """What is wrong with the content of a pred.csv."""
+    """The problems of the content of a pred.csv."""
     try:
         rows = list(csv.reader(io.StringIO(content.decode("utf-8"), newline="")))
     except (UnicodeDecodeError, csv.Error) as error:
-        yield f"is no CSV file in UTF-8: {error}"
+        yield f"is not a CSV file in UTF-8: {error}"
         return
     if content.startswith(codecs.BOM_UTF8):
-        yield "begins with a byte-order mark, as Excel writes it; save it as plain UTF-8"
+        yield "begins with a byte-order mark, which Excel writes; save it as plain UTF-8"
         return
     if not rows or rows[0] != HEADER:
         yield f"must begin with the line {','.join(HEADER)}, got {printable(','.join(rows[0]) if rows else 'nothing')}"
@@ -264,17 +265,17 @@ def check_csv(content: bytes, sizes: Mapping[int, tuple[int, int] | None]) -> It
     last = -math.inf
     for line, row in enumerate(rows[1:], start=2):
         if len(row) != 2:
-            yield f"line {line}: must hold two fields, image_id and pred_label, got {len(row)}"
+            yield f"line {line}: must have two columns, image_id and pred_label, got {len(row)}"
             continue
         image, label = row
         if not (image.isascii() and image.isdigit()) or len(image) > MAX_DIGITS or int(image) not in sizes:
-            yield f"line {line}: image_id {printable(repr(image))} is no image of the folder"
+            yield f"line {line}: image_id {printable(repr(image))} is not an image of the folder"
             continue
         number = int(image)
         if number in seen:
-            yield f"line {line}: image {number} stands in line {seen[number]} already"
+            yield f"line {line}: image {number} is already in line {seen[number]}"
         elif number < last:
-            yield f"line {line}: image {number} comes after {last:.0f}; the order must be numeric"
+            yield f"line {line}: image {number} comes after {last:.0f}; sort the lines by number"
         seen.setdefault(number, line)
         last = max(last, number)
         if label != NO_NUMBER and not (label.isascii() and label.isdigit()):
@@ -290,7 +291,7 @@ def _is_int(value: object) -> bool:
 
 
 def _is_finite(value: object) -> bool:
-    """Whether a value is a number that a double holds; JSON has whole numbers of any length."""
+    """Whether a value is a finite number; JSON integers can be too large for floating point."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return False
     return math.isfinite(value) if isinstance(value, float) else abs(value) < 2**63

@@ -1,4 +1,4 @@
-"""A trained model on a folder of images: decoding ahead of the model, both tasks from one pass."""
+"""Runs a trained model on image files: threads decode the images in advance, and one pass serves both tasks."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -25,7 +25,7 @@ from digits_core.model.build import build_model
 from digits_core.model.checkpoint import load_categories, load_config, load_model
 
 AHEAD = 3
-"""Batches that are decoded before the model asks for them."""
+"""Batches that are decoded in advance."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,11 +33,11 @@ class Detector:
     """A trained model, ready to detect.
 
     Attributes:
-        model: in evaluation mode, on its device.
-        config: with both tasks' thresholds.
-        categories: what its labels mean.
-        device: where it is.
-        dtype: arithmetic of the forward pass.
+        model: in evaluation mode, on `device`.
+        config: includes the thresholds of both tasks.
+        categories: the classes of the model's labels.
+        device: of the model.
+        dtype: of the forward pass.
     """
 
     model: FasterRCNN
@@ -49,16 +49,16 @@ class Detector:
 
 @dataclass(frozen=True, slots=True)
 class Predictions:
-    """What a model says of some images.
+    """The predictions of a model for some images.
 
     Attributes:
-        image_ids: their numbers, ascending.
-        found: Task 1's detections of each, in that order.
-        numbers: the number read in each; `-1` for none. None where the classes are no digits.
-        sizes: width and height of each, pixels; None where it could not be read.
-        damaged: images that could not be read, and why.
-        seconds: all the time it took.
-        model_seconds: the model alone.
+        image_ids: the numbers of the images, ascending.
+        found: the detections of Task 1, in the order of `image_ids`.
+        numbers: the number in each image, `-1` if it has no digits. None if the classes are not digits.
+        sizes: width and height of each image in pixels; None if it could not be read.
+        damaged: images that could not be read, and the reason.
+        seconds: the whole time.
+        model_seconds: the time of the model only.
         raw: all detections above the floor, before NMS.
     """
 
@@ -73,11 +73,11 @@ class Predictions:
 
 
 def load_detector(folder: Path, device: torch.device, dtype: torch.dtype | None = None) -> Detector:
-    """Load a model folder or checkpoint; no code of it is run.
+    """Load a model folder or checkpoint; this runs no code from it.
 
     Raises:
-        WeightsError: it is missing, damaged, or does not fit its config.
-        ConfigError: its config is not one.
+        WeightsError: it is missing, damaged, or does not fit its configuration.
+        ConfigError: its configuration is not valid.
     """
     from digits_core.training.device import choose_dtype
 
@@ -97,16 +97,16 @@ def predict_images(
     floor: float | None = None,
     progress: Callable[[int], None] = lambda done: None,
 ) -> Predictions:
-    """Both tasks on image files, numbers ascending.
+    """Predict both tasks for image files.
 
-    A damaged image costs that image only.
+    A damaged image does not affect the others.
 
     Args:
-        detector: from `load_detector`, with the thresholds to use in its config.
-        images: files by their numbers.
-        batch_size: images that go through the model together.
-        floor: score above which raw detections are returned; None is Task 1's threshold. At most that threshold.
-        progress: called with how many images are done.
+        detector: from `load_detector`; its configuration contains the thresholds.
+        images: files by number, ascending.
+        batch_size: images per forward pass.
+        floor: score above which raw detections are returned, at most the threshold of Task 1; None is that threshold.
+        progress: called with the number of finished images.
     """
     started = time.perf_counter()
     ids = list(images)
@@ -148,7 +148,7 @@ def predict_images(
 
 
 def _unusable(images: dict[int, Path], sizes: dict[int, tuple[int, int] | None], model: ModelConfig) -> dict[int, str]:
-    """Images that cannot be used, as far as their headers show it, and why."""
+    """Images that cannot be used, as far as their headers show, and the reasons."""
     damaged = {}
     for image_id, size in sizes.items():
         if size is None:
@@ -166,7 +166,7 @@ def _prepared(detector: Detector, image_id: int, pixels: Pixels) -> torch.Tensor
 
 
 def detect_with(detector: Detector, images: list[torch.Tensor], floor: float | None = None) -> Candidates:
-    """Raw detections of one batch above a score; None is Task 1's threshold."""
+    """Raw detections of one batch above a score; None is the threshold of Task 1."""
     floor = detector.config.detect.task1.score if floor is None else floor
     enabled = detector.dtype != torch.float32
     with torch.autocast(detector.device.type, detector.dtype, enabled=enabled):
@@ -175,7 +175,7 @@ def detect_with(detector: Detector, images: list[torch.Tensor], floor: float | N
 
 
 def read_tasks(raw: Candidates, detect: DetectConfig) -> tuple[Candidates, list[str]]:
-    """Task 1's detections, and each image's number read from them alone."""
+    """The detections of Task 1, and the number of each image, which is read from these detections."""
     task1 = kept_at(raw, detect.task1)
     task2 = kept_at(task1, detect.task2)
     image = task2.image
@@ -184,7 +184,7 @@ def read_tasks(raw: Candidates, detect: DetectConfig) -> tuple[Candidates, list[
 
 
 def kept_at(found: Candidates, task: TaskConfig) -> Candidates:
-    """What NMS, score threshold and limit per image of a task leave, in torchvision's order."""
+    """The detections that remain after NMS, score threshold and limit per image of a task, in torchvision's order."""
     image = found.image
     above = found.scores > np.float32(task.score)
     bits = keep(found, [NmsSetting(task.nms, task.class_agnostic)])
@@ -201,7 +201,7 @@ def kept_at(found: Candidates, task: TaskConfig) -> Candidates:
 
 
 def image_sizes(images: dict[int, Path]) -> dict[int, tuple[int, int] | None]:
-    """Width and height of each image from its header; None where that cannot be read."""
+    """Width and height of each image from its header; None if the header cannot be read."""
     from PIL import Image
 
     def size(path: Path) -> tuple[int, int] | None:
@@ -222,7 +222,7 @@ Decoded = tuple[Pixels | None, str]
 def decoded_ahead(
     batches: list[list[int]], images: dict[int, Path]
 ) -> Iterator[Iterator[tuple[list[int], list[Decoded]]]]:
-    """Batches with their decoded images, decoded by threads while the model works on those before."""
+    """Batches with their decoded images; threads decode the next batches while the model works."""
     with ThreadPoolExecutor(thread_name_prefix="decode") as pool:
         waiting: list[tuple[list[int], list[Future[Decoded]]]] = []
 

@@ -11,8 +11,8 @@ from digits_core.command import run_command
 @pytest.mark.parametrize(
     ("number", "said"),
     [
-        (errno.EACCES, "tool: no permission for /there/file: see whether you may read, write or execute it"),
-        (errno.EPERM, "tool: no permission for /there/file: see whether you may read, write or execute it"),
+        (errno.EACCES, "tool: no permission for /there/file: check whether you can read, write or execute it"),
+        (errno.EPERM, "tool: no permission for /there/file: check whether you can read, write or execute it"),
         (errno.ENOSPC, "tool: cannot write /there/file: No space left on device"),
         (errno.EROFS, "tool: cannot write /there/file: Read-only file system"),
         (errno.EISDIR, "tool: /there/file: Is a directory"),

@@ -68,14 +68,14 @@ def thin_folder(tiny_folder, tmp_path_factory):
         (["--space", "anchors", "--name", "../x"], "a run's name is letters"),
         (["--space", "anchors", "--cpus-per-trial", "0"], "must be a number above 0"),
         (["--space", "anchors", "--cpus-per-trial", "1000"], "--cpus-per-trial 1000: there are"),
-        (["--space", "anchors", "--valid-fraction", "2"], "must lie between 0 and 1"),
+        (["--space", "anchors", "--valid-fraction", "2"], "must be between 0 and 1"),
         (["--spac", "anchors"], "unrecognized arguments"),
         (["--space", "thresholds", "--trials", "4"], "needs only one training"),
         (["--space", "anchors", "--confirm", "15"], "--confirm 15: the leaderboard will have 14 configurations"),
         (["--space", "anchors", "--confirm", "0"], "must be a whole number of at least 1, got '0'"),
         (["--space", "anchors", "--replicates", "0"], "must be a whole number of at least 1"),
         (["--space", "anchors", "--confirm-fraction", "1"], "must be a number between 0 and 1, got '1'"),
-        (["--space", "anchors", "--confirm", "1", "--data", "{folder}"], "each needs at least 30 to tell anything"),
+        (["--space", "anchors", "--confirm", "1", "--data", "{folder}"], "each part needs at least 30"),
         (["--space", "anchors", "--screen", "maybe"], "invalid choice: 'maybe'"),
         (["--resume", "none"], "--resume none: there is no run"),
         (["--space", "anchors", "--init-from", "none"], "--init-from none: there is no such run"),
@@ -95,7 +95,7 @@ def thin_folder(tiny_folder, tmp_path_factory):
         (["--space", "anchors", "--set", "model.fresh_rpn=false"], "--set model.fresh_rpn: space 'anchors' needs"),
         (["--space", "anchors", "--set", "runtime.seed=3"], "--set runtime.seed: use the flag --seed"),
         (["--space", "anchors", "--dashboard-port", "70000"], "must be a port from 1024 to 65535, got '70000'"),
-        (["--space", "anchors", "--valid-json", "val.json", "--data", "{folder}"], "holds no such file"),
+        (["--space", "anchors", "--valid-json", "val.json", "--data", "{folder}"], "contains no such file"),
         (["--resume", "none", "--seed", "3"], "--seed: a resumed run keeps its settings"),
     ],
 )
@@ -177,7 +177,7 @@ def test_torch_and_torchvision_that_do_not_fit(capsys, tmp_path, monkeypatch):
     [
         ("model.weights=/nowhere/at/all", "/nowhere/at/all/model.safetensors: no such file"),
         ("model.min_size=32", None),
-        ("model.anchor_sizes=8,16,32,64,128", "for others set model.fresh_rpn=true"),
+        ("model.anchor_sizes=8,16,32,64,128", "or set model.fresh_rpn=true"),
     ],
 )
 def test_initial_weights_that_cannot_be_had_stop_the_search_before_it_starts(

@@ -409,7 +409,7 @@ def test_a_comparison_on_other_categories_answers_its_table(tmp_path, shapes_fol
         )
     )
     assert code == 0, errors
-    assert "3 categories (circle, square, triangle): no digits, so no number is read" in out
+    assert "3 categories (circle, square, triangle): these are not digits, so no numbers are read" in out
     assert "initial weights drawn: 4 tensors do not fit this model and were left out" in out
     assert "model.roi_levels had no effect here" in out  # at this size no shape reaches a coarser level
     assert "--by table" in out

@@ -53,7 +53,7 @@ def test_changed_data_is_other_data(root, tiny_folder, tmp_path):
 
 
 def test_a_worker_refuses_data_that_is_not_the_runs(root, tiny_folder):
-    with pytest.raises(DataError, match="differs from the run's"):
+    with pytest.raises(DataError, match="is not the data of the run"):
         open_data(DataSource(folder=str(tiny_folder)), fingerprint="0" * 32)
 
 
@@ -143,5 +143,5 @@ def test_a_part_of_valid_is_set_apart_to_confirm_by_a_hash_of_image_ids(root):
 
 def test_a_part_to_confirm_too_small_to_tell_anything_is_refused(root):
     source = DataSource(folder=DRAWN, drawn_train=2, drawn_valid=40, drawn_seed=11, confirm_fraction=0.3)
-    with pytest.raises(DataError, match="into 28 to choose by and 12 to confirm on; each needs at least 30"):
+    with pytest.raises(DataError, match="into 28 for selection and 12 for confirmation; each part needs at least 30"):
         open_data(source)

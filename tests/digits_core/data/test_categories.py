@@ -56,13 +56,13 @@ def test_digits_are_digits_with_and_without_names(tiny_folder, tmp_path):
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (lambda tree: tree["categories"].append({"id": 3, "name": "twice"}), "two categories bear the id 3"),
+        (lambda tree: tree["categories"].append({"id": 3, "name": "twice"}), "two categories have the id 3"),
         (lambda tree: tree["categories"].append({"id": "x", "name": "odd"}), "a category's id must be a whole number"),
         (
             lambda tree: tree["categories"].append({"id": 99, "name": "star"}),
-            "valid.json names other categories (4 categories (circle, square, triangle, star)) than",
+            "valid.json has other categories (4 categories (circle, square, triangle, star)) than",
         ),
-        (lambda tree: tree.update(categories=[{"id": 9, "name": "a"}] * 2), "two categories bear the id 9"),
+        (lambda tree: tree.update(categories=[{"id": 9, "name": "a"}] * 2), "two categories have the id 9"),
     ],
 )
 def test_categories_that_contradict_each_other_are_never_passed_over(change, said, skip_bad, shapes_folder, tmp_path):
@@ -77,7 +77,7 @@ def test_a_box_of_no_category_is_blamed(shapes_folder, tmp_path):
 
     with pytest.raises(DataError) as caught:
         open_data(DataSource(folder=str(changed(shapes_folder, tmp_path, change))))
-    assert any("must be one of the file's own categories, got 4" in line for line in caught.value.lines)
+    assert any("must be one of the categories of the file, got 4" in line for line in caught.value.lines)
 
 
 def changed(folder, tmp_path, change):
@@ -166,5 +166,5 @@ def test_a_preview_names_the_classes_and_check_counts_them(shapes, shapes_folder
     assert (tmp_path / "sheet.png").stat().st_size > 1000
     assert data.main(["check", str(shapes_folder)]) == 0
     out = capsys.readouterr().out
-    assert "3 categories (circle, square, triangle): no digits, so no number is read" in out
+    assert "3 categories (circle, square, triangle): these are not digits, so no numbers are read" in out
     assert "boxes per image" in out

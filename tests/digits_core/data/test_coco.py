@@ -55,34 +55,34 @@ GOOD = [image(number) for number in range(1, 5)]
 @pytest.mark.parametrize(
     ("tree", "said"),
     [
-        ("{", "train.json: broken JSON"),
-        ("[]", "train.json: must hold one JSON object"),
+        ("{", "train.json: invalid JSON"),
+        ("[]", "train.json: must be one JSON object"),
         ('{"images": []}', "train.json: has no list 'annotations'"),
         ({"images": []}, "an empty split"),
         ({"annotations": []}, "train.json: no annotations"),
-        ({"images": [*GOOD, image(2)]}, "image 2: two images bear this id"),
+        ({"images": [*GOOD, image(2)]}, "image 2: two images have this id"),
         ({"images": [*GOOD, image("x")]}, "an image's id must be a whole number"),
         ({"images": [*GOOD, image(9, file_name="../valid/1.png")]}, "image 9: file_name must be a path inside"),
         ({"images": [*GOOD, image(9, file_name="/etc/passwd")]}, "image 9: file_name must be a path inside"),
         ({"images": [*GOOD, image(9)]}, "train/9.png, image 9: is missing"),
         (
             {"images": [*GOOD[:3], image(4, width=61)]},
-            "train/4.png, image 4: is 60 x 40 px, the annotations say 61 x 40",
+            "train/4.png, image 4: is 60 x 40 px, but the annotations say 61 x 40",
         ),
         ({"images": [*GOOD[:3], image(4, height=0)]}, "image 4: width and height must be whole numbers above 0"),
-        ({"annotations": [box(1), box(1)]}, "image 1, annotation 1: two annotations bear this id"),
+        ({"annotations": [box(1), box(1)]}, "image 1, annotation 1: two annotations have this id"),
         ({"annotations": [box(None)]}, "an annotation's id must be a whole number"),
-        ({"annotations": [box(1, 99)]}, "annotation 1: image_id 99 names no image"),
-        ({"annotations": [box(1, category_id=0)]}, "annotation 1: category_id must lie in 1..10"),
-        ({"annotations": [box(1, category_id=11)]}, "annotation 1: category_id must lie in 1..10"),
+        ({"annotations": [box(1, 99)]}, "annotation 1: image_id 99 does not exist"),
+        ({"annotations": [box(1, category_id=0)]}, "annotation 1: category_id must be from 1 to 10"),
+        ({"annotations": [box(1, category_id=11)]}, "annotation 1: category_id must be from 1 to 10"),
         ({"annotations": [box(1, iscrowd=2)]}, "annotation 1: iscrowd must be 0 or 1, got 2"),
-        ({"annotations": [box(1, bbox=[5, 5, 0, 20])]}, "annotation 1: an empty box: 0 x 20 px"),
+        ({"annotations": [box(1, bbox=[5, 5, 0, 20])]}, "annotation 1: the box is empty: 0 x 20 px"),
         ({"annotations": [box(1, bbox=[55, 5, 30, 20])]}, "annotation 1: box [55, 5, 30, 20] leaves its 60 x 40 image"),
         ({"annotations": [box(1, bbox=[5, 5, 10])]}, "annotation 1: bbox must be [x_min, y_min, width, height]"),
         ({"annotations": [box(1, bbox=[5, 5, 10, "tall"])]}, "annotation 1: bbox must be"),
         ({"annotations": [box(1, bbox=[5, 5, 10, float("inf")])]}, "annotation 1: bbox must be"),
-        ({"annotations": ["box"]}, "an entry of 'annotations' is no object"),
-        ({"images": ["picture"]}, "an entry of 'images' is no object"),
+        ({"annotations": ["box"]}, "an entry of 'annotations' is not an object"),
+        ({"images": ["picture"]}, "an entry of 'images' is not an object"),
     ],
 )
 def test_each_fault_is_named_with_file_image_and_annotation(folder, tree, said):
@@ -100,13 +100,13 @@ def test_a_cut_off_picture_is_unreadable(folder):
     root = folder()
     whole = (root / "train" / "1.png").read_bytes()
     (root / "train" / "1.png").write_bytes(whole[: len(whole) // 2])
-    assert problems_of(root) == ["train/1.png, image 1: cannot be read: it is no whole image"]
+    assert problems_of(root) == ["train/1.png, image 1: cannot be read: it is not a complete image file"]
 
 
 def test_the_same_picture_in_train_and_valid_is_found_even_when_saved_anew(folder):
     root = folder()
     Image.open(root / "valid" / "2.png").save(root / "train" / "3.png", compress_level=0)
-    assert problems_of(root) == ["train/3.png, image 3: is the same picture as image 2 of valid"]
+    assert problems_of(root) == ["train/3.png, image 3: is the same image as image 2 of valid"]
 
 
 def test_a_link_out_of_the_image_folder_is_refused(folder, tmp_path):
@@ -187,14 +187,14 @@ def test_a_folder_that_is_none_is_one_sentence(tmp_path, make, said):
 
 def test_annotations_that_are_deeply_nested_are_broken_json(tmp_path):
     part = read_part("train", tmp_path / "train.json", b"[" * 200_000)
-    assert "broken JSON" in str(part.problems[0])
+    assert "invalid JSON" in str(part.problems[0])
 
 
 def test_check_command_lists_problems_and_exits_with_two(folder, capsys):
     root = folder(train={"annotations": [box(1, category_id=11)]})
     assert main(["check", str(root)]) == 2
     captured = capsys.readouterr()
-    assert "category_id must lie in 1..10" in captured.out
+    assert "category_id must be from 1 to 10" in captured.out
     assert captured.err.startswith("digits_core.data: ")
     assert captured.err.count("\n") == 1
 

@@ -64,7 +64,7 @@ def test_convert_makes_a_sound_coco_folder(tmp_path, capsys):
     assert trees["train"]["annotations"][0]["bbox"] == [4, 4, 9, 22]
     assert [row["category_id"] for row in trees["test"]["annotations"]] == [2, 1]
     _, problems, _ = check_data(DataSource(folder=str(out)))
-    assert all("same picture" not in str(problem) for problem in problems)
+    assert all("same image" not in str(problem) for problem in problems)
 
 
 def test_convert_takes_a_single_folder(tmp_path):
@@ -75,7 +75,7 @@ def test_convert_takes_a_single_folder(tmp_path):
 @pytest.mark.parametrize("content", [b"", b"MATLAB 5.0 MAT-file", b"\x89HDF\r\n\x1a\n" + b"\x00" * 100])
 def test_a_damaged_struct_is_one_sentence(tmp_path, content):
     (tmp_path / "digitStruct.mat").write_bytes(content)
-    with pytest.raises(DataError, match=r"damaged or no digitStruct\.mat"):
+    with pytest.raises(DataError, match=r"damaged or not a digitStruct\.mat file"):
         list(read_digit_struct(tmp_path / "digitStruct.mat"))
 
 
@@ -90,11 +90,11 @@ def test_a_damaged_picture_is_one_sentence_and_leaves_no_half_folder(tmp_path, c
 
 def test_nothing_to_convert_is_one_sentence(tmp_path, capsys):
     assert main(["convert", str(tmp_path), "-o", str(tmp_path / "out")]) == 2
-    assert "holds no digitStruct.mat" in capsys.readouterr().err
+    assert "contains no digitStruct.mat" in capsys.readouterr().err
 
 
 def test_a_named_image_that_is_missing_or_elsewhere_is_refused(tmp_path, capsys):
     write_struct(tmp_path / "train", {"1.png": IMAGES["1.png"]})
     (tmp_path / "train" / "1.png").unlink()
     assert main(["convert", str(tmp_path / "train"), "-o", str(tmp_path / "out")]) == 2
-    assert "names the image 1.png, which is not there" in capsys.readouterr().err
+    assert "refers to the image 1.png, which does not exist" in capsys.readouterr().err

@@ -67,14 +67,14 @@ class Planted:
 @pytest.mark.parametrize("content", [b"", b"\x00" * 40, b"not weights", pickle.dumps(Planted()), b"\xff" * 8 + b"{}"])
 def test_a_damaged_file_is_one_sentence_and_runs_nothing(tmp_path, content, capsys):
     (tmp_path / MODEL_FILE).write_bytes(content)
-    with pytest.raises(WeightsError, match="damaged or no safetensors file"):
+    with pytest.raises(WeightsError, match="damaged or not a safetensors file"):
         load_tensors(tmp_path)
     assert "never run" not in capsys.readouterr().out
 
 
 def test_weights_of_another_shape_do_not_fit(tmp_path):
     save_model(tmp_path, nn.Linear(3, 3), TrainConfig())
-    with pytest.raises(WeightsError, match="does not fit its config"):
+    with pytest.raises(WeightsError, match="does not fit its configuration"):
         load_model(tmp_path, nn.Linear(4, 3))
 
 
@@ -89,7 +89,9 @@ def test_a_damaged_state_is_named(tmp_path, text):
 
 
 def test_a_missing_or_broken_config_is_named(tmp_path):
-    with pytest.raises(WeightsError, match=r"is no checkpoint, a folder with model\.safetensors and config\.json"):
+    with pytest.raises(
+        WeightsError, match=r"is not a checkpoint, which is a folder with model\.safetensors and config\.json"
+    ):
         load_config(tmp_path)
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(ConfigError, match=r"config\.json is not JSON"):

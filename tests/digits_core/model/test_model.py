@@ -242,7 +242,7 @@ def test_a_pretrained_rpn_head_is_not_put_under_other_anchors():
 def test_the_drawn_rpn_head_is_kept_where_anchors_are_the_same_in_pixels_or_relative_to_the_image(parameters, kept):
     config = TrainConfig.from_flat(parameters)
     if not kept:
-        with pytest.raises(ConfigError, match=r"for others set model\.fresh_rpn=true"):
+        with pytest.raises(ConfigError, match=r"or set model\.fresh_rpn=true"):
             build_model(config)
         return
     model, loaded = build_model(config)
@@ -287,7 +287,7 @@ def test_weights_of_other_classes_load_all_but_the_predictor(tmp_path):
 def test_weights_of_another_backbone_fit_nothing(tmp_path):
     model, _ = build()
     save_model(tmp_path / "w", model, TrainConfig())
-    said = r"holds no weights that fit model\.backbone=resnet50; it was trained with --set model\.backbone=tiny"
+    said = r"contains no weights that fit model\.backbone=resnet50; it was trained with --set model\.backbone=tiny"
     with pytest.raises(WeightsError, match=said):
         build(**(RESNET | {"model.weights": str(tmp_path / "w")}))
 

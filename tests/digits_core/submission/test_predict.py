@@ -104,7 +104,7 @@ def test_a_damaged_image_costs_that_image_only(model, images, tmp_path, capsys):
     errors = capsys.readouterr().err
     assert "3.png" in errors
     assert "5.png" in errors
-    assert errors.count("it gets no detection") == 2
+    assert errors.count("it has no detections") == 2
     with (tmp_path / "out" / "pred.csv").open() as file:
         numbers = {row["image_id"]: row["pred_label"] for row in csv.DictReader(file)}
     assert list(numbers) == [str(number) for number in range(1, 13)]
@@ -143,7 +143,7 @@ def test_annotations_of_other_images_are_refused_before_anything_is_predicted(mo
     (tmp_path / "other.json").write_text(json.dumps(tree))
     flags = ["-o", tmp_path / "out", "--device", "cpu", "--draw", "1", "--annotations", tmp_path / "other.json"]
     assert run(model, images / "valid", *flags) == 2
-    assert "is about other images: the folder has no " in capsys.readouterr().err
+    assert "is for other images: the folder has no " in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["other.json"]
 
 
@@ -152,7 +152,7 @@ def test_force_replaces_predictions_and_nothing_else(model, images, tmp_path, ca
     for out in (folder, model, tmp_path):
         before = sorted(out.rglob("*"))
         assert run(model, folder, "-o", out, "--force", "--device", "cpu") == 2
-        assert "which no prediction wrote" in capsys.readouterr().err
+        assert "which is not a file of a prediction" in capsys.readouterr().err
         assert sorted(out.rglob("*")) == before
     flags = ["-o", tmp_path / "out", "--device", "cpu"]
     assert run(model, folder, *flags, "--draw", "1") == 0
@@ -177,26 +177,26 @@ def test_a_model_of_other_categories_writes_their_ids_and_no_numbers(tmp_path, s
     assert run(tmp_path / "m", shapes_folder / "valid", "-o", tmp_path / "out", "--device", "cpu") == 0
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["pred.json"]
     assert {row["category_id"] for row in json.loads((tmp_path / "out" / "pred.json").read_text())} <= {3, 7, 42}
-    assert "no digits, so no numbers are read" in capsys.readouterr().out
+    assert "these are not digits, so no numbers are read" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["{model}"], "takes two folders, MODEL and IMAGES"),
+        (["{model}"], "needs two folders, MODEL and IMAGES"),
         (["{model}", "{images}"], "-o is missing"),
         (["{model}", "{tmp}/none", "-o", "{tmp}/out"], "no such folder of images"),
-        (["{tmp}/none", "{images}", "-o", "{tmp}/out"], "none: no such folder; a checkpoint that was deleted"),
-        (["{images}", "{images}", "-o", "{tmp}/out"], "is no checkpoint, a folder with model.safetensors"),
-        (["{model}", "{images}", "-o", "{tmp}"], "exists; name a new folder, or replace it with --force"),
+        (["{tmp}/none", "{images}", "-o", "{tmp}/out"], "none: no such folder; python -m search.retrain"),
+        (["{images}", "{images}", "-o", "{tmp}/out"], "is not a checkpoint, which is a folder with model.safetensors"),
+        (["{model}", "{images}", "-o", "{tmp}"], "exists; give a new folder, or replace it with --force"),
         (["{model}", "{images}", "-o", "{tmp}/out", "--score-1", "0.9"], "must be at least Task 1's (0.9"),
         (["{model}", "{images}", "-o", "{tmp}/out", "--score-1", "2"], "must be a number from 0 to below 1"),
         (["{model}", "{images}", "-o", "{tmp}/out", "--device", "cuda:99"], "device cuda:99 cannot be used"),
-        (["{model}", "{images}", "-o", "{tmp}/out", "--annotations", "x.json"], "has a meaning with --draw alone"),
+        (["{model}", "{images}", "-o", "{tmp}/out", "--annotations", "x.json"], "--annotations needs --draw"),
         (["{model}", "{images}", "-o", "{tmp}/out", "--device", "mps"], "device must be auto, cpu, cuda or cuda:N"),
         (
             ["{model}", "{images}", "-o", "{tmp}/out", "--draw", "1", "--annotations", "{other}"],
-            "names other categories",
+            "has other categories",
         ),
         (["--check", "{tmp}/none.json", "{images}"], "none.json cannot be read"),
     ],
@@ -260,14 +260,14 @@ def test_the_documentation_loads_the_weights_in_plain_torchvision(images, tmp_pa
 def test_onnx_gives_what_the_model_gives(model, images, tmp_path, capsys):
     out = tmp_path / "model.onnx"
     assert to_onnx.main([str(model), "-o", str(out), "--images", str(images / "valid"), "--check", "12"]) == 0
-    assert "onnxruntime gives the labels of a prediction" in capsys.readouterr().out
+    assert "onnxruntime gives the same labels as the model" in capsys.readouterr().out
     import onnx
 
     known = {one.key: json.loads(one.value) for one in onnx.load(str(out)).metadata_props}
     assert known["categories"]["names"] == [str(digit) for digit in range(10)]
     assert known["detect"]["detect.task2.score"] == 0.4
     assert to_onnx.main([str(model), "-o", str(out)]) == 2
-    assert "exists; name another file, or replace it with --force" in capsys.readouterr().err
+    assert "exists; give another file, or replace it with --force" in capsys.readouterr().err
     other = load_detector(model, torch.device("cpu"))
     with torch.no_grad():
         other.model.roi_heads.box_predictor.bbox_pred.bias += 0.3
@@ -283,7 +283,7 @@ def test_onnx_joins_classes_where_the_model_does(model, images, tmp_path):
     assert to_onnx.main([str(tmp_path / "m"), "-o", str(tmp_path / "m.onnx"), "--images", str(images / "valid")]) == 0
     apart = load_detector(model, torch.device("cpu"), torch.float32)
     pixels = [np.asarray(Image.open(path).convert("RGB")) for path in numbered_images(images / "valid").values()]
-    with pytest.raises(Exception, match="with other labels"):  # NMS within classes keeps more
+    with pytest.raises(Exception, match="are not those of the model"):  # NMS within classes keeps more
         to_onnx.compare(apart, tmp_path / "m.onnx", pixels)
 
 

@@ -33,9 +33,9 @@ def problems_of(entry):
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"image_id": 3}, "image_id 3 is no image of the folder"),
-        ({"image_id": "1"}, "image_id '1' is no image of the folder"),
-        ({"image_id": True}, "image_id True is no image"),
+        ({"image_id": 3}, "image_id 3 is not an image of the folder"),
+        ({"image_id": "1"}, "image_id '1' is not an image of the folder"),
+        ({"image_id": True}, "image_id True is not an image"),
         ({"category_id": 0}, "category_id must be a whole number from 1 to 10, got 0"),
         ({"category_id": 11}, "from 1 to 10, got 11"),
         ({"category_id": 1.5}, "from 1 to 10, got 1.5"),
@@ -43,7 +43,7 @@ def problems_of(entry):
         ({"score": float("nan")}, "score must be a number from 0 to 1, got nan"),
         ({"bbox": [1, 2, 3]}, "bbox must be [x_min, y_min, width, height] of finite numbers"),
         ({"bbox": [1, 2, 3, float("inf")]}, "of finite numbers"),
-        ({"bbox": [1, 2, 0, 5]}, "an empty box: 0 x 5 px"),
+        ({"bbox": [1, 2, 0, 5]}, "the box is empty: 0 x 5 px"),
         ({"bbox": [55, 2, 10, 5]}, "leaves its 60 x 40 image"),
         ({"bbox": [-1, 2, 10, 5]}, "leaves its 60 x 40 image"),
     ],
@@ -58,8 +58,8 @@ def test_good_detections_pass_and_missing_keys_are_named():
     assert problems_of(GOOD) == []
     assert problems_of(GOOD | {"image_id": 11, "bbox": [0, 0, 9999, 5]}) == []  # its size is not known
     assert problems_of({name: GOOD[name] for name in GOOD if name != "score"}) == ["entry 0: has no 'score'"]
-    assert list(check_json(b"{}", SIZES)) == ["must hold one JSON list of detections"]
-    assert "broken JSON" in next(iter(check_json(b"[", SIZES)))
+    assert list(check_json(b"{}", SIZES)) == ["must be one JSON list of detections"]
+    assert "invalid JSON" in next(iter(check_json(b"[", SIZES)))
 
 
 HEAD = "image_id,pred_label\n"
@@ -71,12 +71,12 @@ HEAD = "image_id,pred_label\n"
         ("", "must begin with the line image_id,pred_label, got nothing"),
         ("id,label\n", "must begin with the line image_id,pred_label, got id,label"),
         (HEAD + "1,4\n2,-1\n10,7\n", "images without a line: 11"),
-        (HEAD + "1,4\n1,5\n2,-1\n10,7\n11,2\n", "line 3: image 1 stands in line 2 already"),
-        (HEAD + "1,4\n10,7\n2,-1\n11,2\n", "line 4: image 2 comes after 10; the order must be numeric"),
+        (HEAD + "1,4\n1,5\n2,-1\n10,7\n11,2\n", "line 3: image 1 is already in line 2"),
+        (HEAD + "1,4\n10,7\n2,-1\n11,2\n", "line 4: image 2 comes after 10; sort the lines by number"),
         (HEAD + "1,4\n2,x\n10,7\n11,2\n", "line 3: pred_label must be digits, or -1 for none, got 'x'"),
         (HEAD + "1,4\n2,\n10,7\n11,2\n", "line 3: pred_label must be digits"),
-        (HEAD + "1,4\n2,1,2\n2,1\n10,7\n11,2\n", "line 3: must hold two fields"),
-        (HEAD + "7,4\n1,1\n2,1\n10,7\n11,2\n", "line 2: image_id '7' is no image of the folder"),
+        (HEAD + "1,4\n2,1,2\n2,1\n10,7\n11,2\n", "line 3: must have two columns"),
+        (HEAD + "7,4\n1,1\n2,1\n10,7\n11,2\n", "line 2: image_id '7' is not an image of the folder"),
     ],
 )
 def test_each_fault_of_a_csv_is_named(text, said):
@@ -103,12 +103,12 @@ def test_a_zip_holds_both_files_and_nothing_else(tmp_path):
         archive.writestr("sub/pred.json", "[]")
     found = list(check_file(tmp_path / "s.zip", SIZES))
     assert found == [
-        "holds no pred.json at its root",
-        "holds no pred.csv at its root",
-        "holds sub/pred.json, which is no part of a submission",
+        "contains no pred.json at its root",
+        "contains no pred.csv at its root",
+        "contains sub/pred.json, which does not belong to a submission",
     ]
     (tmp_path / "t.zip").write_bytes(b"PK no zip")
-    assert "is no whole zip file" in next(iter(check_file(tmp_path / "t.zip", SIZES)))
+    assert "is not a complete zip file" in next(iter(check_file(tmp_path / "t.zip", SIZES)))
     with pytest.raises(DataError, match=r"must be a \.json, a \.csv or a \.zip file"):
         list(check_file(tmp_path, SIZES))
 
@@ -118,12 +118,12 @@ def test_images_are_known_by_their_numbers(tmp_path):
         (tmp_path / name).write_bytes(b"")
     assert list(numbered_images(tmp_path)) == [2, 9, 10]
     (tmp_path / "002.png").write_bytes(b"")
-    with pytest.raises(DataError, match="bears the same number"):
+    with pytest.raises(DataError, match="has the same number"):
         numbered_images(tmp_path)
     (tmp_path / "002.png").rename(tmp_path / "cat.png")
-    with pytest.raises(DataError, match=r"an image is named by its number, like 12\.png"):
+    with pytest.raises(DataError, match=r"the name of an image must be a number, like 12\.png"):
         numbered_images(tmp_path)
-    for folder, said in ((tmp_path / "none", "no such folder"), (tmp_path / "empty", "holds no image")):
+    for folder, said in ((tmp_path / "none", "no such folder"), (tmp_path / "empty", "contains no image")):
         if folder.name == "empty":
             folder.mkdir()
         with pytest.raises(DataError, match=said):
@@ -159,7 +159,7 @@ def test_damage_of_any_kind_is_a_finding_and_no_traceback(tmp_path):
     entry = f'[{{"image_id": 1, "bbox": [1, 2, 3, {huge}], "score": {huge}, "category_id": 1}}]'
     assert "score must be a number from 0 to 1" in next(check_json(entry.encode(), sizes))
     lines = f"image_id,pred_label\n{'9' * 5000},1\n".encode()
-    assert "is no image of the folder" in next(check_csv(lines, sizes))
+    assert "is not an image of the folder" in next(check_csv(lines, sizes))
 
 
 def test_a_link_out_of_the_folder_and_an_image_of_another_kind_are_named(tmp_path):
@@ -180,5 +180,5 @@ def test_what_may_not_be_meant_is_a_note():
     assert all(line.startswith(NOTE) for line in found)
     assert "3 of 4 images have no detection" in found[0]
     assert "image 10 has 101 detections" in found[1]
-    assert "100 detections stand there twice" in found[2]
+    assert "100 detections are duplicates" in found[2]
     assert next(check_csv(b"\xef\xbb\xbfimage_id,pred_label\n", SIZES)).startswith("begins with a byte-order mark")

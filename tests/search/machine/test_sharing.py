@@ -75,7 +75,7 @@ def test_real_trainings_share_this_machine(tiny_folder, own_cache, monkeypatch):
 
 def test_a_training_that_fails_is_a_sentence(tiny_folder, own_cache):
     source = DataSource(folder=str(tiny_folder))
-    said = r"a few training steps of the first configuration failed: .*differs from the run's"
+    said = r"a few training steps of the first configuration failed: .*is not the data of the run"
     with pytest.raises(UsageError, match=said):
         try_sharing(Training(TrainConfig(), source, "0" * 32, device="cpu"), cores=1)
 

@@ -162,7 +162,7 @@ def test_credentials_travel_neither_in_pickles_nor_in_addresses(served):
         "s3://digits/runs?access_key=me&secret_key=pass",
         "s3://digits/runs?Secret=pass",
     ):
-        with pytest.raises(UsageError, match="holds credentials") as caught:
+        with pytest.raises(UsageError, match="contains credentials") as caught:
             open_place(bad, "--storage")
         assert "pass" not in str(caught.value)
 
@@ -170,9 +170,9 @@ def test_credentials_travel_neither_in_pickles_nor_in_addresses(served):
 @pytest.mark.parametrize(
     ("address", "said"),
     [
-        ("ftp://host/runs", "begins with one of s3, "),
-        ("s3://", "an address is s3://BUCKET/FOLDER"),
-        ("s3://digits/runs?retries=5", "an address is s3://BUCKET/FOLDER"),
+        ("ftp://host/runs", "must begin with one of s3, "),
+        ("s3://", "the address must be s3://BUCKET/FOLDER"),
+        ("s3://digits/runs?retries=5", "the address must be s3://BUCKET/FOLDER"),
         ("s3://[digits/runs", "Invalid IPv6 URL"),
         ("gs://bucket/runs?foo=1", "--storage gs://bucket/runs: "),
         ("file://host/runs", "--storage file://host/runs: "),
@@ -209,7 +209,7 @@ def test_data_is_fetched_once_and_again_when_it_changes(flaky, tiny_folder, tiny
     assert app.asked - asked < 10  # listed, not fetched
     client.put_object(Bucket="digits", Key="data/train.json", Body=(tiny_folder / "train.json").read_bytes() + b"\n")
     assert brought_here(source).folder != first
-    with pytest.raises(UsageError, match=r"holds none of train\.json"):
+    with pytest.raises(UsageError, match=r"contains none of train\.json"):
         brought_here(DataSource(folder=address.replace("/data", "/nothing")))
 
 
