@@ -142,14 +142,16 @@ def run_search(
 def has_nothing_left(settings: SearchSettings, folder: Path) -> bool:
     """Whether a run has trained everything that its settings ask for; Ray is not started.
 
-    Raises:
-        UserError: the run or its data cannot be read.
+    False also if the run or its data cannot be read; to resume it then says why.
     """
-    plan = make_plan(settings)
-    if planned(folder).epochs != plan.base.optim.epochs:
+    try:
+        plan = make_plan(settings)
+        if planned(folder).epochs != plan.base.optim.epochs:
+            return False
+        policy = Policy(plan, Screen(open_data(settings.data).train.table, active=settings.screen))
+        return policy.next_action(read_record_of(folder)) is Idle.DONE
+    except UserError:
         return False
-    policy = Policy(plan, Screen(open_data(settings.data).train.table, active=settings.screen))
-    return policy.next_action(read_record_of(folder)) is Idle.DONE
 
 
 def _run(search: Search, console: Console, *, resume: bool, machine: dict[str, float]) -> int:

@@ -13,12 +13,12 @@ from results.record.schema import EPOCH_NUMBERS
 from results.tables.matches import matches_path, write_matches
 from results.views.leaderboard import write_views
 from search.cli.settings import SearchSettings
+from search.models.check import record_check
 from search.models.folder import Claim, measure, write_model
 from search.models.train_loop import MODEL_FOLDER
 
 if TYPE_CHECKING:
-    from search.models.check import record_check
-from search.models.plan import Plan
+    from search.models.plan import Plan
 
 
 def ends_after(plan: "Plan") -> str:

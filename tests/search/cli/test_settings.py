@@ -304,7 +304,7 @@ def test_baselines_of_one_name_in_two_spaces_are_both_tried():
     assert "optimizer: torchvision" in names
 
 
-@pytest.mark.parametrize(("space", "baselines"), [("anchors", 3), ("anchors,lr_schedules", 6), ("backbones", 1)])
+@pytest.mark.parametrize(("space", "baselines"), [("anchors", 3), ("anchors,lr_schedules", 6), ("lr_schedules", 4)])
 def test_trials_are_sampled_in_addition_to_the_baselines(space, baselines):
     settings = SearchSettings(space=space)
     assert with_baselines(settings, 5).trials == 5 + baselines
