@@ -18,7 +18,7 @@ from results.record.run import RunRecord
 from results.views.leaderboard import write_views
 from search.cli.prepare_data import prepare_data
 from search.cli.run_folder import check_folder, is_comparison, make_longer, open_folder, planned
-from search.cli.settings import SearchSettings, make_plan
+from search.cli.settings import SearchSettings, make_plan, trial_words
 from search.cli.trusted import choices_of, remember
 from search.defaults import GRACE_EPOCHS, LOOPBACK, REDUCTION_FACTOR
 from search.machine.probe import Probe
@@ -118,6 +118,8 @@ def run_search(
         probe = Probe(plan.first_settings())
         data = prepare_data(settings, console)
         check_data(plan, data)
+        if not resume:
+            console.print(f"configurations: {trial_words(plan)}", soft_wrap=True)
         warning = prepare_environment(joins=settings.address is not None)
         if warning is not None:
             console.print(warning, style="yellow", soft_wrap=True)

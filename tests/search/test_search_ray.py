@@ -94,6 +94,8 @@ def test_it_ends_with_leaderboard_winner_folder_and_next_commands(whole):
     folder, out = whole
     assert re.search(r"1\s+t000\d", out)
     assert re.search(r"winner: t000\d", out)
+    assert "configurations: 3 sampled + 2 baselines (default; wild)" in out
+    assert re.search(r"mAP of t000\d checked by torchmetrics [\d.]+: 0\.\d{4}", out)
     assert f"run folder  {folder}" in out
     for module in ("results.leaderboard", "results.export", "search.run"):
         assert f" -m {module}" in out
