@@ -115,7 +115,7 @@ def coco_scores(truth, found):
 
 
 def digit_accuracy(truth, found):
-    """Report B's digit accuracy, computed directly: greedy by score, one to one, IoU at least .5, regardless of the class."""
+    """Report B's digit accuracy, greedy by score, one to one, IoU at least .5, regardless of the class."""
     right = stray = digits = 0
     for digit_rows, rows in zip(truth, found, strict=True):
         solid = [row for row in digit_rows if not row[2]]
