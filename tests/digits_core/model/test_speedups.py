@@ -65,9 +65,8 @@ def test_roi_align_and_its_gradient_are_torchvisions(scene, size, ratio):
     (ours, our_gradients), (theirs, their_gradients) = results
     torch.testing.assert_close(ours, theirs, atol=2e-4, rtol=1e-4)  # torchvision's float32 points differ by a few ulp
     for mine, other in zip(our_gradients, their_gradients, strict=True):
-        expected = (
-            torch.zeros_like(mine) if other is None else other
-        )  # torchvision gives no gradient for a level that no box reads
+        # torchvision gives no gradient for a level that no box reads
+        expected = torch.zeros_like(mine) if other is None else other
         torch.testing.assert_close(mine, expected, atol=2e-3, rtol=1e-3)
 
 
