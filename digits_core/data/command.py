@@ -2,7 +2,7 @@
 
 import argparse
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from digits_core.command import CommandParser, at_least, number_where, run_command, say
@@ -62,31 +62,17 @@ def build_parser() -> argparse.ArgumentParser:
         dest="action", required=True, metavar="check|draw|preview|convert", parser_class=CommandParser
     )
 
-    check = actions.add_parser(
-        "check",
-        help="read everything once and list every problem",
-        description="Read everything once and list every problem.",
-    )
+    check = _add_action(actions, "check", _check, "Read everything once and list every problem.")
     check.add_argument("folder", metavar="FOLDER", help="COCO folder: train.json, valid.json, train/, valid/")
     add_layout_flags(check)
-    check.set_defaults(handler=_check)
 
-    draw = actions.add_parser(
-        "draw",
-        help="write drawn house numbers as a COCO folder",
-        description="Write drawn house numbers as a COCO folder.",
-    )
+    draw = _add_action(actions, "draw", _draw, "Write drawn house numbers as a COCO folder.")
     draw.add_argument("-o", "--out", type=Path, required=True, metavar="FOLDER", help="new folder")
     draw.add_argument("--train", type=at_least(1), default=320, metavar="N", help="training images (default 320)")
     draw.add_argument("--valid", type=at_least(1), default=160, metavar="N", help="validation images (default 160)")
     draw.add_argument("--seed", type=at_least(0), default=0, metavar="N", help="0 draws the built-in images (default)")
-    draw.set_defaults(handler=_draw)
 
-    preview = actions.add_parser(
-        "preview",
-        help="draw a sheet of augmented training images with their boxes",
-        description="Draw a sheet of augmented training images with their boxes.",
-    )
+    preview = _add_action(actions, "preview", _preview, "Draw a sheet of augmented training images with their boxes.")
     preview.add_argument("--data", default="drawn", metavar="FOLDER", help="COCO folder, or 'drawn' (default)")
     add_layout_flags(preview)
     preview.add_argument(
@@ -96,13 +82,8 @@ def build_parser() -> argparse.ArgumentParser:
     preview.add_argument("--images", type=at_least(1), default=24, metavar="N", help="number of images (default 24)")
     preview.add_argument("--seed", type=at_least(0), default=0, metavar="N", help="seed of the augmentation")
     preview.add_argument("-o", "--out", type=Path, required=True, metavar="FILE.png", help="image file to write")
-    preview.set_defaults(handler=_preview)
 
-    convert = actions.add_parser(
-        "convert",
-        help="turn SVHN's own folders (digitStruct.mat) into a COCO folder",
-        description="Turn SVHN's own folders (digitStruct.mat) into a COCO folder.",
-    )
+    convert = _add_action(actions, "convert", _convert, "Convert the SVHN folders (digitStruct.mat) to a COCO folder.")
     convert.add_argument(
         "folder", type=Path, metavar="SVHN", help="folder with train/ (and extra/, test/), each with digitStruct.mat"
     )
@@ -113,7 +94,18 @@ def build_parser() -> argparse.ArgumentParser:
     convert.add_argument(
         "--seed", type=at_least(0), default=0, metavar="N", help="seed of the split into training and validation images"
     )
-    convert.set_defaults(handler=_convert)
+    return parser
+
+
+def _add_action(
+    actions: "argparse._SubParsersAction[CommandParser]",
+    name: str,
+    handler: Callable[[argparse.Namespace], int],
+    sentence: str,
+) -> CommandParser:
+    """Add an action with a sentence for its help; returns the parser of its flags."""
+    parser = actions.add_parser(name, help=sentence[0].lower() + sentence[1:].rstrip("."), description=sentence)
+    parser.set_defaults(handler=handler)
     return parser
 
 

@@ -25,8 +25,8 @@ def read_number(boxes: NDArray[np.float32], labels: NDArray[np.int64], reading: 
     Returns:
         The number as text with leading zeros; `-1` if there are no digits.
     """
-    alone = np.zeros(len(boxes), dtype=np.int64)
-    return numbers_of(1, alone, labels[reading_order(alone, boxes, reading)])[0]
+    image = np.zeros(len(boxes), dtype=np.int64)
+    return numbers_of(1, image, labels[reading_order(image, boxes, reading)])[0]
 
 
 def numbers_of(num_images: int, image: NDArray[np.int64], labels: NDArray[np.int64]) -> list[str]:

@@ -43,7 +43,7 @@ class World:
         """The weight of a mean over `mine` images of a batch, for gradients that processes average evenly."""
         return mine * self.size / batch_size
 
-    def apart(self, forward: nn.Module) -> AbstractContextManager[None]:
+    def no_sync(self, forward: nn.Module) -> AbstractContextManager[None]:
         """Inside this context gradients are not exchanged; the next step outside averages them too."""
         if isinstance(forward, DistributedDataParallel):
             return forward.no_sync()

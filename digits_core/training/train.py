@@ -341,7 +341,7 @@ def train_step(run: Run, images: list[Tensor], targets: list[dict[str, Tensor]],
     run.optimizer.zero_grad(set_to_none=True)
     for number, rows in enumerate(np.array_split(np.arange(len(images)), count), start=1):
         share = len(rows) / len(images)
-        with run.world.apart(run.forward) if number < count else contextlib.nullcontext():
+        with run.world.no_sync(run.forward) if number < count else contextlib.nullcontext():
             with torch.autocast(run.device.type, run.dtype, enabled=run.dtype != torch.float32):
                 loss_dict = run.forward([images[row] for row in rows], [targets[row] for row in rows])
             losses = torch.stack([loss_dict[name].float() for name in LOSSES])

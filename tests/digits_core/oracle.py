@@ -1,4 +1,4 @@
-"""Independent twins of the evaluation: torchvision's order of postprocessing, one box at a time, and pycocotools."""
+"""Independent references for the evaluation: torchvision's post-processing, one box at a time, and pycocotools."""
 
 import contextlib
 import io
@@ -115,7 +115,7 @@ def coco_scores(truth, found):
 
 
 def digit_accuracy(truth, found):
-    """Report B's digit accuracy, written out: greedy by score, one to one, IoU at least .5, whatever the class."""
+    """Report B's digit accuracy, greedy by score, one to one, IoU at least .5, regardless of the class."""
     right = stray = digits = 0
     for digit_rows, rows in zip(truth, found, strict=True):
         solid = [row for row in digit_rows if not row[2]]
@@ -135,7 +135,7 @@ def digit_accuracy(truth, found):
 
 
 def float_iou(a, b, *, crowd=False):
-    """IoU in double precision; with a crowd, over the detection's own area."""
+    """IoU in double precision; for a crowd, intersection divided by the area of the detection."""
     wide = max(min(a[2], b[2]) - max(a[0], b[0]), 0.0)
     tall = max(min(a[3], b[3]) - max(a[1], b[1]), 0.0)
     area = (a[2] - a[0]) * (a[3] - a[1])

@@ -1,4 +1,4 @@
-"""How a command ends when the system refuses something."""
+"""How a command ends if the operating system refuses access."""
 
 import errno
 import os

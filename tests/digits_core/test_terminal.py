@@ -17,7 +17,7 @@ def test_a_string_is_one_line_and_nothing_in_it_is_obeyed(capsys):
     console = open_console(out)
     console.print(NASTY)
     console.print(NASTY, style="bold", soft_wrap=True)
-    console.print(Text(NASTY.replace("\n", "")))  # rich takes some codes out of a Text by itself
+    console.print(Text(NASTY.replace("\n", "")))  # rich itself removes some codes from a Text
     assert out.getvalue().splitlines() == [SHOWN, SHOWN, SHOWN.replace(r"\n", "").replace(r"\r", "")]
     say(NASTY)
     assert capsys.readouterr().out == f"{SHOWN}\n"

@@ -1,4 +1,4 @@
-"""What the stand-ins for torch's compiler let through; in processes of their own, for torch is loaded once."""
+"""The replacements for torch's compiler, in separate processes, because a process imports torch only once."""
 
 import subprocess
 import sys

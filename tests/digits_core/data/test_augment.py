@@ -46,7 +46,7 @@ def test_an_image_is_changed_by_seed_epoch_and_id_alone_and_torchs_generator_is_
     again = [changed(pipeline, image_id=image_id) for image_id in reversed(range(8))]
     assert all(same(one, other) for one, other in zip(first, reversed(again), strict=True))
     assert all(one.pixels.dtype == np.uint8 and one.pixels.shape == sample().pixels.shape for one in first)
-    assert sum(not np.array_equal(one.pixels, sample().pixels) for one in first) >= 5  # each part is a chance
+    assert sum(not np.array_equal(one.pixels, sample().pixels) for one in first) >= 5  # each step is random
     if pipeline not in PROCESSING:
         for of in ({"seed": 1}, {"epoch": 2}):
             others = [changed(pipeline, image_id=image_id, **of) for image_id in range(8)]
@@ -165,7 +165,7 @@ def test_albumentations_asks_no_network(monkeypatch):
 
 
 def test_the_parts_of_the_geometric_pipeline_draw_apart():
-    """Were the fog's draw that of the affine change, one would never come without the other."""
+    """If fog and affine change had the same random numbers, one would never occur without the other."""
     parts = augment._albumentations().transforms
     draws = []
     for seed in range(50):

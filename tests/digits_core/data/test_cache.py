@@ -43,7 +43,7 @@ def test_changed_data_is_other_data(root, tiny_folder, tmp_path):
     copy = tmp_path / "copy"
     shutil.copytree(tiny_folder, copy)
     before = open_data(DataSource(folder=str(copy))).fingerprint
-    assert before == open_data(DataSource(folder=str(tiny_folder))).fingerprint  # the place does not matter
+    assert before == open_data(DataSource(folder=str(tiny_folder))).fingerprint  # the location does not matter
     picture = Image.open(copy / "train" / "2.png")
     picture.putpixel((0, 0), (1, 2, 3))
     picture.save(copy / "train" / "2.png")
@@ -66,7 +66,7 @@ def test_a_half_built_cache_is_never_used(root):
     whole = open_data(SMALL)
     folder = root / whole.fingerprint
     half = root / f"{whole.fingerprint}.half-99999"
-    folder.rename(half)  # as a builder that was killed leaves it
+    folder.rename(half)  # like an incomplete cache of a killed process
     (half / "tables.npz").unlink()
     again = open_data(SMALL)
     assert np.array_equal(again.train.image(0), whole.train.image(0))

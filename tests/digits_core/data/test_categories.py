@@ -115,7 +115,7 @@ def test_other_categories_train_and_only_numbers_are_left_out(shapes, shapes_fol
     config = TrainConfig.from_flat({**small, "optim.epochs": 3, "optim.lr": 3e-3})
     train(config, shapes, seen.append, selection=Selection(metric="val_map_50"), device="cpu")
     last = seen[-1]
-    assert last.metrics.val_map_50 > 0.5  # it learned; three classes by chance alone stay far below
+    assert last.metrics.val_map_50 > 0.5  # the model learned; chance gives far less for three classes
     assert last.metrics.val_digit_accuracy > 0.3
     assert last.metrics.val_number_accuracy is None
     assert {name.rpartition(".")[0] for name in last.model["left_out"]} == {
@@ -138,7 +138,7 @@ def test_other_categories_train_and_only_numbers_are_left_out(shapes, shapes_fol
 
 
 def map_by_pycocotools(folder, valid, shapes, detect):
-    """mAP from the annotation file as it is, with detections by the file's own ids."""
+    """mAP from the unchanged annotation file, with detections that use the ids of the file."""
     kept = valid.task1.above(detect.task1.score, detect.task1.max_detections)
     results = [
         {

@@ -21,7 +21,7 @@ def box(number=1, image_id=1, **more):
 
 @pytest.fixture
 def folder(tmp_path):
-    """A writer of small COCO folders: pictures exist for images 1 to 4 of train and 1 to 2 of valid."""
+    """A writer of small COCO folders: image files exist for images 1 to 4 of train and 1 to 2 of valid."""
 
     def write(train=None, valid=None, pictures=True):
         root = tmp_path / "data"

@@ -76,7 +76,7 @@ def test_the_loss_is_torchvisions_own_with_batch_norm_at_rest(model, images, tar
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.eval()
-    model.transform.eval()  # in training it draws one of its sizes, and it has but one
+    model.transform.eval()  # in training mode it draws one of its sizes, and it has only one
     torch.manual_seed(LOSS_SEED)
     with torch.no_grad():
         theirs = model([image.clone() for image in images], [dict(target) for target in targets])
@@ -90,7 +90,7 @@ def test_measuring_the_loss_changes_nothing_but_the_answer(model, images, target
     torch.manual_seed(11)
     random = torch.get_rng_state()
     with_loss, loss = detect_raw(model, images, targets)
-    assert detect_raw(model, images, targets)[1] == loss  # sampled by a seed of its own
+    assert detect_raw(model, images, targets)[1] == loss  # sampled with a fixed seed
     assert torch.equal(torch.get_rng_state(), random)
     assert [module.training for module in model.modules()] == modes
     assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())

@@ -76,7 +76,7 @@ def test_numbers_and_digits_are_read_at_the_second_tasks_thresholds():
     split = split_of([[(left, 2, False), (right, 10, False)], [(left, 1, False)], []])
     found = candidates_of(
         [
-            [(right, 10, 0.9), (left, 2, 0.8), (left, 3, 0.7)],  # "19": the rival 2 falls to NMS across classes
+            [(right, 10, 0.9), (left, 2, 0.8), (left, 3, 0.7)],  # "19": NMS over all classes drops the other 2
             [(left, 1, 0.45)],  # under the score threshold: nothing read, "-1"
             [],  # no digits there and none found
         ]

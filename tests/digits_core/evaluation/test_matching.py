@@ -68,7 +68,7 @@ def test_boxes_scale_to_the_original_image():
 
 
 def test_class_agnostic_nms_is_no_subset_of_the_class_wise_one():
-    # The second falls to the first across classes, and so spares the third, which it drops within its class.
+    # NMS over all classes drops the second because of the first, so the third is kept; within classes it is dropped.
     images = [[((0.0, 0.0, 10.0, 10.0), 1, 0.9), ((3.0, 0.0, 13.0, 10.0), 2, 0.8), ((6.0, 0.0, 16.0, 10.0), 2, 0.7)]]
     kept = keep(candidates_of(images), [NmsSetting(0.5, False), NmsSetting(0.5, True)])
     assert [int(word) for word in kept] == [3, 1, 2]

@@ -58,7 +58,7 @@ def test_every_swept_figure_equals_a_brute_force_twin_scored_by_pycocotools(scen
 
 
 def test_a_hundred_digits_reach_recalls_as_pycocotools_counts_them():
-    """7 of 100 digits is a recall of .07, a hair under the seventh of COCO's recall thresholds."""
+    """7 of 100 digits is a recall of .07, slightly below the seventh of COCO's recall thresholds."""
     box = (0.0, 0.0, 10.0, 10.0)
     rows = [[(box, 1, False)] for _ in range(100)]
     images = [
@@ -70,7 +70,7 @@ def test_a_hundred_digits_reach_recalls_as_pycocotools_counts_them():
 
 
 def test_top_k_may_raise_ap():
-    """It removes from the middle of the curve: here the false one of a crowded image goes, not the true one below."""
+    """The limit removes a wrong detection of a full image, but not the right one with a lower score."""
     box, other = (0.0, 0.0, 10.0, 10.0), (50.0, 50.0, 60.0, 60.0)
     rows = [[(box, 1, False)], [(box, 1, False)]]
     images = [[(box, 1, 0.9), (other, 1, 0.8)], [(box, 1, 0.7)]]

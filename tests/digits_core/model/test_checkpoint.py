@@ -108,7 +108,7 @@ def test_a_checkpoint_is_whole_while_no_file_of_it_is_missing_or_short(tmp_path)
         content = file.read_bytes()
         for damaged in (content[: len(content) // 2], None):
             if file.name in ("config.json", "classes.json") and damaged is not None:
-                continue  # what it says is checked when it is read
+                continue  # its content is checked when it is read
             file.unlink() if damaged is None else file.write_bytes(damaged)
             assert not is_whole(tmp_path / "saved"), file
             file.write_bytes(content)

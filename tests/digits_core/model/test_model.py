@@ -50,7 +50,7 @@ def test_tiny_is_small_and_has_five_levels():
 def test_resnet50_has_the_parameters_of_the_report_frozen_batch_norm_and_all():
     model, _ = build(**RESNET)
     assert read_back(model)["num_parameters"] == 41_345_286
-    assert read_back(model)["num_trained_parameters"] == 41_345_286  # nothing frozen without weights
+    assert read_back(model)["num_trained_parameters"] == 41_345_286  # without weights nothing is frozen
 
 
 def test_resnet50_equals_torchvisions_own_builder_under_the_same_weights():
@@ -63,14 +63,14 @@ def test_resnet50_equals_torchvisions_own_builder_under_the_same_weights():
     ours.rpn._post_nms_top_n = theirs.rpn._post_nms_top_n
     fitting = {name: tensor for name, tensor in theirs.state_dict().items() if "num_batches" not in name}
     ours.load_state_dict(fitting)
-    # Both normalise by the running statistics in evaluation; frozen batch norm adds no epsilon of its own.
+    # In evaluation both normalise with the running statistics; frozen batch norm adds no epsilon.
     mine, other = in_float64(ours, theirs)
     assert len(mine["boxes"]) == len(other["boxes"])
     torch.testing.assert_close(mine["boxes"], other["boxes"], atol=1e-2, rtol=1e-3)
 
 
 def test_resnet50_v2_equals_torchvisions_own_builder_under_the_same_weights():
-    """Its builder refuses an anchor generator, so ours puts the parts together; for the default anchors they agree."""
+    """torchvision's builder accepts no anchor generator; for the default anchors both models are equal."""
     ours = build(**(RESNET | V2 | {"model.min_size": 32, "model.max_size": 64, "detect.task1.score": 0.0}))[0].eval()
     theirs = fasterrcnn_resnet50_fpn_v2(
         weights=None, weights_backbone=None, num_classes=11, min_size=32, max_size=64, box_score_thresh=0.0
@@ -89,7 +89,7 @@ def test_resnet50_v2_equals_torchvisions_own_builder_under_the_same_weights():
 def test_resnet50_v2_freezes_the_same_stages_as_torchvision(layers):
     with torch.device("meta"):
         ours, _ = build(**RESNET | V2 | {"model.trainable_layers": layers})
-        # without weights torchvision trains all, so its extractor is asked
+        # without weights torchvision trains all layers, so this uses its extractor
         body = resnet50(weights=None)
     theirs = _resnet_fpn_extractor(body, layers, norm_layer=nn.BatchNorm2d)
     assert {name: value.requires_grad for name, value in ours.backbone.named_parameters()} == {
@@ -196,7 +196,7 @@ def test_what_the_model_has_is_read_back():
 def test_assigning_a_name_that_torchvision_does_not_read_changes_nothing_read_back():
     model, _ = build()
     before = read_back(model)
-    model.roi_heads.box_nms_thresh = 0.3  # as course report B did
+    model.roi_heads.box_nms_thresh = 0.3  # as in course report B
     assert read_back(model) == before
 
 
@@ -214,7 +214,7 @@ def test_fresh_rpn_leaves_the_drawn_rpn_head_out():
     config = TrainConfig.from_flat({"model.fresh_rpn": True})
     torch.manual_seed(3)
     model, loaded = build_model(config)
-    assert loaded.words is None  # it was asked for
+    assert loaded.words is None  # fresh_rpn was set
     theirs, _ = build_model(TrainConfig())
     assert torch.equal(model.backbone.body.stem[0].weight, theirs.backbone.body.stem[0].weight)
     assert not torch.equal(model.rpn.head.cls_logits.weight, theirs.rpn.head.cls_logits.weight)

@@ -1,4 +1,4 @@
-"""What stands in for torchvision's own parts gives their numbers."""
+"""The replacements of torchvision's parts give the same numbers."""
 
 import math
 
@@ -68,7 +68,7 @@ def test_roi_align_and_its_gradient_are_torchvisions(scene, size, ratio):
         all(off_the_border(one, torch.cat(boxes), size * ratio, level) for level, one in enumerate(features.values()))
     )
     plain = MultiScaleRoIAlign(list(features), size, ratio)
-    plain.scales = [1 / 4, 1 / 8, 1 / 16, 1 / 32][:levels]  # it would guess them from the unpadded images
+    plain.scales = [1 / 4, 1 / 8, 1 / 16, 1 / 32][:levels]  # torchvision would estimate them from the unpadded images
     plain.map_levels = initLevelMapper(2, 1 + levels)
     for module in (PyramidRoIAlign(levels, size, ratio), plain):
         inputs = {name: one.clone().requires_grad_() for name, one in features.items()}
@@ -77,9 +77,10 @@ def test_roi_align_and_its_gradient_are_torchvisions(scene, size, ratio):
         pooled.backward(torch.randn(pooled.shape))
         results.append((pooled.detach(), [one.grad for one in inputs.values()]))
     (ours, our_gradients), (theirs, their_gradients) = results
-    torch.testing.assert_close(ours, theirs, atol=2e-4, rtol=1e-4)  # their float32 points lie a few ulp beside ours
+    torch.testing.assert_close(ours, theirs, atol=2e-4, rtol=1e-4)  # torchvision's float32 points differ by a few ulp
     for mine, other in zip(our_gradients, their_gradients, strict=True):
-        expected = torch.zeros_like(mine) if other is None else other  # they leave a level alone that no box reads
+        # torchvision gives no gradient for a level that no box reads
+        expected = torch.zeros_like(mine) if other is None else other
         torch.testing.assert_close(mine, expected, atol=2e-3, rtol=1e-3)
 
 
@@ -90,7 +91,7 @@ HUGE_LOW, HUGE_HIGH = (-1e9, -1e30, -3e38), (2.7182e9, 3.3e29, 2.9e38)
 
 @st.composite
 def any_boxes(draw):
-    """Boxes as a model that diverges makes them: outside, of no or negative size, huge, without finite coordinates."""
+    """Boxes of a diverging model: outside, of no or negative size, huge, without finite coordinates."""
     usual = st.floats(-300, 600, width=32)
     lows = st.one_of(usual, st.sampled_from(HUGE_LOW), st.sampled_from(NOT_FINITE))
     highs = st.one_of(usual, st.sampled_from(HUGE_HIGH), st.sampled_from(NOT_FINITE))
@@ -123,7 +124,7 @@ def test_roi_align_of_any_boxes_is_torchvisions_or_zero_where_that_reads_outside
     plain = MultiScaleRoIAlign(list(features), size, ratio)
     plain.scales = [1 / 4, 1 / 8, 1 / 16, 1 / 32][:levels]
     plain.map_levels = initLevelMapper(2, 1 + levels)
-    # torchvision's kernel takes a place that is no number for a place in memory, and may end the process.
+    # torchvision's kernel uses a NaN coordinate as a memory address, which may crash the process.
     sound = [some[:, :2].isfinite().all(1) & (some[:, 2:] < math.inf).all(1) for some in boxes]
     for some, finite in zip(boxes, sound, strict=True):
         level = plain.map_levels([some]) if levels > 1 else torch.zeros(len(some), dtype=torch.int64)
@@ -190,7 +191,7 @@ def networks(nms_threshold, post):
 def test_proposals_are_torchvisions(seed, threshold, post):
     torch.manual_seed(seed)
     per_level = [50, 20]
-    corner = torch.randint(-5, 60, (3, 70, 2)).float()  # whole pixels: shifting the levels apart costs no bits
+    corner = torch.randint(-5, 60, (3, 70, 2)).float()  # whole pixels: the shift between levels loses no precision
     proposals = torch.cat([corner, corner + torch.randint(0, 20, (3, 70, 2))], dim=2)
     objectness = torch.randperm(210).reshape(210, 1).float() / 100
     shapes = [(48, 64), (64, 40), (64, 64)]
@@ -215,7 +216,7 @@ def test_the_first_survivors_are_the_head_of_all_survivors(seed, most):
 
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
 def test_a_model_in_channels_last_goes_on_from_its_checkpoint_as_if_never_stopped(tmp_path, optimizer):
-    """The fused optimisers walk parameter and state side by side in memory, so both must be laid out alike."""
+    """The fused optimisers read parameter and state in the same order, so both need the same memory layout."""
 
     def fresh():
         torch.manual_seed(0)

@@ -27,7 +27,7 @@ from digits_core.submission.inference import detect_with, kept_at, load_detector
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
-    """A model folder: the shipped weights, with thresholds of their own."""
+    """A model folder: the shipped weights with other thresholds."""
     folder = tmp_path_factory.mktemp("model") / "m"
     detector = load_detector(DRAWN_WEIGHTS, torch.device("cpu"))
     config = TrainConfig.from_flat(
@@ -56,7 +56,7 @@ def run(*arguments):
 
 
 def test_what_is_written_is_what_torchvision_detects(model, images, tmp_path):
-    # one by one: in a batch torchvision pads, and what lies beyond an image's edge moves it a little
+    # one image at a time, because the padding of a batch changes the boxes slightly
     assert run(model, images / "valid", "-o", tmp_path / "out", "--device", "cpu", "--batch-size", "1") == 0
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["pred.csv", "pred.json", "submission.zip"]
     found = json.loads((tmp_path / "out" / "pred.json").read_text())
@@ -92,7 +92,7 @@ def test_images_come_out_in_numeric_order_whatever_the_batches(model, images):
     one, many = (predict_images(detector, paths, batch_size=size) for size in (1, 12))
     assert one.image_ids == many.image_ids == list(range(1, 13))
     same = sum(one.numbers[image_id] == many.numbers[image_id] for image_id in paths)
-    assert same >= 9  # padding may move a box over a threshold, never an image into another's place
+    assert same >= 9  # padding may move a box over a threshold, but never swaps images
 
 
 def test_a_damaged_image_costs_that_image_only(model, images, tmp_path, capsys):
@@ -120,7 +120,7 @@ def test_scores_are_changed_by_flags_and_the_worst_misses_are_drawn_first(model,
     keep = preview.write_predictions
     monkeypatch.setattr(preview, "write_predictions", lambda shown, path: (drawn.extend(shown), keep(shown, path)))
     tree = json.loads((images / "valid.json").read_text())
-    for one in tree["annotations"]:  # as if image 7 were all misses
+    for one in tree["annotations"]:  # as if all predictions of image 7 were wrong
         if one["image_id"] == 7:
             one["category_id"] = one["category_id"] % 10 + 1
     (tmp_path / "truth.json").write_text(json.dumps(tree))
@@ -139,7 +139,7 @@ def test_scores_are_changed_by_flags_and_the_worst_misses_are_drawn_first(model,
 
 def test_annotations_of_other_images_are_refused_before_anything_is_predicted(model, images, tmp_path, capsys):
     tree = json.loads((images / "valid.json").read_text())
-    tree["images"][3]["width"] += 9  # as those of another folder with the same names would be
+    tree["images"][3]["width"] += 9  # like the annotations of another folder with the same file names
     (tmp_path / "other.json").write_text(json.dumps(tree))
     flags = ["-o", tmp_path / "out", "--device", "cpu", "--draw", "1", "--annotations", tmp_path / "other.json"]
     assert run(model, images / "valid", *flags) == 2
@@ -159,7 +159,7 @@ def test_force_replaces_predictions_and_nothing_else(model, images, tmp_path, ca
     first = (tmp_path / "out" / "pred.json").read_bytes()
     assert run(model, folder, *flags, "--force", "--score-1", "0.2") == 0
     assert (tmp_path / "out" / "pred.json").read_bytes() != first
-    assert not (tmp_path / "out" / "predictions.png").exists()  # of the predictions before
+    assert not (tmp_path / "out" / "predictions.png").exists()  # from the earlier predictions
 
 
 def test_an_image_too_thin_for_the_model_costs_that_image_only(model, images, tmp_path, capsys):

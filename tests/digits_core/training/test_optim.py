@@ -13,7 +13,7 @@ def rates(config):
 
 
 def torch_rates(config, make, *, per_epoch):
-    """The rates that a scheduler of torch's gives, stepped per epoch or per step."""
+    """The learning rates of a torch scheduler, stepped per epoch or per step."""
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=config.lr)
     scheduler = make(optimizer)
     found = []

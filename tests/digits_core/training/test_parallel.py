@@ -26,7 +26,7 @@ STEP = textwrap.dedent(
     torch.set_num_threads(1)
 
     def first_ones(self, matched_idxs):
-        # The same number of proposals from every image, and no chance in it.
+        # The same number of proposals from every image, without randomness.
         found = []
         for one in matched_idxs:
             mask = torch.zeros_like(one, dtype=torch.bool)
@@ -41,7 +41,7 @@ STEP = textwrap.dedent(
     world = World(rank, size)
     if size > 1:
         dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=size)
-    # One shape for all images, and batch norm at rest: what is left to differ is how gradients are joined.
+    # One shape for all images, and frozen batch norm: only the combination of gradients can differ.
     config = TrainConfig.from_flat({"model.fixed_size": 64, "optim.max_grad_norm": 0.0, "model.rpn_batch_size": 16,
                                     "runtime.precision": "float32", "runtime.micro_batch": int(sys.argv[6]) or None})
     run = open_run(config, data, device="cpu", world=world)
@@ -57,7 +57,7 @@ STEP = textwrap.dedent(
         grads = {name: one.grad for name, one in run.model.named_parameters() if one.grad is not None}
         torch.save(grads, sys.argv[5])
     if size > 1:
-        # An ordinary exit now and then aborts: gloo's threads give tensors back while Python is already closing.
+        # A normal exit sometimes aborts, because gloo's threads free tensors while Python is shutting down.
         dist.barrier()
         os._exit(0)
     """
@@ -95,7 +95,7 @@ def test_every_image_of_a_batch_is_trained_once_and_counts_the_same(size, batch)
     worlds = [World(rank, size) for rank in range(size)]
     shares = [world.share(indices) for world in worlds]
     assert sorted(index for share in shares for index in share) == indices
-    # an even mean over the processes of weighted means is the mean over the batch
+    # the mean of the weighted means of all processes is the mean over the batch
     values = torch.arange(batch, dtype=torch.float64)
     means = [
         world.weight(len(share), batch) * values[share].mean() for world, share in zip(worlds, shares, strict=True)

@@ -120,14 +120,14 @@ def test_stages_are_one_training_with_one_history(tiny_data, spy_report, one_thr
     train(staged(), tiny_data, spy_report, device="cpu")
     assert [one.metrics.epoch for one in spy_report.seen] == [1, 2, 3]
     assert [row[:2] for row in seen] == [("color", 4)] * 2 + [("geometric", 2)] * 8
-    # each stage walks its own cosine from its own rate
+    # each stage has its own cosine schedule and learning rate
     lr = TrainConfig().optim.lr
     assert [row[2] for row in seen] == pytest.approx([lr] * 2 + [5e-4] * 4 + [2.5e-4] * 4)
 
 
 @pytest.mark.parametrize("after", [1, 2])
 def test_a_staged_training_resumes_bit_for_bit(after, tiny_data, tmp_path, one_thread):
-    """After 1 the next stage has not begun, after 2 it is half done."""
+    """After epoch 1 the next stage has not started; after epoch 2 it is half finished."""
 
     def run(folder, resume_from=None):
         losses, kept = [], {}
@@ -163,7 +163,7 @@ def test_early_stopping_acts_in_the_last_stage_alone(values, epochs, tiny_data, 
         {**SMALL, "optim.epochs": 7, "optim.early_stop_epochs": 2, "optim.batch_size": 8, "optim.stages": "3;4"}
     )
     train(config, tiny_data, spy_report, device="cpu")
-    # in the first stage nothing stops, however long it gains nothing; the last counts from its own start
+    # the first stage never stops early; the last stage counts from its own start
     assert [one.metrics.early_stopped for one in spy_report.seen] == [False] * (epochs - 1) + [epochs < 7]
 
 

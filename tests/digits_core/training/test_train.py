@@ -91,7 +91,7 @@ def test_stopping_and_going_on_equals_running_through(tiny_data, spy_report, tmp
 
 
 def torchvision_twin(run):
-    """The run's model in torchvision's own parts, with the same weights, and torch's plain SGD over it."""
+    """The run's model from torchvision's parts with the same weights, and torch's plain SGD."""
     model, config = copy.deepcopy(run.model), run.config.model
     ours, heads = model.rpn, model.roi_heads
     model.rpn = RegionProposalNetwork(
@@ -106,7 +106,7 @@ def torchvision_twin(run):
 
 
 def test_the_steps_of_a_training_are_those_of_torchvisions_own_loop(tiny_data, one_thread):
-    """In float64, and by SGD: AdamW divides by gradients that are nothing but rounding."""
+    """In float64 with SGD, because AdamW divides by gradients that consist only of rounding errors."""
     flat = {"optim.optimizer": "sgd", "optim.lr": 0.01, "runtime.precision": "float32"}
     run = open_run(config_of(**flat), tiny_data, device="cpu")
     run.model.double()
@@ -153,7 +153,9 @@ def score_as(monkeypatch, *values):
 
 
 def test_the_best_epochs_are_scored_on_the_part_to_confirm_when_asked(tiny_data, spy_report, monkeypatch):
-    score_as(monkeypatch, 0.3, 0.7, 0.2, 0.4, 0.6)  # valid, confirm; valid alone, for it is no better; valid, confirm
+    score_as(
+        monkeypatch, 0.3, 0.7, 0.2, 0.4, 0.6
+    )  # valid, confirm; only valid, because it is not better; valid, confirm
     data = dataclasses.replace(tiny_data, confirm=tiny_data.train)
     train(config_of(**{"optim.epochs": 3}), data, spy_report, selection=Selection(confirm=True))
     confirmed = [None if one.confirm is None else one.confirm.scores.map for one in spy_report.seen]
@@ -199,7 +201,7 @@ def test_the_learning_rate_horizon_is_all_epochs_whatever_stops_before(tiny_data
         with pytest.raises(StoppedError):
             train(config_of(**{"optim.epochs": epochs, "optim.schedule": "cosine"}), tiny_data, stop)
         rates.append(spy_report.seen[-1].metrics.lr)
-    assert rates[0] == pytest.approx(rates[1])  # the first epoch of a cosine is its peak
+    assert rates[0] == pytest.approx(rates[1])  # a cosine schedule starts at its peak
     train(config_of(**{"optim.epochs": 2, "optim.schedule": "cosine"}), tiny_data, spy_report)
     assert spy_report.seen[-1].metrics.lr == pytest.approx(rates[0] / 2)
 
