@@ -1,12 +1,14 @@
 import csv
 import json
+import re
 
 import openpyxl
 import pyarrow.parquet as pq
 import pytest
 
 from results import export, leaderboard
-from results.tables.formats import FORMATS
+from results.tables.formats import FORMATS, TEXT_FORMATS
+from searched import Searched
 
 
 def test_leaderboard_prints_best_first_and_says_why_not(run_folder, capsys):
@@ -54,8 +56,8 @@ def test_every_format_holds_every_trial(run_folder, tmp_path, form, capsys):
     if form == "md":
         lines = path.read_text().splitlines()
         assert len(lines) == 7
-        assert "loss \\| not finite" in path.read_text()
-        assert len({line.replace("\\|", "").count("|") for line in lines}) == 1
+        assert lines[0] == "| trial | val_map | val_number_accuracy | epochs | status | optim.lr |"
+        assert lines[2] == "| t0000 | 0.420 | 0.500 | 3 | finished | 0.001 |"
     if form == "latex":
         text = path.read_text()
         assert text.count(r"\\") == 6
@@ -68,9 +70,67 @@ def test_epochs_are_exported_too(run_folder, tmp_path):
     assert len(list(csv.DictReader(path.open()))) == 6
 
 
+def exported(arguments, capsys):
+    assert export.main([str(argument) for argument in arguments]) == 0
+    return capsys.readouterr().out
+
+
+def test_columns_are_chosen_in_the_order_given(run_folder, capsys):
+    out = exported([run_folder, "--format", "csv", "-o", "-", "--columns", "val_map, trial_id,optim.lr"], capsys)
+    assert out.splitlines()[:2] == ["val_map,trial_id,optim.lr", "0.42,t0000,0.001"]
+    assert len(out.splitlines()) == 6
+    out = exported([run_folder, "--format", "md", "-o", "-", "--columns", "trial_id,stop_reason"], capsys)
+    assert "| t0002 | step 9: loss \\| not finite |" in out
+
+
+@pytest.mark.parametrize("form", TEXT_FORMATS)
+def test_standard_output_gets_what_a_file_gets_and_nothing_else(run_folder, tmp_path, form, capsys):
+    path = tmp_path / "board"
+    exported([run_folder, "--format", form, "-o", path], capsys)
+    assert exported([run_folder, "--format", form, "-o", "-"], capsys) == path.read_text()
+
+
+@pytest.mark.parametrize(("name", "beginning"), [("a.csv", b"run,"), ("a.TEX", b"\\begin"), ("a.parquet", b"PAR1")])
+def test_the_ending_of_a_file_says_its_format(run_folder, tmp_path, name, beginning, capsys):
+    exported([run_folder, "-o", tmp_path / name], capsys)
+    assert (tmp_path / name).read_bytes().startswith(beginning)
+
+
+def test_a_paper_table_has_the_metric_with_its_interval_and_the_parameters(tmp_path, capsys):
+    made = Searched(tmp_path / "runs" / "demo", metric="val_number_accuracy")
+    made.trial("t0000", 0.9, baseline="default")
+    made.trial("t0001", 0.7, **{"optim.lr": 0.00012345})
+    folder = made.done()
+    head, _, first, second = exported([folder, "--format", "md", "-o", "-"], capsys).splitlines()
+    assert head == "| trial | val_number_accuracy | 95 % | epochs | status | optim.lr | baseline |"
+    assert re.fullmatch(
+        r"\| t0000 \| 0\.\d{3} \| \[0\.\d{3}, [01]\.\d{3}\] \| 2 \| finished \| .* \| default \|", first
+    )
+    assert "| 0.0001234 |" in second
+    epochs = exported([folder, "--format", "md", "-o", "-", "--table", "epochs"], capsys)
+    assert epochs.startswith("| trial | epoch | val_number_accuracy | val_map |")
+
+
+def test_a_paper_table_of_several_runs_names_the_run_and_each_metric(run_folder, capsys):
+    made = Searched(run_folder.parent / "other", metric="val_number_accuracy")
+    made.trial("t0000", 0.9)
+    made.done()
+    head = exported([run_folder.parent, "--format", "md", "-o", "-"], capsys).splitlines()[0]
+    assert head == (
+        "| run | trial | val_map | val_map, 95 % | val_number_accuracy | val_number_accuracy, 95 % | epochs | status "
+        "| optim.lr |"
+    )
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
+        (["{run}", "-o", "{out}/a"], "needs an ending; end the name with one of .csv"),
+        (["{run}", "-o", "{out}/a.doc"], "does not know the ending '.doc'"),
+        (["{run}", "-o", "-"], "-o -: needs --format: csv, json, md, latex"),
+        (["{run}", "-o", "-", "--format", "xlsx"], "-o -: xlsx is a binary format; name a file"),
+        (["{run}", "-o", "{out}/a.csv", "--columns", "run,lr"], "--columns lr: the table has no such column; did you"),
+        (["{run}", "-o", "{out}/a.csv", "--columns", ","], "--columns: names no column"),
         (["{run}", "--format", "xls", "-o", "{out}/a"], "--format xls: unknown format; did you mean 'xlsx'"),
         (["{out}/none", "--format", "csv", "-o", "{out}/a"], "there is no such run"),
         (["{out}", "--format", "csv", "-o", "{out}/a"], "this folder has no run"),
