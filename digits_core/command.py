@@ -20,6 +20,9 @@ MOST_LETTERS = 500
 """Of a mistake that is quoted back."""
 
 
+JSON_HELP = "print one JSON document instead; a missing value is null"
+"""Help of `--json`."""
+
 PACKAGES = ("ray", "torch", "torchvision", "optuna", "pyarrow", "pandas", "numpy")
 """Those whose versions may change what a run finds."""
 

@@ -1,6 +1,7 @@
 import csv
 import json
 import re
+import shutil
 
 import openpyxl
 import pyarrow.parquet as pq
@@ -8,7 +9,7 @@ import pytest
 
 from results import export, leaderboard
 from results.tables.formats import FORMATS, TEXT_FORMATS
-from searched import Searched
+from searched import Searched, strict_json
 
 
 def test_leaderboard_prints_best_first_and_says_why_not(run_folder, capsys):
@@ -173,8 +174,6 @@ def test_a_narrow_terminal_gets_fewer_columns_and_never_a_cut_figure(run_folder,
 
 
 def test_one_bad_run_does_not_hide_the_others(run_folder, capsys):
-    import shutil
-
     other = run_folder.with_name("another")
     shutil.copytree(run_folder, other)
     (other / "leaderboard.parquet").write_bytes(b"PAR1")
@@ -183,3 +182,43 @@ def test_one_bad_run_does_not_hide_the_others(run_folder, capsys):
     assert "t0000" in captured.out
     assert captured.err.count("\n") == 1
     assert "rebuild it with" in captured.err
+
+
+def test_json_has_the_rows_in_the_order_of_the_table_with_null_for_missing_values(run_folder, capsys):
+    assert leaderboard.main([str(run_folder), "--json"]) == 0
+    [found] = strict_json(capsys.readouterr().out)["runs"]
+    assert (found["run"], found["metric"]) == ("demo", "val_map")
+    rows = found["rows"]
+    assert [row["trial_id"] for row in rows] == ["t0000", "t0004", "t0001", "t0002", "t0003"]
+    assert [row["rank"] for row in rows] == [1, 2, 3, 4, 5]
+    assert rows[0]["val_map"] == 0.42
+    assert rows[-1]["val_map"] is None
+    assert rows[0]["config"]["optim.lr"] == 1e-3
+    assert rows[0]["started_at"].endswith("+00:00")
+
+
+def test_json_tells_ties_and_notes_and_obeys_top_and_all(tmp_path, capsys):
+    made = Searched(tmp_path / "runs" / "demo")
+    made.trial("t0000", 0.9)
+    made.trial("t0001", 0.9, like="t0000", **{"optim.lr": 0.002})
+    made.trial("t0002", 0.2, **{"optim.lr": 0.003})
+    made.trial("t0003", 0.9, seed=1, role="replicate")
+    folder = made.done()
+
+    def rows(*flags):
+        assert leaderboard.main([str(folder), "--json", *flags]) == 0
+        return strict_json(capsys.readouterr().out)["runs"][0]["rows"]
+
+    assert {row["trial_id"]: row["ties_with_best"] for row in rows()} == {"t0000": True, "t0001": True, "t0002": False}
+    assert len(rows("--top", "1")) == 1
+    assert len(rows("--all")) == 4
+
+
+def test_json_of_several_runs_leaves_out_a_damaged_one_and_says_so(run_folder, capsys):
+    other = run_folder.with_name("another")
+    shutil.copytree(run_folder, other)
+    (other / "leaderboard.parquet").write_bytes(b"PAR1")
+    assert leaderboard.main([str(run_folder.parent), "--json"]) == 2
+    captured = capsys.readouterr()
+    assert [one["run"] for one in strict_json(captured.out)["runs"]] == ["demo"]
+    assert captured.err.count("\n") == 1
