@@ -3,6 +3,7 @@
 import argparse
 import errno
 import importlib.metadata
+import json
 import math
 import platform
 import sys
@@ -17,6 +18,9 @@ CALLED_AS: ContextVar[str | None] = ContextVar("called_as", default=None)
 
 MOST_LETTERS = 500
 """The longest error message about arguments; the rest is cut off."""
+
+JSON_HELP = "print one JSON document instead; a missing value is null"
+"""Help of `--json`."""
 
 PACKAGES = ("ray", "torch", "torchvision", "optuna", "pyarrow", "pandas", "numpy")
 """Packages whose versions can change the results of a run."""
@@ -120,6 +124,21 @@ def say(line: str = "", *, error: bool = False) -> None:
         error: print to standard error.
     """
     print(printable(line), file=sys.stderr if error else sys.stdout, flush=True)
+
+
+def say_text(text: str) -> None:
+    """Print a text of several lines, such as a table as CSV; control characters in a line are shown, not obeyed."""
+    lines = text.removesuffix("\n").split("\n")
+    print("\n".join(map(printable, lines)), flush=True)
+
+
+def say_json(document: Any) -> None:
+    """Print one JSON document.
+
+    Args:
+        document: its values; NaN is not allowed, a missing value is None.
+    """
+    say_text(json.dumps(document, indent=1, allow_nan=False))
 
 
 def refusal(error: OSError) -> str | None:

@@ -27,8 +27,8 @@ _HOMES = {
     "plot_slices": "results.figures.settings",
     "plot_thresholds": "results.figures.detection",
     "plot_time": "results.figures.training",
-    "read_leaderboard": "results.leaderboard",
-    "read_leaderboards": "results.leaderboard",
+    "read_leaderboard": "results.views.leaderboard",
+    "read_leaderboards": "results.views.leaderboard",
     "write_report": "results.report",
 }
 

@@ -2,19 +2,20 @@
 
 import argparse
 import itertools
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from digits_core.command import CommandParser, run_command
+from digits_core.command import JSON_HELP, CommandParser, run_command, say_json
 from digits_core.errors import RunError, UsageError, did_you_mean, printable
 from digits_core.evaluation.metrics import SCORE_NAMES
 from results.record.folder import RUN_HELP, find_runs, read_record_of, read_run_file
 from results.record.lengths import LENGTH_PARAMETERS
 from results.record.run import RunRecord
 from results.record.trial import TrialRecord
-from results.statistics import pooled_variance
+from results.statistics import Difference, pooled_variance
 from results.tables.matches import MATCHES_FOLDER, matches_path, read_matches
 from results.verdicts.comparison import Board, whole_board
 from results.verdicts.equal_models import best_weights
@@ -58,6 +59,7 @@ def build_parser() -> argparse.ArgumentParser:
         "'table' compares with the published tables of a space such as reports",
     )
     parser.add_argument("--metric", choices=METRICS, help="score to compare (default: the run's metric)")
+    parser.add_argument("--json", action="store_true", help=JSON_HELP)
     return parser
 
 
@@ -88,7 +90,12 @@ def _compare(args: argparse.Namespace) -> int:
     if args.trials:
         verdicts = _pairs(records, args.trials, args.metric)
     elif args.by == "table":
-        print_published(Published(record, folder, board.metric), open_console())
+        published = Published(record, folder, board.metric)
+        if args.json:
+            tables = [answer_document(one) for one in published.answers()]
+            say_json({"metric": board.metric, "notes": _published_head(published), "tables": tables})
+        else:
+            print_published(published, open_console())
         return 0
     elif args.by:
         verdicts = _groups(board, args.by)
@@ -98,12 +105,58 @@ def _compare(args: argparse.Namespace) -> int:
         lines += [*length_words(record), *confirmation_words(record, folder), *twin_words(record)]
     if not verdicts and not args.by:
         lines.append("nothing to compare: fewer than two configurations have a score")
-    console = open_console()
     if any(one.level == "models" and one.told_apart for one in verdicts):
         lines.append("Only one training per configuration so far: this compares models. Add seeds with --replicates 3.")
+    if args.json:
+        metric = args.metric or next(iter(records.values()))[0].metric
+        say_json({"metric": metric, "notes": lines, "verdicts": [verdict_document(one) for one in verdicts]})
+        return 0
+    console = open_console()
     for line in [*lines, *verdict_lines(verdicts)]:
         console.print(line, soft_wrap=True)
     return 0
+
+
+def verdict_document(verdict: Verdict) -> dict[str, Any]:
+    """A verdict as values for JSON; the difference is first minus second, None if the two are not compared."""
+    return {
+        "first": verdict.first,
+        "second": verdict.second,
+        "level": verdict.level,
+        **_difference_document(verdict.difference),
+        "p": _number(verdict.p),
+        "significant": verdict.told_apart,
+        "words": verdict.words,
+    }
+
+
+def answer_document(answer: Answer) -> dict[str, Any]:
+    """The result for one published table as values for JSON."""
+    return {
+        "title": answer.title,
+        "reading": answer.reading,
+        "note": answer.note or None,
+        "verdicts": [
+            {
+                "first": pair.first,
+                "second": pair.second,
+                **_difference_document(pair.difference),
+                "published_difference": _number(pair.published),
+                "verdict": pair.verdict,
+                "words": pair.words,
+            }
+            for pair in answer.pairs
+        ],
+    }
+
+
+def _difference_document(difference: Difference | None) -> dict[str, Any]:
+    found = (None, None, None) if difference is None else (difference.estimate, difference.low, difference.high)
+    return dict(zip(("difference", "low", "high"), (_number(value) for value in found), strict=True))
+
+
+def _number(value: float | None) -> float | None:
+    return None if value is None or not math.isfinite(value) else float(value)
 
 
 def print_published(published: Published, console: Any) -> None:

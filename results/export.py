@@ -6,13 +6,34 @@ from pathlib import Path
 
 import pandas as pd
 
-from digits_core.command import CommandParser, run_command, say
-from results.record.folder import EPOCHS_FILE, RUNS_HELP, find_runs
-from results.tables.formats import FORMATS, export_table
+from digits_core.command import CommandParser, run_command, say, say_text
+from digits_core.errors import UsageError, did_you_mean, printable
+from results.record.folder import EPOCHS_FILE, RUNS_HELP, find_runs, read_record_of
+from results.tables.formats import (
+    BINARY_FORMATS,
+    FOR_PAPER,
+    FORMATS,
+    TEXT_FORMATS,
+    check_format,
+    export_table,
+    format_of,
+)
 from results.tables.parquet import read_table
 from results.views.leaderboard import read_leaderboards, rebuild
+from results.views.paper_table import epochs_for_paper, leaderboard_for_paper
 
 TABLES = ("leaderboard", "epochs")
+
+STANDARD_OUTPUT = Path("-")
+
+_EPILOG = """
+examples:
+  python -m results.export runs/my-search -o leaderboard.csv
+  python -m results.export runs/my-search -o leaderboard.tex
+  python -m results.export runs/my-search --columns trial_id,val_map,optim.lr --format csv -o -
+
+md and latex get the columns that a paper needs unless --columns names others.
+"""
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -20,12 +41,17 @@ def build_parser() -> argparse.ArgumentParser:
     parser = CommandParser(
         prog="python -m results.export",
         description="Write the leaderboard (or the epochs) of one or more runs into one file.",
-        epilog="example: python -m results.export runs/my-search --format csv -o leaderboard.csv",
+        epilog=_EPILOG,
     )
     parser.add_argument("runs", nargs="*", metavar="RUN", help=RUNS_HELP)
-    parser.add_argument("--format", required=True, metavar="F", help=" | ".join(FORMATS))
-    parser.add_argument("-o", "--out", type=Path, required=True, metavar="FILE", help="file to write")
+    parser.add_argument("--format", metavar="F", help=f"{' | '.join(FORMATS)} (default: the ending of FILE)")
+    parser.add_argument(
+        "-o", "--out", type=Path, required=True, metavar="FILE", help="file to write; - is the standard output"
+    )
     parser.add_argument("--table", choices=TABLES, default="leaderboard", help="table to write (default leaderboard)")
+    parser.add_argument(
+        "--columns", metavar="A,B", help="columns to write, in this order (default: all; md and latex: a selection)"
+    )
     return parser
 
 
@@ -36,11 +62,51 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _export(args: argparse.Namespace) -> int:
+    form = chosen_format(args.format, args.out)
     folders = find_runs(args.runs)
     table = read_leaderboards(folders) if args.table == "leaderboard" else _epochs(folders)
-    export_table(table, args.format, args.out)
+    if args.columns is not None:
+        table = table[chosen_columns(args.columns, [str(name) for name in table.columns])]
+    elif form in FOR_PAPER:
+        metrics = list(dict.fromkeys(read_record_of(folder).metric for folder in folders))
+        of_table = leaderboard_for_paper if args.table == "leaderboard" else epochs_for_paper
+        table = of_table(table, metrics)
+    if args.out == STANDARD_OUTPUT:
+        say_text(TEXT_FORMATS[form](table))
+        return 0
+    export_table(table, form, args.out)
     say(f"wrote {args.out}: {len(table)} rows of {len(folders)} run{'s' * (len(folders) != 1)}")
     return 0
+
+
+def chosen_format(form: str | None, out: Path) -> str:
+    """The format of `--format`, or that of the file's ending.
+
+    Raises:
+        UsageError: the format is unknown or missing, or a binary format is asked for on the standard output.
+    """
+    if form is None and out == STANDARD_OUTPUT:
+        raise UsageError(f"-o -: needs --format: {', '.join(TEXT_FORMATS)}")
+    form = format_of(out) if form is None else form
+    check_format(form)
+    if out == STANDARD_OUTPUT and form in BINARY_FORMATS:
+        raise UsageError(f"-o -: {form} is a binary format; name a file")
+    return form
+
+
+def chosen_columns(names: str, known: Sequence[str]) -> list[str]:
+    """The columns that `--columns` names, in that order.
+
+    Raises:
+        UsageError: a column is unknown, or none is named.
+    """
+    chosen = list(dict.fromkeys(name.strip() for name in names.split(",") if name.strip()))
+    if not chosen:
+        raise UsageError("--columns: names no column; write for example --columns trial_id,val_map")
+    for name in chosen:
+        if name not in known:
+            raise UsageError(f"--columns {printable(name)}: the table has no such column{did_you_mean(name, known)}")
+    return chosen
 
 
 def _epochs(folders: list[Path]) -> pd.DataFrame:

@@ -4,13 +4,14 @@ import argparse
 import json
 import time
 import webbrowser
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from importlib import resources
+from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from digits_core.command import CommandParser, at_least, run_command, say, version_of
-from digits_core.errors import UsageError, printable
+from digits_core.errors import RunError, UsageError, printable
 
 if TYPE_CHECKING:
     from results.views.opened_run import OpenedRun
@@ -68,9 +69,7 @@ def _report(args: argparse.Namespace) -> int:
 
     folders = find_runs(args.runs)
     path = args.out or (folders[0] / REPORT_FILE if len(folders) == 1 else Path(REPORT_FILE))
-    if path.is_dir() or not path.absolute().parent.is_dir():
-        what = "is a folder; name a file" if path.is_dir() else f"there is no folder {printable(str(path.parent))}"
-        raise UsageError(f"-o {printable(str(path))}: {what}")
+    _check_place(path, "-o ")
     opened, shown = False, False
     try:
         while True:
@@ -94,11 +93,24 @@ def _report(args: argparse.Namespace) -> int:
         return 130
 
 
-def write_report(runs: "Sequence[OpenedRun]", path: Path, *, watch: int | None = None) -> int:
+def _check_place(path: Path, flag: str = "") -> None:
+    """Check that a file can be written at a path.
+
+    Raises:
+        UsageError: it is a folder, or its folder does not exist.
+    """
+    if path.is_dir() or not path.absolute().parent.is_dir():
+        what = "is a folder; name a file" if path.is_dir() else f"there is no folder {printable(str(path.parent))}"
+        raise UsageError(f"{flag}{printable(str(path))}: {what}")
+
+
+def write_report(
+    runs: "str | PathLike[str] | Iterable[str | PathLike[str]]", path: str | PathLike[str], *, watch: int | None = None
+) -> int:
     """Write the page of one or more runs atomically.
 
     Args:
-        runs: the opened runs.
+        runs: names of runs in `runs/`, paths of run folders, or opened runs; also only one.
         path: the file; its folder must exist.
         watch: seconds between reloads of the open page; None means no reload.
 
@@ -106,18 +118,25 @@ def write_report(runs: "Sequence[OpenedRun]", path: Path, *, watch: int | None =
         Size of the page in bytes.
 
     Raises:
-        RunError: a table of a run is damaged.
+        RunError: one of them is not a run, none is named, or a table is damaged.
+        UsageError: `path` is a folder, or its folder does not exist.
     """
     from results.tables.parquet import replacing
+    from results.views.opened_run import open_run
 
-    content = render(runs, watch=watch).encode("utf-8", errors="replace")
-    with replacing(path) as half:
+    names = [runs] if isinstance(runs, str | PathLike) else list(runs)
+    if not names:
+        raise RunError("no run is named; give at least one name or path")
+    place = Path(path)
+    _check_place(place)
+    content = render([open_run(run) for run in names], watch=watch).encode("utf-8", errors="replace")
+    with replacing(place) as half:
         half.write_bytes(content)
     return len(content)
 
 
 def render(runs: "Sequence[OpenedRun]", *, watch: int | None = None) -> str:
-    """The page as text; arguments as in `write_report`."""
+    """The page of opened runs as text; `watch` as in `write_report`."""
     from jinja2 import Environment, StrictUndefined
     from markupsafe import Markup
     from plotly.offline import get_plotlyjs

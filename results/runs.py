@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from digits_core.command import CommandParser, run_command
+from digits_core.command import JSON_HELP, CommandParser, run_command, say_json
 from digits_core.errors import RunError, UsageError, UserError, printable
 from digits_core.files import folder_bytes, size_words
 from results.record.folder import find_runs, read_record_of, read_run_file
@@ -97,6 +97,12 @@ def print_runs(runs: list[Run], console: Any) -> None:
     console.print(f"{len(runs)} run{'s' * (len(runs) != 1)}, {size_words(total)}")
 
 
+def document_of(run: Run) -> dict[str, Any]:
+    """The summary of a run as values for JSON; `size_bytes` is its size on disk."""
+    tree = {"run": run.folder.name, **run._asdict(), "folder": str(run.folder)}
+    return {"size_bytes" if name == "size" else name: value for name, value in tree.items()}
+
+
 def remove(folders: list[Path]) -> None:
     """Delete run folders.
 
@@ -129,6 +135,7 @@ def build_parser() -> argparse.ArgumentParser:
         "folder", nargs="?", type=Path, default=Path("runs"), help="folder that contains run folders (default runs)"
     )
     parser.add_argument("--remove", nargs="+", metavar="NAME", help="delete these runs after a confirmation")
+    parser.add_argument("--json", action="store_true", help=JSON_HELP)
     parser.add_argument("--yes", action="store_true", help="delete without confirmation")
     return parser
 
@@ -144,10 +151,16 @@ def _handle(args: argparse.Namespace) -> int:
 
     if args.yes and not args.remove:
         raise UsageError("--yes: needs --remove")
+    if args.json and args.remove:
+        raise UsageError("--json: lists runs, so it cannot be combined with --remove")
     console = open_console()
     folders = find_runs([args.folder])
     if args.remove is None:
-        print_runs([look(folder) for folder in folders], console)
+        listed = sorted(map(look, folders), key=lambda one: (one.started or "", one.folder.name))
+        if args.json:
+            say_json({"runs": [document_of(run) for run in listed]})
+        else:
+            print_runs(listed, console)
         return 0
     named = {folder.name: folder for folder in folders}
     lacking = [name for name in args.remove if name not in named]

@@ -7,12 +7,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from search.notebook import run_search
+    from search.notebook import SearchError, run_search
 
-__all__ = ["run_search"]
+__all__ = ["SearchError", "run_search"]
 
 
 def __getattr__(name: str) -> Any:
-    if name != "run_search":
+    if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return import_module("search.notebook").run_search
+    return getattr(import_module("search.notebook"), name)

@@ -7,13 +7,16 @@ from pathlib import Path
 
 from digits_core.command import say
 from digits_core.config.parameter import Scalar
-from digits_core.errors import UserError
+from digits_core.errors import UserError, did_you_mean
 from results.views.opened_run import OpenedRun, open_run
 from search.cli.flags import build_parser
 from search.cli.settings import run_name
 from search.machine.probe import child_environment
 
-Flag = Scalar | Mapping[str, Scalar]
+Flag = Scalar | Path | Mapping[str, Scalar]
+
+NOT_HERE = ("status", "json", "dry_run", "list_spaces", "list_parameters", "list_knobs")
+"""Flags that print something and start no search."""
 
 
 class SearchError(UserError):
@@ -29,9 +32,10 @@ def run_search(space: str | Path, *, out: str | Path = "runs", name: str | None 
     Args:
         space: space names separated by commas, or the path of your own space file.
         out: the folder of run folders.
-        name: the name of the run folder; None makes one from space and time. Use `resume=True` to continue that run.
+        name: the name of the run folder; None makes one from space and time.
         flags: the flags of `python -m search.run`, with underscores and without leading dashes: `trials=4`,
-            `epochs=2`, `data="FOLDER"`, `quiet=True`; `set={"optim.lr": 1e-3}` sets parameters.
+            `epochs=2`, `data="FOLDER"`, `quiet=True`; `set={"optim.lr": 1e-3}` sets parameters. `resume=NAME`, or
+            `resume=True` with `name`, continues a run.
 
     Returns:
         The opened run: `.leaderboard` is a pandas DataFrame; every `results.plot_...` takes it.
@@ -41,12 +45,19 @@ def run_search(space: str | Path, *, out: str | Path = "runs", name: str | None 
         KeyboardInterrupt: the search was interrupted, and its trials are saved.
     """
     resume = flags.pop("resume", False)
+    if resume is True and name is None:
+        raise SearchError("run_search: resume=True needs the name of the run: resume=NAME")
+    name = str(resume) if isinstance(resume, str | Path) else name
     name = name or run_name(None, str(space))
     arguments = ["--resume", name] if resume else ["--space", str(space), "--name", name]
     known = {action.dest for action in build_parser()._actions}
     for flag, value in flags.items():
+        if flag in NOT_HERE:
+            option = f"--{flag.replace('_', '-')}"
+            raise SearchError(f"run_search: {flag} starts no search; use python -m search.run {option}")
         if flag not in known:
-            raise SearchError(f"run_search: there is no flag {flag}; python -m search.run --help lists them")
+            hint = did_you_mean(flag, known)
+            raise SearchError(f"run_search: there is no flag {flag}{hint}; python -m search.run --help lists them")
         option = f"--{flag.replace('_', '-')}"
         if isinstance(value, Mapping):
             for parameter, one in value.items():
@@ -73,8 +84,9 @@ def run_search(space: str | Path, *, out: str | Path = "runs", name: str | None 
         raise KeyboardInterrupt
     if child.returncode not in (0, 1):
         raise SearchError(last.removeprefix("search.run: ") or f"the search ended with exit code {child.returncode}")
-    return open_run(Path(out) / name)
+    inside = Path(out) / name
+    return open_run(inside if inside.exists() else name)
 
 
-def _text(value: Scalar) -> str:
+def _text(value: Scalar | Path) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)

@@ -30,6 +30,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _handle(args: argparse.Namespace, typed: list[str]) -> int:
+    if args.json and args.status is None:
+        raise UsageError("--json: has an effect only together with --status")
     if args.list_spaces:
         return _list_spaces()
     if args.list_knobs:
@@ -39,8 +41,8 @@ def _handle(args: argparse.Namespace, typed: list[str]) -> int:
     if args.status is not None:
         from search.monitor.status import print_status
 
-        _refuse_others(args, {"status", "out"}, "has no effect with --status, which only prints")
-        return print_status(args.status or None, Path(args.out))
+        _refuse_others(args, {"status", "json", "out"}, "has no effect with --status, which only prints")
+        return print_status(args.status or None, Path(args.out), as_json=args.json)
     if args.resume is not None:
         return _resume(args, typed)
     if args.space is None:

@@ -8,8 +8,9 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from digits_core.config.train_config import TrainConfig
-from digits_core.errors import RunError, did_you_mean, printable
+from digits_core.errors import RunError, UsageError, did_you_mean, printable
 from digits_core.model.anchors import anchors_of, resized_sizes
+from results.figures.nothing import NothingToDrawError
 from results.figures.style import FAINT, SCALE, finish, plain
 from results.record.folder import THRESHOLDS
 from results.record.trial import TrialRecord
@@ -43,8 +44,8 @@ def chosen_trial(opened: OpenedRun, trial: str | None) -> TrialRecord:
     return found
 
 
-def plot_thresholds(run: str | Path | OpenedRun, *, task: int = 1, trial: str | None = None) -> go.Figure | None:
-    """The score of a task over NMS and score thresholds, for both kinds of NMS; None without a sweep.
+def plot_thresholds(run: str | Path | OpenedRun, *, task: int = 1, trial: str | None = None) -> go.Figure:
+    """The score of a task over NMS and score thresholds, for both kinds of NMS.
 
     Args:
         run: a run folder.
@@ -52,19 +53,24 @@ def plot_thresholds(run: str | Path | OpenedRun, *, task: int = 1, trial: str | 
         trial: the trial; None means the winner.
 
     Raises:
-        RunError: it is not a run, has no such trial, or the sweep's file is damaged.
+        RunError: it is not a run, has no such trial, the trial has no sweep, or the sweep's file is damaged.
+        UsageError: there is no such task.
     """
+    if task not in TASKS:
+        raise UsageError(f"task {printable(str(task))}: must be 1 (mAP) or 2 (numbers)")
     opened = open_run(run)
     chosen = chosen_trial(opened, trial)
     path = opened.folder / THRESHOLDS / f"{chosen.trial_id}.parquet"
     if not path.is_file():
-        return None
+        raise NothingToDrawError(opened, f"trial {chosen.trial_id} has no threshold sweep yet")
     column, label, name = TASKS[task]
     table = read_arrow(path, WITHOUT)
     check_epoch(path, epoch_of(table), chosen.best_epoch(opened.record.metric))
     swept = table.to_pandas(types_mapper=pd.ArrowDtype)
     if column not in swept or swept[column].isna().all():
-        return None
+        raise NothingToDrawError(
+            opened, f"the sweep of {chosen.trial_id} has no {label}; the categories may not be digits"
+        )
     common = swept["max_detections"].mode().iloc[0]
     swept = swept[(swept["max_detections"] == common) & swept[column].notna()]
     kinds = [(False, "NMS within classes"), (True, "NMS across classes")]
@@ -91,23 +97,23 @@ def plot_thresholds(run: str | Path | OpenedRun, *, task: int = 1, trial: str | 
     return finish(figure, f"{opened.name}, {chosen.trial_id}: {name}, {label} by thresholds")
 
 
-def plot_anchors(run: str | Path | OpenedRun, *, trial: str | None = None) -> go.Figure | None:
-    """Width and height of training boxes after the resize, and of anchors; None without boxes.parquet.
+def plot_anchors(run: str | Path | OpenedRun, *, trial: str | None = None) -> go.Figure:
+    """Width and height of training boxes after the resize, and of anchors.
 
     Args:
         run: a run folder.
         trial: the trial of the anchors; None means the winner. Those of the default are shown, too.
 
     Raises:
-        RunError: it is not a run, has no such trial, or the file of boxes is damaged.
+        RunError: it is not a run, has no such trial, or the file of boxes is missing, empty or damaged.
     """
     opened = open_run(run)
     chosen = chosen_trial(opened, trial)
     if not (opened.folder / BOXES_FILE).is_file():
-        return None
+        raise NothingToDrawError(opened, f"it has no {BOXES_FILE}; an older version wrote it")
     images, boxes = read_boxes(opened.folder)
     if not len(boxes):
-        return None
+        raise NothingToDrawError(opened, f"{BOXES_FILE} has no box")
     model = TrainConfig.from_flat(chosen.config).model
     sides = boxes * (resized_sizes(model, images) / images)
     some = sides[np.unique(np.linspace(0, len(sides) - 1, MOST_BOXES).astype(int))].astype(np.float32)

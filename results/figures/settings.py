@@ -10,6 +10,7 @@ import plotly.graph_objects as go
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from plotly.colors import sample_colorscale
 
+from results.figures.nothing import NothingToDrawError
 from results.figures.style import FAINT, MARKERS, RISE, SCALE, finish, plain
 from results.record.schema import FAILED
 from results.record.trial import TrialRecord
@@ -108,16 +109,16 @@ def scored_settings(run: str | Path | OpenedRun) -> Scored:
     return Scored(study, None if alike else common, label)
 
 
-def plot_parallel(run: str | Path | OpenedRun) -> go.Figure | None:
-    """Parallel coordinates: one line per configuration; None with fewer than two configurations or parameters.
+def plot_parallel(run: str | Path | OpenedRun) -> go.Figure:
+    """Parallel coordinates: one line per configuration.
 
     Raises:
-        RunError: it is not a run.
+        RunError: it is not a run, or it has fewer than two configurations or parameters.
     """
     opened = open_run(run)
     scored = scored_settings(opened)
     if not _several(scored) or len(scored.everywhere) < 2:
-        return None
+        raise NothingToDrawError(opened, "the configurations share fewer than two parameters")
     from optuna.visualization import plot_parallel_coordinate
 
     figure = plot_parallel_coordinate(scored.study, params=scored.everywhere, target_name=scored.label)
@@ -132,11 +133,11 @@ def plot_parallel(run: str | Path | OpenedRun) -> go.Figure | None:
     return figure.update_layout(margin={"l": 90, "r": 30, "b": 40})
 
 
-def plot_importances(run: str | Path | OpenedRun) -> go.Figure | None:
-    """Parameter importance; None with too few configurations.
+def plot_importances(run: str | Path | OpenedRun) -> go.Figure:
+    """Parameter importance.
 
     Raises:
-        RunError: it is not a run.
+        RunError: it is not a run, or it has too few configurations.
 
     Source:
         Watanabe et al. 2023, PED-ANOVA, as implemented in Optuna.
@@ -145,7 +146,7 @@ def plot_importances(run: str | Path | OpenedRun) -> go.Figure | None:
     scored = scored_settings(opened)
     found = importances(scored)
     if not found:
-        return None
+        raise NothingToDrawError(opened, _few_words(scored))
     names, values = list(found), list(found.values())
     figure = go.Figure(
         go.Bar(x=values[::-1], y=names[::-1], orientation="h", hovertemplate="%{y}: %{x:.2f}<extra></extra>")
@@ -170,16 +171,16 @@ def importances(scored: Scored) -> dict[str, float]:
     return found if any(value > 0 for value in found.values()) else {}
 
 
-def plot_slices(run: str | Path | OpenedRun) -> go.Figure | None:
-    """Slice plot: the score against each parameter; None with fewer than two configurations.
+def plot_slices(run: str | Path | OpenedRun) -> go.Figure:
+    """Slice plot: the score against each parameter.
 
     Raises:
-        RunError: it is not a run.
+        RunError: it is not a run, or it has fewer than two configurations.
     """
     opened = open_run(run)
     scored = scored_settings(opened)
     if not _several(scored):
-        return None
+        raise NothingToDrawError(opened, "the configurations have no parameters that vary")
     from optuna.visualization import plot_slice
 
     figure = plot_slice(scored.study, params=scored.parameters, target_name=scored.label)
@@ -197,18 +198,18 @@ def plot_slices(run: str | Path | OpenedRun) -> go.Figure | None:
     return finish(figure, f"{opened.name}: slice plot, {scored.label}").update_layout(width=None)
 
 
-def plot_contours(run: str | Path | OpenedRun) -> go.Figure | None:
-    """Contour plot over the two most important parameters; None with fewer than two or too few configurations.
+def plot_contours(run: str | Path | OpenedRun) -> go.Figure:
+    """Contour plot over the two most important parameters.
 
     Raises:
-        RunError: it is not a run.
+        RunError: it is not a run, or it has too few configurations or fewer than two parameters.
     """
     opened = open_run(run)
     scored = scored_settings(opened)
     trials = scored.study.get_trials(deepcopy=False)
     pair = list(dict.fromkeys([*importances(scored), *scored.everywhere]))[:2]
     if len(pair) < 2 or len(trials) < FEW:
-        return None
+        raise NothingToDrawError(opened, _few_words(scored))
     from optuna.visualization import plot_contour
 
     figure = plot_contour(scored.study, params=pair, target_name=scored.label)
@@ -226,6 +227,14 @@ def _names(scored: Scored, parameters: list[str]) -> list[str]:
         for trial in scored.study.get_trials(deepcopy=False)
         if all(name in trial.params for name in parameters)
     ]
+
+
+def _few_words(scored: Scored) -> str:
+    """Why parameters cannot be ranked."""
+    count = len(scored.study.get_trials(deepcopy=False))
+    if count < FEW:
+        return f"needs {FEW} sampled configurations, this run has {count}"
+    return "the configurations share too few parameters, or all scores are equal"
 
 
 def _several(scored: Scored) -> bool:

@@ -8,9 +8,11 @@ import numpy as np
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from digits_core.errors import UsageError, did_you_mean, printable
+from results.figures.nothing import NothingToDrawError
 from results.figures.style import DASHES, FAINT, MARKERS, SCALE, finish, plain
 from results.record.run import RunRecord
-from results.record.schema import FAILED
+from results.record.schema import EPOCHS, FAILED
 from results.record.trial import TrialRecord, last_sign
 from results.views.curves import COLORS, LABELS, MOST_LINES, Line, Values, configuration_names, gaps_of, lines_of
 from results.views.opened_run import OpenedRun, open_run
@@ -25,11 +27,16 @@ def plot_curves(run: str | Path | OpenedRun, *, metric: str | None = None, top: 
         top: number of configurations with a line of their own.
 
     Raises:
-        RunError: it is not a run.
+        RunError: it is not a run, or no trial has finished an epoch.
+        UsageError: there is no such column.
     """
     opened = open_run(run)
     record, column = opened.record, metric or opened.metric
+    if column not in _DRAWABLE:
+        raise UsageError(f"metric {printable(column)}: the epochs have no such number{did_you_mean(column, _DRAWABLE)}")
     leads = [lead for lead in record.settings() if lead.epochs]
+    if not leads:
+        raise NothingToDrawError(opened, "no trial has finished an epoch yet")
     figure = go.Figure()
     others = [trial for trial in record.trials.values() if trial.epochs and trial.role != "retrain"]
     behind = [trial for trial in others if trial not in leads[:top]]
@@ -54,11 +61,15 @@ def plot_curves(run: str | Path | OpenedRun, *, metric: str | None = None, top: 
     return finish(figure, f"{opened.name}: learning curves, {LABELS.get(column, column)}", height=420)
 
 
-def plot_overfitting(run: str | Path | OpenedRun, *, top: int = MOST_LINES) -> go.Figure | None:
-    """Overfitting: the gaps between training and validation over epochs; None if no loss was measured.
+_DRAWABLE = [name for name in EPOCHS.names if name not in ("run", "trial_id", "epoch", "reported_at")]
+"""Columns of the epochs that are numbers."""
+
+
+def plot_overfitting(run: str | Path | OpenedRun, *, top: int = MOST_LINES) -> go.Figure:
+    """Overfitting: the gaps between training and validation over epochs.
 
     Raises:
-        RunError: it is not a run.
+        RunError: it is not a run, or no loss was measured.
     """
     opened = open_run(run)
     leads = [lead for lead in opened.record.settings() if lead.epochs][:top]
@@ -69,18 +80,16 @@ def plot_overfitting(run: str | Path | OpenedRun, *, top: int = MOST_LINES) -> g
         for place, gap in enumerate(gaps, start=1):
             _draw(figure, number, line, line.gap(gap), place=place)
     if not any(len(trace.x) for trace in figure.data):
-        return None
+        raise NothingToDrawError(opened, "no loss was measured")
     figure.update_xaxes(title="epoch", dtick=_step(leads))
     return finish(figure, f"{opened.name}: overfitting")
 
 
-def plot_pareto(run: str | Path | OpenedRun) -> go.Figure | None:
+def plot_pareto(run: str | Path | OpenedRun) -> go.Figure:
     """Pareto front of mAP, number accuracy and training speed (colour); stars are on the front.
 
-    None if no trial has all three values, for example if the categories are not digits.
-
     Raises:
-        RunError: it is not a run.
+        RunError: it is not a run, or no trial has all three values, for example if the categories are not digits.
     """
     opened = open_run(run)
     found = []
@@ -90,7 +99,9 @@ def plot_pareto(run: str | Path | OpenedRun) -> go.Figure | None:
         if None not in values:
             found.append((trial, [float(value) for value in values if value is not None]))
     if not found:
-        return None
+        raise NothingToDrawError(
+            opened, "no trial has all three values: the categories are not digits, or no trial has finished an epoch"
+        )
     figure = go.Figure()
     goals = np.array([values for _, values in found])
     front = pareto_front(goals)
@@ -178,11 +189,13 @@ def plot_time(run: str | Path | OpenedRun) -> go.Figure:
     """Time per slot: all slots together by activity, and each slot by trial.
 
     Raises:
-        RunError: it is not a run.
+        RunError: it is not a run, or no trial has started.
     """
     opened = open_run(run)
     parts = time_parts(opened.record)
     lanes, bars = timeline(opened.record)
+    if not bars:
+        raise NothingToDrawError(opened, "no trial has started yet")
     figure = make_subplots(rows=2, cols=1, row_heights=[0.3, 0.7], vertical_spacing=0.25)
     total = sum(parts.values()) or 1.0
     for number, (name, seconds) in enumerate(parts.items()):

@@ -11,8 +11,8 @@ import plotly.graph_objects as go
 
 from digits_core.errors import RunError, printable
 from results.figures.detection import plot_anchors, plot_thresholds
+from results.figures.nothing import NothingToDrawError
 from results.figures.settings import (
-    FEW,
     SOME,
     plot_contours,
     plot_importances,
@@ -219,8 +219,8 @@ def _commands(run: OpenedRun) -> list[tuple[str, str]]:
     return found
 
 
-Picture = tuple[str, str, str, Callable[[OpenedRun], go.Figure | None], str]
-"""Key, title, caption, the function that draws it, and the reason shown if there is nothing to draw."""
+Picture = tuple[str, str, str, Callable[[OpenedRun], go.Figure]]
+"""Key, title, caption, and the function that draws it."""
 
 _OF_TRAINING: list[Picture] = [
     (
@@ -229,14 +229,12 @@ _OF_TRAINING: list[Picture] = [
         "The best configurations by name, the others in grey (stopped and failed ones fainter). Dotted lines mark the "
         "epochs at which the scheduler decides.",
         plot_curves,
-        "no trial has finished an epoch yet",
     ),
     (
         "overfitting",
         "Overfitting",
         "The gap between training and validation. A line that rises means overfitting.",
         plot_overfitting,
-        "no loss was measured",
     ),
     (
         "pareto",
@@ -244,7 +242,6 @@ _OF_TRAINING: list[Picture] = [
         "Each trained model by mAP, number accuracy and training speed (colour). Stars are on the Pareto front: no "
         "other model is better in one of the three and at least as good in the others.",
         plot_pareto,
-        "no trial has all three values: the categories are not digits, or no trial has finished an epoch",
     ),
 ]
 
@@ -255,21 +252,18 @@ _OF_DETECTION: list[Picture] = [
         "mAP of the best model at each NMS and score threshold. The star marks the best pair, selected on these "
         "images.",
         lambda one: plot_thresholds(one, task=1),
-        "the best trial has no sweep yet",
     ),
     (
         "thresholds2",
         "Thresholds for Task 2",
         "Share of complete numbers that the same model reads correctly.",
         lambda one: plot_thresholds(one, task=2),
-        "the best trial has no sweep yet, or the categories are not digits",
     ),
     (
         "anchors",
         "Anchors and box sizes",
         "Sizes of training boxes after the resize of the model, and of its anchors. Both axes are logarithmic.",
         plot_anchors,
-        "the run has no boxes.parquet: an older version wrote it",
     ),
     (
         "time",
@@ -277,7 +271,6 @@ _OF_DETECTION: list[Picture] = [
         "Top: all slots together. Bottom: each slot; trials are finished (green), stopped (grey), running (blue) or "
         "failed (orange).",
         plot_time,
-        "no trial has started yet",
     ),
 ]
 
@@ -289,9 +282,6 @@ def _of_settings(run: OpenedRun) -> list[Picture]:
     early = "" if scored.epoch is None else (
         f" Scores are those after epoch {scored.epoch}, the last epoch that all configurations reached."
     )  # fmt: skip
-    few = f"needs {FEW} sampled configurations, this run has {count}" if count < FEW else (
-        "the configurations share too few parameters, or all scores are equal"
-    )  # fmt: skip
     some = f" Uncertain, with only {count} configurations." if count < SOME else ""
     return [
         (
@@ -299,28 +289,24 @@ def _of_settings(run: OpenedRun) -> list[Picture]:
             "Parameter importance",
             f"Share of each parameter in the differences of the score (PED-ANOVA).{early}{some}",
             plot_importances,
-            few,
         ),
         (
             "contours",
             "Contour plot",
             f"{score} over the two most important parameters, interpolated between configurations.{early}",
             plot_contours,
-            few,
         ),
         (
             "parallel",
             "Parallel coordinates",
             f"Each line is a configuration; orange means a high {score}.{early}",
             plot_parallel,
-            "the configurations share fewer than two parameters",
         ),
         (
             "slices",
             "Slice plot",
             f"{score} against each parameter; orange means a late trial.{early}",
             plot_slices,
-            "the configurations have no parameters that vary",
         ),
     ]
 
@@ -328,13 +314,15 @@ def _of_settings(run: OpenedRun) -> list[Picture]:
 def _pictures(run: OpenedRun) -> list[dict[str, Any]]:
     """Each figure with its title and caption, or with the reason why there is nothing to draw."""
     found = []
-    for key, title, words, draw, why_not in [*_OF_TRAINING, *_of_settings(run), *_OF_DETECTION]:
-        figure = None
+    for key, title, words, draw in [*_OF_TRAINING, *_of_settings(run), *_OF_DETECTION]:
+        figure, why_not = None, ""
         if run.record.winner() is None:
             why_not = "no trial has a score yet"
         else:
             try:
                 figure = draw(run)
+            except NothingToDrawError as nothing:
+                why_not = nothing.reason
             except RunError as error:
                 why_not = str(error)
         found.append(

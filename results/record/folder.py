@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from os import PathLike, fspath
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,7 @@ RUN_HELP = f"name of a run in {RUNS_FOLDER}/, or the path of a run folder (defau
 RUNS_HELP = f"name of a run in {RUNS_FOLDER}/, path of a run folder, or of a folder of runs (default: the latest run)"
 
 
-def find_runs(names: Sequence[Path | str], out: Path = RUNS_FOLDER) -> list[Path]:
+def find_runs(names: Sequence[str | PathLike[str]], out: Path = RUNS_FOLDER) -> list[Path]:
     """The run folders that are named.
 
     Args:
@@ -69,7 +70,7 @@ def _runs_at(path: Path) -> list[Path]:
     return sorted(child.parent for child in path.glob(f"*/{EVENTS_FILE}")) if path.is_dir() else []
 
 
-def find_run(name: Path | str | None, out: Path = RUNS_FOLDER) -> Path:
+def find_run(name: str | PathLike[str] | None, out: Path = RUNS_FOLDER) -> Path:
     """The one run folder that is named; None means the latest run.
 
     Raises:
@@ -79,7 +80,7 @@ def find_run(name: Path | str | None, out: Path = RUNS_FOLDER) -> Path:
         return latest_run(out)
     [folder, *more] = find_runs([name], out)
     if more:
-        raise RunError(f"{printable(str(name))}: this folder has several runs; name one of them")
+        raise RunError(f"{printable(fspath(name))}: this folder has several runs; name one of them")
     return folder
 
 

@@ -1,7 +1,8 @@
 """Writes a table as CSV, JSON, Parquet, Excel, Markdown or LaTeX."""
 
 import json
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +23,25 @@ def export_table(table: pd.DataFrame, form: str, path: Path) -> None:
     Raises:
         UsageError: the format is unknown, the folder does not exist, or a package is missing.
     """
-    if form not in FORMATS:
-        raise UsageError(f"--format {printable(form)}: unknown format{did_you_mean(form, FORMATS)}")
+    check_format(form)
     if path.is_dir() or not path.parent.is_dir():
         what = "is a folder; name a file" if path.is_dir() else f"there is no folder {path.parent}"
         raise UsageError(f"-o {printable(str(path))}: {what}")
     with replacing(path) as half:
-        FORMATS[form](table, half)
+        if form in TEXT_FORMATS:
+            half.write_text(TEXT_FORMATS[form](table), encoding="utf-8")
+        else:
+            BINARY_FORMATS[form](table, half)
+
+
+def check_format(form: str) -> None:
+    """Check that a format is known.
+
+    Raises:
+        UsageError: it is unknown.
+    """
+    if form not in FORMATS:
+        raise UsageError(f"--format {printable(form)}: unknown format{did_you_mean(form, FORMATS)}")
 
 
 def _plain(table: pd.DataFrame) -> pd.DataFrame:
@@ -45,16 +58,22 @@ def csv_text(table: pd.DataFrame) -> str:
     return str(_plain(table).to_csv(index=False))
 
 
-def _csv(table: pd.DataFrame, path: Path) -> None:
-    path.write_text(csv_text(table), encoding="utf-8")
-
-
-def _json(table: pd.DataFrame, path: Path) -> None:
-    rows = [
-        {name: None if pd.isna(value) else value for name, value in row.items()}
-        for row in _plain(table).to_dict("records")
+def json_rows(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """The rows of a table as values for JSON: times in ISO 8601, None for missing and for non-finite numbers."""
+    return [
+        {str(name): value_or_none(value) for name, value in row.items()} for row in _plain(table).to_dict("records")
     ]
-    path.write_text(json.dumps(rows, indent=1, allow_nan=False), encoding="utf-8")
+
+
+def value_or_none(value: Any) -> Any:
+    """The value; None if it is missing or a number that JSON does not have."""
+    missing = value is None or pd.isna(value) or (isinstance(value, float) and not math.isfinite(value))
+    return None if missing else value
+
+
+def json_text(table: pd.DataFrame) -> str:
+    """A table as a JSON array with one object per row."""
+    return json.dumps(json_rows(table), indent=1, allow_nan=False) + "\n"
 
 
 def _parquet(table: pd.DataFrame, path: Path) -> None:
@@ -71,53 +90,71 @@ def _xlsx(table: pd.DataFrame, path: Path) -> None:
 
 
 def _cells(table: pd.DataFrame, escape: Callable[[str], str]) -> tuple[list[str], list[list[str]]]:
-    """Header and rows as text, without JSON columns; two decimals for scores, three for scores with an interval."""
-    shown = _plain(table).drop(columns=["config", "model"], errors="ignore").dropna(axis="columns", how="all")
+    """Header and rows as text, numbers rounded."""
     rows = [
-        [escape(_cell(value, precise=_has_interval(str(name), row))) for name, value in row.items()]
-        for row in shown.to_dict("records")
+        [escape(_cell(str(name), value)) for name, value in row.items()] for row in _plain(table).to_dict("records")
     ]
-    return [escape(printable(str(name))) for name in shown.columns], rows
+    return [escape(printable(str(name))) for name in table.columns], rows
 
 
-def _has_interval(name: str, row: Mapping[Any, Any]) -> bool:
-    """Whether a cell is a score with an interval, or an end of an interval."""
-    low = row.get(f"{name.removesuffix('_low').removesuffix('_high')}_low")
-    return low is not None and not pd.isna(low)
-
-
-def _cell(value: Any, *, precise: bool = False) -> str:
-    if pd.isna(value):
+def _cell(name: str, value: Any) -> str:
+    """Three decimals; four significant digits for a parameter or a very small or large number."""
+    if value is None or pd.isna(value):
         return ""
-    if isinstance(value, float) and precise:
-        return f"{value:.3f}"
     if isinstance(value, float):
-        return f"{value:.2f}" if 0.01 <= abs(value) < 1000 else f"{value:.3g}"
+        is_parameter = "." in name or name == "lr"
+        fits = value == 0 or 0.001 <= abs(value) < 1e6
+        return f"{value:.3f}" if fits and not is_parameter else f"{value:.4g}"
     return printable(str(value))
 
 
-def _md(table: pd.DataFrame, path: Path) -> None:
+def md_text(table: pd.DataFrame) -> str:
+    """A table as Markdown."""
     header, rows = _cells(table, lambda text: text.replace("\\", "\\\\").replace("|", "\\|"))
     lines = [header, ["---"] * len(header), *rows]
-    path.write_text("".join(f"| {' | '.join(line)} |\n" for line in lines), encoding="utf-8")
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
-def _latex(table: pd.DataFrame, path: Path) -> None:
+def latex_text(table: pd.DataFrame) -> str:
+    """A table as a LaTeX tabular."""
     header, rows = _cells(table, lambda text: "".join(_LATEX.get(sign, sign) for sign in text))
     lines = [f"\\begin{{tabular}}{{{'l' * len(header)}}}", r"\hline", " & ".join(header) + r" \\", r"\hline"]
     lines += [" & ".join(row) + r" \\" for row in rows]
-    path.write_text("\n".join([*lines, r"\hline", r"\end{tabular}", ""]), encoding="utf-8")
+    return "\n".join([*lines, r"\hline", r"\end{tabular}", ""])
 
 
 _LATEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"} | {
     sign: f"\\{sign}" for sign in "&%$#_{}"
 }
 
-FORMATS: dict[str, Callable[[pd.DataFrame, Path], None]] = {
-    "csv": _csv,
-    "json": _json,
-    "md": _md,
-    "latex": _latex,
-    "parquet": _parquet,
-    "xlsx": _xlsx,
+TEXT_FORMATS: dict[str, Callable[[pd.DataFrame], str]] = {
+    "csv": csv_text,
+    "json": json_text,
+    "md": md_text,
+    "latex": latex_text,
 }
+
+BINARY_FORMATS: dict[str, Callable[[pd.DataFrame, Path], None]] = {"parquet": _parquet, "xlsx": _xlsx}
+
+FORMATS = (*TEXT_FORMATS, *BINARY_FORMATS)
+
+FOR_PAPER = ("md", "latex")
+"""Formats for people: they get few columns and rounded numbers."""
+
+_ENDINGS = {f".{form}": form for form in FORMATS} | {".tex": "latex"}
+
+
+def format_of(path: Path) -> str:
+    """The format that the ending of a file's name means.
+
+    Raises:
+        UsageError: the name has another ending or none.
+    """
+    ending = path.suffix.lower()
+    if ending not in _ENDINGS:
+        what = f"does not know the ending '{ending}'" if ending else "needs an ending"
+        raise UsageError(
+            f"-o {printable(str(path))}: {printable(what)}; end the name with one of {', '.join(_ENDINGS)}, or give "
+            "--format"
+        )
+    return _ENDINGS[ending]

@@ -1,6 +1,8 @@
 """The leaderboard and the epochs of a run as tables: built from the record, written and read."""
 
 import json
+from collections.abc import Iterable
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,7 @@ import pyarrow as pa
 from digits_core.config.train_config import parameter_named
 from digits_core.errors import ConfigError, RunError
 from digits_core.evaluation.metrics import SCORE_NAMES
-from results.record.folder import EPOCHS_FILE, LEADERBOARD_FILE, read_record_of
+from results.record.folder import EPOCHS_FILE, LEADERBOARD_FILE, find_run, find_runs, read_record_of
 from results.record.run import RunRecord
 from results.record.schema import EPOCHS, LEADERBOARD
 from results.record.trial import TrialRecord
@@ -165,12 +167,16 @@ def _intervals(record: RunRecord, folder: Path, trial: TrialRecord, *, make: boo
     return found
 
 
-def read_leaderboard(folder: Path) -> pd.DataFrame:
-    """The leaderboard of a run folder, best first.
+def read_leaderboard(run: str | PathLike[str]) -> pd.DataFrame:
+    """The leaderboard of a run, best first.
+
+    Args:
+        run: the name of a run in `runs/`, the path of a run folder, or an opened run.
 
     Raises:
-        RunError: the folder is not a run, or its table is damaged or of another version.
+        RunError: it is not a run, or its table is damaged or of another version.
     """
+    folder = find_run(run)
     path = folder / LEADERBOARD_FILE
     if not path.exists():  # the run has not written its first view
         rebuild(folder)
@@ -180,9 +186,19 @@ def read_leaderboard(folder: Path) -> pd.DataFrame:
     return board
 
 
-def read_leaderboards(folders: list[Path]) -> pd.DataFrame:
-    """Several leaderboards as one table, best first within each run; missing parameters are null."""
-    return pd.concat([read_leaderboard(folder) for folder in folders], ignore_index=True)
+def read_leaderboards(runs: str | PathLike[str] | Iterable[str | PathLike[str]]) -> pd.DataFrame:
+    """Several leaderboards as one table, best first within each run; missing parameters are null.
+
+    Args:
+        runs: names of runs in `runs/`, paths of run folders or of folders of runs, or opened runs; also only one.
+
+    Raises:
+        RunError: one of them is not a run, none is named, or a table is damaged or of another version.
+    """
+    names = [runs] if isinstance(runs, str | PathLike) else list(runs)
+    if not names:
+        raise RunError("no run is named; give at least one name or path")
+    return pd.concat([read_leaderboard(folder) for folder in find_runs(names)], ignore_index=True)
 
 
 def parameter_columns(board: pd.DataFrame) -> list[str]:

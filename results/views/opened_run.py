@@ -3,6 +3,7 @@
 import html
 from dataclasses import dataclass
 from functools import cached_property
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +77,10 @@ class OpenedRun:
         winner = self.record.winner()
         return None if winner is None else dict(winner.config)
 
+    def __fspath__(self) -> str:
+        """The path of the run folder, so that an opened run can be given wherever a path can."""
+        return str(self.folder)
+
     def __repr__(self) -> str:
         """One line about the run."""
         winner = self.record.winner()
@@ -116,11 +121,11 @@ class OpenedRun:
         return name if len(name) <= MOST_LETTERS else name[: MOST_LETTERS - 1] + "…"
 
 
-def open_run(run: "str | Path | OpenedRun") -> OpenedRun:
+def open_run(run: "str | PathLike[str] | OpenedRun") -> OpenedRun:
     """Open a run folder.
 
     Args:
-        run: its path; an opened run is returned unchanged.
+        run: the name of a run in `runs/`, or the path of a run folder; an opened run is returned unchanged.
 
     Raises:
         RunError: it is not a run, or its files are damaged.

@@ -47,11 +47,7 @@ def print_leaderboard(
         top: rows to print; None prints all.
         whole: print one row per trial, including replicates and screened configurations.
     """
-    shown = board if whole else board[(board["role"] == "search") & (board["status"] != "screened")]
-    tied = shown["ties_with_best"].fillna(False).astype(bool)
-    tied &= tied.sum() > 1  # a tie needs a second row
-    if not whole:
-        shown, tied = pd.concat([shown[tied], shown[~tied]]), pd.concat([tied[tied], tied[~tied]])
+    shown, tied = in_order(board, whole=whole)
     rows = [_cells(row, board, metric, whole=whole) for row in shown.to_dict("records")]
     if not rows:
         console.print("no trial has started yet")
@@ -70,6 +66,21 @@ def print_leaderboard(
     screened = int((board["status"] == "screened").sum())
     if screened and not whole:
         console.print(f"{screened} more configurations were screened out before training because of their anchors")
+
+
+def in_order(board: pd.DataFrame, *, whole: bool = False) -> "tuple[pd.DataFrame, pd.Series[bool]]":
+    """The rows of a leaderboard as they are shown, and which of them tie with the best.
+
+    Args:
+        board: as `read_leaderboard` returns it.
+        whole: keep one row per trial in the order of the board; otherwise one per configuration, ties first.
+    """
+    shown = board if whole else board[(board["role"] == "search") & (board["status"] != "screened")]
+    tied = shown["ties_with_best"].fillna(False).astype(bool)
+    tied &= tied.sum() > 1  # a tie needs a second row
+    if not whole:
+        shown, tied = pd.concat([shown[tied], shown[~tied]]), pd.concat([tied[tied], tied[~tied]])
+    return shown, tied
 
 
 def _columns(names: list[str], rows: list[dict[str, str]], parameters: list[str]) -> list[_Column]:

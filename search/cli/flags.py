@@ -2,7 +2,7 @@
 
 import argparse
 
-from digits_core.command import CommandParser, at_least, number_where
+from digits_core.command import JSON_HELP, CommandParser, at_least, number_where
 from digits_core.data.command import add_layout_flags
 from search import defaults
 
@@ -212,6 +212,7 @@ def _add_folder(parser: argparse.ArgumentParser) -> None:
         metavar="RUN",
         help="print the state of a run (by default the latest), from any terminal, and exit",
     )
+    group.add_argument("--json", action="store_true", help=f"with --status: {JSON_HELP}")
     group.add_argument("--dry-run", action="store_true", help="print what would run and exit")
 
 

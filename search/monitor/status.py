@@ -4,25 +4,28 @@ import sys
 import time
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
+from digits_core.command import say_json
 from digits_core.terminal import open_console
 from results.record.folder import find_run
 from results.record.lock import writer_of
 from results.record.run import RunRecord
-from results.record.schema import FAILED
-from results.views.opened_run import open_run
+from results.record.schema import ENDED, FAILED
+from results.views.opened_run import OpenedRun, open_run
 from search.cli.run_folder import planned, resumed_settings
 from search.monitor.summary import resume_command
 from search.monitor.view import SearchView
 from search.policy.replicates import most_further
 
 
-def print_status(name: str | None, out: Path) -> int:
+def print_status(name: str | None, out: Path, *, as_json: bool = False) -> int:
     """Print the running trials, the best ones and the command to resume; does not load the run's spaces. Returns 0.
 
     Args:
         name: of the run in `out`, or the path of its folder; None means the latest.
         out: the folder of run folders.
+        as_json: print one JSON document instead.
 
     Raises:
         RunError: there is no such run, or its files are damaged.
@@ -32,17 +35,24 @@ def print_status(name: str | None, out: Path) -> int:
     record = run.record
     settings = resumed_settings(str(folder.parent), folder.name)
     trials, epochs = planned(folder)
+    expected = trials + most_further(settings, trials)
+    writer = writer_of(folder)
+    to_come = [trial for trial in record.trials.values() if trial.status in ("running", "interrupted")]
+    open_ones = to_come or len(record.trials) < trials
+    resume = resume_command(settings) if not writer and open_ones else None
+    if as_json:
+        say_json(status_document(run, expected, epochs, writer, resume))
+        return 0
     running = [trial for trial in record.trials.values() if trial.status == "running" and trial.since is not None]
     view = SearchView(
         run.base.to_flat(),
-        trials=trials + most_further(settings, trials),
+        trials=expected,
         epochs=epochs,
         slots=max(len(running), 1),
         started=time.monotonic() - _age(record),
         folder=folder,
     )
     console = open_console(sys.stdout)
-    writer = writer_of(folder)
     state = f"running, written by {writer}" if writer else "not running"
     console.print(f"{folder}: {state}", soft_wrap=True)
     if running and writer:
@@ -53,10 +63,52 @@ def print_status(name: str | None, out: Path) -> int:
         console.print(line, soft_wrap=True)
     for trial in (one for one in record.trials.values() if one.status in FAILED):
         console.print(f"{trial.trial_id} {trial.status}: {trial.stop_reason}", style="yellow", soft_wrap=True)
-    to_come = [trial for trial in record.trials.values() if trial.status in ("running", "interrupted")]
-    if not writer and (to_come or len(record.trials) < trials):
-        console.print(f"resume with {resume_command(settings)}", soft_wrap=True)
+    if resume is not None:
+        console.print(f"resume with {resume}", soft_wrap=True)
     return 0
+
+
+def status_document(
+    run: OpenedRun, expected: int, epochs: int, writer: str | None, resume: str | None
+) -> dict[str, Any]:
+    """The state of a search as values for JSON.
+
+    Args:
+        run: the opened run.
+        expected: number of trainings that the search plans.
+        epochs: epochs of a full training.
+        writer: the process that writes the run; None if there is none.
+        resume: the command that continues the search; None if there is nothing to continue or it is running.
+    """
+    record = run.record
+    winner = record.winner()
+    trials = [trial for trial in record.trials.values() if trial.role != "retrain"]
+    return {
+        "run": run.name,
+        "folder": str(run.folder),
+        "running": writer is not None,
+        "writer": writer,
+        "metric": record.metric,
+        "trials_expected": expected,
+        "trials_ended": sum(trial.status in ENDED for trial in trials),
+        "seconds": _age(record),
+        "best": None if winner is None else winner.trial_id,
+        "best_score": None if winner is None else record.standing(winner),
+        "resume": resume,
+        "trials": [
+            {
+                "trial_id": trial.trial_id,
+                "role": trial.role,
+                "baseline": trial.baseline,
+                "status": trial.status,
+                "epochs": trial.num_epochs,
+                "epochs_expected": epochs,
+                "score": record.value(trial),
+                "stop_reason": trial.stop_reason,
+            }
+            for trial in trials
+        ],
+    }
 
 
 def _age(record: RunRecord) -> float:

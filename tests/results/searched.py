@@ -50,6 +50,15 @@ def detections(table, quality, seed):
     return Candidates.of_images(rows)
 
 
+def strict_json(text):
+    """One JSON document, in which NaN and infinity are refused."""
+
+    def refuse(name):
+        raise AssertionError(f"{name} is not JSON")
+
+    return json.loads(text, parse_constant=refuse)
+
+
 class Searched:
     """A run folder under construction."""
 

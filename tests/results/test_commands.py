@@ -1,12 +1,15 @@
 import csv
 import json
+import re
+import shutil
 
 import openpyxl
 import pyarrow.parquet as pq
 import pytest
 
 from results import export, leaderboard
-from results.tables.formats import FORMATS
+from results.tables.formats import FORMATS, TEXT_FORMATS
+from searched import Searched, strict_json
 
 
 def test_leaderboard_prints_best_first_and_says_why_not(run_folder, capsys):
@@ -54,8 +57,8 @@ def test_every_format_holds_every_trial(run_folder, tmp_path, form, capsys):
     if form == "md":
         lines = path.read_text().splitlines()
         assert len(lines) == 7
-        assert "loss \\| not finite" in path.read_text()
-        assert len({line.replace("\\|", "").count("|") for line in lines}) == 1
+        assert lines[0] == "| trial | val_map | val_number_accuracy | epochs | status | optim.lr |"
+        assert lines[2] == "| t0000 | 0.420 | 0.500 | 3 | finished | 0.001 |"
     if form == "latex":
         text = path.read_text()
         assert text.count(r"\\") == 6
@@ -68,9 +71,67 @@ def test_epochs_are_exported_too(run_folder, tmp_path):
     assert len(list(csv.DictReader(path.open()))) == 6
 
 
+def exported(arguments, capsys):
+    assert export.main([str(argument) for argument in arguments]) == 0
+    return capsys.readouterr().out
+
+
+def test_columns_are_chosen_in_the_order_given(run_folder, capsys):
+    out = exported([run_folder, "--format", "csv", "-o", "-", "--columns", "val_map, trial_id,optim.lr"], capsys)
+    assert out.splitlines()[:2] == ["val_map,trial_id,optim.lr", "0.42,t0000,0.001"]
+    assert len(out.splitlines()) == 6
+    out = exported([run_folder, "--format", "md", "-o", "-", "--columns", "trial_id,stop_reason"], capsys)
+    assert "| t0002 | step 9: loss \\| not finite |" in out
+
+
+@pytest.mark.parametrize("form", TEXT_FORMATS)
+def test_standard_output_gets_what_a_file_gets_and_nothing_else(run_folder, tmp_path, form, capsys):
+    path = tmp_path / "board"
+    exported([run_folder, "--format", form, "-o", path], capsys)
+    assert exported([run_folder, "--format", form, "-o", "-"], capsys) == path.read_text()
+
+
+@pytest.mark.parametrize(("name", "beginning"), [("a.csv", b"run,"), ("a.TEX", b"\\begin"), ("a.parquet", b"PAR1")])
+def test_the_ending_of_a_file_says_its_format(run_folder, tmp_path, name, beginning, capsys):
+    exported([run_folder, "-o", tmp_path / name], capsys)
+    assert (tmp_path / name).read_bytes().startswith(beginning)
+
+
+def test_a_paper_table_has_the_metric_with_its_interval_and_the_parameters(tmp_path, capsys):
+    made = Searched(tmp_path / "runs" / "demo", metric="val_number_accuracy")
+    made.trial("t0000", 0.9, baseline="default")
+    made.trial("t0001", 0.7, **{"optim.lr": 0.00012345})
+    folder = made.done()
+    head, _, first, second = exported([folder, "--format", "md", "-o", "-"], capsys).splitlines()
+    assert head == "| trial | val_number_accuracy | 95 % | epochs | status | optim.lr | baseline |"
+    assert re.fullmatch(
+        r"\| t0000 \| 0\.\d{3} \| \[0\.\d{3}, [01]\.\d{3}\] \| 2 \| finished \| .* \| default \|", first
+    )
+    assert "| 0.0001234 |" in second
+    epochs = exported([folder, "--format", "md", "-o", "-", "--table", "epochs"], capsys)
+    assert epochs.startswith("| trial | epoch | val_number_accuracy | val_map |")
+
+
+def test_a_paper_table_of_several_runs_names_the_run_and_each_metric(run_folder, capsys):
+    made = Searched(run_folder.parent / "other", metric="val_number_accuracy")
+    made.trial("t0000", 0.9)
+    made.done()
+    head = exported([run_folder.parent, "--format", "md", "-o", "-"], capsys).splitlines()[0]
+    assert head == (
+        "| run | trial | val_map | val_map, 95 % | val_number_accuracy | val_number_accuracy, 95 % | epochs | status "
+        "| optim.lr |"
+    )
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
+        (["{run}", "-o", "{out}/a"], "needs an ending; end the name with one of .csv"),
+        (["{run}", "-o", "{out}/a.doc"], "does not know the ending '.doc'"),
+        (["{run}", "-o", "-"], "-o -: needs --format: csv, json, md, latex"),
+        (["{run}", "-o", "-", "--format", "xlsx"], "-o -: xlsx is a binary format; name a file"),
+        (["{run}", "-o", "{out}/a.csv", "--columns", "run,lr"], "--columns lr: the table has no such column; did you"),
+        (["{run}", "-o", "{out}/a.csv", "--columns", ","], "--columns: names no column"),
         (["{run}", "--format", "xls", "-o", "{out}/a"], "--format xls: unknown format; did you mean 'xlsx'"),
         (["{out}/none", "--format", "csv", "-o", "{out}/a"], "there is no such run"),
         (["{out}", "--format", "csv", "-o", "{out}/a"], "this folder has no run"),
@@ -113,8 +174,6 @@ def test_a_narrow_terminal_gets_fewer_columns_and_never_a_cut_figure(run_folder,
 
 
 def test_one_bad_run_does_not_hide_the_others(run_folder, capsys):
-    import shutil
-
     other = run_folder.with_name("another")
     shutil.copytree(run_folder, other)
     (other / "leaderboard.parquet").write_bytes(b"PAR1")
@@ -123,3 +182,43 @@ def test_one_bad_run_does_not_hide_the_others(run_folder, capsys):
     assert "t0000" in captured.out
     assert captured.err.count("\n") == 1
     assert "rebuild it with" in captured.err
+
+
+def test_json_has_the_rows_in_the_order_of_the_table_with_null_for_missing_values(run_folder, capsys):
+    assert leaderboard.main([str(run_folder), "--json"]) == 0
+    [found] = strict_json(capsys.readouterr().out)["runs"]
+    assert (found["run"], found["metric"]) == ("demo", "val_map")
+    rows = found["rows"]
+    assert [row["trial_id"] for row in rows] == ["t0000", "t0004", "t0001", "t0002", "t0003"]
+    assert [row["rank"] for row in rows] == [1, 2, 3, 4, 5]
+    assert rows[0]["val_map"] == 0.42
+    assert rows[-1]["val_map"] is None
+    assert rows[0]["config"]["optim.lr"] == 1e-3
+    assert rows[0]["started_at"].endswith("+00:00")
+
+
+def test_json_tells_ties_and_notes_and_obeys_top_and_all(tmp_path, capsys):
+    made = Searched(tmp_path / "runs" / "demo")
+    made.trial("t0000", 0.9)
+    made.trial("t0001", 0.9, like="t0000", **{"optim.lr": 0.002})
+    made.trial("t0002", 0.2, **{"optim.lr": 0.003})
+    made.trial("t0003", 0.9, seed=1, role="replicate")
+    folder = made.done()
+
+    def rows(*flags):
+        assert leaderboard.main([str(folder), "--json", *flags]) == 0
+        return strict_json(capsys.readouterr().out)["runs"][0]["rows"]
+
+    assert {row["trial_id"]: row["ties_with_best"] for row in rows()} == {"t0000": True, "t0001": True, "t0002": False}
+    assert len(rows("--top", "1")) == 1
+    assert len(rows("--all")) == 4
+
+
+def test_json_of_several_runs_leaves_out_a_damaged_one_and_says_so(run_folder, capsys):
+    other = run_folder.with_name("another")
+    shutil.copytree(run_folder, other)
+    (other / "leaderboard.parquet").write_bytes(b"PAR1")
+    assert leaderboard.main([str(run_folder.parent), "--json"]) == 2
+    captured = capsys.readouterr()
+    assert [one["run"] for one in strict_json(captured.out)["runs"]] == ["demo"]
+    assert captured.err.count("\n") == 1

@@ -1,7 +1,7 @@
 import pytest
 
 from results import compare, leaderboard
-from searched import Searched, annotations
+from searched import Searched, annotations, strict_json
 
 LR = "optim.lr"
 
@@ -54,6 +54,29 @@ def test_pairs_are_compared_by_name_and_by_any_score(run, capsys):
     assert "t0000 against t0001  t0001 is better: +0." in out
     models = printed([run, "--trials", "t0003,t0004"], capsys)
     assert "t0004's model is better: +0." in models
+
+
+def test_json_has_a_verdict_as_an_object(run, capsys):
+    found = strict_json(printed([run, "--trials", "t0001,t0000", "--json"], capsys))
+    assert found["metric"] == "val_map"
+    [verdict] = found["verdicts"]
+    assert (verdict["first"], verdict["second"], verdict["level"]) == ("t0001", "t0000", "settings")
+    assert verdict["significant"] is True
+    assert 0 < verdict["low"] < verdict["difference"] < verdict["high"]
+    assert 0 <= verdict["p"] < 0.05
+    assert verdict["words"].startswith("t0001 is better: +0.")
+
+
+def test_json_of_a_pair_that_is_not_compared_has_nulls(run, capsys):
+    [verdict] = strict_json(printed([run, "--by", "optim.schedule", "--json"], capsys))["verdicts"]
+    assert [verdict[name] for name in ("difference", "low", "high", "p", "significant")] == [None] * 5
+    assert "too few trials" in verdict["words"]
+
+
+def test_json_of_the_whole_board_has_the_notes(run, capsys):
+    found = strict_json(printed([run, "--json"], capsys))
+    assert [one["second"] for one in found["verdicts"]].count("t0000") == 1
+    assert any("confirmed, it is better" in line for line in found["notes"])
 
 
 def test_groups_by_a_parameters_value(run, capsys):

@@ -5,7 +5,7 @@ import pytest
 
 from results import runs
 from results.record.log import EventWriter
-from searched import Searched
+from searched import Searched, strict_json
 
 
 @pytest.fixture
@@ -38,6 +38,24 @@ def test_runs_are_listed_with_what_they_are_about(folder, capsys):
     assert "\x1b" not in out
 
 
+def test_json_lists_the_runs_in_the_same_order(folder, capsys):
+    (folder / "third").mkdir()
+    (folder / "third" / "events.jsonl").write_text("{")
+    assert runs.main([str(folder), "--json"]) == 0
+    listed = strict_json(capsys.readouterr().out)["runs"]
+    assert [run["run"] for run in listed] == ["third", "first", "second"]
+    third, first, _ = listed
+    assert (third["best"], third["trials"]) == (None, 0)
+    assert "run.json cannot be read" in third["fault"]
+    assert (first["space"], first["data"], first["metric"], first["fault"]) == (
+        "anchors",
+        "/data/svhn",
+        "val_map",
+        None,
+    )
+    assert first["size_bytes"] > 0
+
+
 def test_runs_are_removed_by_name_and_nothing_else(folder, capsys):
     assert runs.main([str(folder), "--remove", "first", "--yes"]) == 0
     assert "deleted 1 run" in capsys.readouterr().out
@@ -68,6 +86,7 @@ def test_the_copy_of_a_run_that_is_driven_stays(folder, capsys):
         (["--remove", "none"], "has no such run"),
         (["--remove", "first"], "needs a terminal to confirm, or --yes"),
         (["--yes"], "--yes: needs --remove"),
+        (["--json", "--remove", "first", "--yes"], "--json: lists runs"),
     ],
 )
 def test_a_mistake_is_one_sentence(folder, arguments, said, capsys):

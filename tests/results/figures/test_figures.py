@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from hypothesis.extra.numpy import arrays
 from told import HOSTILE, told_run
 
 import results
-from digits_core.errors import RunError
+from digits_core.errors import RunError, UsageError
 from results import open_run
 from results.figures.detection import plot_anchors, plot_thresholds
 from results.figures.settings import importances, plot_importances, plot_parallel, plot_slices, scored_settings
@@ -21,16 +22,17 @@ from results.figures.training import PARTS, pareto_front, plot_curves, plot_over
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    return told_run(tmp_path_factory.mktemp("runs") / "told")
+    return told_run(tmp_path_factory.mktemp("work") / "runs" / "told")
+
+
+PICTURES = [name for name in results.__all__ if name.startswith("plot_")]
 
 
 def test_every_exported_picture_is_a_figure_of_its_own_titled_after_the_run(folder):
-    for name in results.__all__:
-        if name.startswith("plot_"):
-            figure = getattr(results, name)(folder)
-            assert figure is not None, name
-            assert figure.layout.title.text.startswith("told"), name
-            json.loads(figure.to_json())
+    for name in PICTURES:
+        figure = getattr(results, name)(folder)
+        assert figure.layout.title.text.startswith("told"), name
+        json.loads(figure.to_json())
 
 
 def test_curves_name_the_best_and_keep_the_others_faint_in_one_trace(folder):
@@ -82,9 +84,10 @@ def test_importance_is_shares_and_is_silent_on_few_settings(folder, tmp_path):
     assert set(found) == {"model.anchor_sizes", "optim.lr"}
     assert sum(found.values()) == pytest.approx(1)
     few = told_run(tmp_path / "runs" / "few", trials=4)
-    assert plot_importances(few) is None
-    assert plot_parallel(few) is not None
-    assert plot_slices(few) is not None
+    with pytest.raises(RunError, match=r"for run 'few': needs 10 sampled configurations, this run has 4$"):
+        plot_importances(few)
+    assert plot_parallel(few).data
+    assert plot_slices(few).data
 
 
 def test_threshold_maps_hold_the_sweep_and_mark_its_best(folder):
@@ -117,15 +120,40 @@ def test_a_trial_that_is_not_there_is_a_sentence(folder):
         plot_thresholds(folder, trial="t0009x")
 
 
-def test_a_run_that_has_only_begun_has_pictures_of_nothing(tmp_path):
+@pytest.mark.parametrize("name", PICTURES)
+def test_a_run_that_has_only_begun_has_nothing_to_draw_and_says_why(name, tmp_path):
     from searched import Searched
 
     made = Searched(tmp_path / "runs" / "new")
     made.done()
-    assert plot_curves(tmp_path / "runs" / "new").data == ()
-    assert plot_parallel(tmp_path / "runs" / "new") is None
-    with pytest.raises(RunError, match="has no trial with a score yet"):
-        plot_anchors(tmp_path / "runs" / "new")
+    with pytest.raises(RunError, match=r"run 'new'(: | has no trial with a score yet$)"):
+        getattr(results, name)(tmp_path / "runs" / "new")
+
+
+@pytest.mark.parametrize("name", PICTURES)
+def test_a_picture_takes_text_paths_names_and_opened_runs(name, folder, monkeypatch):
+    monkeypatch.chdir(folder.parent.parent)  # its run folders are in runs/
+    plot = getattr(results, name)
+    figures = [plot(run).to_json() for run in (str(folder), folder.name, open_run(folder))]
+    assert figures == [figures[0]] * 3
+
+
+def test_a_score_or_a_task_that_is_not_there_is_a_sentence(folder):
+    with pytest.raises(UsageError, match=r"metric val_mapp: the epochs have no such number; did you mean 'val_map'"):
+        plot_curves(folder, metric="val_mapp")
+    with pytest.raises(UsageError, match=r"task 3: must be 1 \(mAP\) or 2 \(numbers\)"):
+        plot_thresholds(folder, task=3)
+
+
+def test_a_run_without_a_sweep_or_boxes_says_which_is_missing(folder, tmp_path):
+    bare = tmp_path / "bare"
+    shutil.copytree(folder, bare)
+    shutil.rmtree(bare / "thresholds")
+    (bare / "boxes.parquet").unlink()
+    with pytest.raises(RunError, match=r"for run 'bare': trial t\d+ has no threshold sweep yet"):
+        plot_thresholds(bare)
+    with pytest.raises(RunError, match=r"for run 'bare': it has no boxes\.parquet"):
+        plot_anchors(bare)
 
 
 def test_the_slots_time_is_all_accounted_for(folder):

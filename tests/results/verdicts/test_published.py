@@ -12,7 +12,7 @@ from results.record.folder import read_record_of
 from results.statistics import mean_interval, paired_difference, setting_difference, single_run_reach
 from results.tables.matches import read_at, resampled_scores
 from results.verdicts.published import Published, luck_of
-from searched import Searched
+from searched import Searched, strict_json
 
 MANY = 10**9
 """Images, so many that they are no luck."""
@@ -282,3 +282,14 @@ def test_the_interval_of_a_mean_covers_it():
         low, high = mean_interval(values.tolist(), np.full((4, 10), 0.5), MANY, 0.02**2, 10**6)
         hits += low <= 0.5 <= high
     assert 0.92 <= hits / 400 <= 0.98
+
+
+def test_published_verdicts_are_printed_as_json(run, capsys):
+    _, folder = run
+    assert compare.main([str(folder), "--by", "table", "--json"]) == 0
+    found = strict_json(capsys.readouterr().out)
+    published = Published(read_record_of(folder), folder, "val_map").answers()
+    assert [table["title"] for table in found["tables"]] == [answer.title for answer in published]
+    for table, answer in zip(found["tables"], published, strict=True):
+        assert [one["verdict"] for one in table["verdicts"]] == [pair.verdict for pair in answer.pairs]
+        assert [one["published_difference"] for one in table["verdicts"]] == [pair.published for pair in answer.pairs]

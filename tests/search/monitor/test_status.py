@@ -1,0 +1,56 @@
+"""The state of a search, printed by another process."""
+
+import json
+
+import pytest
+
+from digits_core.data.cache import open_data
+from search import run
+from search.cli.run_folder import describe_run
+from search.cli.settings import SearchSettings, data_source, make_plan
+from searched import Searched, strict_json
+
+
+@pytest.fixture
+def folder(tmp_path, tiny_folder):
+    """A search of three trials that ended after two: one finished, one failed."""
+    made = Searched(tmp_path / "runs" / "r", epochs=2)
+    made.trial("t0000", 0.8, baseline="default")
+    made.trial("t0001", 0.8, status="failed", **{"optim.lr": 0.002})
+    made.done()
+    settings = SearchSettings(
+        space="lr_schedules",
+        data=data_source(str(tiny_folder)),
+        out=str(tmp_path / "runs"),
+        name="r",
+        trials=3,
+        epochs=2,
+    )
+    about = describe_run(settings, make_plan(settings), open_data(settings.data), None)
+    (made.folder / "run.json").write_text(json.dumps(about))
+    return made.folder
+
+
+def test_json_has_the_state_and_every_trial(folder, capsys):
+    assert run.main(["--status", str(folder), "--json"]) == 0
+    found = strict_json(capsys.readouterr().out)
+    assert (found["run"], found["running"], found["writer"], found["best"]) == ("r", False, None, "t0000")
+    assert (found["trials_expected"], found["trials_ended"]) == (3, 2)
+    assert "--resume r" in found["resume"]
+    first, second = found["trials"]
+    assert first["score"] == found["best_score"] > 0
+    assert (first["status"], first["epochs"], first["epochs_expected"]) == ("finished", 2, 2)
+    assert (second["status"], second["score"]) == ("failed", None)
+
+
+def test_the_text_says_the_same(folder, capsys):
+    assert run.main(["--status", str(folder)]) == 0
+    out = capsys.readouterr().out
+    assert ": not running" in out
+    assert "2 of 3 trials ended" in out
+    assert "resume with " in out
+
+
+def test_json_without_status_is_one_sentence(capsys):
+    assert run.main(["--space", "anchors", "--json"]) == 2
+    assert capsys.readouterr().err == "search.run: --json: has an effect only together with --status\n"
