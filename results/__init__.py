@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from results.figures.detection import plot_anchors, plot_thresholds
+    from results.figures.history import plot_history
     from results.figures.settings import plot_contours, plot_importances, plot_parallel, plot_slices
     from results.figures.training import plot_curves, plot_overfitting, plot_pareto, plot_time
     from results.report import write_report
@@ -20,6 +21,7 @@ _HOMES = {
     "plot_anchors": "results.figures.detection",
     "plot_contours": "results.figures.settings",
     "plot_curves": "results.figures.training",
+    "plot_history": "results.figures.history",
     "plot_importances": "results.figures.settings",
     "plot_overfitting": "results.figures.training",
     "plot_parallel": "results.figures.settings",
@@ -38,6 +40,7 @@ __all__ = [
     "plot_anchors",
     "plot_contours",
     "plot_curves",
+    "plot_history",
     "plot_importances",
     "plot_overfitting",
     "plot_parallel",

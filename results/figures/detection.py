@@ -11,12 +11,12 @@ from digits_core.config.train_config import TrainConfig
 from digits_core.errors import RunError, UsageError, did_you_mean, printable
 from digits_core.model.anchors import anchors_of, resized_sizes
 from results.figures.nothing import NothingToDrawError
-from results.figures.style import FAINT, SCALE, finish, plain
+from results.figures.style import BEST, FAINT, PLAIN, SCALE, finish, log_ticks, plain
 from results.record.folder import THRESHOLDS
 from results.record.trial import TrialRecord
 from results.tables.parquet import WITHOUT, check_epoch, epoch_of, read_arrow
 from results.tables.samples import BOXES_FILE, read_boxes
-from results.views.curves import COLORS
+from results.views.curves import configuration_colors
 from results.views.opened_run import OpenedRun, open_run
 
 MOST_BOXES = 1500
@@ -74,7 +74,7 @@ def plot_thresholds(run: str | Path | OpenedRun, *, task: int = 1, trial: str | 
     common = swept["max_detections"].mode().iloc[0]
     swept = swept[(swept["max_detections"] == common) & swept[column].notna()]
     kinds = [(False, "NMS within classes"), (True, "NMS across classes")]
-    figure = make_subplots(rows=1, cols=2, subplot_titles=[words for _, words in kinds], shared_yaxes=True)
+    figure = make_subplots(rows=2, cols=1, subplot_titles=[words for _, words in kinds], vertical_spacing=0.2)
     best = swept.loc[swept[column].astype(float).idxmax()].to_dict()
     if f"task{task}_nms" in chosen.optima:  # of equal scores, the one in the record
         best |= {name: chosen.optima[f"task{task}_{name}"] for name in ("nms", "score", "class_agnostic")}
@@ -83,18 +83,20 @@ def plot_thresholds(run: str | Path | OpenedRun, *, task: int = 1, trial: str | 
         grid = swept[swept["class_agnostic"] == agnostic].pivot_table(index="nms", columns="score", values=column)
         figure.add_heatmap(
             x=grid.columns.to_numpy(dtype=np.float64).round(4), y=grid.index.to_numpy(dtype=np.float64).round(4),
-            z=grid.to_numpy(dtype=np.float64).round(4), zmin=low, zmax=high, colorscale=SCALE, row=1, col=place,
-            showscale=place == 2, colorbar={"title": {"text": label}, "tickformat": ".2f", "thickness": 12},
+            z=grid.to_numpy(dtype=np.float64).round(4), zmin=low, zmax=high, colorscale=SCALE, row=place, col=1,
+            showscale=place == 2,
+            colorbar={"title": {"text": label, "side": "right"}, "thickness": 12},
             hovertemplate=f"score %{{x:.2f}}, NMS %{{y:.2f}}: {label} %{{z:.3f}}<extra></extra>",
         )  # fmt: skip
     figure.add_scatter(
-        x=[float(best["score"])], y=[float(best["nms"])], mode="markers", row=1, col=2 if best["class_agnostic"] else 1,
-        marker={"symbol": "star", "size": 16, "color": COLORS[1], "line": {"color": "white", "width": 1.5}},
+        x=[float(best["score"])], y=[float(best["nms"])], mode="markers", col=1, row=2 if best["class_agnostic"] else 1,
+        marker={"symbol": "star", "size": 16, "color": BEST, "line": {"color": "white", "width": 2}},
         name=f"best: {float(best[column]):.3f}", hovertemplate="best: score %{x:.2f}, NMS %{y:.2f}<extra></extra>",
     )  # fmt: skip
-    figure.update_xaxes(title="score threshold", tickformat=".1f")
-    figure.update_yaxes(title="NMS IoU", tickformat=".1f", col=1)
-    return finish(figure, f"{opened.name}, {chosen.trial_id}: {name}, {label} by thresholds")
+    figure.update_xaxes(tickformat=".1f", matches="x")
+    figure.update_xaxes(title="score threshold", row=2, col=1)
+    figure.update_yaxes(title="NMS IoU", tickformat=".1f")
+    return finish(figure, f"{opened.name}, {chosen.trial_id}: {name}, {label} by thresholds", height=500)
 
 
 def plot_anchors(run: str | Path | OpenedRun, *, trial: str | None = None) -> go.Figure:
@@ -122,12 +124,14 @@ def plot_anchors(run: str | Path | OpenedRun, *, trial: str | None = None) -> go
         x=some[:, 0].round(1), y=some[:, 1].round(1), mode="markers", name="boxes (training)",
         marker={"size": 4, "color": FAINT, "opacity": 0.4}, hovertemplate="box %{x} × %{y} px<extra></extra>",
     )  # fmt: skip
-    known = [(f"anchors of {chosen.trial_id}", model, "square", COLORS[1], 11)]
+    colors = configuration_colors(opened.record)
+    known = [(f"anchors of {chosen.trial_id}", model, "square", colors.get(chosen.config_hash, PLAIN), 11)]
     default = next((one for one in opened.record.trials.values() if one.baseline == "default"), None)
     if default is not None and default.trial_id != chosen.trial_id:
         theirs = TrainConfig.from_flat(default.config).model
         if not np.array_equal(anchors_of(theirs), anchors_of(model)):
-            known.append(("anchors of the default", theirs, "diamond-open", COLORS[0], 11))
+            color = colors.get(default.config_hash, PLAIN)
+            known.append(("anchors of the default", theirs, "diamond-open", color, 11))
     for name, one, symbol, color, size in known:
         shapes = anchors_of(one).reshape(-1, 4)
         figure.add_scatter(
@@ -135,6 +139,7 @@ def plot_anchors(run: str | Path | OpenedRun, *, trial: str | None = None) -> go
             marker={"symbol": symbol, "size": size, "color": color, "line": {"color": color, "width": 2}},
             hovertemplate="anchor %{x} × %{y} px<extra></extra>",
         )  # fmt: skip
-    figure.update_xaxes(title="width after the resize (px)", type="log", dtick="D2")
-    figure.update_yaxes(title="height after the resize (px)", type="log", dtick="D2")
+    for axis, name in ((figure.layout.xaxis, "width"), (figure.layout.yaxis, "height")):
+        values = np.concatenate([trace.x if name == "width" else trace.y for trace in figure.data])
+        axis.update(title=f"{name} after the resize (px)", type="log", **log_ticks(values.min(), values.max()))
     return finish(figure, f"{opened.name}: anchors and box sizes", height=440)

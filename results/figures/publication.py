@@ -14,7 +14,7 @@ from results.record.folder import RUN_FILE
 from results.record.trial import TrialRecord
 from results.tables.matches import matches_path, read_matches
 from results.tables.samples import SAMPLES_FILE, Prediction, predictions_on, read_samples
-from results.views.curves import COLORS, LABELS, Line, Values, gaps_of, is_measured, lines_of, trainings
+from results.views.curves import COLORS, LABELS, LEAST_SPAN, Line, Values, gaps_of, is_measured, lines_of, trainings
 from results.views.opened_run import OpenedRun
 
 if TYPE_CHECKING:
@@ -27,9 +27,6 @@ DASHES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (1, 1.2)), (0, (5, 1.5, 1, 1.5)
 MARKERS = "osD^vPX*"
 
 BAND_WORDS = "line: mean of a configuration's trainings (number in brackets); band: minimum to maximum"
-
-LEAST_SPAN = 0.02
-"""The smallest range of a score's axis, so that small changes do not look large."""
 
 STYLE: Any = {
     "font.size": 9,

@@ -9,11 +9,13 @@ import optuna
 import plotly.graph_objects as go
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from plotly.colors import sample_colorscale
+from plotly.subplots import make_subplots
 
 from results.figures.nothing import NothingToDrawError
-from results.figures.style import FAINT, MARKERS, RISE, SCALE, finish, plain
+from results.figures.style import FAINT, MARKERS, PLAIN, SCALE, SCORE_TICKS, finish, log_ticks, plain
 from results.record.schema import FAILED
 from results.record.trial import TrialRecord
+from results.views.curves import configuration_colors
 from results.views.leaderboard import SHOWN, varying_parameters
 from results.views.opened_run import OpenedRun, open_run
 
@@ -25,6 +27,9 @@ SOME = 40
 
 MOST_PARAMETERS = 8
 """Most parameters in one figure."""
+
+SLICE_COLUMNS = 2
+"""Most panels of the slice plot side by side, so that they fit into a narrow window."""
 
 LOG_SPAN = 20.0
 """A range is drawn on a logarithmic axis if its ends differ by at least this factor."""
@@ -122,15 +127,22 @@ def plot_parallel(run: str | Path | OpenedRun) -> go.Figure:
     from optuna.visualization import plot_parallel_coordinate
 
     figure = plot_parallel_coordinate(scored.study, params=scored.everywhere, target_name=scored.label)
-    figure.update_traces(selector={"mode": "markers"}, marker={"colorscale": RISE, "reversescale": False})
+    figure.update_traces(selector={"mode": "markers"}, marker={"showscale": False})  # the first axis is the scale
     lines = list(
         figure.select_traces(selector={"mode": "lines"})
     )  # the first value of each is its score, scaled to 0..1
-    for line, name in zip(lines, _names(scored, scored.everywhere), strict=True):
+    scores = [trial.value or 0.0 for trial in scored.study.get_trials(deepcopy=False)]
+    for line, name, score in zip(lines, _names(scored, scored.everywhere), scores, strict=True):
         line.hovertemplate = f"{name}<br>{line.hovertemplate}"
-        line.update(line={"color": sample_colorscale(RISE, [float(line.y[0])])[0], "width": 1.8}, opacity=0.8)
+        line.customdata = [[line.customdata[0][0], f"{score:.3f}"], *line.customdata[1:]]
+        line.update(line={"color": sample_colorscale(SCALE, [float(line.y[0])])[0], "width": 1.8}, opacity=0.8)
+    low, high = min(scores), max(scores)
+    for label in figure.layout.annotations:
+        if label.x == 0:  # the axis of the score, on which Optuna writes three significant digits
+            label.text = f"{low + (high - low) * label.y:.3f}"
+    figure.update_xaxes(ticktext=[_two_lines(name) for name in [scored.label, *scored.everywhere]], tickangle=0)
     figure = finish(figure, f"{opened.name}: parallel coordinates, {scored.label}", height=400)
-    return figure.update_layout(margin={"l": 90, "r": 30, "b": 40})
+    return figure.update_layout(margin={"l": 60, "r": 40, "b": 50})
 
 
 def plot_importances(run: str | Path | OpenedRun) -> go.Figure:
@@ -149,7 +161,13 @@ def plot_importances(run: str | Path | OpenedRun) -> go.Figure:
         raise NothingToDrawError(opened, _few_words(scored))
     names, values = list(found), list(found.values())
     figure = go.Figure(
-        go.Bar(x=values[::-1], y=names[::-1], orientation="h", hovertemplate="%{y}: %{x:.2f}<extra></extra>")
+        go.Bar(
+            x=values[::-1],
+            y=names[::-1],
+            orientation="h",
+            marker_color=PLAIN,
+            hovertemplate="%{y}: %{x:.2f}<extra></extra>",
+        )
     )
     figure.update_xaxes(title="importance (share)", range=[0, 1])
     return finish(figure, f"{opened.name}: parameter importance for {scored.label}", height=160 + 34 * len(names))
@@ -174,6 +192,8 @@ def importances(scored: Scored) -> dict[str, float]:
 def plot_slices(run: str | Path | OpenedRun) -> go.Figure:
     """Slice plot: the score against each parameter.
 
+    The best configurations have the colours of the learning curves, the others are grey.
+
     Raises:
         RunError: it is not a run, or it has fewer than two configurations.
     """
@@ -183,19 +203,35 @@ def plot_slices(run: str | Path | OpenedRun) -> go.Figure:
         raise NothingToDrawError(opened, "the configurations have no parameters that vary")
     from optuna.visualization import plot_slice
 
-    figure = plot_slice(scored.study, params=scored.parameters, target_name=scored.label)
-    figure.update_traces(
-        marker={"colorscale": RISE, "size": 8, "line": {"color": FAINT, "width": 0.5}, "colorbar": {"title": "order"}}
+    drawn = plot_slice(scored.study, params=scored.parameters, target_name=scored.label)
+    columns = min(len(drawn.data), SLICE_COLUMNS)
+    rows = -(-len(drawn.data) // columns)
+    figure = make_subplots(
+        rows=rows, cols=columns, shared_yaxes=True, horizontal_spacing=0.06, vertical_spacing=0.3 / rows
     )
-    for parameter, trace in zip(scored.parameters, figure.data, strict=True):
-        trace.text = _names(scored, [parameter])
-        trace.hovertemplate = f"%{{text}}<br>{parameter} %{{x}}<extra></extra>"
-        if any(isinstance(value, str) for value in trace.x):
-            trace.x = [str(value).strip("'") for value in trace.x]  # Optuna quotes choices that are text
-    figure.for_each_xaxis(lambda axis: axis.update({"dtick": 1} if axis.type == "log" else {"nticks": 4}))
-    figure.update_xaxes(exponentformat="e")
-    figure.update_yaxes(tickformat=".2f")
-    return finish(figure, f"{opened.name}: slice plot, {scored.label}").update_layout(width=None)
+    known, trials = configuration_colors(opened.record), opened.record.trials
+    for place, (parameter, trace) in enumerate(zip(scored.parameters, drawn.data, strict=True)):
+        at = {"row": place // columns + 1, "col": place % columns + 1}
+        axis = drawn.layout["xaxis" if place == 0 else f"xaxis{place + 1}"]
+        x = list(trace.x)
+        kind: dict[str, Any] = {"type": axis.type, "nticks": 4}
+        if axis.type == "category":
+            x = [_unquoted(value) for value in x]
+            choices = [_unquoted(value) for value in axis.categoryarray]
+            kind |= {"categoryorder": "array", "categoryarray": choices, "autotickangles": [0, 90]}
+        elif axis.type == "log":
+            kind |= log_ticks(min(x), max(x), most=4)
+        mine = [one for one in scored.study.get_trials(deepcopy=False) if parameter in one.params]
+        colors = [known.get(trials[one.user_attrs["trial"]].config_hash, FAINT) for one in mine]
+        figure.add_scatter(
+            x=x, y=list(trace.y), text=_names(scored, [parameter]), mode="markers", showlegend=False, **at,
+            marker={"color": colors, "size": 8, "line": {"color": FAINT, "width": 0.5}},
+            hovertemplate=f"%{{text}}<br>{parameter} %{{x}}<extra></extra>",
+        )  # fmt: skip
+        figure.update_xaxes(title=_two_lines(parameter), **kind, **at)
+    figure.update_yaxes(tickformatstops=SCORE_TICKS)
+    figure.update_yaxes(title=scored.label, col=1)
+    return finish(figure, f"{opened.name}: slice plot, {scored.label}", height=120 + 260 * rows)
 
 
 def plot_contours(run: str | Path | OpenedRun) -> go.Figure:
@@ -213,11 +249,31 @@ def plot_contours(run: str | Path | OpenedRun) -> go.Figure:
     from optuna.visualization import plot_contour
 
     figure = plot_contour(scored.study, params=pair, target_name=scored.label)
-    figure.update_traces(selector={"type": "contour"}, colorscale=SCALE, reversescale=False)
+    figure.update_traces(
+        selector={"type": "contour"},
+        colorscale=SCALE,
+        reversescale=False,
+        colorbar={"title": {"text": scored.label, "side": "right"}, "thickness": 12},
+    )
+    figure.update_xaxes(selector={"type": "category"}, autotickangles=[0, 90])
+    for axis in (figure.layout.xaxis, figure.layout.yaxis):
+        if axis.type == "log":
+            values = [trial.params[axis.title.text] for trial in trials]
+            axis.update(log_ticks(min(values), max(values)))
     figure.update_traces(
         selector={"type": "scatter"}, marker={"symbol": MARKERS[0], "size": 7, "line": {"color": "white", "width": 1}}
     )
     return finish(figure, f"{opened.name}: contour plot, {scored.label}", height=420)
+
+
+def _two_lines(name: str) -> str:
+    """A name for a narrow place: broken after the group of a parameter, or before "after epoch"."""
+    return name.replace(".", ".<br>", 1).replace(" after ", "<br>after ", 1)
+
+
+def _unquoted(value: object) -> str:
+    """A choice without the quotes that Optuna adds to text."""
+    return str(value).strip("'")
 
 
 def _names(scored: Scored, parameters: list[str]) -> list[str]:

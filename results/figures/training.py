@@ -10,16 +10,42 @@ from plotly.subplots import make_subplots
 
 from digits_core.errors import UsageError, did_you_mean, printable
 from results.figures.nothing import NothingToDrawError
-from results.figures.style import DASHES, FAINT, MARKERS, SCALE, finish, plain
+from results.figures.style import (
+    DASHES,
+    FAILED_COLOR,
+    FAINT,
+    HEIGHT,
+    MARKERS,
+    PART_COLORS,
+    SCORE_TICKS,
+    STATUS_COLORS,
+    finish,
+    legend_name,
+    plain,
+)
 from results.record.run import RunRecord
 from results.record.schema import EPOCHS, FAILED
 from results.record.trial import TrialRecord, last_sign
-from results.views.curves import COLORS, LABELS, MOST_LINES, Line, Values, configuration_names, gaps_of, lines_of
+from results.views.curves import (
+    COLORS,
+    LABELS,
+    LEAST_SPAN,
+    MOST_LINES,
+    SCORES,
+    Line,
+    Values,
+    configuration_colors,
+    configuration_names,
+    gaps_of,
+    lines_of,
+)
 from results.views.opened_run import OpenedRun, open_run
 
 
 def plot_curves(run: str | Path | OpenedRun, *, metric: str | None = None, top: int = MOST_LINES) -> go.Figure:
     """Learning curves: a score over epochs for the best configurations, the other trials in grey, rungs marked.
+
+    The axis of a score is chosen for the best configurations, so that a weak trial does not compress their lines.
 
     Args:
         run: a run folder.
@@ -57,8 +83,53 @@ def plot_curves(run: str | Path | OpenedRun, *, metric: str | None = None, top: 
         figure.add_vline(x=rung, line={"dash": "dot", "width": 1, "color": FAINT}, annotation_text="rung",
                          annotation_font_size=11)  # fmt: skip
     figure.update_xaxes(title="epoch", dtick=_step(leads))
-    figure.update_yaxes(title=LABELS.get(column, column), tickformat=".2f")
-    return finish(figure, f"{opened.name}: learning curves, {LABELS.get(column, column)}", height=420)
+    label = LABELS.get(column, column)
+    figure.update_yaxes(title=label, tickformatstops=SCORE_TICKS, range=curve_range(opened, column, top))
+    cut = num_cut(opened, column, top)
+    return finish(
+        figure,
+        f"{opened.name}: learning curves, {label}" + (f" ({cut} line{'s' * (cut != 1)} cut)" if cut else ""),
+        height=420,
+    )
+
+
+def curve_range(opened: OpenedRun, column: str, top: int = MOST_LINES) -> list[float] | None:
+    """The range of a score's axis: all values of the best configurations, except those far below the others.
+
+    Returns:
+        Lower and upper end; None if Plotly chooses, for a column that is not a score or has no value.
+
+    Source:
+        Tukey 1977, Exploratory data analysis: values more than 1.5 interquartile ranges below the first quartile.
+    """
+    shown = [values for _, values in _shown_curves(opened, column, top)]
+    best = np.concatenate(shown[:top]) if shown[:top] else np.empty(0)
+    if column not in SCORES or not len(best):
+        return None
+    first, third = np.quantile(best, [0.25, 0.75])
+    low = float(best[best >= first - 1.5 * (third - first)].min())
+    high = max(float(values.max()) for values in shown)
+    pad = max(0.06 * (high - low), (LEAST_SPAN - (high - low)) / 2)
+    return [low - pad, high + pad]
+
+
+def num_cut(opened: OpenedRun, column: str, top: int = MOST_LINES) -> int:
+    """Number of trials with values below the range of `plot_curves`."""
+    limits = curve_range(opened, column, top)
+    return sum(bool((values < limits[0]).any()) for _, values in _shown_curves(opened, column, top)) if limits else 0
+
+
+def _shown_curves(opened: OpenedRun, column: str, top: int) -> list[tuple[TrialRecord, Values]]:
+    """The trials with values in a column, those with a line of their own first, and their values."""
+    leads = [lead for lead in opened.record.settings() if lead.epochs][:top]
+    named = {lead.trial_id for lead in leads}
+    others = [one for one in opened.record.trials.values() if one.role != "retrain" and one.trial_id not in named]
+    found = []
+    for trial in [*leads, *others]:
+        values = [epoch[column] for epoch in trial.epochs.values() if epoch.get(column) is not None]
+        if values:
+            found.append((trial, np.array(values, dtype=np.float64)))
+    return found
 
 
 _DRAWABLE = [name for name in EPOCHS.names if name not in ("run", "trial_id", "epoch", "reported_at")]
@@ -75,21 +146,22 @@ def plot_overfitting(run: str | Path | OpenedRun, *, top: int = MOST_LINES) -> g
     leads = [lead for lead in opened.record.settings() if lead.epochs][:top]
     lines = lines_of(opened.record, leads)
     gaps = gaps_of(lines)
-    figure = make_subplots(rows=1, cols=len(gaps), subplot_titles=[gap.label for gap in gaps])
+    figure = make_subplots(rows=len(gaps), cols=1, subplot_titles=[gap.label for gap in gaps], vertical_spacing=0.2)
     for number, line in enumerate(lines):
         for place, gap in enumerate(gaps, start=1):
             _draw(figure, number, line, line.gap(gap), place=place)
     if not any(len(trace.x) for trace in figure.data):
         raise NothingToDrawError(opened, "no loss was measured")
-    figure.update_xaxes(title="epoch", dtick=_step(leads))
-    return finish(figure, f"{opened.name}: overfitting")
+    figure.update_xaxes(dtick=_step(leads))
+    figure.update_xaxes(title="epoch", row=len(gaps), col=1)
+    return finish(figure, f"{opened.name}: overfitting", height=HEIGHT if len(gaps) == 1 else 560)
 
 
 def plot_pareto(run: str | Path | OpenedRun) -> go.Figure:
-    """Pareto front of mAP, number accuracy and training speed (colour); stars are on the front.
+    """Pareto front of mAP and number accuracy: stars, joined by a line. Colours are those of the learning curves.
 
     Raises:
-        RunError: it is not a run, or no trial has all three values, for example if the categories are not digits.
+        RunError: it is not a run, or no trial has both values, for example if the categories are not digits.
     """
     opened = open_run(run)
     found = []
@@ -100,28 +172,39 @@ def plot_pareto(run: str | Path | OpenedRun) -> go.Figure:
             found.append((trial, [float(value) for value in values if value is not None]))
     if not found:
         raise NothingToDrawError(
-            opened, "no trial has all three values: the categories are not digits, or no trial has finished an epoch"
+            opened, "no trial has both values: the categories are not digits, or no trial has finished an epoch"
         )
     figure = go.Figure()
     goals = np.array([values for _, values in found])
     front = pareto_front(goals)
     names = [plain(name) for name in configuration_names([trial for trial, _ in found])]
+    colors = configuration_colors(opened.record)
+    edge = goals[front][np.argsort(goals[front][:, 0])]
     figure.add_scatter(
-        x=goals[:, 0], y=goals[:, 1], text=names, mode="markers", showlegend=False,
-        marker={
-            "size": np.where(front, 14, 8), "color": goals[:, 2], "colorscale": SCALE, "showscale": True,
-            "colorbar": {"title": {"text": "images/s"}, "thickness": 12},
-            "symbol": ["star" if one else "circle" for one in front],
-            "line": {"color": FAINT, "width": np.where(front, 1.5, 0.5)},
-        },
-        hovertemplate="%{text}<br>mAP %{x:.3f}, numbers %{y:.3f}, %{marker.color:.0f} images/s<extra></extra>",
-    )  # fmt: skip
-    figure.update_xaxes(title="mAP", tickformat=".2f")
-    figure.update_yaxes(title="number accuracy", tickformat=".2f")
-    return finish(figure, f"{opened.name}: Pareto front (stars) of mAP, number accuracy and speed")
+        x=edge[:, 0], y=edge[:, 1], mode="lines", showlegend=False, hoverinfo="skip", line={"color": FAINT, "width": 1}
+    )
+    text = [
+        f"{name}<br>{trial.num_epochs} epoch{'s' * (trial.num_epochs != 1)}"
+        for name, (trial, _) in zip(names, found, strict=True)
+    ]
+    for label, symbol, size, some in (("other trials", "circle", 8, ~front), ("Pareto front", "star", 15, front)):
+        if some.any():
+            places = np.flatnonzero(some)
+            figure.add_scatter(
+                x=goals[some, 0], y=goals[some, 1], text=[text[place] for place in places], mode="markers", name=label,
+                showlegend=False,
+                marker={
+                    "symbol": symbol, "size": size, "line": {"color": FAINT, "width": 1},
+                    "color": [colors.get(found[place][0].config_hash, FAINT) for place in places],
+                },
+                hovertemplate="%{text}<br>mAP %{x:.3f}, numbers %{y:.3f}<extra></extra>",
+            )  # fmt: skip
+    figure.update_xaxes(title="mAP", tickformatstops=SCORE_TICKS, nticks=6)
+    figure.update_yaxes(title="number accuracy", tickformatstops=SCORE_TICKS)
+    return finish(figure, f"{opened.name}: Pareto front")
 
 
-_GOALS = ("val_map", "val_number_accuracy", "images_per_second")
+_GOALS = ("val_map", "val_number_accuracy")
 
 
 def pareto_front(goals: Any) -> Any:
@@ -201,16 +284,17 @@ def plot_time(run: str | Path | OpenedRun) -> go.Figure:
     for number, (name, seconds) in enumerate(parts.items()):
         figure.add_bar(
             x=[100 * seconds / total], y=["all slots"], orientation="h", name=name, row=1, col=1,
-            marker={"color": COLORS[number], "pattern": {"shape": ("", "/", "x", ".")[number]}},
+            marker={"color": PART_COLORS[number], "pattern": {"shape": ("", "/", "x", ".")[number]}},
             hovertemplate=f"{name}: {seconds / 60:.1f} min (%{{x:.1f}} %)<extra></extra>",
         )  # fmt: skip
-    colors = {"finished": COLORS[2], "running": COLORS[0], "stopped": FAINT}
     for status in dict.fromkeys(trial.status for *_, trial in bars):
         some = [bar for bar in bars if bar[3].status == status]
         figure.add_bar(
             x=[(end - start) / 60 for _, start, end, _ in some], base=[start / 60 for _, start, _, _ in some],
             y=[f"slot {lane + 1}" for lane, *_ in some], orientation="h", row=2, col=1, showlegend=False,
-            marker={"color": colors.get(status, COLORS[1]), "line": {"color": "rgba(128,128,128,0.9)", "width": 1}},
+            marker={
+                "color": STATUS_COLORS.get(status, FAILED_COLOR), "line": {"color": "rgba(128,128,128,0.9)", "width": 1}
+            },
             text=[trial.trial_id for *_, trial in some], textposition="inside", insidetextanchor="middle",
             hovertemplate=f"%{{text}} ({status}): %{{x:.1f}} min<extra></extra>",
         )  # fmt: skip
@@ -246,10 +330,10 @@ def _joined(trials: Iterable[TrialRecord], column: str) -> tuple[list[Any], list
 
 
 def _draw(figure: go.Figure, number: int, line: Line, curve: tuple[list[int], Values], *, place: int = 0) -> None:
-    """Add the first training of a line; `place` is the column of subplots, 0 in a figure without subplots."""
+    """Add the first training of a line; `place` is the row of subplots, 0 in a figure without subplots."""
     epochs, values = curve
     there = ~np.isnan(values[0])
-    name = plain(line.label)
+    name = legend_name(line.label)
     figure.add_scatter(
         x=np.array(epochs)[there].tolist(),
         y=values[0][there].tolist(),
@@ -260,7 +344,7 @@ def _draw(figure: go.Figure, number: int, line: Line, curve: tuple[list[int], Va
         line={"color": COLORS[number % len(COLORS)], "dash": DASHES[number % len(DASHES)], "width": 2},
         marker={"symbol": MARKERS[number % len(MARKERS)], "size": 8},
         hovertemplate=f"{name}<br>epoch %{{x}}: %{{y:.3f}}<extra></extra>",
-        **({"row": 1, "col": place} if place else {}),
+        **({"row": place, "col": 1} if place else {}),
     )
 
 

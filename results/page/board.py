@@ -64,16 +64,23 @@ _HIDDEN = (
     ("seed", "seed", "random seed of the training"),
     ("faults", "restarts", "number of restarts after a failure"),
 )
+_ROUNDED = (*_SCORES, *(key for key, _, _ in _HIDDEN if key.startswith(("val_", "train_", "task", "anchor_"))))
+"""Columns with a fixed number of decimals."""
 
 
 def decimals(board: pd.DataFrame, name: str) -> int:
-    """Number of decimals for a column of scores, from the median width of its intervals; 2 without intervals.
+    """Number of decimals for a column of scores: 2, 3 or 4.
 
-    Half of the median interval is at least one unit of the last decimal.
+    With intervals, half of the median interval is at least one unit of the last decimal. If two decimals print two
+    different scores alike, there are at least three, because the table would not show their order.
     """
-    widths = (board[f"{name}_high"] - board[f"{name}_low"]).dropna()
-    typical = float(widths.median()) if len(widths) else 0.0
-    return min(max(math.ceil(-math.log10(typical / 2)), 2), 4) if typical > 0 else 2
+    typical = 0.0
+    if f"{name}_high" in board:
+        widths = (board[f"{name}_high"] - board[f"{name}_low"]).dropna()
+        typical = float(widths.median()) if len(widths) else 0.0
+    values = {float(value) for value in board[name].dropna()}
+    least = 2 if len({f"{value:.2f}" for value in values}) == len(values) else 3
+    return min(max(math.ceil(-math.log10(typical / 2)), least), 4) if typical > 0 else least
 
 
 def board_of(run: OpenedRun) -> dict[str, Any]:
@@ -98,7 +105,7 @@ def board_of(run: OpenedRun) -> dict[str, Any]:
         *(Column(key, label, True, True, words) for key, label, words in _HIDDEN if whole[key].notna().any()),
     ]  # fmt: skip
     rows = whole.to_dict("records")
-    places = {name: decimals(board, name) for name in _SCORES}
+    places = {column.key: decimals(whole, column.key) for column in columns if column.key in _ROUNDED}
     leads = {row["config_hash"]: row for row in rows if row["role"] == "search"}
     ties = [row["ties_with_best"] for row in rows]
     tied = [pd.notna(one) and bool(one) for one in ties]
@@ -171,7 +178,7 @@ def _cell(row: dict[Any, Any], column: Column, metric: str, places: dict[str, in
     value = row.get(key)
     if value is None or pd.isna(value):
         return "" if not column.number else "–"
-    if key in SHOWN:
+    if key in places:
         return f"{value:.{places[key]}f}"
     if key == "trial_seconds":
         return "" if not value and row["status"] == "running" else f"{value / 60:.1f}"
@@ -182,7 +189,7 @@ def _cell(row: dict[Any, Any], column: Column, metric: str, places: dict[str, in
     if isinstance(value, int) and not isinstance(value, bool):
         return f"{value:,}" if key == "num_parameters" else str(value)
     if isinstance(value, float):
-        return f"{value:.2f}" if key.startswith(("val_", "train_", "task", "anchor_")) else f"{value:.3g}"
+        return f"{value:.3g}"
     return printable(str(value))
 
 

@@ -11,6 +11,7 @@ import plotly.graph_objects as go
 
 from digits_core.errors import RunError, printable
 from results.figures.detection import plot_anchors, plot_thresholds
+from results.figures.history import plot_history
 from results.figures.nothing import NothingToDrawError
 from results.figures.settings import (
     SOME,
@@ -21,7 +22,16 @@ from results.figures.settings import (
     scored_settings,
 )
 from results.figures.style import LIGHT
-from results.figures.training import plot_curves, plot_overfitting, plot_pareto, plot_time, time_parts, timeline
+from results.figures.training import (
+    curve_range,
+    num_cut,
+    plot_curves,
+    plot_overfitting,
+    plot_pareto,
+    plot_time,
+    time_parts,
+    timeline,
+)
 from results.page.board import board_of, decimals, details_of, number, value_words
 from results.page.gallery import gallery_of
 from results.record.schema import ENDED, FAILED
@@ -123,8 +133,8 @@ def _winner(run: OpenedRun) -> dict[str, Any] | None:
                     "nms": f"{optima[f'{task}_nms']:g}",
                     "kind": "across classes" if optima[f"{task}_class_agnostic"] else "within classes",
                     "score": f"{optima[f'{task}_score']:g}",
-                    "reached": f"{optima[column]:.2f}",
-                    "own": f"{best['val_map' if task == 'task1' else 'val_number_accuracy']:.2f}",
+                    "reached": f"{optima[column]:.3f}",
+                    "own": f"{best['val_map' if task == 'task1' else 'val_number_accuracy']:.3f}",
                     "words": words,
                 }
             )
@@ -222,28 +232,44 @@ def _commands(run: OpenedRun) -> list[tuple[str, str]]:
 Picture = tuple[str, str, str, Callable[[OpenedRun], go.Figure]]
 """Key, title, caption, and the function that draws it."""
 
-_OF_TRAINING: list[Picture] = [
-    (
-        "curves",
-        "Learning curves",
-        "The best configurations by name, the others in grey (stopped and failed ones fainter). Dotted lines mark the "
-        "epochs at which the scheduler decides.",
-        plot_curves,
-    ),
-    (
-        "overfitting",
-        "Overfitting",
-        "The gap between training and validation. A line that rises means overfitting.",
-        plot_overfitting,
-    ),
-    (
-        "pareto",
-        "Pareto front",
-        "Each trained model by mAP, number accuracy and training speed (colour). Stars are on the Pareto front: no "
-        "other model is better in one of the three and at least as good in the others.",
-        plot_pareto,
-    ),
-]
+
+def _of_training(run: OpenedRun) -> list[Picture]:
+    limits, cut = curve_range(run, run.metric), num_cut(run, run.metric)
+    lines = "1 line is" if cut == 1 else f"{cut} lines are"
+    below = (
+        f" The axis is chosen for the best configurations: {lines} cut at {limits[0]:.2f}." if limits and cut else ""
+    )
+    return [
+        (
+            "curves",
+            "Learning curves",
+            "The best configurations by name, the others in grey (stopped and failed ones fainter). Dotted lines mark "
+            f"the epochs at which the scheduler decides.{below}",
+            plot_curves,
+        ),
+        (
+            "history",
+            "Optimization history",
+            "The score of each trial at its best epoch, and the best score so far (blue line). Top: by trial number. "
+            "Bottom: by time, pauses of the search included. Colours are those of the learning curves; grey trials are "
+            "not among the best configurations. Replicates are not shown.",
+            plot_history,
+        ),
+        (
+            "overfitting",
+            "Overfitting",
+            "The gap between training and validation. A line that rises means overfitting.",
+            plot_overfitting,
+        ),
+        (
+            "pareto",
+            "Pareto front",
+            "Each trained model by mAP and number accuracy. Stars are on the Pareto front: no other model is better in "
+            "one of the two and at least as good in the other. Colours are those of the learning curves.",
+            plot_pareto,
+        ),
+    ]
+
 
 _OF_DETECTION: list[Picture] = [
     (
@@ -268,8 +294,8 @@ _OF_DETECTION: list[Picture] = [
     (
         "time",
         "Time per slot",
-        "Top: all slots together. Bottom: each slot; trials are finished (green), stopped (grey), running (blue) or "
-        "failed (orange).",
+        "Top: all slots together. Bottom: each slot; trials are finished (dark grey), stopped (light grey), running "
+        "(brown) or failed (red).",
         plot_time,
     ),
 ]
@@ -299,13 +325,13 @@ def _of_settings(run: OpenedRun) -> list[Picture]:
         (
             "parallel",
             "Parallel coordinates",
-            f"Each line is a configuration; orange means a high {score}.{early}",
+            f"Each line is a configuration; yellow means a high {score}, dark blue a low one.{early}",
             plot_parallel,
         ),
         (
             "slices",
             "Slice plot",
-            f"{score} against each parameter; orange means a late trial.{early}",
+            f"{score} against each parameter. Colours are those of the learning curves.{early}",
             plot_slices,
         ),
     ]
@@ -314,7 +340,7 @@ def _of_settings(run: OpenedRun) -> list[Picture]:
 def _pictures(run: OpenedRun) -> list[dict[str, Any]]:
     """Each figure with its title and caption, or with the reason why there is nothing to draw."""
     found = []
-    for key, title, words, draw in [*_OF_TRAINING, *_of_settings(run), *_OF_DETECTION]:
+    for key, title, words, draw in [*_of_training(run), *_of_settings(run), *_OF_DETECTION]:
         figure, why_not = None, ""
         if run.record.winner() is None:
             why_not = "no trial has a score yet"
@@ -342,8 +368,8 @@ def _min_width(figure: go.Figure | None) -> int:
     """The smallest width of a figure, pixels; a narrower window scrolls it."""
     if figure is None:
         return 0
-    axes = max(len(list(figure.select_xaxes())), len(figure.layout.xaxis.tickvals or ()))
-    return 320 if axes < 2 else max(130 * axes, 540)
+    parallel = figure.layout.xaxis.tickvals if figure.layout.xaxis.type is None else ()
+    return max(320, 105 * len(parallel or ()))
 
 
 def _json(figure: go.Figure | None) -> dict[str, Any] | None:

@@ -144,7 +144,7 @@
     const x = (epoch) => 40 + 260 * (epoch - first) / (last - first), y = (value) => 95 - 80 * (value - low) / (high - low);
     add("path", { d: shown.map(([epoch, value], index) => `${index ? "L" : "M"}${x(epoch)} ${y(value)}`).join("") });
     shown.forEach(([epoch, value]) => add("circle", { cx: x(epoch), cy: y(value), r: 3 }));
-    add("text", { x: 2, y: y(high) + 4 }, high.toFixed(2)); add("text", { x: 2, y: y(low) + 4 }, low.toFixed(2));
+    add("text", { x: 2, y: y(high) + 4 }, high.toFixed(3)); add("text", { x: 2, y: y(low) + 4 }, low.toFixed(3));
     add("text", { x: x(first), y: 115, "text-anchor": "middle" }, `epoch ${first}`);
     if (shown.length > 1) add("text", { x: x(shown.at(-1)[0]), y: 115, "text-anchor": "middle" }, String(shown.at(-1)[0]));
     return svg;
@@ -169,7 +169,10 @@
     const layout = { ...figure.layout, template, autosize: true };
     if (!window.Plotly) document.head.append(make("script", library.textContent));
     plot.dataset.drawn = "yes";
-    return Plotly.react(plot, figure.data, layout, { responsive: true, displaylogo: false, displayModeBar: false });
+    return Plotly.react(plot, figure.data, layout, { responsive: true, displaylogo: false, displayModeBar: false }).then(() => {
+      const legend = plot.querySelector(".legend .bg"), extra = legend ? legend.getBBox().height - 60 : 0;
+      if (extra > 0) return Plotly.relayout(plot, { height: layout.height + extra }); // a long legend does not shrink the axes
+    });
   };
   const current = () => templates[dark.matches ? "dark" : "light"];
   if (library) {

@@ -17,6 +17,9 @@ COLORS = ("#2b83c6", "#d55e00", "#009e73", "#b8609a", "#a67c00", "#7a6fd0", "#4f
 MOST_LINES = 6
 """Configurations with a line of their own: more are hard to distinguish."""
 
+LEAST_SPAN = 0.02
+"""The smallest range of a score's axis, so that small changes do not look large."""
+
 SCORES = ("val_map", "val_digit_accuracy", "val_number_accuracy")
 
 LABELS = {"train_loss": "training loss", "val_loss": "validation loss"} | {
@@ -107,6 +110,12 @@ def configuration_names(leads: Sequence[TrialRecord]) -> list[str]:
             words = ", ".join(f"{name.rpartition('.')[2]} {short(lead.config.get(name))}" for name in varying[:3])
         found.append(f"{lead.trial_id} {words}".strip())
     return found
+
+
+def configuration_colors(record: RunRecord) -> dict[str, str]:
+    """The colours of the best configurations in all figures, by `config_hash`."""
+    leads = [lead.config_hash for lead in record.settings() if lead.epochs]
+    return dict(zip(leads[:MOST_LINES], COLORS, strict=False))
 
 
 def is_measured(lines: Sequence[Line], column: str) -> bool:

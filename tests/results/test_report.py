@@ -87,9 +87,29 @@ def test_scores_have_the_decimals_that_their_intervals_support(folder):
     board = read_leaderboard(folder)
     places = decimals(board, "val_map")
     half = float((board["val_map_high"] - board["val_map_low"]).median()) / 2
-    assert places == 2 or 10**-places <= half < 10 ** -(places - 1)
+    assert places <= 3 or 10**-places <= half < 10 ** -(places - 1)
     assert decimals(board.assign(val_map_low=0.5, val_map_high=0.506), "val_map") == 3
-    assert decimals(board.assign(val_map_low=None, val_map_high=None).astype(board.dtypes), "val_map") == 2
+    few = board.head(2).assign(val_map=[0.8, 0.7], val_map_low=None, val_map_high=None).astype(board.dtypes)
+    assert decimals(few, "val_map") == 2
+
+
+def test_scores_that_two_decimals_print_alike_have_three(folder):
+    few = read_leaderboard(folder).head(2)
+    few = few.assign(train_map=[0.744, 0.741], val_map=[0.744, 0.741], val_map_low=0.6, val_map_high=0.8)
+    assert [decimals(few, name) for name in ("val_map", "train_map")] == [3, 3]
+    assert decimals(few.assign(val_map=[0.744, 0.744]), "val_map") == 2  # equal scores have no order
+
+
+def test_the_caption_of_the_curves_says_how_many_lines_are_cut(page, folder):
+    from results.figures.training import num_cut
+
+    cut = num_cut(open_run(folder), "val_map")
+    assert cut > 1
+    assert f"chosen for the best configurations: {cut} lines are cut at" in page
+
+
+def test_the_history_is_the_first_figure_after_the_learning_curves(page):
+    assert re.findall(r'<figure id="r0-(\w+)"', page)[:2] == ["curves", "history"]
 
 
 def test_the_csv_on_the_page_is_the_leaderboard(page, folder):

@@ -1,8 +1,11 @@
 """Pictures say what the record says, and need nothing but a run folder."""
 
+import html
 import itertools
 import json
+import re
 import shutil
+from datetime import timedelta
 
 import numpy as np
 import pytest
@@ -15,9 +18,28 @@ import results
 from digits_core.errors import RunError, UsageError
 from results import open_run
 from results.figures.detection import plot_anchors, plot_thresholds
-from results.figures.settings import importances, plot_importances, plot_parallel, plot_slices, scored_settings
-from results.figures.style import plain
-from results.figures.training import PARTS, pareto_front, plot_curves, plot_overfitting, time_parts, timeline
+from results.figures.history import plot_history
+from results.figures.settings import (
+    importances,
+    plot_contours,
+    plot_importances,
+    plot_parallel,
+    plot_slices,
+    scored_settings,
+)
+from results.figures.style import LINE_LETTERS, SCORE_TICKS, legend_name, log_ticks, plain
+from results.figures.training import (
+    PARTS,
+    curve_range,
+    num_cut,
+    pareto_front,
+    plot_curves,
+    plot_overfitting,
+    plot_pareto,
+    time_parts,
+    timeline,
+)
+from results.views.curves import configuration_colors
 
 
 @pytest.fixture(scope="module")
@@ -44,6 +66,154 @@ def test_curves_name_the_best_and_keep_the_others_faint_in_one_trace(folder):
     assert list(figure.data[-3].y) == [one["val_map"] for _, one in sorted(best.epochs.items())]
     assert len(figure.data) == 5  # stopped or failed, others, three leaders
     assert [shape.x0 for shape in figure.layout.shapes] == [1]  # the rung that run.json names
+
+
+def searched_run(folder, qualities, **options):
+    from searched import Searched
+
+    made = Searched(folder)
+    for number, quality in enumerate(qualities):
+        made.trial(f"t{number:04d}", quality, **{"optim.lr": 0.001 * (number + 1)}, **options)
+    return made.done()
+
+
+def test_a_weak_trial_does_not_compress_the_curves_of_the_best(tmp_path):
+    good = [0.95, 0.94, 0.93, 0.92, 0.91, 0.9]
+    alone = open_run(searched_run(tmp_path / "runs" / "alone", good))
+    joined = open_run(searched_run(tmp_path / "runs" / "joined", [*good, 0.05]))
+    assert curve_range(joined, "val_map") == pytest.approx(curve_range(alone, "val_map"))
+    assert (num_cut(alone, "val_map"), num_cut(joined, "val_map")) == (0, 1)
+    figure = plot_curves(joined)
+    assert list(figure.layout.yaxis.range) == curve_range(joined, "val_map")
+    assert figure.layout.title.text.endswith("(1 line cut)")
+
+
+def test_the_range_of_the_curves_leaves_out_a_weak_one_among_the_best(tmp_path):
+    opened = open_run(searched_run(tmp_path / "runs" / "weak", [0.95, 0.94, 0.93, 0.92, 0.91, 0.05], epochs=1))
+    scores = sorted(trial.epochs[1]["val_map"] for trial in opened.record.trials.values())
+    low, high = curve_range(opened, "val_map")
+    assert scores[0] < low < scores[1]
+    assert high > scores[-1]
+
+
+def test_curves_of_a_loss_have_no_cut_axis(folder):
+    assert curve_range(open_run(folder), "train_loss") is None
+    assert plot_curves(folder, metric="train_loss").layout.yaxis.range is None
+
+
+def test_history_has_every_first_training_with_a_score_and_the_best_so_far(folder):
+    opened = open_run(folder)
+    record = opened.record
+    expected = {
+        number: record.value(trial)
+        for number, trial in enumerate(record.trials.values())
+        if trial.role == "search" and record.value(trial) is not None
+    }
+    figure = plot_history(opened)
+    for row, axis in ((1, "x"), (2, "x2")):
+        points = [trace for trace in figure.data if trace.xaxis == axis and trace.mode == "markers" and trace.text]
+        assert sorted(y for trace in points for y in trace.y) == sorted(expected.values())
+        if row == 1:
+            assert {x: y for trace in points for x, y in zip(trace.x, trace.y, strict=True)} == expected
+        [line] = [trace for trace in figure.data if trace.xaxis == axis and trace.mode == "lines"]
+        assert list(line.y) == sorted(line.y)
+        assert line.y[-1] == record.value(record.winner())
+        assert list(line.x) == sorted(line.x)
+    [line] = [trace for trace in figure.data if trace.xaxis == "x" and trace.mode == "lines"]
+    assert dict(zip(line.x, line.y, strict=True)) == {
+        number: max(score for other, score in expected.items() if other <= number) for number in expected
+    }
+
+
+def test_history_counts_time_from_the_start_of_the_run(tmp_path):
+    folder = searched_run(tmp_path / "runs" / "timed", [0.5, 0.9])
+    begin = open_run(folder).record.trials["t0000"].started_at - timedelta(minutes=5)
+    about = json.loads((folder / "run.json").read_text()) | {"started_at": begin.strftime("%Y-%m-%dT%H:%M:%SZ")}
+    (folder / "run.json").write_text(json.dumps(about))
+    figure = plot_history(folder)
+    times = [x for trace in figure.data if trace.xaxis == "x2" for x in trace.x if x is not None]
+    last = max(epoch["reported_at"] for one in open_run(folder).record.trials.values() for epoch in one.epochs.values())
+    assert min(times) >= 5
+    assert max(times) == pytest.approx((last - begin.replace(microsecond=0)).total_seconds() / 60)
+
+
+def test_a_history_without_a_score_is_none(tmp_path):
+    from searched import Searched
+
+    assert plot_history(Searched(tmp_path / "runs" / "new").done()) is None
+
+
+def test_the_pareto_front_does_not_depend_on_speed(tmp_path):
+    opened = open_run(searched_run(tmp_path / "runs" / "front", [0.95, 0.6, 0.3]))
+    trials = opened.record.trials
+    for speed, trial in enumerate(trials.values()):
+        for epoch in trial.epochs.values():
+            epoch["images_per_second"] = 100.0 * (speed + 1)
+    [front] = [trace for trace in plot_pareto(opened).data if trace.name == "Pareto front"]
+    best = trials["t0000"].best("val_map")
+    assert list(zip(front.x, front.y, strict=True)) == [(best["val_map"], best["val_number_accuracy"])]
+    assert "images" not in front.hovertemplate
+
+
+def test_a_configuration_has_the_same_colour_in_every_figure(folder):
+    opened = open_run(folder)
+    colors = configuration_colors(opened.record)
+    named = {trial.trial_id: colors[trial.config_hash] for trial in opened.record.settings()[: len(colors)]}
+    curves = {trace.name.split()[0]: trace.line.color for trace in plot_curves(opened).data[-len(colors) :]}
+    assert curves == named
+    for figure in (plot_history(opened), plot_pareto(opened), plot_slices(opened)):
+        points = [trace for trace in figure.data if trace.text]
+        seen = {
+            text.split()[0].strip(",:"): color
+            for trace in points
+            for text, color in zip(trace.text, trace.marker.color, strict=True)
+        }
+        assert {name: seen.get(name) for name in named} == named
+
+
+@pytest.mark.parametrize("distance", [step * 10.0**-power for power in (1, 2, 3, 4) for step in (1, 2, 5)])
+def test_neighbouring_ticks_of_a_score_print_different_numbers(distance):
+    [words] = [
+        one["value"]
+        for one in SCORE_TICKS
+        if (one["dtickrange"][0] or 0) <= distance < (one["dtickrange"][1] or float("inf"))
+    ]
+    ticks = [0.7 + number * distance for number in range(8)]
+    assert [float(format(tick, words)) for tick in ticks] == pytest.approx(ticks, abs=distance / 100)
+
+
+@given(st.floats(1e-6, 1e4), st.floats(1.5, 1e6))
+def test_ticks_of_a_logarithmic_axis_are_complete_numbers(low, factor):
+    high = low * factor
+    ticks = log_ticks(low, high)
+    assert [float(text) for text in ticks["ticktext"]] == pytest.approx(ticks["tickvals"])
+    inside = [value for value in ticks["tickvals"] if low <= value <= high]
+    assert 1 <= len(inside) <= 8
+    assert ticks["tickvals"][0] <= low
+    assert ticks["tickvals"][-1] >= high
+
+
+def test_logarithmic_figures_have_complete_numbers(folder):
+    for axis in (
+        plot_anchors(folder).layout.xaxis,
+        plot_contours(folder).layout.yaxis,
+        plot_slices(folder).layout.xaxis2,
+    ):
+        assert axis.type == "log"
+        assert [float(text) for text in axis.ticktext] == pytest.approx(list(axis.tickvals))
+
+
+def test_the_score_axis_of_parallel_coordinates_has_three_decimals(folder):
+    figure = plot_parallel(folder)
+    assert all(re.fullmatch(r"\d\.\d{3}", one.text) for one in figure.layout.annotations if one.x == 0)
+    scores = [trial.value for trial in scored_settings(folder).study.get_trials(deepcopy=False)]
+    lines = [trace for trace in figure.data if trace.mode == "lines"]
+    assert [line.customdata[0][1] for line in lines] == [f"{score:.3f}" for score in scores]
+
+
+@given(st.text(max_size=150))
+def test_names_in_a_legend_fit_into_a_narrow_window(text):
+    assert all(len(html.unescape(line)) <= LINE_LETTERS for line in legend_name(text).split("<br>"))
 
 
 def test_overfitting_is_the_difference_of_the_recorded_losses(tmp_path):
@@ -95,9 +265,9 @@ def test_threshold_maps_hold_the_sweep_and_mark_its_best(folder):
     within, across, star = first.data
     assert np.array(within.z)[2, 0] == pytest.approx(0.8)
     assert np.array(across.z)[2, 0] == pytest.approx(0.7)
-    assert (star.x[0], star.y[0], star.xaxis) == (0.1, 0.5, "x")
+    assert (star.x[0], star.y[0], star.yaxis) == (0.1, 0.5, "y")
     star = second.data[2]
-    assert (star.x[0], star.y[0], star.xaxis) == (0.6, 0.3, "x2")
+    assert (star.x[0], star.y[0], star.yaxis) == (0.6, 0.3, "y2")
 
 
 def test_anchors_are_the_realised_ones_over_boxes_after_the_resize(folder):
