@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
@@ -50,13 +49,10 @@ def plot_history(run: str | Path | OpenedRun) -> go.Figure:
         raise NothingToDrawError(opened, "no trial has a score yet")
     unit, seconds = ("hours", 3600) if max(one.at for one in scored) >= 7200 else ("minutes", 60)
     figure = make_subplots(rows=2, cols=1, vertical_spacing=0.2)
-    for row, (x, line) in enumerate(
-        (
-            ([one.number for one in scored], best_by_number(scored)),
-            ([one.at / seconds for one in scored], [(at / seconds, best) for at, best in best_by_time(opened)]),
-        ),
-        start=1,
-    ):
+    numbers: list[float] = [one.number for one in scored]
+    times = [one.at / seconds for one in scored]
+    steps = [(at / seconds, best) for at, best in best_by_time(opened)]
+    for row, x, line in ((1, numbers, best_by_number(scored)), (2, times, steps)):
         figure.add_scatter(
             x=[at for at, _ in line], y=[best for _, best in line], mode="lines", name="best score so far", row=row,
             col=1, line={"color": BEST, "width": 2, "shape": "hv"}, showlegend=row == 1,
@@ -115,14 +111,11 @@ def best_by_time(opened: OpenedRun) -> list[tuple[float, float]]:
     return found
 
 
-def _add_trials(figure: go.Figure, opened: OpenedRun, scored: list[Scored], x: list[Any], row: int) -> None:
+def _add_trials(figure: go.Figure, opened: OpenedRun, scored: list[Scored], x: list[float], row: int) -> None:
     """One point per trial: the best configurations in the colours of the learning curves, the others grey."""
     colors = configuration_colors(opened.record)
-    for name, symbol, wanted in (
-        ("trial", "circle", lambda one: one.status != "stopped"),
-        ("stopped trial", "circle-open", lambda one: one.status == "stopped"),
-    ):
-        places = [place for place, one in enumerate(scored) if wanted(one.trial)]
+    for name, symbol, stopped in (("trial", "circle", False), ("stopped trial", "circle-open", True)):
+        places = [place for place, one in enumerate(scored) if (one.trial.status == "stopped") == stopped]
         if places:
             some = [scored[place] for place in places]
             figure.add_scatter(

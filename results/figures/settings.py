@@ -140,7 +140,7 @@ def plot_parallel(run: str | Path | OpenedRun) -> go.Figure:
     for label in figure.layout.annotations:
         if label.x == 0:  # the axis of the score, on which Optuna writes three significant digits
             label.text = f"{low + (high - low) * label.y:.3f}"
-    figure.update_xaxes(ticktext=[_two_lines(name) for name in [scored.label, *scored.everywhere]], tickangle=0)
+    figure.update_xaxes(ticktext=[_two_lines(name) for name in figure.layout.xaxis.ticktext], tickangle=0)
     figure = finish(figure, f"{opened.name}: parallel coordinates, {scored.label}", height=400)
     return figure.update_layout(margin={"l": 60, "r": 40, "b": 50})
 
@@ -210,10 +210,10 @@ def plot_slices(run: str | Path | OpenedRun) -> go.Figure:
         rows=rows, cols=columns, shared_yaxes=True, horizontal_spacing=0.06, vertical_spacing=0.3 / rows
     )
     known, trials = configuration_colors(opened.record), opened.record.trials
-    for place, (parameter, trace) in enumerate(zip(scored.parameters, drawn.data, strict=True)):
+    for place, trace in enumerate(drawn.data):
         at = {"row": place // columns + 1, "col": place % columns + 1}
         axis = drawn.layout["xaxis" if place == 0 else f"xaxis{place + 1}"]
-        x = list(trace.x)
+        parameter, x = str(axis.title.text), list(trace.x)  # Optuna orders the parameters by name
         kind: dict[str, Any] = {"type": axis.type, "nticks": 4}
         if axis.type == "category":
             x = [_unquoted(value) for value in x]

@@ -171,6 +171,34 @@ def test_a_configuration_has_the_same_colour_in_every_figure(folder):
         assert {name: seen.get(name) for name in named} == named
 
 
+def test_panels_and_axes_have_the_name_of_the_parameter_that_they_show(tmp_path):
+    from searched import Searched
+
+    made = Searched(tmp_path / "runs" / "named")
+    for number in range(4):
+        parameters = {
+            "optim.lr": 0.001 * (number + 1),
+            "augment.mirror": number < 2,
+            "optim.momentum": 0.9 - number / 50,
+        }
+        made.trial(f"t{number:04d}", 0.9 - number / 10, **parameters)
+    opened = open_run(made.done())
+    configs = [opened.record.trials[f"t{number:04d}"].config for number in range(4)]
+    figure = plot_slices(opened)
+    shown = {}
+    for place, trace in enumerate(figure.data, start=1):
+        axis = figure.layout[f"xaxis{place}" if place > 1 else "xaxis"]
+        shown[axis.title.text.replace("<br>", "")] = [str(value) for value in trace.x]
+    assert shown == {
+        name: [str(config[name]) for config in configs] for name in ("optim.lr", "augment.mirror", "optim.momentum")
+    }
+    parallel = plot_parallel(opened)
+    line = next(trace for trace in parallel.data if trace.mode == "lines")
+    assert [name.replace("<br>", "") for name in parallel.layout.xaxis.ticktext] == [
+        name for name, _ in line.customdata
+    ]
+
+
 @pytest.mark.parametrize("distance", [step * 10.0**-power for power in (1, 2, 3, 4) for step in (1, 2, 5)])
 def test_neighbouring_ticks_of_a_score_print_different_numbers(distance):
     [words] = [
