@@ -137,10 +137,11 @@ def test_history_counts_time_from_the_start_of_the_run(tmp_path):
     assert max(times) == pytest.approx((last - begin.replace(microsecond=0)).total_seconds() / 60)
 
 
-def test_a_history_without_a_score_is_none(tmp_path):
+def test_a_history_without_a_score_says_so(tmp_path):
     from searched import Searched
 
-    assert plot_history(Searched(tmp_path / "runs" / "new").done()) is None
+    with pytest.raises(RunError, match="nothing to draw for run 'new': no trial has a score yet"):
+        plot_history(Searched(tmp_path / "runs" / "new").done())
 
 
 def test_the_pareto_front_does_not_depend_on_speed(tmp_path):
