@@ -1,16 +1,14 @@
 """SVHN's own format (digitStruct.mat beside numbered PNGs) to a COCO folder."""
 
 import hashlib
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from digits_core.data.coco import new_folder, write_annotations
+from digits_core.data.formats import STRUCT_FILE, place_image
 from digits_core.errors import DataError, UsageError
 from digits_core.labels import category_of
-
-STRUCT_FILE = "digitStruct.mat"
 
 Box = tuple[float, float, float, float, int]
 """left, top, width, height in pixels, and the digit 0..9."""
@@ -45,7 +43,7 @@ def read_digit_struct(path: Path) -> Iterator[tuple[str, list[Box]]]:
         raise DataError(f"{path} is damaged or no digitStruct.mat: {error}") from None
 
 
-def convert_svhn(source: Path, out: Path, *, valid_fraction: float, seed: int) -> dict[str, int]:
+def convert_svhn(source: Path, out: Path, *, valid_fraction: float, seed: int, link: bool = False) -> dict[str, int]:
     """Turn SVHN's folders into one COCO folder.
 
     Args:
@@ -53,6 +51,7 @@ def convert_svhn(source: Path, out: Path, *, valid_fraction: float, seed: int) -
         out: a new or empty folder; images are copied into it.
         valid_fraction: share of the training images set apart as valid, by a hash of their names.
         seed: another one sets other images apart.
+        link: hard-link the images instead of copying them.
 
     Returns:
         Images written per split.
@@ -66,10 +65,10 @@ def convert_svhn(source: Path, out: Path, *, valid_fraction: float, seed: int) -
     if not parts:
         raise DataError(f"{source}: holds no {STRUCT_FILE}, neither itself nor in train/, extra/ or test/")
     with new_folder(out) as half:
-        return _convert(parts, half, valid_fraction=valid_fraction, seed=seed)
+        return _convert(parts, half, valid_fraction=valid_fraction, seed=seed, link=link)
 
 
-def _convert(parts: list[Path], out: Path, *, valid_fraction: float, seed: int) -> dict[str, int]:
+def _convert(parts: list[Path], out: Path, *, valid_fraction: float, seed: int, link: bool) -> dict[str, int]:
     from PIL import Image
 
     images: dict[str, list[dict[str, Any]]] = {"train": [], "valid": [], "test": []}
@@ -87,8 +86,7 @@ def _convert(parts: list[Path], out: Path, *, valid_fraction: float, seed: int) 
                 raise DataError(f"{picture} cannot be read: it is no whole image") from None
             image_id = len(images[split]) + 1
             target = f"{image_id}{picture.suffix}"
-            (out / split).mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(picture, out / split / target)
+            place_image(picture, out / split / target, link=link)
             images[split].append({"id": image_id, "file_name": target, "width": width, "height": height})
             for left, top, wide, tall, digit in boxes:
                 annotations[split].append(
