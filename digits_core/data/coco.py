@@ -138,9 +138,14 @@ def new_folder(folder: Path) -> Iterator[Path]:
         shutil.rmtree(half, ignore_errors=True)
 
 
-def write_annotations(path: Path, images: list[dict[str, Any]], annotations: list[dict[str, Any]]) -> None:
-    """Write a COCO annotation file of digits."""
-    tree = {"images": images, "annotations": annotations, "categories": coco_categories()}
+def write_annotations(
+    path: Path,
+    images: list[dict[str, Any]],
+    annotations: list[dict[str, Any]],
+    categories: list[dict[str, Any]] | None = None,
+) -> None:
+    """Write a COCO annotation file, of digits unless other categories are given."""
+    tree = {"images": images, "annotations": annotations, "categories": categories or coco_categories()}
     path.write_text(json.dumps(tree), encoding="utf-8")
 
 

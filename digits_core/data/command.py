@@ -47,10 +47,17 @@ examples:
   python -m digits_core.data check FOLDER
   python -m digits_core.data draw -o drawn
   python -m digits_core.data preview --augment color,geometric -o sheet.png
-  python -m digits_core.data convert SVHN -o FOLDER
+  python -m digits_core.data convert FOLDER -o OUT
 
 exit codes: 0 success, 2 problems in the data or wrong arguments
 """
+
+
+_CONVERT = """Turn a data set of another format into a COCO folder. The format is recognised by its files:
+
+  YOLO        data.yaml (names, train, val), images/, labels/; or give a YAML file
+  Pascal VOC  Annotations/*.xml, JPEGImages/, ImageSets/Main/train.txt and val.txt
+  SVHN        digitStruct.mat, in FOLDER or in its train/, extra/ and test/"""
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -83,16 +90,24 @@ def build_parser() -> argparse.ArgumentParser:
     preview.add_argument("--seed", type=at_least(0), default=0, metavar="N", help="seed of the augmentation")
     preview.add_argument("-o", "--out", type=Path, required=True, metavar="FILE.png", help="image file to write")
 
-    convert = _add_action(actions, "convert", _convert, "Convert the SVHN folders (digitStruct.mat) to a COCO folder.")
+    convert = _add_action(actions, "convert", _convert, "Turn a YOLO, Pascal VOC or SVHN folder into a COCO folder.")
+    convert.description = _CONVERT
     convert.add_argument(
-        "folder", type=Path, metavar="SVHN", help="folder with train/ (and extra/, test/), each with digitStruct.mat"
+        "folder", type=Path, metavar="FOLDER", help="YOLO (or its YAML file), Pascal VOC or SVHN folder"
     )
-    convert.add_argument("-o", "--out", type=Path, required=True, metavar="FOLDER", help="new folder")
+    convert.add_argument("-o", "--out", type=Path, required=True, metavar="OUT", help="new COCO folder")
     convert.add_argument(
-        "--valid-fraction", type=_fraction, default=0.1, metavar="X", help="share of validation images (default 0.1)"
+        "--valid-fraction",
+        type=_fraction,
+        default=0.1,
+        metavar="X",
+        help="share of validation images if the folder has none (default 0.1)",
     )
     convert.add_argument(
         "--seed", type=at_least(0), default=0, metavar="N", help="seed of the split into training and validation images"
+    )
+    convert.add_argument(
+        "--link", action="store_true", help="hard-link the images instead of copying them: needs no disk space"
     )
     return parser
 
@@ -166,8 +181,11 @@ def _preview(args: argparse.Namespace) -> int:
 
 
 def _convert(args: argparse.Namespace) -> int:
-    from digits_core.data.svhn import convert_svhn
+    from digits_core.data.convert import convert
 
-    counts = convert_svhn(args.folder, args.out, valid_fraction=args.valid_fraction, seed=args.seed)
-    say(f"wrote {', '.join(f'{count} {split}' for split, count in counts.items())} images to {args.out}")
+    done = convert(args.folder, args.out, valid_fraction=args.valid_fraction, seed=args.seed, link=args.link)
+    parts = ", ".join(f"{count} {split}" for split, count in done.counts.items())
+    say(f"wrote {parts} images to {args.out} ({done.format} to COCO)")
+    for note in done.notes:
+        say(note)
     return 0

@@ -3,6 +3,7 @@
 import hashlib
 import io
 import json
+import shlex
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 
 from digits_core.config.fields import wrong_field
 from digits_core.data.coco import MAX_IMAGE_PIXELS, Part, Problem, Table, read_part
+from digits_core.data.formats import SVHN, format_of
 from digits_core.errors import DataError, printable
 from digits_core.files import is_inside, read_whole
 
@@ -101,6 +103,13 @@ def _read(path: Path, what: str) -> bytes:
 def _annotation_files(source: DataSource) -> list[tuple[str, Path]]:
     """Name and annotation file of each part; a single part must be split later."""
     folder = Path(source.folder)
+    kind = None if (folder / source.train_json).is_file() else format_of(folder)
+    if kind is not None:
+        named = printable(shlex.quote(source.folder))
+        raise DataError(
+            f"--data {printable(source.folder)}: this is {'an' if kind == SVHN else 'a'} {kind} folder; "
+            f"convert it first with: digit-search data convert {named} -o OUT"
+        )
     if not folder.is_dir():
         hint = f"; '{DRAWN}' is the built-in data" if not folder.exists() else " (it is a file)"
         raise DataError(f"--data {printable(source.folder)}: no such folder{hint}")

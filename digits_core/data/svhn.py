@@ -1,17 +1,15 @@
 """Converts the SVHN format (digitStruct.mat and numbered PNGs) to a COCO folder."""
 
 import hashlib
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from digits_core.data.coco import new_folder, write_annotations
+from digits_core.data.formats import STRUCT_FILE, place_image
 from digits_core.data.source import NOT_AN_IMAGE
 from digits_core.errors import DataError, UsageError
 from digits_core.labels import category_of
-
-STRUCT_FILE = "digitStruct.mat"
 
 Box = tuple[float, float, float, float, int]
 """left, top, width, height in pixels, and the digit 0..9."""
@@ -46,7 +44,7 @@ def read_digit_struct(path: Path) -> Iterator[tuple[str, list[Box]]]:
         raise DataError(f"{path} is damaged or not a digitStruct.mat file: {error}") from None
 
 
-def convert_svhn(source: Path, out: Path, *, valid_fraction: float, seed: int) -> dict[str, int]:
+def convert_svhn(source: Path, out: Path, *, valid_fraction: float, seed: int, link: bool = False) -> dict[str, int]:
     """Convert the SVHN folders into one COCO folder.
 
     Args:
@@ -54,6 +52,7 @@ def convert_svhn(source: Path, out: Path, *, valid_fraction: float, seed: int) -
         out: a new or empty folder; images are copied into it.
         valid_fraction: share of the training images that become validation images, by a hash of their names.
         seed: of this split.
+        link: hard-link the images instead of copying them.
 
     Returns:
         The number of written images per split.
@@ -67,10 +66,10 @@ def convert_svhn(source: Path, out: Path, *, valid_fraction: float, seed: int) -
     if not parts:
         raise DataError(f"{source}: contains no {STRUCT_FILE}, and neither do train/, extra/ and test/ in it")
     with new_folder(out) as half:
-        return _convert(parts, half, valid_fraction=valid_fraction, seed=seed)
+        return _convert(parts, half, valid_fraction=valid_fraction, seed=seed, link=link)
 
 
-def _convert(parts: list[Path], out: Path, *, valid_fraction: float, seed: int) -> dict[str, int]:
+def _convert(parts: list[Path], out: Path, *, valid_fraction: float, seed: int, link: bool) -> dict[str, int]:
     from PIL import Image
 
     images: dict[str, list[dict[str, Any]]] = {"train": [], "valid": [], "test": []}
@@ -88,8 +87,7 @@ def _convert(parts: list[Path], out: Path, *, valid_fraction: float, seed: int) 
                 raise DataError(f"{picture} cannot be read: {NOT_AN_IMAGE}") from None
             image_id = len(images[split]) + 1
             target = f"{image_id}{picture.suffix}"
-            (out / split).mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(picture, out / split / target)
+            place_image(picture, out / split / target, link=link)
             images[split].append({"id": image_id, "file_name": target, "width": width, "height": height})
             for left, top, wide, tall, digit in boxes:
                 annotations[split].append(
