@@ -92,7 +92,8 @@ def _command(page: io.StringIO, parser: ArgumentParser) -> None:
         page.write("| flag | meaning |\n| --- | --- |\n")
     for action in actions:
         name = ", ".join(action.option_strings) or str(action.metavar or action.dest)
-        value = action.metavar or ("|".join(map(str, action.choices)) if action.choices else "")
+        metavar = " ".join(action.metavar) if isinstance(action.metavar, tuple) else action.metavar
+        value = metavar or ("|".join(map(str, action.choices)) if action.choices else "")
         shown = f"{name} {value}".strip() if action.option_strings and action.nargs != 0 else name
         page.write(f"| `{_cell(shown)}` | {_cell(action.help or '')} |\n")
     for sub in parser._actions:

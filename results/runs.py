@@ -1,4 +1,4 @@
-"""python -m results.runs: lists and removes run folders."""
+"""python -m results.runs: lists and removes run folders, and stores notes about them."""
 
 import argparse
 import contextlib
@@ -8,12 +8,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from digits_core.command import JSON_HELP, CommandParser, run_command, say_json
+from digits_core.command import JSON_HELP, CommandParser, run_command, say, say_json
 from digits_core.errors import RunError, UsageError, UserError, printable
 from digits_core.files import folder_bytes, size_words
-from results.record.folder import find_runs, read_record_of, read_run_file
+from results.record.folder import find_run, find_runs, read_record_of, read_run_file
 from results.record.lock import DRIVER_FILE, driver_at_work, lock_run
 from results.record.schema import ENDED
+from results.views.note import MOST_LETTERS, read_note, write_note
 
 
 class Run(NamedTuple):
@@ -28,6 +29,7 @@ class Run(NamedTuple):
         size: bytes on disk.
         storage: place of its checkpoints and its copy, if set.
         fault: why it cannot be read.
+        note: its note.
     """
 
     folder: Path
@@ -41,16 +43,18 @@ class Run(NamedTuple):
     size: int
     storage: str | None
     fault: str | None
+    note: str | None
 
 
 def look(folder: Path) -> Run:
     """Summarise one run folder; a damaged run as far as possible."""
     size, _ = folder_bytes(folder)
+    note = read_note(folder)
     try:
         tree = read_run_file(folder)
         record = read_record_of(folder)
     except UserError as error:
-        return Run(folder, None, None, None, 0, 0, None, None, size, None, str(error))
+        return Run(folder, None, None, None, 0, 0, None, None, size, None, str(error), note)
     settings = tree.get("settings")
     settings = settings if isinstance(settings, dict) else {}
     data = settings.get("data")
@@ -68,6 +72,7 @@ def look(folder: Path) -> Run:
         size,
         _text(settings.get("storage")),
         None,
+        note,
     )
 
 
@@ -77,7 +82,9 @@ def print_runs(runs: list[Run], console: Any) -> None:
     from rich.table import Table
 
     table = Table(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False)
-    for header in ("run", "started (UTC)", "space", "data", "trials", "best", "size"):
+    noted = any(run.note is not None for run in runs)
+    headers = ("run", "started (UTC)", "space", "data", "trials", "best", "size")
+    for header in (*headers, "note") if noted else headers:
         table.add_column(header, justify="right" if header in ("trials", "best", "size") else "left", overflow="fold")
     for run in sorted(runs, key=lambda one: (one.started or "", one.folder.name)):
         best = "-" if run.best is None else f"{run.metric} {run.best:.2f}"
@@ -91,7 +98,7 @@ def print_runs(runs: list[Run], console: Any) -> None:
             best,
             size_words(run.size),
         )
-        table.add_row(*cells)
+        table.add_row(*cells, *([run.note or ""] if noted else []))
     console.print(table)
     total = sum(run.size for run in runs)
     console.print(f"{len(runs)} run{'s' * (len(runs) != 1)}, {size_words(total)}")
@@ -124,15 +131,29 @@ def remove(folders: list[Path]) -> None:
             lock.close()
 
 
+_EPILOG = """
+examples:
+  python -m results.runs
+  python -m results.runs --note anchors-1 "with the corrected labels"
+  python -m results.runs runs --remove anchors-1 anchors-2
+"""
+
+
 def build_parser() -> argparse.ArgumentParser:
     """The flags of this command."""
     parser = CommandParser(
         prog="python -m results.runs",
-        description="List the runs in a folder with space, data, best score and size.",
-        epilog="examples:\n  python -m results.runs\n  python -m results.runs runs --remove anchors-1 anchors-2\n",
+        description="List the runs in a folder with space, data, best score and size, or note something about a run.",
+        epilog=_EPILOG,
     )
     parser.add_argument(
         "folder", nargs="?", type=Path, default=Path("runs"), help="folder that contains run folders (default runs)"
+    )
+    parser.add_argument(
+        "--note",
+        nargs=2,
+        metavar=("NAME", "TEXT"),
+        help=f"store a note of at most {MOST_LETTERS} characters about this run; an empty text removes it",
     )
     parser.add_argument("--remove", nargs="+", metavar="NAME", help="delete these runs after a confirmation")
     parser.add_argument("--json", action="store_true", help=JSON_HELP)
@@ -153,6 +174,10 @@ def _handle(args: argparse.Namespace) -> int:
         raise UsageError("--yes: needs --remove")
     if args.json and args.remove:
         raise UsageError("--json: lists runs, so it cannot be combined with --remove")
+    if args.note is not None:
+        if args.remove or args.json:
+            raise UsageError(f"--note: cannot be combined with {'--remove' if args.remove else '--json'}")
+        return _note(*args.note, args.folder)
     console = open_console()
     folders = find_runs([args.folder])
     if args.remove is None:
@@ -180,6 +205,18 @@ def _handle(args: argparse.Namespace) -> int:
         if run.storage is not None:
             console.print(f"{run.folder.name}: the copy in {run.storage} is not deleted", soft_wrap=True)
     console.print(f"deleted {len(chosen)} run{'s' * (len(chosen) != 1)}, {size_words(sum(run.size for run in runs))}")
+    return 0
+
+
+def _note(name: str, text: str, out: Path) -> int:
+    folder = find_run(name, out)
+    before = read_note(folder)
+    write_note(folder, text)
+    now = read_note(folder)
+    if now is not None:
+        say(f"{folder}: stored the note: {now}")
+    else:
+        say(f"{folder}: removed the note" if before is not None else f"{folder}: has no note")
     return 0
 
 

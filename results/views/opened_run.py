@@ -17,6 +17,7 @@ from results.record.lock import writer_of
 from results.record.run import RunRecord
 from results.record.schema import ENDED
 from results.views.leaderboard import SHOWN, epochs_table, leaderboard_table, parameter_columns
+from results.views.note import read_note
 
 REPR_ROWS = 10
 
@@ -47,6 +48,11 @@ class OpenedRun:
     def metric(self) -> str:
         """The metric that the search maximises."""
         return self.record.metric
+
+    @property
+    def note(self) -> str | None:
+        """The note of the run, as `python -m results.runs --note` stores it; None without one."""
+        return read_note(self.folder)
 
     @property
     def live(self) -> bool:

@@ -45,6 +45,14 @@ def test_the_first_screen_says_who_leads_by_what_and_whether_it_is_real(page, fo
     assert "space anchors,lr_schedules" in text
 
 
+def test_the_note_of_a_run_is_in_its_header_as_text(tmp_path):
+    folder = told_run(tmp_path / "runs" / "noted", trials=3)
+    assert "note: " not in without_scripts(report.render([open_run(folder)]))
+    (folder / "note.txt").write_text("the <b>corrected</b> labels\n")
+    page = report.render([open_run(folder)])
+    assert "note: the &lt;b&gt;corrected&lt;/b&gt; labels" in page[: page.index('aria-label="Result"')]
+
+
 def test_the_page_asks_for_nothing_from_anywhere(page):
     loaded = re.findall(r'(?:src|href)="([^"]*)"', without_scripts(page))
     assert loaded

@@ -3,7 +3,7 @@ import time
 
 import pytest
 
-from results import runs
+from results import open_run, runs
 from results.record.log import EventWriter
 from searched import Searched, strict_json
 
@@ -87,12 +87,19 @@ def test_the_copy_of_a_run_that_is_driven_stays(folder, capsys):
         (["--remove", "first"], "needs a terminal to confirm, or --yes"),
         (["--yes"], "--yes: needs --remove"),
         (["--json", "--remove", "first", "--yes"], "--json: lists runs"),
+        (["--note", "frist", "text"], "frist: there is no such run; "),
+        (["--note", "first", "x" * 501], "--note: at most 500 characters, this note has 501"),
+        (["--note", "first", "text", "--json"], "--note: cannot be combined with --json"),
+        (["--note", "first", "text", "--remove", "second", "--yes"], "--note: cannot be combined with --remove"),
     ],
 )
 def test_a_mistake_is_one_sentence(folder, arguments, said, capsys):
     assert runs.main([str(folder), *arguments]) == 2
-    assert said in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert said in error
+    assert error.count("\n") == 1
     assert sorted(path.name for path in folder.iterdir()) == ["first", "second"]
+    assert not list(folder.glob("*/note.txt"))
 
 
 def test_a_person_is_asked(folder, capsys, monkeypatch):
@@ -103,3 +110,50 @@ def test_a_person_is_asked(folder, capsys, monkeypatch):
     monkeypatch.setattr("builtins.input", lambda words: "y")
     assert runs.main([str(folder), "--remove", "first"]) == 0
     assert not (folder / "first").exists()
+
+
+def test_a_note_is_stored_listed_replaced_and_removed(folder, capsys):
+    def listed():
+        assert runs.main([str(folder)]) == 0
+        return capsys.readouterr().out
+
+    assert "note" not in listed()
+    assert runs.main([str(folder), "--note", "first", "  the corrected\nlabels "]) == 0
+    assert "stored the note: the corrected labels" in capsys.readouterr().out
+    assert (folder / "first" / "note.txt").read_text() == "the corrected labels\n"
+    assert "the corrected labels" in listed()
+    assert runs.main([str(folder), "--json"]) == 0
+    notes = {run["run"]: run["note"] for run in strict_json(capsys.readouterr().out)["runs"]}
+    assert notes == {"first": "the corrected labels", "second": None}
+    assert runs.main([str(folder), "--note", str(folder / "first"), "again"]) == 0
+    assert "again" in listed()
+    assert runs.main([str(folder), "--note", "first", ""]) == 0
+    assert not list((folder / "first").glob("*note*"))
+    assert "removed the note" in capsys.readouterr().out
+    assert "again" not in listed()
+    assert runs.main([str(folder), "--note", "first", ""]) == 0
+    assert "has no note" in capsys.readouterr().out
+
+
+def test_a_note_can_be_stored_while_a_search_writes_the_run(folder):
+    events = EventWriter(folder / "second", "second")
+    assert runs.main([str(folder), "--note", "second", "text"]) == 0
+    events.close()
+    assert open_run(folder / "second").note == "text"
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe", b"\x1b[2J", b"a" * 70_000, b"\n\n", b"\0"])
+def test_a_strange_note_is_shown_without_its_control_characters(folder, content, capsys):
+    (folder / "first" / "note.txt").write_bytes(content)
+    assert runs.main([str(folder)]) == 0
+    assert not {"\x1b", "\0"} & set(capsys.readouterr().out)
+    assert len(open_run(folder / "first").note or "") <= 500
+
+
+def test_a_link_out_of_the_run_folder_is_refused_before_a_note_is_written(folder, tmp_path, capsys):
+    outside = tmp_path / "outside.txt"
+    outside.write_text("keep")
+    (folder / "first" / "note.txt").symlink_to(outside)
+    assert runs.main([str(folder), "--note", "first", "text"]) == 2
+    assert "is a link to a place outside" in capsys.readouterr().err
+    assert outside.read_text() == "keep"
