@@ -98,3 +98,10 @@ def test_a_named_image_that_is_missing_or_elsewhere_is_refused(tmp_path, capsys)
     (tmp_path / "train" / "1.png").unlink()
     assert main(["convert", str(tmp_path / "train"), "-o", str(tmp_path / "out")]) == 2
     assert "names the image 1.png, which is not there" in capsys.readouterr().err
+
+
+def test_link_shares_the_images_on_the_disk(tmp_path):
+    write_struct(tmp_path / "one", IMAGES)
+    assert main(["convert", str(tmp_path / "one"), "-o", str(tmp_path / "coco"), "--link"]) == 0
+    images = {path.stat().st_ino for path in (tmp_path / "one").glob("*.png")}
+    assert {path.stat().st_ino for path in (tmp_path / "coco").glob("*/*.png")} == images
