@@ -20,7 +20,8 @@ from digits_core.files import read_text, read_whole
 OTHER_SUFFIXES = (".avif", ".dng", ".gif", ".heic", ".jp2", ".mpo", ".pfm")
 """Images, too, but no command reads them."""
 
-MAX_YAML_BYTES = 2**18
+MAX_YAML_BYTES = 2**20
+MAX_YAML_EVENTS = 10_000
 MAX_YAML_DEPTH = 20
 
 MAX_SHARE = 1.01
@@ -78,12 +79,14 @@ def _read_yaml(file: Path) -> dict[Any, Any]:
     try:
         text = read_whole(file, MAX_YAML_BYTES).decode("utf-8")
         depth = 0
-        for event in yaml.parse(text, Loader=yaml.SafeLoader):
+        for number, event in enumerate(yaml.parse(text, Loader=yaml.SafeLoader)):
             # A few aliases in merge keys stand for billions of entries, and deep nesting takes quadratic time.
             if isinstance(event, yaml.AliasEvent):
                 raise DataError(f"{file}: uses YAML aliases (*name); write the values out")
             starts, ends = (isinstance(event, kind) for kind in (yaml.CollectionStartEvent, yaml.CollectionEndEvent))
             depth += starts - ends
+            if number > MAX_YAML_EVENTS:
+                raise DataError(f"{file}: holds more than {MAX_YAML_EVENTS} values")
             if depth > MAX_YAML_DEPTH:
                 raise DataError(f"{file}: holds lists inside lists, more than {MAX_YAML_DEPTH} deep")
         tree = yaml.safe_load(text)

@@ -59,7 +59,7 @@ def test_a_mistake_names_the_command_that_was_typed(capsys, tmp_path, monkeypatc
 def test_mistyped_commands_and_flags_are_suggested(capsys):
     assert answer(capsys, "bord") == (
         2,
-        "digit-search: there is no command 'bord'; did you mean 'board'?; --help lists every flag\n",
+        "digit-search: there is no command 'bord'; did you mean 'board'?; --help lists all flags\n",
     )
     code, said = answer(capsys, "run", "--trails", "4")
     assert code == 2

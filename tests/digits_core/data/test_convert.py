@@ -337,7 +337,8 @@ def test_every_problem_is_listed_and_the_rest_counted(yolo, capsys):
         ("train: images\nnames: \a", "data.yaml: broken YAML"),
         ("names: " + "[" * 100_000, "data.yaml: holds lists inside lists, more than 20 deep"),
         (f"train: images\nnames: {list(range(300))}", "'names' lists 300 classes, more than 255"),
-        ("#" * 2**21, "data.yaml: cannot be read"),
+        (f"train: images\nnames: {list(range(20_000))}", "data.yaml: holds more than 10000 values"),
+        ("#" * 2**21, "data.yaml: cannot be read: it holds more than 1 MiB"),
     ],
 )
 def test_a_wrong_yaml_file_is_one_sentence(settings, said, yolo, capsys):

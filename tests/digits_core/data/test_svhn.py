@@ -90,7 +90,7 @@ def test_a_damaged_picture_is_one_sentence_and_leaves_no_half_folder(tmp_path, c
 
 def test_nothing_to_convert_is_one_sentence(tmp_path, capsys):
     assert main(["convert", str(tmp_path), "-o", str(tmp_path / "out")]) == 2
-    assert "contains no digitStruct.mat" in capsys.readouterr().err
+    assert "contains no digitStruct.mat (SVHN)" in capsys.readouterr().err
 
 
 def test_a_named_image_that_is_missing_or_elsewhere_is_refused(tmp_path, capsys):
@@ -98,3 +98,10 @@ def test_a_named_image_that_is_missing_or_elsewhere_is_refused(tmp_path, capsys)
     (tmp_path / "train" / "1.png").unlink()
     assert main(["convert", str(tmp_path / "train"), "-o", str(tmp_path / "out")]) == 2
     assert "refers to the image 1.png, which does not exist" in capsys.readouterr().err
+
+
+def test_link_shares_the_images_on_the_disk(tmp_path):
+    write_struct(tmp_path / "one", IMAGES)
+    assert main(["convert", str(tmp_path / "one"), "-o", str(tmp_path / "coco"), "--link"]) == 0
+    images = {path.stat().st_ino for path in (tmp_path / "one").glob("*.png")}
+    assert {path.stat().st_ino for path in (tmp_path / "coco").glob("*/*.png")} == images
