@@ -177,7 +177,8 @@ def _handle(args: argparse.Namespace) -> int:
     if args.note is not None:
         if args.remove or args.json:
             raise UsageError(f"--note: cannot be combined with {'--remove' if args.remove else '--json'}")
-        return _note(*args.note, args.folder)
+        name, text = args.note
+        return _note(name, text, args.folder)
     console = open_console()
     folders = find_runs([args.folder])
     if args.remove is None:
