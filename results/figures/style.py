@@ -65,7 +65,7 @@ def _template(text: str, grid: str) -> dict[str, Any]:
             "xaxis": axis,
             "yaxis": axis,
             "hoverlabel": {"align": "left"},
-            "legend": {"orientation": "h", "yref": "container", "yanchor": "bottom", "y": 0, "x": 0, "maxheight": 1},
+            "legend": {"orientation": "h", "yref": "container", "yanchor": "bottom", "y": 0, "x": 0},
             "margin": {"l": 60, "r": 16, "t": 36, "b": 50},
         }
     }

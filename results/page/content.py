@@ -122,7 +122,8 @@ def _winner(run: OpenedRun) -> dict[str, Any] | None:
     metric = run.metric
     low, high = number(row[f"{metric}_low"]), number(row[f"{metric}_high"])
     mean, seeds = number(row["seeds_mean"]), number(row["num_seeds"])
-    places = decimals(run.leaderboard, metric)
+    board = run.leaderboard
+    places = decimals(board[board["role"] != "retrain"], metric)
     base = run.base.to_flat()
     tasks = []
     for task, column, words in (("task1", "task1_map", "mAP"), ("task2", "task2_number_accuracy", "numbers")):

@@ -170,8 +170,9 @@
     if (!window.Plotly) document.head.append(make("script", library.textContent));
     plot.dataset.drawn = "yes";
     return Plotly.react(plot, figure.data, layout, { responsive: true, displaylogo: false, displayModeBar: false }).then(() => {
-      const legend = plot.querySelector(".legend .bg"), extra = legend ? legend.getBBox().height - 60 : 0;
-      if (extra > 0) return Plotly.relayout(plot, { height: layout.height + extra }); // a long legend does not shrink the axes
+      // The figure grows by a long legend: the axes keep their size, and the legend needs no scroll bar.
+      const legend = plot.querySelector(".legend .scrollbox"), length = legend ? legend.getBBox().height : 0;
+      if (length > 60) return Plotly.relayout(plot, { height: layout.height + length - 60, "legend.maxheight": length + 20 });
     });
   };
   const current = () => templates[dark.matches ? "dark" : "light"];

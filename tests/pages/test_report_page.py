@@ -161,6 +161,21 @@ def test_no_window_scrolls_sideways(open_page, path, width):
     assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 
+def test_no_label_of_a_figure_is_cut_in_a_narrow_window(open_page, path):
+    page = open_page(path, width=400)
+    draw_all(page)
+    page.wait_for_timeout(500)  # figures grow by their legends
+    cut = page.evaluate("""() => [...document.querySelectorAll(".plot")].flatMap((plot) => {
+        const outer = plot.getBoundingClientRect();
+        return [...plot.querySelectorAll("text")].filter((text) => {
+            const inner = text.getBoundingClientRect();
+            return inner.width && (inner.left < outer.left - 1 || inner.right > outer.right + 1
+                || inner.top < outer.top - 1 || inner.bottom > outer.bottom + 1);
+        }).map((text) => `${plot.dataset.picture}: ${text.textContent}`);
+    })""")
+    assert cut == []
+
+
 def test_it_prints_in_light_without_its_tools(open_page, path):
     page = open_page(path, scheme="dark")
     page.evaluate("dispatchEvent(new Event('beforeprint'))")
