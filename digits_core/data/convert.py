@@ -50,7 +50,7 @@ def convert(place: Path, out: Path, *, valid_fraction: float, seed: int, link: b
         found = read_voc(place)
     elif place.is_dir():
         raise DataError(
-            f"{place}: holds no {STRUCT_FILE} (SVHN), no data.yaml (YOLO) and no Annotations/*.xml (Pascal VOC)"
+            f"{place}: contains no {STRUCT_FILE} (SVHN), no data.yaml (YOLO) and no Annotations/*.xml (Pascal VOC)"
         )
     else:
         raise DataError(f"{place}: must be a folder, or the YAML file of a YOLO folder")

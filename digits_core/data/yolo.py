@@ -86,7 +86,7 @@ def _read_yaml(file: Path) -> dict[Any, Any]:
             starts, ends = (isinstance(event, kind) for kind in (yaml.CollectionStartEvent, yaml.CollectionEndEvent))
             depth += starts - ends
             if number > MAX_YAML_EVENTS:
-                raise DataError(f"{file}: holds more than {MAX_YAML_EVENTS} values")
+                raise DataError(f"{file}: contains more than {MAX_YAML_EVENTS} values")
             if depth > MAX_YAML_DEPTH:
                 raise DataError(f"{file}: holds lists inside lists, more than {MAX_YAML_DEPTH} deep")
         tree = yaml.safe_load(text)
