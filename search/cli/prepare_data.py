@@ -25,7 +25,7 @@ def prepare_data(settings: SearchSettings, console: Console) -> DigitData:
         sizes += f", {len(data.confirm)} more for confirmations"
     console.print(f"data: {what}, {sizes}" + (f" (decoded in {took:.0f} s)" if took > 1 else ""))
     if not data.categories.are_digits:
-        console.print(f"data: {data.categories.words}: no digits, so no number is read")
+        console.print(f"data: {data.categories.words}: these are not digits, so no numbers are read")
         if settings.metric == "val_number_accuracy":
             raise UsageError(
                 "--metric val_number_accuracy: the categories of this data are no digits, so there are no numbers; "
