@@ -424,7 +424,9 @@ def test_a_comparison_on_other_categories_answers_its_table(tmp_path, shapes_fol
         assert trial.epochs[2]["train_map"] is not None
         assert trial.epochs[2]["val_number_accuracy"] is None
     assert compare.main([str(tmp_path / "levels"), "--by", "table"]) == 0
-    assert "four against two: noise: seed for seed the same weights" in capsys.readouterr().out
+    assert (
+        "four against two: noise: the weights at the best epoch are the same for each seed" in capsys.readouterr().out
+    )
     assert plots.main([str(tmp_path / "levels")]) == 0
     assert (tmp_path / "levels" / "plots" / "predictions.svg").is_file()
 
