@@ -4,7 +4,7 @@
 #   tests/matrix.sh                    every setting, `make test` and `make test-more`, three rounds (hours)
 #   tests/matrix.sh --rounds 1 sse busy    some settings, one round
 #   tests/matrix.sh --no-more sse      without `make test-more`
-#   tests/matrix.sh --short            two older processors over tests/digits_core, side by side (minutes)
+#   tests/matrix.sh --short            two older processors over the arithmetic of tests/digits_core, side by side (minutes)
 #
 # Settings: plain, sse (no vector units beyond SSE), avx2 (no AVX-512, no bfloat16), busy (four busy processes beside),
 # tokyo (TZ=Asia/Tokyo LC_ALL=C), nobody (another user, with a home that cannot be written; needs root), space (a
@@ -56,7 +56,7 @@ if [ $SHORT = yes ]; then
 		(
 			began=$SECONDS
 			# shellcheck disable=SC2086 # two assignments
-			env $names .venv/bin/python -m pytest -q -p no:cacheprovider tests/digits_core >"$SCRATCH/$setting.log" 2>&1
+			env $names .venv/bin/python -m pytest -q -p no:cacheprovider tests/digits_core/{model,training,evaluation} >"$SCRATCH/$setting.log" 2>&1
 			echo "$? $((SECONDS - began))" >"$SCRATCH/$setting.code"
 		) &
 	done
