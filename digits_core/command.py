@@ -11,7 +11,7 @@ from collections.abc import Callable
 from contextvars import ContextVar
 from typing import Any, NoReturn
 
-from digits_core.errors import UserError, did_you_mean, printable, refuse_credentials
+from digits_core.errors import UserError, printable, refuse_credentials, suggestion
 
 CALLED_AS: ContextVar[str | None] = ContextVar("called_as", default=None)
 """How the user called this command where it was not `python -m ...`: `digit-search board`."""
@@ -79,8 +79,7 @@ class CommandParser(argparse.ArgumentParser):
         if unknown:
             flag = words.split()[0].partition("=")[0]
             flags = [one for one in self._option_string_actions if one.startswith("--")]
-            hint = did_you_mean(flag, flags) if flag.startswith("--") else ""
-            message = f"{message}{hint if 'did you mean' in hint else ''}"
+            message += suggestion(flag, flags) if flag.startswith("--") else ""
         message = printable(message)
         message = message if len(message) <= MOST_LETTERS else message[:MOST_LETTERS] + "..."
         self.exit(2, f"{self.prog.removeprefix('python -m ')}: {message}; --help lists all flags\n")

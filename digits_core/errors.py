@@ -55,10 +55,14 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
         For example `; did you mean 'anchors'?` or `; known: a, b`. Empty if no name is similar.
     """
     names = sorted(known)
+    return suggestion(name, names) or (f"; known: {', '.join(names)}" if 0 < len(names) <= 12 else "")
+
+
+def suggestion(name: str, known: Iterable[str]) -> str:
+    """The end of a message with the most similar known names: `; did you mean 'anchors'?`; empty if none is similar."""
+    names = sorted(known)
     near = get_close_matches(name, names, n=2, cutoff=0.6) or _with_such_an_end(name, names)
-    if near:
-        return "; did you mean " + " or ".join(f"'{match}'" for match in near) + "?"
-    return f"; known: {', '.join(names)}" if 0 < len(names) <= 12 else ""
+    return "; did you mean " + " or ".join(f"'{match}'" for match in near) + "?" if near else ""
 
 
 def _with_such_an_end(name: str, names: list[str]) -> list[str]:

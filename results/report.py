@@ -5,13 +5,12 @@ import json
 import time
 import webbrowser
 from collections.abc import Iterable, Sequence
-from importlib import resources
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from digits_core.command import CommandParser, at_least, run_command, say, version_of
-from digits_core.errors import RunError, UsageError, printable
+from digits_core.command import CommandParser, at_least, run_command, say
+from digits_core.errors import RunError
 
 if TYPE_CHECKING:
     from results.views.opened_run import OpenedRun
@@ -65,11 +64,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _report(args: argparse.Namespace) -> int:
     from results.record.folder import find_runs
+    from results.tables.parquet import check_target
     from results.views.opened_run import open_run
 
     folders = find_runs(args.runs)
     path = args.out or (folders[0] / REPORT_FILE if len(folders) == 1 else Path(REPORT_FILE))
-    _check_place(path, "-o ")
+    check_target(path, "-o ")
     opened, shown = False, False
     try:
         while True:
@@ -93,17 +93,6 @@ def _report(args: argparse.Namespace) -> int:
         return 130
 
 
-def _check_place(path: Path, flag: str = "") -> None:
-    """Check that a file can be written at a path.
-
-    Raises:
-        UsageError: it is a folder, or its folder does not exist.
-    """
-    if path.is_dir() or not path.absolute().parent.is_dir():
-        what = "is a folder; name a file" if path.is_dir() else f"there is no folder {printable(str(path.parent))}"
-        raise UsageError(f"{flag}{printable(str(path))}: {what}")
-
-
 def write_report(
     runs: "str | PathLike[str] | Iterable[str | PathLike[str]]", path: str | PathLike[str], *, watch: int | None = None
 ) -> int:
@@ -121,14 +110,14 @@ def write_report(
         RunError: one of them is not a run, none is named, or a table is damaged.
         UsageError: `path` is a folder, or its folder does not exist.
     """
-    from results.tables.parquet import replacing
+    from results.tables.parquet import check_target, replacing
     from results.views.opened_run import open_run
 
     names = [runs] if isinstance(runs, str | PathLike) else list(runs)
     if not names:
         raise RunError("no run is named; give at least one name or path")
     place = Path(path)
-    _check_place(place)
+    check_target(place)
     content = render([open_run(run) for run in names], watch=watch).encode("utf-8", errors="replace")
     with replacing(place) as half:
         half.write_bytes(content)
@@ -137,30 +126,24 @@ def write_report(
 
 def render(runs: "Sequence[OpenedRun]", *, watch: int | None = None) -> str:
     """The page of opened runs as text; `watch` as in `write_report`."""
-    from jinja2 import Environment, StrictUndefined
     from markupsafe import Markup
     from plotly.offline import get_plotlyjs
 
     from results.figures.style import DARK, LIGHT
-    from results.page.content import content_of, now
-
-    def file(name: str) -> str:
-        return resources.files("results.page").joinpath(name).read_text(encoding="utf-8")
+    from results.page.content import content_of
+    from results.page.fill import fill, page_file
 
     contents = [content_of(run, number) for number, run in enumerate(runs)]
     for content in contents:
         content["statuses"] = sorted({row["status"] for row in content["board"]["rows"]})
         content["faint"] = ("stopped", "screened", "failed", "diverged", "out_of_memory", "interrupted")
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     plotted = any(picture["figure"] for content in contents for picture in content["pictures"])
-    return environment.from_string(file("template.html")).render(
+    return fill(
+        "template.html",
         title=f"{', '.join(run.name for run in runs)} – digit-search",
         runs=contents,
         watch=watch,
-        version=version_of("digit-search") or "",
-        written=now(),
-        style=Markup(file("style.css")),
-        script=Markup(file("page.js")),
+        script=page_file("page.js"),
         plotly=Markup(get_plotlyjs()) if plotted else "",
         data=Markup(_data(contents, {"light": LIGHT, "dark": DARK})),
     )

@@ -7,7 +7,7 @@ from importlib import import_module
 from typing import NamedTuple
 
 from digits_core.command import CALLED_AS, CommandParser
-from digits_core.errors import did_you_mean, printable
+from digits_core.errors import printable, suggestion
 
 PROGRAM = "digit-search"
 
@@ -92,8 +92,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     name, *rest = typed
     verb = VERBS.get(name)
     if verb is None:
-        hint = did_you_mean(name, VERBS)
-        parser.error(f"there is no command '{printable(name)}'{hint if 'did you mean' in hint else ''}")
+        parser.error(f"there is no command '{printable(name)}'{suggestion(name, VERBS)}")
     CALLED_AS.set(f"{PROGRAM} {name}")
     return int(import_module(verb.module).main([*([verb.flag] if verb.flag else []), *rest]))
 

@@ -4,16 +4,16 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
-from importlib import resources
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from digits_core.command import CommandParser, at_least, run_command, say, version_of
+from digits_core.command import CommandParser, at_least, run_command, say, say_json
 from digits_core.config.train_config import DetectConfig, TrainConfig
 from digits_core.errors import RunError, UsageError, printable
-from results.record.folder import RUN_HELP
+from results.record.folder import RUN_HELP, read_run_file
 from results.tables.matches import StoredMatches
-from results.verdicts.words import CHECK_TOLERANCE
+from results.tables.parquet import check_target, write_text
+from results.verdicts.words import agrees
 
 _EPILOG = """
 examples:
@@ -75,21 +75,20 @@ def _evaluate(args: argparse.Namespace) -> int:
     if (args.images is None) != (args.annotations is None):
         raise UsageError("--images and --annotations belong together: give both, or neither")
     for flag, path in (("-o", args.out), ("--html", args.html)):
-        if path is not None and not path.absolute().parent.is_dir():
-            raise UsageError(f"{flag} {printable(str(path))}: there is no folder {printable(str(path.parent))}")
+        if path is not None:
+            check_target(path, f"{flag} ")
     one = _stored(args.model) if args.images is None else _predicted(args)
     found = {"model": one.title, **evaluation_of(one.stored, one.detect, one.names)}
     theirs = torchmetrics_map(one.stored.task1, one.stored.truth, one.detect)
     ours = found["scores"]["map"]["value"]
-    agree = theirs is None or ours is None or abs(ours - theirs) <= CHECK_TOLERANCE
+    agree = theirs is None or agrees(ours, theirs)
     found["torchmetrics_map"] = theirs
-    text = json.dumps(found, indent=2) + "\n"
     if args.out is not None:
-        args.out.write_text(text, encoding="utf-8")
+        write_text(args.out, json.dumps(found, indent=2) + "\n")
     if args.html is not None:
-        args.html.write_text(_page(found), encoding="utf-8")
+        write_text(args.html, _page(found))
     if args.json:
-        sys.stdout.write(text)
+        say_json(found)
     else:
         console = open_console()
         console.print(f"{one.title}: {found['images']:,} images, {found['digits']:,} digits", soft_wrap=True)
@@ -112,11 +111,11 @@ def _stored(name: str | None) -> Evaluated:
         RunError: there is no such run or trial, or it stored no annotated boxes.
     """
     from results.tables.matches import matches_path, read_matches
-    from results.views.opened_run import open_run
+    from results.views.opened_run import OpenedRun
     from search.models.source import find_trial
 
-    folder, trial = find_trial(name, "MODEL")
-    run = open_run(folder)
+    folder, record, trial = find_trial(name, "MODEL")
+    run = OpenedRun(folder, record, read_run_file(folder))
     path = matches_path(folder, trial.trial_id, "val")
     stored = read_matches(path, trial.best_epoch(run.metric))
     if stored.truth.boxes is None:
@@ -163,11 +162,10 @@ def _predicted(args: argparse.Namespace) -> Evaluated:
 
 def _page(found: dict[str, Any]) -> str:
     """The evaluation as one HTML page that needs no network."""
-    from jinja2 import Environment, StrictUndefined
     from markupsafe import Markup
 
     from results.figures import evaluation as figures
-    from results.page.content import now
+    from results.page.fill import fill
     from results.views.evaluation import tables_of
 
     drawn: list[tuple[str, Markup]] = []
@@ -180,18 +178,12 @@ def _page(found: dict[str, Any]) -> str:
         )
         drawn.append((title, Markup(html)))
 
-    def file(name: str) -> str:
-        return resources.files("results.page").joinpath(name).read_text(encoding="utf-8")
-
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    return environment.from_string(file("evaluation.html")).render(
+    return fill(
+        "evaluation.html",
         title=printable(f"Evaluation of {found['model']}"),
         about=f"{found['images']:,} images, {found['digits']:,} digits",
         tables=tables_of(found),
         figures=drawn,
-        style=Markup(file("style.css")),
-        version=version_of("digit-search") or "",
-        written=now(),
     )
 
 

@@ -4,7 +4,6 @@ import json
 import os
 import shlex
 from collections.abc import Callable
-from datetime import datetime
 from typing import Any
 
 import plotly.graph_objects as go
@@ -37,6 +36,7 @@ from results.page.gallery import gallery_of
 from results.record.schema import ENDED, FAILED
 from results.verdicts.comparison import whole_board
 from results.verdicts.equal_models import find_twins, left_out_words
+from results.verdicts.verdict import Verdict
 from results.verdicts.words import check_words, confirmation_words, length_words, twin_words
 from results.views.leaderboard import SHOWN
 from results.views.opened_run import OpenedRun
@@ -61,6 +61,7 @@ def content_of(run: OpenedRun, number: int) -> dict[str, Any]:
     settings = settings if isinstance(settings, dict) else {}
     data = run.about.get("data")
     data = data if isinstance(data, dict) else {}
+    judged = _judged(run)
     twins = find_twins(record)
     return {
         "key": f"r{number}",
@@ -73,8 +74,8 @@ def content_of(run: OpenedRun, number: int) -> dict[str, Any]:
         "started": str(run.about.get("started_at") or "")[:16].replace("T", " "),
         "metric": SHOWN.get(run.metric, run.metric),
         "winner": _winner(run),
-        "recommendation": _recommendation(run),
-        "verdicts": _verdicts(run),
+        "recommendation": None if run.live or judged is None else recommend(record, judged),
+        "verdicts": [] if judged is None else _verdicts(run, judged),
         "cost": _cost(run),
         "notes": [
             *length_words(record),
@@ -160,12 +161,16 @@ def _winner(run: OpenedRun) -> dict[str, Any] | None:
     }  # fmt: skip
 
 
-def _verdicts(run: OpenedRun) -> list[str]:
-    """The winner against the second and the default, and the number of ties with it."""
+def _judged(run: OpenedRun) -> list[Verdict] | None:
+    """The winner against every other configuration; None if a match table is damaged, which results.compare names."""
     try:
-        judged = whole_board(run.record, run.folder, run.metric, make=not run.live)
-    except RunError:  # a damaged match table; results.compare names it
-        return []
+        return whole_board(run.record, run.folder, run.metric, make=not run.live)
+    except RunError:
+        return None
+
+
+def _verdicts(run: OpenedRun, judged: list[Verdict]) -> list[str]:
+    """The winner against the second and the default, and the number of ties with it."""
     lines = [line.strip() for line in verdict_words(run.record, judged)]
     for one in judged[:1]:
         if not any(f"({one.second})" in line for line in lines):
@@ -173,14 +178,6 @@ def _verdicts(run: OpenedRun) -> list[str]:
             words = one.words if known else "known when both have finished"
             lines.insert(0, f"against the second ({one.second}): {words}")
     return lines
-
-
-def _recommendation(run: OpenedRun) -> str | None:
-    """What to do with the result; None while the search runs."""
-    try:
-        return None if run.live else recommend(run.record, whole_board(run.record, run.folder, run.metric))
-    except RunError:  # a damaged match table; results.compare names it
-        return None
 
 
 def _cost(run: OpenedRun) -> list[tuple[str, str]]:
@@ -390,8 +387,3 @@ def _duration(seconds: float) -> str:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)
     return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"
-
-
-def now() -> str:
-    """The current local time as text."""
-    return datetime.now().astimezone().strftime("%Y-%m-%d %H:%M:%S %Z")

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from digits_core.errors import UsageError, did_you_mean, printable
-from results.tables.parquet import replacing
+from results.tables.parquet import check_target, replacing
 
 
 def export_table(table: pd.DataFrame, form: str, path: Path) -> None:
@@ -24,9 +24,7 @@ def export_table(table: pd.DataFrame, form: str, path: Path) -> None:
         UsageError: the format is unknown, the folder does not exist, or a package is missing.
     """
     check_format(form)
-    if path.is_dir() or not path.parent.is_dir():
-        what = "is a folder; name a file" if path.is_dir() else f"there is no folder {path.parent}"
-        raise UsageError(f"-o {printable(str(path))}: {what}")
+    check_target(path, "-o ")
     with replacing(path) as half:
         if form in TEXT_FORMATS:
             half.write_text(TEXT_FORMATS[form](table), encoding="utf-8")

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from digits_core.errors import RunError, printable, reason_of
+from digits_core.errors import RunError, UsageError, printable, reason_of
 from results.record.schema import EPOCHS, LEADERBOARD, SCHEMA_VERSION
 
 
@@ -24,6 +24,17 @@ def replacing(path: Path) -> Iterator[Path]:
         half.replace(path)
     finally:
         half.unlink(missing_ok=True)
+
+
+def check_target(path: Path, flag: str = "") -> None:
+    """Check that a file can be written at a path.
+
+    Raises:
+        UsageError: it is a folder, or its folder does not exist.
+    """
+    if path.is_dir() or not path.absolute().parent.is_dir():
+        what = "is a folder; name a file" if path.is_dir() else f"there is no folder {printable(str(path.parent))}"
+        raise UsageError(f"{flag}{printable(str(path))}: {what}")
 
 
 def write_text(path: Path, text: str) -> None:

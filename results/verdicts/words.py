@@ -88,6 +88,11 @@ CHECK_TOLERANCE = 1e-4
 """Largest difference between our mAP and that of another program for the same detections."""
 
 
+def agrees(ours: float | None, theirs: float) -> bool:
+    """Whether our mAP agrees with that of another program; None is not compared."""
+    return ours is None or abs(ours - theirs) <= CHECK_TOLERANCE
+
+
 def check_words(record: RunRecord) -> list[str]:
     """What another program says of the mAP of the best trial and of the retrained ones; a difference is an error."""
     trials = [record.winner(), *(trial for trial in record.trials.values() if trial.role == "retrain")]
@@ -97,7 +102,7 @@ def check_words(record: RunRecord) -> list[str]:
         if trial is None or scored is None or trial.checked is None or trial.checked.epoch != scored["epoch"]:
             continue
         ours, checked = scored.get("val_map"), trial.checked
-        if ours is None or abs(ours - checked.map) <= CHECK_TOLERANCE:
+        if agrees(ours, checked.map):
             lines.append(f"mAP of {trial.trial_id} checked by {checked.by}: {checked.map:.4f}")
         else:
             lines.append(

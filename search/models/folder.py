@@ -48,10 +48,9 @@ def measure(detector: "Detector", data: DigitData) -> Claim:
     from digits_core.evaluation.bootstrap import bootstrap_scores, resample_weights
     from digits_core.evaluation.detect import SCORE_FLOOR
     from digits_core.evaluation.evaluate import evaluate
-    from digits_core.evaluation.matching import NmsSetting, match
-    from digits_core.evaluation.metrics import MatchTable, Truth, score
+    from digits_core.evaluation.metrics import Truth, score
     from digits_core.evaluation.sweep import sweep
-    from digits_core.submission.inference import kept_at
+    from digits_core.submission.inference import match_as_predicted
     from search.tune.trainable import optima
 
     config, valid = detector.config, data.valid
@@ -66,11 +65,7 @@ def measure(detector: "Detector", data: DigitData) -> Claim:
     )
     best = optima(sweep(found.found, valid.table, config.detect, [config.detect.task1, config.detect.task2]))
     detect = with_optima(config.detect, best)
-    task1 = kept_at(found.found, detect.task1)
-    tables = []
-    for candidates, task in ((found.found, detect.task1), (task1, detect.task2)):
-        matches = match(candidates, valid.table, [NmsSetting(task.nms, task.class_agnostic)])
-        tables.append(MatchTable.of(candidates, matches, 0))
+    tables = match_as_predicted(found.found, valid.table, detect)
     truth = Truth.from_table(valid.table, detect.reading)
     points = dataclasses.asdict(score(tables[0], tables[1], truth, detect))
     resampled = bootstrap_scores(

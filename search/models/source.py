@@ -16,6 +16,7 @@ from results.record.folder import (
     read_record_of,
     read_run_file,
 )
+from results.record.run import RunRecord
 from results.record.trial import TrialRecord
 
 
@@ -52,8 +53,7 @@ def find_source(source: str, flag: str, out: Path = RUNS_FOLDER) -> Source:
         inside = path.resolve().parent
         of_run = inside.name == CHECKPOINTS and (inside.parent / RUN_FILE).is_file()
         return Source(path, f"checkpoint {path}", _data_of(inside.parent) if of_run else None)
-    folder, trial = find_trial(source, flag, out)
-    record = read_record_of(folder)
+    folder, record, trial = find_trial(source, flag, out)
     if trial.checkpoint is None:
         raise RunError(
             f"{flag} {printable(source)}: the checkpoint of {trial.trial_id} was not kept (see --keep); train it again "
@@ -70,8 +70,10 @@ def find_source(source: str, flag: str, out: Path = RUNS_FOLDER) -> Source:
     return Source(folder / trial.checkpoint, words, _data_of(folder), 1 if best is None else int(best["epoch"]))
 
 
-def find_trial(source: str | None, flag: str, out: Path = RUNS_FOLDER) -> tuple[Path, TrialRecord]:
-    """The run folder and the trial that RUN[:TRIAL] names: the best trial of a run, None or `""` the latest run's.
+def find_trial(source: str | None, flag: str, out: Path = RUNS_FOLDER) -> tuple[Path, RunRecord, TrialRecord]:
+    """The run folder, its record and the trial that RUN[:TRIAL] names.
+
+    Without a trial it is the best one; None or `""` is the latest run.
 
     Raises:
         RunError: there is none.
@@ -89,7 +91,7 @@ def find_trial(source: str | None, flag: str, out: Path = RUNS_FOLDER) -> tuple[
             "no trial with a score"
         )  # fmt: skip
         raise RunError(f"{flag} {printable(source or folder.name)}: run '{record.run}' has {what}")
-    return folder, trial
+    return folder, record, trial
 
 
 def _data_of(folder: Path) -> DataSource:
