@@ -331,14 +331,14 @@ def bound(args: argparse.Namespace, folder: Path) -> list[Row]:
             for one in epoch_batches(data.train, seed=0, epoch=1, batch_size=8, asked=0)[:20]
         ]
         for batch in batches[:3]:
-            train_step(run, *batch)
+            train_step(run, batch)
         started = time.perf_counter()
         for batch in batches:
-            train_step(run, *batch)
+            train_step(run, batch)
         seconds = (time.perf_counter() - started) / len(batches)
         with FlopCounterMode(display=False) as flops, Bytes() as moved:
             for batch in batches:
-                train_step(run, *batch)
+                train_step(run, batch)
         operations, moves = flops.get_total_flops() / len(batches), moved.total / len(batches)
         peak, stream = peak_of(run.dtype), bandwidth()
         name = str(run.dtype).removeprefix("torch.")

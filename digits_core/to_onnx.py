@@ -157,16 +157,17 @@ def compare(detector: "Detector", path: Path, images: Sequence[Any]) -> float:
     import numpy as np
     import onnxruntime
 
-    from digits_core.data.batches import to_tensor
+    from digits_core.data.augment import Sample
+    from digits_core.data.batches import pack, to_tensor
     from digits_core.submission.inference import detect_with, kept_at
 
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     worst, compared = 0.0, 0
     for number, pixels in enumerate(images):
-        image = to_tensor(pixels)
-        raw = detect_with(detector, [image])
+        sample = Sample(pixels, np.zeros((0, 4), np.float32), np.zeros(0, np.int64))
+        raw = detect_with(detector, pack([sample], detector.device))
         own = kept_at(raw, detector.config.detect.task1)
-        boxes, labels, scores = session.run(["boxes", "labels", "scores"], {"image": image.numpy()})
+        boxes, labels, scores = session.run(["boxes", "labels", "scores"], {"image": to_tensor(pixels).numpy()})
         if sorted(labels.tolist()) != sorted(own.labels.tolist()):
             raise DataError(
                 f"{path.name}: on image {number} the labels of its {len(labels)} boxes are not those of the model's "

@@ -1,10 +1,13 @@
 """The images of each batch, which depend only on seed and epoch; and their tensors."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from digits_core.data.augment import Sample
@@ -12,15 +15,71 @@ from digits_core.data.cache import Split, images_per_epoch
 from digits_core.data.source import Pixels
 from digits_core.seeds import derived_seed
 
-Target = dict[str, Tensor]
-
 SORTED_BATCHES = 16
 """Images of this many batches are sorted by aspect ratio together: little padding, but still random batches."""
 
 
 def to_tensor(pixels: Pixels) -> Tensor:
-    """float32 [3, height, width] in [0, 1] from uint8 [height, width, 3]."""
+    """The input of a torchvision detector: float32 [3, height, width] in [0, 1] from uint8 [height, width, 3]."""
     return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1))).float().div_(255)
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Images of any sizes and their boxes, each in one tensor, before the resize of the model.
+
+    Attributes:
+        pixels: uint8 [pixels of all images, 3], RGB: the rows of the first image, then those of the second, and so on.
+        sizes: int64 [images, 2] in the memory of the CPU: width and height of each image.
+        boxes: float32 [images, most boxes, 4], xyxy in pixels of the image; zeros where an image has fewer boxes.
+        labels: int64 [images, most boxes]; 0 where there is no box.
+    """
+
+    pixels: Tensor
+    sizes: NDArray[np.int64]
+    boxes: Tensor
+    labels: Tensor
+
+    def __len__(self) -> int:
+        return len(self.sizes)
+
+    @property
+    def starts(self) -> NDArray[np.int64]:
+        """int64 [images + 1]: where the pixels of each image begin, and where the last one ends."""
+        return np.concatenate([[0], np.cumsum(self.sizes.prod(axis=1))])
+
+    def split(self, count: int) -> list["Batch"]:
+        """At most `count` batches of consecutive images, as even as possible."""
+        edges = [int(part[0]) for part in np.array_split(np.arange(len(self)), min(count, len(self)))] + [len(self)]
+        starts = self.starts
+        return [
+            Batch(
+                self.pixels[starts[first] : starts[end]],
+                self.sizes[first:end],
+                self.boxes[first:end],
+                self.labels[first:end],
+            )
+            for first, end in pairwise(edges)
+        ]
+
+
+def pack(samples: Sequence[Sample], device: torch.device) -> Batch:
+    """One batch of images and boxes, copied to a device."""
+    sizes = np.array([one.pixels.shape[1::-1] for one in samples], dtype=np.int64).reshape(-1, 2)
+    most = max([1, *(len(one.boxes) for one in samples)])
+    boxes = np.zeros((len(samples), most, 4), dtype=np.float32)
+    labels = np.zeros((len(samples), most), dtype=np.int64)
+    for row, one in enumerate(samples):
+        boxes[row, : len(one.boxes)] = one.boxes
+        labels[row, : len(one.labels)] = one.labels
+    pixels = np.concatenate([one.pixels.reshape(-1, 3) for one in samples])
+    return Batch(on(device, pixels), sizes, on(device, boxes), on(device, labels))
+
+
+def on(device: torch.device, values: NDArray[np.generic]) -> Tensor:
+    """An array as a tensor on a device; a GPU copies it while the CPU continues."""
+    tensor = torch.from_numpy(values)
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
 
 
 def steps_per_epoch(num_images: int, asked: int, batch_size: int) -> int:
@@ -59,33 +118,21 @@ def epoch_batches(split: Split, *, seed: int, epoch: int, batch_size: int, asked
 
 def load_batch(
     split: Split, indices: list[int], device: torch.device, change: Callable[[Sample, int], Sample] | None = None
-) -> tuple[list[Tensor], list[Target]]:
-    """Images and torchvision targets of one batch, without crowds and empty boxes.
+) -> Batch:
+    """The images of one batch with their boxes, without crowds and empty boxes.
 
     Args:
         split: contains the images.
         indices: of the images in the split.
         device: of the returned tensors.
         change: augmentation, called with a sample and its image id; None does not change the images.
-
-    Returns:
-        Images float32 [3, height, width] in [0, 1]; targets with `boxes` float32 [num, 4] xyxy in
-        pixels and `labels` int64 [num].
     """
-    images, targets = [], []
+    samples = []
     for index in indices:
         table = split.table
         mine = slice(int(table.box_start[index]), int(table.box_start[index + 1]))
         boxes, labels = table.boxes[mine], table.labels[mine]
         solid = ~table.crowds[mine] & (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
         sample = Sample(split.image(index), boxes[solid], labels[solid])
-        if change is not None:
-            sample = change(sample, int(table.image_ids[index]))
-        images.append(to_tensor(sample.pixels).to(device))
-        targets.append(
-            {
-                "boxes": torch.from_numpy(sample.boxes).to(device),
-                "labels": torch.from_numpy(sample.labels).to(device),
-            }
-        )
-    return images, targets
+        samples.append(sample if change is None else change(sample, int(table.image_ids[index])))
+    return pack(samples, device)

@@ -4,7 +4,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from torchvision.models.detection import FasterRCNN
 
 from digits_core.config.train_config import DetectConfig
 from digits_core.data.augment import Sample
@@ -13,6 +12,7 @@ from digits_core.data.cache import Split
 from digits_core.evaluation.detect import batches_by_shape, detect_raw
 from digits_core.evaluation.matching import Candidates, NmsSetting, match
 from digits_core.evaluation.metrics import MatchTable, Scores, Truth, score
+from digits_core.model.detector import BatchDetector
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +23,7 @@ class Evaluation:
         found: raw detections, to which NMS and thresholds can still be applied.
         task1, task2: the match tables with the NMS of each task; all detections above the floor.
         scores: with NMS and thresholds of the two tasks.
-        loss: sum of torchvision's four losses, mean over the images.
+        loss: sum of the four losses (`BatchDetector.detect`), mean over the images.
     """
 
     found: Candidates
@@ -34,7 +34,7 @@ class Evaluation:
 
 
 def evaluate(
-    model: FasterRCNN,
+    model: BatchDetector,
     split: Split,
     detect: DetectConfig,
     floor: float,
@@ -62,7 +62,7 @@ def evaluate(
 
 
 def detect_split(
-    model: FasterRCNN,
+    model: BatchDetector,
     split: Split,
     floor: float,
     *,
@@ -78,9 +78,9 @@ def detect_split(
     model.eval()
     try:
         for indices in batches_by_shape(split.table.sizes, batch_size):
-            images, targets = load_batch(split, indices, device, change)
+            batch = load_batch(split, indices, device, change)
             with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
-                some, loss = detect_raw(model, images, targets, floor=floor)
+                some, loss = detect_raw(model, batch, floor=floor, with_loss=True)
             total += (loss or 0.0) * len(indices)
             for index, one in zip(indices, some.split(), strict=True):
                 found[index] = one

@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
-from torchvision.models.detection import FasterRCNN
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor
 
@@ -19,6 +18,7 @@ from digits_core.labels import NUM_CLASSES
 from digits_core.model.anchors import mean_the_same
 from digits_core.model.backbones import COCO_WEIGHTS, build_backbone, build_box_head, build_rpn_head, download
 from digits_core.model.checkpoint import load_config, load_tensors
+from digits_core.model.detector import BatchDetector
 from digits_core.model.region_proposals import ProposalNetwork
 from digits_core.model.roi_align import PyramidRoIAlign
 
@@ -51,7 +51,7 @@ class Loaded:
         )
 
 
-def build_model(config: TrainConfig, *, num_classes: int = NUM_CLASSES) -> tuple[FasterRCNN, Loaded]:
+def build_model(config: TrainConfig, *, num_classes: int = NUM_CLASSES) -> tuple[BatchDetector, Loaded]:
     """Build the detector and load its initial weights.
 
     The model has the thresholds of `detect.task1`, so that it also works as a plain torchvision model. Random numbers
@@ -98,7 +98,7 @@ class _NoValues(TorchFunctionMode):
         return func(*args, **known)
 
 
-def _build(config: TrainConfig, num_classes: int) -> FasterRCNN:
+def _build(config: TrainConfig, num_classes: int) -> BatchDetector:
     model = config.model
     task1 = config.detect.task1
     backbone = build_backbone(model)
@@ -108,10 +108,9 @@ def _build(config: TrainConfig, num_classes: int) -> FasterRCNN:
         model
     )  # the RPN head is built last, as in torchvision, so that a seed gives the same weights
     pool = PyramidRoIAlign(model.roi_levels, model.roi_output_size, model.roi_sampling_ratio)
-    detector = FasterRCNN(
+    detector = BatchDetector(
         backbone,
-        min_size=model.min_size,
-        max_size=model.max_size,
+        size=model,
         rpn_anchor_generator=anchors,
         rpn_head=build_rpn_head(model, backbone.out_channels, anchors.num_anchors_per_location()[0]),
         box_roi_pool=pool,
@@ -124,7 +123,6 @@ def _build(config: TrainConfig, num_classes: int) -> FasterRCNN:
         box_bg_iou_thresh=model.roi_fg_iou,
         box_batch_size_per_image=model.roi_batch_size,
         box_positive_fraction=model.roi_positive_fraction,
-        **({} if model.fixed_size is None else {"fixed_size": (model.fixed_size, model.fixed_size)}),
     )
     detector.rpn = ProposalNetwork(
         anchors,
@@ -140,7 +138,7 @@ def _build(config: TrainConfig, num_classes: int) -> FasterRCNN:
     return detector
 
 
-def read_back(model: FasterRCNN) -> dict[str, Any]:
+def read_back(model: BatchDetector) -> dict[str, Any]:
     """The properties of a built model, read from the objects that torchvision uses.
 
     Returns:
@@ -176,7 +174,7 @@ def _anchor_generator(model: ModelConfig) -> AnchorGenerator:
     return AnchorGenerator(tuple((size,) for size in sizes), (ratios,) * NUM_LEVELS)
 
 
-def _load_initial(detector: FasterRCNN, model: ModelConfig) -> Loaded:
+def _load_initial(detector: BatchDetector, model: ModelConfig) -> Loaded:
     match model.weights:
         case "none":
             return Loaded("none")

@@ -1,97 +1,304 @@
-"""torchvision's region proposal network with a faster NMS, which compares fewer boxes."""
+"""The region proposal network for all images of a batch at once: proposals and losses as torchvision's."""
 
-from typing import Any
+from collections.abc import Callable
+from dataclasses import dataclass
 
+import numpy as np
 import torch
-import torchvision
+from numpy.typing import NDArray
 from torch import Tensor
-from torchvision.models.detection._utils import BoxCoder
+from torch.nn import functional
 from torchvision.models.detection.rpn import RegionProposalNetwork
-from torchvision.ops import batched_nms
+from torchvision.ops import nms
+
+from digits_core.model.boxes import clip, decode, encode
+from digits_core.model.devices import constant, must_not_wait
+from digits_core.model.resize import Inputs
+from digits_core.model.sampling import assign, draw, expected
+
+BOX_WEIGHTS = (1.0, 1.0, 1.0, 1.0)
+"""The weights of torchvision's `BoxCoder` in the RPN: x and y, width and height."""
+
+BETA = 1 / 9
+"""Where torchvision's smooth L1 losses change from a square to a line."""
 
 
-class FloatBoxCoder(BoxCoder):
-    """Decodes boxes in float32, because half precision rounds coordinates above 128 px to whole pixels."""
+@dataclass(frozen=True, slots=True)
+class Canvas:
+    """The places of all levels of a pyramid on one map: the first level above, the others side by side below it.
 
-    def decode(self, rel_codes: Tensor, boxes: list[Tensor]) -> Tensor:
-        """As in torchvision, but in float32."""
-        decoded: Tensor = super().decode(rel_codes.float(), boxes)
-        return decoded
+    Attributes:
+        grids: height and width of each level.
+        width: of the map.
+        cells: int64 [cells of all levels]: their places on the flattened map.
+        covered: [1, 1, height, width]: 1 where a level is, 0 between the levels.
+        anchors: float32 [anchors, 4], xyxy, of all levels.
+        per_level: the number of anchors of each level.
+    """
+
+    grids: tuple[tuple[int, int], ...]
+    width: int
+    cells: Tensor
+    covered: Tensor
+    anchors: Tensor
+    per_level: tuple[int, ...]
+
+    @classmethod
+    def of(
+        cls, grids: tuple[tuple[int, int], ...], anchors: list[Tensor], dtype: torch.dtype, device: torch.device
+    ) -> "Canvas":
+        """The canvas of these levels, of which each is at most as high as the one before."""
+        (height, first_width), others = grids[0], grids[1:]
+        width = max(first_width, sum(wide + 1 for _, wide in others))
+        place = np.arange((height + 1 + max((tall for tall, _ in others), default=0)) * width).reshape(-1, width)
+        cells, left = [place[:height, :first_width].ravel()], 0
+        for tall, wide in others:
+            cells.append(place[height + 1 :][:tall, left : left + wide].ravel())
+            left += wide + 1
+        covered = np.zeros(place.size, dtype=np.float32)
+        covered[np.concatenate(cells)] = 1
+        return cls(
+            grids,
+            width,
+            torch.from_numpy(np.concatenate(cells)).to(device),
+            torch.from_numpy(covered.reshape(1, 1, *place.shape)).to(device, dtype),
+            torch.cat(anchors),
+            tuple(len(one) for one in anchors),
+        )
+
+    def lay_out(self, levels: list[Tensor]) -> Tensor:
+        """The map [images, channels, height, width] of the levels, 0 between them."""
+        first, others = levels[0], levels[1:]
+        high = max((one.shape[2] for one in others), default=0)
+        above = functional.pad(first, (0, self.width - first.shape[3], 0, 1))
+        if not others:
+            return above
+        below = torch.cat([functional.pad(one, (0, 1, 0, high - one.shape[2])) for one in others], dim=3)
+        missing = self.width - below.shape[3]
+        return torch.cat([above, functional.pad(below, (0, missing)) if missing else below], dim=2)
+
+
+@dataclass(frozen=True, slots=True)
+class RpnOutput:
+    """What the RPN says about each anchor.
+
+    Attributes:
+        anchors: float32 [anchors, 4], xyxy, the same for every image of the batch.
+        per_level: the number of anchors of each level.
+        objectness: logits [images, anchors].
+        codes: [images, anchors, 4], boxes relative to the anchors.
+    """
+
+    anchors: Tensor
+    per_level: tuple[int, ...]
+    objectness: Tensor
+    codes: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Proposals:
+    """The proposals of each image, best first.
+
+    Attributes:
+        boxes: float32 [images, most, 4], xyxy, pixels of the resized image.
+        real: bool [images, most]; False where an image has fewer proposals.
+    """
+
+    boxes: Tensor
+    real: Tensor
 
 
 class ProposalNetwork(RegionProposalNetwork):
-    """Gives the same proposals as torchvision's network with fewer comparisons.
+    """torchvision's network, whose weights and settings it has, with methods for a whole batch."""
 
-    NMS is greedy: whether a box is kept depends only on boxes with higher scores. Only the first `rpn_post_nms_top_n`
-    boxes that NMS keeps are needed, so NMS runs on the best boxes first, and on more boxes only if these are not
-    enough. During ONNX export this class uses torchvision's implementation.
-    """
+    def run(self, inputs: Inputs, levels: list[Tensor]) -> RpnOutput:
+        """Apply the head to the feature maps [images, channels, height, width] of the levels.
 
-    def __init__(self, *given: Any) -> None:
-        """The arguments are torchvision's."""
-        super().__init__(*given)
-        self.box_coder = FloatBoxCoder(weights=(1.0, 1.0, 1.0, 1.0))
+        All levels are laid out on one canvas, so that each convolution runs once. Zeros between the levels are the
+        padding that each level would have.
 
-    def filter_proposals(
-        self,
-        proposals: Tensor,
-        objectness: Tensor,
-        image_shapes: list[tuple[int, int]],
-        num_anchors_per_level: list[int],
-    ) -> tuple[list[Tensor], list[Tensor]]:
-        """The proposals of each image, best first, and their scores.
+        Source:
+            torchvision `RPNHead` and `concat_box_prediction_layers`.
+        """
+        canvas = self._canvas(inputs, levels)
+        images, features = len(levels[0]), canvas.lay_out(levels)
+        for number, layer in enumerate(self.head.conv):
+            features = layer(features if number == 0 else features * canvas.covered)
+        objectness, codes = (
+            layer(features).permute(0, 2, 3, 1).flatten(1, 2).index_select(1, canvas.cells)
+            for layer in (self.head.cls_logits, self.head.bbox_pred)
+        )
+        return RpnOutput(canvas.anchors, canvas.per_level, objectness.reshape(images, -1), codes.reshape(images, -1, 4))
+
+    def _canvas(self, inputs: Inputs, levels: list[Tensor]) -> "Canvas":
+        """The canvas for feature maps of these shapes, which is made once."""
+        shape, dtype, device = tuple(inputs.images.shape[2:]), inputs.images.dtype, inputs.images.device
+        grids = tuple((one.shape[2], one.shape[3]) for one in levels)
+        known: dict[object, Canvas] = self.__dict__.setdefault("canvases", {})
+        key = (grids, shape, dtype, device)
+        if key not in known:
+            if len(known) >= MOST_SHAPES:
+                known.clear()
+            with torch.inference_mode(False):
+                strides = [
+                    [torch.tensor(whole // part, device=device) for whole, part in zip(shape, grid, strict=True)]
+                    for grid in grids
+                ]
+                self.anchor_generator.set_cell_anchors(dtype, device)
+                anchors = self.anchor_generator.grid_anchors([list(grid) for grid in grids], strides)
+                known[key] = Canvas.of(grids, anchors, dtype, device)
+        return known[key]
+
+    @torch.no_grad()
+    def propose(self, output: RpnOutput, sides: Tensor) -> Proposals:
+        """The proposals of each image; the mode of the network, training or not, determines how many.
+
+        NMS is greedy: whether a box is kept depends only on boxes with higher scores. Only the first
+        `rpn_post_nms_top_n` boxes that NMS keeps are needed.
 
         Args:
-            proposals: float32 [images, anchors, 4], xyxy in pixels of the resized image.
-            objectness: logits, one per proposal.
-            image_shapes: (height, width) of each resized image.
-            num_anchors_per_level: number of anchors of each level.
+            output: from `run`.
+            sides: [images, 4], width, height, width, height of each resized image.
 
         Source:
             torchvision `RegionProposalNetwork.filter_proposals`.
         """
-        if torchvision._is_tracing():
-            traced: tuple[list[Tensor], list[Tensor]] = super().filter_proposals(
-                proposals, objectness, image_shapes, num_anchors_per_level
-            )
-            return traced
-        scores = objectness.detach().float().reshape(len(proposals), -1)
-        level = torch.repeat_interleave(torch.tensor(num_anchors_per_level, device=scores.device))
-        best = self._get_top_n_idx(scores, num_anchors_per_level)
-        scores = scores.gather(1, best)
-        scores, order = scores.sort(dim=1, descending=True, stable=True)
-        best = best.gather(1, order)
-        level, scores = level[best], scores.sigmoid()
-        sides = torch.tensor([(width, height) * 2 for height, width in image_shapes], device=scores.device)
-        boxes = proposals.gather(1, best[:, :, None].expand(-1, -1, 4)).clamp(min=0)
-        boxes = torch.minimum(boxes, sides[:, None].to(boxes.dtype))
-        solid = ((boxes[..., 2:] - boxes[..., :2]) >= self.min_size).all(2) & (scores >= self.score_thresh)
-        everywhere = bool(solid.all())
-        found = []
-        for image in range(len(boxes)):
-            mine = slice(None) if everywhere else solid[image]
-            some = boxes[image][mine], scores[image][mine], level[image][mine]
-            kept = first_survivors(*some, self.nms_thresh, self.post_nms_top_n())
-            found.append((some[0][kept], some[1][kept]))
-        return [one for one, _ in found], [one for _, one in found]
+        device = sides.device
+        best, rows, level, offset = [], [], [], 0
+        for number, scores in enumerate(
+            torch.split(output.objectness.to(output.anchors.dtype), list(output.per_level), dim=1)
+        ):
+            top, index = scores.topk(min(self.pre_nms_top_n(), scores.shape[1]), dim=1)
+            best.append(top)
+            rows.append(index + offset)
+            level += [number] * top.shape[1]
+            offset += scores.shape[1]
+        scores, order = torch.cat(best, dim=1).sort(dim=1, descending=True, stable=True)
+        row = torch.cat(rows, dim=1).gather(1, order)
+        codes = output.codes.gather(1, row[:, :, None].expand(-1, -1, 4))
+        boxes = clip(decode(codes, output.anchors[row], BOX_WEIGHTS), sides)
+        solid = (boxes[..., 2:] - boxes[..., :2] >= self.min_size).all(dim=2)
+        if self.score_thresh > 0:
+            solid &= scores.sigmoid() >= self.score_thresh
+        # Boxes of different levels are not compared. Boxes that are dropped anyway are a level of their own.
+        group = torch.where(solid, constant(tuple(level), device, torch.int64)[order], len(output.per_level))
+        survivors = all_survivors if must_not_wait(device) else first_survivors
+        kept, real = survivors(boxes, scores, group, solid, self.nms_thresh, self.post_nms_top_n())
+        return Proposals(boxes.gather(1, kept[:, :, None].expand(-1, -1, 4)), real)
+
+    def losses(
+        self, output: RpnOutput, inputs: Inputs, keys: Callable[[torch.Size], Tensor] | None
+    ) -> dict[str, Tensor]:
+        """Torchvision's two losses of the RPN.
+
+        Args:
+            output: from `run`.
+            inputs: the batch.
+            keys: random numbers in [0, 1) of a shape, which choose the sampled anchors. With None, each anchor counts
+                as much as it does on average over all samples, and nothing is random.
+
+        Source:
+            torchvision `RegionProposalNetwork.compute_loss`.
+        """
+        found = assign(
+            inputs.boxes,
+            inputs.labels > 0,
+            output.anchors[None],
+            foreground_iou=self.proposal_matcher.high_threshold,
+            background_iou=self.proposal_matcher.low_threshold,
+            best_of_each_box=True,
+        )
+        sampler = self.fg_bg_sampler
+        asked = sampler.batch_size_per_image, sampler.positive_fraction
+        objectness, codes, box, anchors = output.objectness, output.codes, found.box, output.anchors[None]
+        if keys is None:
+            weight, total = expected(found, *asked)
+            foreground = found.foreground
+        else:
+            drawn = draw(found, *asked, keys(found.foreground.shape))
+            total, foreground = drawn.used.sum(), drawn.foreground
+            objectness, box = objectness.gather(1, drawn.rows), box.gather(1, drawn.rows)
+            codes = codes.gather(1, drawn.rows[:, :, None].expand(-1, -1, 4))
+            anchors, weight = output.anchors[drawn.rows], drawn.used.to(objectness.dtype)
+        scored = functional.binary_cross_entropy_with_logits(
+            objectness, foreground.to(objectness.dtype), weight, reduction="sum"
+        )
+        matched = inputs.boxes.gather(1, box[:, :, None].expand(-1, -1, 4))
+        moved = box_loss(codes, encode(matched, anchors, BOX_WEIGHTS), foreground, weight)
+        return {"loss_objectness": scored / total, "loss_rpn_box_reg": moved / total}
 
 
-def first_survivors(boxes: Tensor, scores: Tensor, groups: Tensor, threshold: float, most: int) -> Tensor:
-    """The first `most` rows that NMS within each group keeps.
+MOST_SHAPES = 64
+"""Shapes of batches whose anchors are kept."""
+
+
+def box_loss(codes: Tensor, wanted: Tensor, foreground: Tensor, weight: Tensor) -> Tensor:
+    """The sum of torchvision's smooth L1 loss over the foreground, each row with its weight.
 
     Args:
-        boxes: float32 [num, 4], xyxy, best score first.
-        scores: [num].
-        groups: [num]; boxes of different groups are not compared.
+        codes: predictions [..., 4].
+        wanted: [..., 4]; may be anything where `foreground` is False.
+        foreground: bool [...].
+        weight: [...].
+    """
+    wanted = torch.where(foreground[..., None], wanted, codes.detach().to(wanted.dtype))
+    loss = functional.smooth_l1_loss(codes.to(wanted.dtype), wanted, beta=BETA, reduction="none")
+    return (loss.sum(-1) * weight).sum()
+
+
+def first_survivors(
+    boxes: Tensor, scores: Tensor, group: Tensor, solid: Tensor, threshold: float, most: int
+) -> tuple[Tensor, Tensor]:
+    """The first boxes of each image that NMS within each group keeps, on a CPU.
+
+    torchvision's NMS compares each kept box with all that follow. So it runs on the best boxes of an image first, and
+    on all of them only if these are not enough.
+
+    Args:
+        boxes: [images, num, 4], xyxy, not negative, best score first.
+        scores: [images, num].
+        group: int64 [images, num]; boxes of different groups are not compared.
+        solid: bool [images, num]; others are not returned.
         threshold: IoU above which the box with the lower score is dropped.
-        most: the number of rows to return at most.
+        most: the number of boxes of an image that are returned at most.
 
     Returns:
-        Row numbers in order, int64 [at most `most`].
+        Row numbers int64 [images, at most `most`], and whether they are real, bool of the same shape.
     """
-    end = 2 * most
-    while True:
-        kept: Tensor = batched_nms(boxes[:end], scores[:end], groups[:end], threshold)
-        if len(kept) >= most or end >= len(boxes):
-            return kept[:most]
-        end *= 2
+    apart = boxes + (group * (boxes.amax() + 1))[:, :, None]
+    wanted, end = solid.numpy(), 2 * most
+    kept: list[NDArray[np.int64]] = []
+    found = [nms(*some, threshold) for some in zip(apart[:, :end].unbind(), scores[:, :end].unbind(), strict=True)]
+    every = np.split(torch.cat(found).numpy(), np.cumsum([len(some) for some in found])[:-1])
+    for image, rows in enumerate(every):
+        rows = rows[wanted[image, rows]]
+        if len(rows) < most and end < boxes.shape[1]:
+            rows = nms(apart[image], scores[image], threshold).numpy()
+            rows = rows[wanted[image, rows]]
+        kept.append(rows[:most])
+    table = np.zeros((len(kept), max(1, *map(len, kept))), dtype=np.int64)
+    real = np.zeros(table.shape, dtype=bool)
+    for image, rows in enumerate(kept):
+        table[image, : len(rows)], real[image, : len(rows)] = rows, True
+    return torch.from_numpy(table), torch.from_numpy(real)
+
+
+def all_survivors(
+    boxes: Tensor, scores: Tensor, group: Tensor, solid: Tensor, threshold: float, most: int
+) -> tuple[Tensor, Tensor]:
+    """As `first_survivors`, for a GPU: one NMS over all images, which is the only time that the CPU waits.
+
+    The boxes of different images and groups are moved apart, in float64 so that they keep their exact overlap.
+    """
+    images, num = scores.shape
+    number = group + constant(tuple(range(0, images * GROUPS, GROUPS)), boxes.device, torch.int64)[:, None]
+    apart = boxes.double() + (number * (boxes.amax().double() + 1))[:, :, None]
+    rows = nms(apart.flatten(0, 1), scores.flatten().double(), threshold)
+    kept = torch.zeros(images * num, dtype=torch.bool, device=boxes.device).index_fill(0, rows, True)
+    kept = kept.view(images, num) & solid
+    order = kept.to(torch.int8).sort(dim=1, descending=True, stable=True).indices[:, :most]
+    return order, kept.gather(1, order)
+
+
+GROUPS = 8
+"""More than the levels of a pyramid and the group of the boxes that are dropped anyway."""

@@ -15,6 +15,8 @@ from torch.nn import functional
 from torchvision.ops import MultiScaleRoIAlign
 from torchvision.ops.poolers import initLevelMapper
 
+from digits_core.model.devices import constant
+
 CANONICAL_SCALE, CANONICAL_LEVEL, EPSILON = 224, 4, 1e-6
 """A RoI of 224 px is read from level 4, a RoI of half that size from level 3 (Lin et al. 2017, equation 1)."""
 
@@ -29,7 +31,7 @@ OUTSIDE = -1e6
 
 
 class PyramidRoIAlign(MultiScaleRoIAlign):
-    """Gives the results of torchvision's module, except for rounding; on a GPU and during export it uses torchvision's.
+    """Gives the results of torchvision's module, except for rounding; during export it uses torchvision's.
 
     A box without finite coordinates gives zeros. torchvision's CPU kernel gives zeros too, or reads outside of its
     memory for some of these boxes, which may crash the process.
@@ -47,25 +49,40 @@ class PyramidRoIAlign(MultiScaleRoIAlign):
         )
 
     def forward(self, x: dict[str, Tensor], boxes: list[Tensor], image_shapes: list[tuple[int, int]]) -> Tensor:
-        """Pool the features of each box.
+        """Pool the features of each box, called as torchvision's module.
 
         Args:
             x: feature maps [images, channels, height, width] by level.
             boxes: float32 [num, 4], xyxy in pixels of the resized image, of each image.
-            image_shapes: (height, width) of each resized image.
+            image_shapes: not used.
 
         Returns:
             Features [all boxes, channels, output height, output width].
         """
+        if torchvision._is_tracing():
+            traced: Tensor = super().forward(x, boxes, image_shapes)
+            return traced
+        counts = torch.tensor([len(some) for some in boxes], device=boxes[0].device)
+        return self.of_rois(x, torch.cat(boxes), counts.new_tensor(range(len(boxes))).repeat_interleave(counts))
+
+    def of_rois(self, x: dict[str, Tensor], rois: Tensor, image: Tensor) -> Tensor:
+        """Pool the features of each box.
+
+        Args:
+            x: feature maps [images, channels, height, width] by level.
+            rois: float32 [num, 4], xyxy in pixels of the resized image.
+            image: int64 [num], ascending: the image of each box.
+
+        Returns:
+            Features [num, channels, output height, output width].
+        """
         features = [map_ for name, map_ in x.items() if name in self.featmap_names]
-        bins, taps = self.output_size[0] * self.output_size[1], 4 * self.sampling_ratio**2
-        many = sum(map(len, boxes)) * bins * taps > MOST_TAPS
-        ours = features[0].device.type == "cpu" and not torchvision._is_tracing()
-        if ours and not many:
-            return pool(features, boxes, self.scales, self.output_size, self.sampling_ratio)
-        if ours:
-            boxes = [torch.where(_is_finite(some)[:, None], some, OUTSIDE) for some in boxes]
-        pooled: Tensor = super().forward(x, boxes, image_shapes)
+        taps = self.output_size[0] ** 2 * 4 * self.sampling_ratio**2
+        if len(rois) * taps <= MOST_TAPS:
+            return pool(features, rois, image, self.scales, self.output_size[0], self.sampling_ratio)
+        rois = torch.where(_is_finite(rois)[:, None], rois, OUTSIDE)
+        counts = torch.bincount(image, minlength=len(features[0])).tolist()
+        pooled: Tensor = super().forward(x, list(torch.split(rois, counts)), [(0, 0)] * len(counts))
         return pooled
 
 
@@ -74,47 +91,56 @@ def _is_finite(boxes: Tensor) -> Tensor:
     return boxes[:, :2].isfinite().all(1) & (boxes[:, 2:] < math.inf).all(1)
 
 
-def pool(
-    features: list[Tensor],
-    boxes: list[Tensor],
-    scales: list[float],
-    output_size: tuple[int, int],
-    sampling_ratio: int,
-) -> Tensor:
-    """RoIAlign of every box on its level, see `PyramidRoIAlign.forward`.
+def pool(features: list[Tensor], rois: Tensor, image: Tensor, scales: list[float], side: int, ratio: int) -> Tensor:
+    """RoIAlign of every box on its level, see `PyramidRoIAlign.of_rois`.
 
     Args:
         features: the feature maps of the levels, each half as large as the one before.
-        boxes: of each image.
+        rois: boxes of all images.
+        image: of each box.
         scales: pixels of each level per pixel of the resized image.
-        output_size: height and width of the pooled features.
-        sampling_ratio: samples per bin and axis.
+        side: height and width of the pooled features.
+        ratio: samples per bin and axis.
 
     Source:
         torchvision `ops.poolers` (levels and scales) and `roi_align_kernel.cpp`, aligned=False.
     """
-    channels = features[0].shape[1]
-    rois = torch.cat(boxes)
-    image = torch.repeat_interleave(torch.tensor([len(some) for some in boxes]))
+    channels, device = features[0].shape[1], rois.device
     level = _levels(rois, scales)
     # One more level without a scale: boxes that belong to no level read nothing.
-    shapes = torch.tensor([map_.shape[2:] for map_ in [*features, features[0]]])
+    shapes = [(map_.shape[2], map_.shape[3]) for map_ in [*features, features[0]]]
     sizes = [map_.shape[0] * map_.shape[2] * map_.shape[3] for map_ in features]
-    begins = torch.tensor([*(sum(sizes[:index]) for index in range(len(sizes))), 0])
-    height, width = shapes[level].unbind(1)
-    scaled = rois * torch.tensor([*scales, math.nan])[level, None]
-    left, top, right, bottom = scaled.unbind(1)
-    y, y_weight = _taps(top, bottom, height, output_size[0], sampling_ratio)
-    x, x_weight = _taps(left, right, width, output_size[1], sampling_ratio)
-    row = (begins[level] + image * height * width)[:, None, None] + y * width[:, None, None]
-    rows = row[:, :, None, :, None] + x[:, None, :, None, :]
-    weights = y_weight[:, :, None, :, None] * x_weight[:, None, :, None, :]
-    bins, taps = output_size[0] * output_size[1], 4 * sampling_ratio**2
+    begins = [*(sum(sizes[:index]) for index in range(len(sizes))), 0]
+    known = constant(
+        tuple((*shape, begin) for shape, begin in zip(shapes, begins, strict=True)), device, torch.int64
+    ).index_select(0, level)
+    limit, begin = known[:, :2], known[:, 2]
+    scaled = rois * constant((*scales, math.nan), device, rois.dtype).index_select(0, level)[:, None]
+    # Rows are [num, 2, ...]: y first, then x.
+    start, end = scaled.view(-1, 2, 2).flip(2).unbind(1)
+    cells, weights = _taps(start, end, limit, side, ratio)
+    width = limit[:, 1]
+    row = (begin + image * limit[:, 0] * width)[:, None, None] + cells[:, 0] * width[:, None, None]
+    rows = _repeated(row, 3)[:, :, None] + _repeated(cells[:, 1], 2)[:, None]
+    shares = _repeated(weights[:, 0], 3)[:, :, None] * _repeated(weights[:, 1], 2)[:, None]
+    taps = 4 * ratio**2
     table = torch.cat([map_.permute(0, 2, 3, 1).reshape(-1, channels) for map_ in features])
-    with torch.autocast("cpu", enabled=False):
-        pooled: Tensor = _WeightedRows.apply(table.float(), rows.reshape(-1, taps).int(), weights.reshape(-1, taps))
-    by_channel = pooled.view(len(rois), bins, channels).transpose(1, 2)
-    return by_channel.reshape(len(rois), channels, *output_size).to(features[0].dtype)
+    with torch.autocast(device.type, enabled=False):
+        pooled: Tensor = _WeightedRows.apply(
+            table.to(torch.promote_types(table.dtype, torch.float32)),
+            rows.reshape(-1, taps).int(),
+            shares.reshape(-1, taps),
+        )
+    return pooled.to(features[0].dtype).view(len(rois), side, side, channels).permute(0, 3, 1, 2)
+
+
+def _repeated(taps: Tensor, axis: int) -> Tensor:
+    """[num, bins, taps * taps] from [num, bins, taps]: each value several times (axis 3), or all of them (axis 2).
+
+    Products of such rows are long contiguous loops.
+    """
+    count = taps.shape[2]
+    return taps.unsqueeze(axis).expand(-1, -1, count, count).flatten(2)
 
 
 def _levels(rois: Tensor, scales: list[float]) -> Tensor:
@@ -123,7 +149,7 @@ def _levels(rois: Tensor, scales: list[float]) -> Tensor:
     With several levels, a RoI whose area is negative or NaN belongs to no level: its index is the one after the last.
     """
     if len(scales) == 1:
-        return torch.zeros(len(rois), dtype=torch.int64)
+        return torch.zeros(len(rois), dtype=torch.int64, device=rois.device)
     first, last = (round(-math.log2(scale)) for scale in (scales[0], scales[-1]))
     side = ((rois[:, 2] - rois[:, 0]) * (rois[:, 3] - rois[:, 1])).sqrt()
     level = torch.floor(CANONICAL_LEVEL + torch.log2(side / CANONICAL_SCALE) + EPSILON)
@@ -131,23 +157,34 @@ def _levels(rois: Tensor, scales: list[float]) -> Tensor:
 
 
 def _taps(start: Tensor, end: Tensor, limit: Tensor, bins: int, ratio: int) -> tuple[Tensor, Tensor]:
-    """The cells that each bin reads along one axis, and their weights: int64 and float32 [num, bins, 2 * ratio].
+    """The cells that each bin reads along both axes, and their weights.
 
     Each sampling point reads the two cells around it; a point more than one cell outside the map reads nothing.
+
+    Args:
+        start: [num, 2], where each box begins, in cells.
+        end: [num, 2].
+        limit: [num, 2], the number of cells.
+        bins: per axis.
+        ratio: sampling points per bin and axis.
+
+    Returns:
+        int64 and float32 [num, 2, bins, 2 * ratio].
     """
     length = (end - start).clamp(min=1.0)
-    point = torch.arange(bins)[:, None] + (torch.arange(ratio) + 0.5) / ratio
-    at = start[:, None, None] + point * (length / bins)[:, None, None]
-    limit = limit[:, None, None]
+    places = tuple(tuple(bin_ + (tap + 0.5) / ratio for tap in range(ratio)) for bin_ in range(bins))
+    point = constant(places, start.device, start.dtype)
+    at = start[:, :, None, None] + point * (length / bins)[:, :, None, None]
+    limit = limit[:, :, None, None]
     inside = (at >= -1) & (at <= limit)
-    share = inside.float() / ratio
+    share = inside / float(ratio)
     at = torch.where(inside, at, 0).clamp(min=0)  # a point outside may be NaN, or too large for int64
     low = torch.minimum(at.long(), limit - 1)
     high = torch.minimum(low + 1, limit - 1)
     upper = (at - low) * (high > low)
     cells = torch.stack([low, high], dim=-1)
     weights = torch.stack([(1 - upper) * share, upper * share], dim=-1)
-    return cells.flatten(2), weights.flatten(2)
+    return cells.flatten(3), weights.flatten(3)
 
 
 class _WeightedRows(torch.autograd.Function):
@@ -165,7 +202,8 @@ class _WeightedRows(torch.autograd.Function):
         """The gradient of the table, float32 [rows, channels]."""
         rows, weights = ctx.saved_tensors
         ordered, order = torch.sort(rows.flatten(), stable=True)
-        begins = torch.searchsorted(ordered, torch.arange(ctx.num_rows, dtype=ordered.dtype))
+        every = torch.arange(ctx.num_rows, dtype=ordered.dtype, device=ordered.device)
+        begins = torch.searchsorted(ordered, every)
         taken = torch.div(order, rows.shape[1], rounding_mode="floor")
         return (
             functional.embedding_bag(

@@ -9,11 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torchvision.models.detection import FasterRCNN
 
 from digits_core.config.train_config import DetectConfig, ModelConfig, TaskConfig, TrainConfig
 from digits_core.data.augment import Processing, Sample
-from digits_core.data.batches import to_tensor
+from digits_core.data.batches import Batch, pack
 from digits_core.data.coco import Table
 from digits_core.data.source import Pixels, decode_image
 from digits_core.evaluation.detect import batches_by_shape, detect_raw
@@ -23,6 +22,7 @@ from digits_core.evaluation.transcribe import numbers_of, reading_order
 from digits_core.labels import Categories
 from digits_core.model.build import build_model
 from digits_core.model.checkpoint import load_categories, load_config, load_model
+from digits_core.model.detector import BatchDetector
 
 AHEAD = 3
 """Batches that are decoded in advance."""
@@ -40,7 +40,7 @@ class Detector:
         dtype: of the forward pass.
     """
 
-    model: FasterRCNN
+    model: BatchDetector
     config: TrainConfig
     categories: Categories
     device: torch.device
@@ -123,9 +123,9 @@ def predict_images(
             pixels = {image_id: one for image_id, (one, _) in zip(batch, results, strict=True) if one is not None}
             damaged |= {image_id: fault for image_id, (one, fault) in zip(batch, results, strict=True) if one is None}
             if pixels:
-                tensors = [_prepared(detector, image_id, one) for image_id, one in pixels.items()]
+                ready = pack([_prepared(detector, image_id, one) for image_id, one in pixels.items()], detector.device)
                 begun = time.perf_counter()
-                raw = detect_with(detector, tensors, floor)
+                raw = detect_with(detector, ready, floor)
                 model_seconds += time.perf_counter() - begun
                 found |= dict(zip(pixels, raw.split(), strict=True))
             done += len(batch)
@@ -158,19 +158,18 @@ def _unusable(images: dict[int, Path], sizes: dict[int, tuple[int, int] | None],
     return damaged
 
 
-def _prepared(detector: Detector, image_id: int, pixels: Pixels) -> torch.Tensor:
-    """The input of the model for one image: processed as in training, on the detector's device."""
+def _prepared(detector: Detector, image_id: int, pixels: Pixels) -> Sample:
+    """An image without boxes, processed as in training."""
     sample = Sample(pixels, np.zeros((0, 4), np.float32), np.zeros(0, np.int64))
-    processed = Processing(detector.config.augment)(sample, image_id)
-    return to_tensor(processed.pixels).to(detector.device, non_blocking=True)
+    return Processing(detector.config.augment)(sample, image_id)
 
 
-def detect_with(detector: Detector, images: list[torch.Tensor], floor: float | None = None) -> Candidates:
+def detect_with(detector: Detector, batch: Batch, floor: float | None = None) -> Candidates:
     """Raw detections of one batch above a score; None is the threshold of Task 1."""
     floor = detector.config.detect.task1.score if floor is None else floor
     enabled = detector.dtype != torch.float32
     with torch.autocast(detector.device.type, detector.dtype, enabled=enabled):
-        raw, _ = detect_raw(detector.model, images, floor=floor)
+        raw, _ = detect_raw(detector.model, batch, floor=floor)
     return raw
 
 

@@ -6,18 +6,17 @@ import math
 import os
 import shutil
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
-from torchvision.models.detection import FasterRCNN
 
 from digits_core.config.train_config import Stage, TrainConfig
 from digits_core.data.augment import Augmentation, Processing
-from digits_core.data.batches import epoch_batches, load_batch, steps_per_epoch
+from digits_core.data.batches import Batch, epoch_batches, load_batch, steps_per_epoch
 from digits_core.data.cache import DigitData, Split
 from digits_core.errors import DivergedError
 from digits_core.evaluation.detect import SCORE_FLOOR
@@ -27,11 +26,16 @@ from digits_core.files import BEST_FOLDER
 from digits_core.model.build import build_model, read_back
 from digits_core.model.checkpoint import load_training, save_model, save_training
 from digits_core.model.checkpoint_state import TrainingState, load_state
+from digits_core.model.detector import BatchDetector
+from digits_core.model.devices import must_not_wait
 from digits_core.seeds import derived_seed
 from digits_core.training.device import choose_device, choose_dtype, device_name, peak_memory
 from digits_core.training.optim import build_optimizer, lr_at, set_lr
 from digits_core.training.parallel import ALONE, World
 from digits_core.training.reports import LOSSES, EpochMetrics, EpochReport, Report
+
+CHECKED_STEPS = 20
+"""Steps on a GPU between two checks that the losses are finite: a check makes the CPU wait for the GPU."""
 
 NO_SCORES = Scores(None, None, None, None, None)
 
@@ -47,11 +51,12 @@ class Run:
         train_sample: the training images that are scored after each epoch; None if there are none.
         world: the processes that train together.
         forward: the model as training steps call it.
+        unchecked: the losses of the steps since the last check that they are finite.
     """
 
     config: TrainConfig
     data: DigitData
-    model: FasterRCNN
+    model: BatchDetector
     optimizer: torch.optim.Optimizer
     device: torch.device
     dtype: torch.dtype
@@ -61,6 +66,7 @@ class Run:
     train_sample: Split | None
     world: World
     forward: torch.nn.Module
+    unchecked: dict[int, Tensor] = field(default_factory=dict)
 
     @property
     def steps_before(self) -> int:
@@ -315,17 +321,18 @@ def train_one_epoch(run: Run, epoch: int) -> tuple[dict[str, float], int]:
     for indices in epoch_batches(run.data.train, seed=seed, epoch=epoch, batch_size=optim.batch_size, asked=asked):
         mine = run.world.share(indices)
         if len(indices) >= run.world.size:  # a last batch with fewer images than processes is skipped
-            images, targets = load_batch(run.data.train, mine, run.device, change)
+            batch = load_batch(run.data.train, mine, run.device, change)
             set_lr(run.optimizer, lr_at(optim, run.state.step - steps_before, steps))
             weight = run.world.weight(len(mine), len(indices))
-            sums += train_step(run, images, targets, weight) * len(mine)
+            sums += train_step(run, batch, weight) * len(mine)
             num_images += len(indices)
         run.state = dataclasses.replace(run.state, step=run.state.step + 1)
+    check_losses(run)
     means = (run.world.total(sums) / max(num_images, 1)).tolist()
     return dict(zip(LOSSES, means, strict=True)), num_images
 
 
-def train_step(run: Run, images: list[Tensor], targets: list[dict[str, Tensor]], weight: float = 1.0) -> Tensor:
+def train_step(run: Run, batch: Batch, weight: float = 1.0) -> Tensor:
     """One optimiser step; `weight` is the weight of these images among those of all processes (`World.weight`).
 
     At most `runtime.micro_batch` images go through the model at once; gradients are averaged over the micro-batches.
@@ -334,27 +341,42 @@ def train_step(run: Run, images: list[Tensor], targets: list[dict[str, Tensor]],
         The four losses in the order of `LOSSES`, mean over the images, float32 [4], on the run's device.
 
     Raises:
-        DivergedError: the loss is not finite; the message contains the step and the losses.
+        DivergedError: the loss of this step is not finite; on a GPU, of one of the last `CHECKED_STEPS` steps.
     """
-    count = math.ceil(len(images) / (run.config.runtime.micro_batch or len(images)))
+    parts = batch.split(math.ceil(len(batch) / (run.config.runtime.micro_batch or len(batch))))
     means = torch.zeros(len(LOSSES), device=run.device)
     run.optimizer.zero_grad(set_to_none=True)
-    for number, rows in enumerate(np.array_split(np.arange(len(images)), count), start=1):
-        share = len(rows) / len(images)
-        with run.world.no_sync(run.forward) if number < count else contextlib.nullcontext():
+    for part in parts:
+        share = len(part) / len(batch)
+        with run.world.no_sync(run.forward) if part is not parts[-1] else contextlib.nullcontext():
             with torch.autocast(run.device.type, run.dtype, enabled=run.dtype != torch.float32):
-                loss_dict = run.forward([images[row] for row in rows], [targets[row] for row in rows])
+                loss_dict = run.forward(part)
             losses = torch.stack([loss_dict[name].float() for name in LOSSES])
-            total = losses.sum()
-            if not torch.isfinite(total):
-                named = ", ".join(f"{name}={value:.3g}" for name, value in zip(LOSSES, losses.tolist(), strict=True))
-                raise DivergedError(f"step {run.state.step}: the loss is not finite: {named}")
-            (total * (weight * share)).backward()  # type: ignore[no-untyped-call]
+            (losses.sum() * (weight * share)).backward()  # type: ignore[no-untyped-call]
         means += losses.detach() * share
+    run.unchecked[run.state.step] = means
+    if len(run.unchecked) >= (CHECKED_STEPS if must_not_wait(run.device) else 1):
+        check_losses(run)
     if run.stage.config.optim.max_grad_norm:
         clip_grad_norm_(run.model.parameters(), run.stage.config.optim.max_grad_norm)
     run.optimizer.step()
     return means
+
+
+def check_losses(run: Run) -> None:
+    """Check the losses of all steps since the last check.
+
+    Raises:
+        DivergedError: one is not finite; the message contains the first such step and its losses.
+    """
+    steps, losses = list(run.unchecked), list(run.unchecked.values())
+    run.unchecked.clear()
+    if not losses or torch.stack(losses).isfinite().all():
+        return
+    first = next(row for row, one in enumerate(losses) if not one.isfinite().all())
+    step, values = steps[first], losses[first].tolist()
+    named = ", ".join(f"{name}={value:.3g}" for name, value in zip(LOSSES, values, strict=True))
+    raise DivergedError(f"step {step}: the loss is not finite: {named}")
 
 
 def _evaluate(run: Run, split: Split, floor: float) -> Evaluation:

@@ -132,7 +132,7 @@ def _train() -> None:
     def train_one() -> None:
         nonlocal step, images
         batch = batches[step % len(batches)]
-        train_step(run, *load_batch(data.train, batch, run.device))
+        train_step(run, load_batch(data.train, batch, run.device))
         step, images = step + 1, images + len(batch)
 
     def synchronize() -> None:

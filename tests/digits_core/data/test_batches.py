@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -76,14 +77,25 @@ def test_derived_seeds_differ_and_fit_torch():
     assert all(0 <= seed < 2**63 for seed in seeds)
 
 
-def test_a_batch_is_what_torchvision_takes(tiny_data):
-    import torch
+def test_a_batch_holds_the_pixels_and_boxes_of_each_image(tiny_data):
+    split, batch = tiny_data.train, load_batch(tiny_data.train, [0, 1, 2], torch.device("cpu"))
+    counts = (batch.labels > 0).sum(1).tolist()
+    assert counts[0] == 0  # the image without digits
+    assert batch.boxes.shape == (3, max(counts), 4)
+    for image in range(3):
+        rows = slice(split.table.box_start[image], split.table.box_start[image + 1])
+        assert batch.labels[image, : counts[image]].tolist() == split.table.labels[rows].tolist()
+        assert np.array_equal(batch.boxes[image, : counts[image]], split.table.boxes[rows])
+        assert (batch.boxes[image, counts[image] :] == 0).all()
+        part = slice(*batch.starts[image : image + 2])
+        assert np.array_equal(batch.pixels[part], split.image(image).reshape(-1, 3))
 
-    images, targets = load_batch(tiny_data.train, [0, 1], torch.device("cpu"))
-    assert targets[0]["boxes"].shape == (0, 4)  # the image without digits
-    assert len(targets[1]["boxes"]) == len(targets[1]["labels"]) > 0
-    assert images[1].dtype == torch.float32
-    assert 0 <= float(images[1].min()) <= float(images[1].max()) <= 1
-    pixels = tiny_data.train.image(1)
-    assert images[1].shape == (3, *pixels.shape[:2])
-    assert float(images[1][2, 1, 3]) == pytest.approx(pixels[1, 3, 2] / 255)
+
+@pytest.mark.parametrize(("count", "sizes"), [(1, [5]), (2, [3, 2]), (3, [2, 2, 1]), (9, [1] * 5)])
+def test_a_batch_is_split_evenly_in_order(tiny_data, count, sizes):
+    batch = load_batch(tiny_data.train, [0, 1, 2, 3, 4], torch.device("cpu"))
+    parts = batch.split(count)
+    assert [len(part) for part in parts] == sizes
+    for name in ("pixels", "boxes", "labels"):
+        assert torch.equal(torch.cat([getattr(part, name) for part in parts]), getattr(batch, name))
+    assert np.array_equal(np.concatenate([part.sizes for part in parts]), batch.sizes)

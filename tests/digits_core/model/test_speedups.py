@@ -7,17 +7,13 @@ import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import nn
-from torchvision.models.detection.anchor_utils import AnchorGenerator
-from torchvision.models.detection.image_list import ImageList
-from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
-from torchvision.ops import MultiScaleRoIAlign, nms
+from torchvision.ops import MultiScaleRoIAlign
 from torchvision.ops.poolers import initLevelMapper
 
 from digits_core.config.train_config import OptimConfig, TrainConfig
 from digits_core.model import roi_align
 from digits_core.model.checkpoint import load_training, save_model, save_training
 from digits_core.model.checkpoint_state import TrainingState
-from digits_core.model.region_proposals import ProposalNetwork, first_survivors
 from digits_core.model.roi_align import PyramidRoIAlign
 from digits_core.training.optim import build_optimizer
 
@@ -168,50 +164,6 @@ def test_very_many_boxes_are_left_to_torchvision(monkeypatch):
     monkeypatch.setattr(roi_align, "MOST_TAPS", 10)
     monkeypatch.setattr(roi_align, "pool", None)
     torch.testing.assert_close(PyramidRoIAlign(1, 2, 2)(features, boxes, [(32, 32)]), few)
-
-
-def test_in_half_precision_proposals_are_whole_numbers_no_more():
-    network, _ = networks(0.7, 30)
-    features = {"0": torch.randn(1, 4, 8, 32), "1": torch.randn(1, 4, 4, 16)}
-    images = ImageList(torch.zeros(1, 3, 64, 256), [(64, 256)])
-    with torch.autocast("cpu", torch.bfloat16):
-        [boxes], _ = network.eval()(images, features)
-    assert boxes.dtype == torch.float32
-    assert (boxes[boxes > 128] != boxes[boxes > 128].round()).any()
-
-
-def networks(nms_threshold, post):
-    generator = AnchorGenerator(((8,), (16,)), ((1.0,),) * 2)
-    numbers = (0.7, 0.3, 16, 0.5, {"training": 40, "testing": 40}, {"training": post, "testing": post}, nms_threshold)
-    return [kind(generator, RPNHead(4, 1), *numbers) for kind in (ProposalNetwork, RegionProposalNetwork)]
-
-
-@settings(max_examples=60)
-@given(st.integers(0, 10_000), st.sampled_from([0.3, 0.5, 0.7, 1.0]), st.integers(1, 30))
-def test_proposals_are_torchvisions(seed, threshold, post):
-    torch.manual_seed(seed)
-    per_level = [50, 20]
-    corner = torch.randint(-5, 60, (3, 70, 2)).float()  # whole pixels: the shift between levels loses no precision
-    proposals = torch.cat([corner, corner + torch.randint(0, 20, (3, 70, 2))], dim=2)
-    objectness = torch.randperm(210).reshape(210, 1).float() / 100
-    shapes = [(48, 64), (64, 40), (64, 64)]
-    ours, theirs = (
-        network.filter_proposals(proposals, objectness, shapes, per_level) for network in networks(threshold, post)
-    )
-    for mine, other in zip(ours[0], theirs[0], strict=True):
-        assert torch.equal(mine, other)
-    torch.testing.assert_close(ours[1], theirs[1])
-
-
-@settings(max_examples=60)
-@given(st.integers(0, 10_000), st.integers(1, 40))
-def test_the_first_survivors_are_the_head_of_all_survivors(seed, most):
-    torch.manual_seed(seed)
-    corner = torch.randint(0, 12, (60, 2)).float()
-    boxes = torch.cat([corner, corner + torch.randint(1, 12, (60, 2))], dim=1)
-    scores = torch.rand(60).sort(descending=True).values
-    alone = torch.zeros(60, dtype=torch.int64)
-    assert torch.equal(first_survivors(boxes, scores, alone, 0.4, most), nms(boxes, scores, 0.4)[:most])
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd"])

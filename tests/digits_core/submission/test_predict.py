@@ -14,7 +14,8 @@ from pycocotools.coco import COCO
 
 from digits_core import predict, to_onnx
 from digits_core.config.train_config import TrainConfig
-from digits_core.data.batches import to_tensor
+from digits_core.data.augment import Sample
+from digits_core.data.batches import pack, to_tensor
 from digits_core.data.cache import open_data
 from digits_core.data.source import DataSource
 from digits_core.evaluation.transcribe import read_number
@@ -247,8 +248,10 @@ def test_the_documentation_loads_the_weights_in_plain_torchvision(images, tmp_pa
     detector = load_detector(tmp_path / "m", torch.device("cpu"), torch.float32)
     found = 0
     for path in list(numbered_images(images / "valid").values())[:4]:
-        image = to_tensor(np.asarray(Image.open(path).convert("RGB")))
-        own = kept_at(detect_with(detector, [image]), detector.config.detect.task1)
+        pixels = np.asarray(Image.open(path).convert("RGB"))
+        image = to_tensor(pixels)
+        batch = pack([Sample(pixels, np.zeros((0, 4), np.float32), np.zeros(0, np.int64))], torch.device("cpu"))
+        own = kept_at(detect_with(detector, batch), detector.config.detect.task1)
         with torch.no_grad():
             [theirs] = scope["model"]([image])
         np.testing.assert_array_equal(theirs["labels"].numpy(), own.labels)
