@@ -3,12 +3,14 @@
 import math
 import shutil
 import signal
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple, TextIO
 
 from rich.console import Console
 
+from digits_core.config.parameter import Flat
 from digits_core.data.cache import DigitData, open_data
 from digits_core.errors import DataError, UsageError, UserError
 from digits_core.terminal import open_console
@@ -260,6 +262,9 @@ def measured_share(
 
 def _tune(search: Search, terminal: TextIO, ending: Ending, *, machine: dict[str, float], quiet: bool) -> None:
     """Start or join Ray and run the search there."""
+    from search.tune.fit import fit
+    from search.tune.progress import ProgressFollower
+
     console = open_console(terminal, quiet=quiet)
     settings, plan, copier, folder = search.settings, search.plan, search.copier, search.folder
     cluster_of_run = connected(
@@ -279,12 +284,14 @@ def _tune(search: Search, terminal: TextIO, ending: Ending, *, machine: dict[str
         for line in _where(search, cluster):
             console.print(line, soft_wrap=True)
         base = {**plan.base.to_flat(), **plan.space.fixed}
+        follower = ProgressFollower(folder, search.record)
         view = SearchView(
             base,
             trials=plan.trials + most_further(plan, plan.trials),
             epochs=plan.base.optim.epochs,
             slots=slots.count,
             folder=folder,
+            reached=follower.reached,
         )
         progress = Progress(terminal, view, quiet=quiet)
 
@@ -302,20 +309,25 @@ def _tune(search: Search, terminal: TextIO, ending: Ending, *, machine: dict[str
             print_end(settings, plan, folder, search.record, ending.reason(), console)
             terminal.flush()
 
-        tools: list[Watcher] = [Gauges(base), TensorBoard(folder, base, settings.metric)]
-        if settings.mlflow is not None:
-            tools.append(MLflow(settings.mlflow, settings.name, plan.space.name, base, settings.metric, say))
-        watchers = Watchers(tools, say)
+        watchers = _watchers(search, base, say)
 
         def watch(record: RunRecord, trial_id: str) -> None:
             progress.update(record, trial_id)
             watchers.update(record, trial_id)
 
-        from search.tune.fit import fit
-
-        with progress, watched(on_ray_killed, lambda: ending.exit_code or EXIT_WITHOUT_RAY), copier.telling(say):
-            fit(search, slots, watcher=watch, ending=ending.reason, say=say)
+        on_death = watched(on_ray_killed, lambda: ending.exit_code or EXIT_WITHOUT_RAY)
+        with progress, follower, on_death, copier.telling(say):
+            fit(search, slots, watcher=watch, ending=ending.reason, say=say, progress=follower.place)
             watchers.close(search.record)
+
+
+def _watchers(search: Search, base: Flat, say: Callable[[str], None]) -> Watchers:
+    """The other tools that follow a search."""
+    settings = search.settings
+    tools: list[Watcher] = [Gauges(base), TensorBoard(search.folder, base, settings.metric)]
+    if settings.mlflow is not None:
+        tools.append(MLflow(settings.mlflow, settings.name, search.plan.space.name, base, settings.metric, say))
+    return Watchers(tools, say)
 
 
 def _where(search: Search, cluster: Cluster) -> list[str]:

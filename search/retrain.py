@@ -141,9 +141,11 @@ def choose_trial(record: RunRecord, folder: Path, name: str) -> tuple[TrialRecor
 
 def changes(config: TrainConfig, trial: TrialRecord) -> list[str]:
     """The parameters that a retraining changes from its trial, without the seed and the thresholds."""
+    from results.views.parameters import value_words
+
     flat = config.to_flat()
     return [
-        f"{name} = {value} (was {trial.config.get(name)})"
+        f"{name} = {value_words(value)} (was {value_words(trial.config.get(name))})"
         for name, value in flat.items()
         if value != trial.config.get(name) and not name.startswith(("detect.task", "runtime.seed"))
     ]

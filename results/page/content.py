@@ -31,7 +31,7 @@ from results.figures.training import (
     time_parts,
     timeline,
 )
-from results.page.board import board_of, decimals, details_of, number, value_words
+from results.page.board import board_of, decimals, details_of, number
 from results.page.gallery import gallery_of
 from results.record.schema import ENDED, FAILED
 from results.verdicts.comparison import whole_board
@@ -40,6 +40,7 @@ from results.verdicts.verdict import Verdict
 from results.verdicts.words import check_words, confirmation_words, length_words, twin_words
 from results.views.leaderboard import SHOWN
 from results.views.opened_run import OpenedRun
+from results.views.parameters import changed_by, value_words
 from results.views.winner import recommend, verdict_words
 
 TOP_MARGIN = 36
@@ -125,7 +126,6 @@ def _winner(run: OpenedRun) -> dict[str, Any] | None:
     mean, seeds = number(row["seeds_mean"]), number(row["num_seeds"])
     board = run.leaderboard
     places = decimals(board[board["role"] != "retrain"], metric)
-    base = run.base.to_flat()
     tasks = []
     for task, column, words in (("task1", "task1_map", "mAP"), ("task2", "task2_number_accuracy", "numbers")):
         if column in winner.optima:
@@ -153,9 +153,9 @@ def _winner(run: OpenedRun) -> dict[str, Any] | None:
         "epochs": winner.num_epochs,
         "numbers": None if best["val_number_accuracy"] is None else f"{best['val_number_accuracy']:.0%}",
         "settings": [
-            (parameter, value_words(value), value_words(base.get(parameter)))
-            for parameter, value in winner.config.items()
-            if parameter in base and value != base[parameter] and not parameter.startswith("runtime.")
+            (one.name, value_words(one.value), value_words(one.default))
+            for one in changed_by(winner, run.base.to_flat())
+            if one.idle is None and not one.name.startswith("runtime.")
         ],
         "tasks": tasks,
     }  # fmt: skip

@@ -11,11 +11,12 @@ from results.record.trial import TrialRecord
 from results.tables.parquet import write_text
 from results.verdicts.verdict import Verdict
 from results.views.leaderboard import SHOWN
+from results.views.parameters import changed_by, value_words
 from results.views.terminal_table import score_cells
 
 
 def winner_words(record: RunRecord, base: TrainConfig, row: Mapping[Any, Any]) -> list[str]:
-    """Lines about the winner and the parameters that differ from the default.
+    """Lines about the winner and the parameters that differ from the default; best.toml has the exact values.
 
     Args:
         record: the run's; it has a winner.
@@ -35,10 +36,13 @@ def winner_words(record: RunRecord, base: TrainConfig, row: Mapping[Any, Any]) -
         f"{SHOWN[record.metric]} {score}{' ' + interval if interval else ''}, mAP@.5 {best['val_map_50']:.2f}"
         + ("" if numbers is None else f", {numbers:.0%} of the numbers read correctly"),
     ]
-    default = base.to_flat()
-    for parameter, value in winner.config.items():
-        if value != default[parameter]:
-            lines.append(f"        {parameter} = {value}   (default {default[parameter]})")
+    changed = changed_by(winner, base.to_flat())
+    for one in changed:
+        if one.idle is None:
+            lines.append(f"        {one.name} = {value_words(one.value)}   (default {value_words(one.default)})")
+    idle = [f"{one.name} = {value_words(one.value)} ({one.idle})" for one in changed if one.idle is not None]
+    if idle:
+        lines.append(f"        without effect: {', '.join(idle)}")
     for task, column, unit in (("task1", "task1_map", "mAP"), ("task2", "task2_number_accuracy", "of the numbers")):
         if column in winner.optima:
             optima = winner.optima
