@@ -82,7 +82,7 @@ def _columns(names: list[str], rows: list[dict[str, str]], parameters: list[str]
 
 def _fitted(columns: list[Column], parameters: list[str], width: int) -> Fitted:
     """The columns that fit: the scores stay, and of the parameters the first ones."""
-    return fit(columns, [*DETAILS, *reversed(parameters), "baseline", *LAST_HIDDEN], width)
+    return fit(columns, [*DETAILS, "baseline", *reversed(parameters), *LAST_HIDDEN], width)
 
 
 def _table(fitted: Fitted, rows: list[dict[str, str]], ties: list[bool], top: int | None) -> Any:

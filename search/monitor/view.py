@@ -209,7 +209,7 @@ class SearchView:
         )
         return {
             "trial": trial.trial_id,
-            "state": self._state(trial),
+            "state": self._state(trial).ljust(len(Reached(0, self._epochs, 1.0).words(self._epochs))),  # stays in place
             SHOWN[record.metric]: score,
             "best": highest,
             "curve": _curve(record, trial, span),
