@@ -5,20 +5,27 @@ import threading
 import uuid
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import ray
-from ray.experimental import internal_kv
 
 from results.record.run import RunRecord
 from search.monitor.epoch_progress import PAUSE_SECONDS, Reached, drop_progress, from_text, to_text, write_progress
 
 NAMESPACE = "digit-search"
 
-FAULTS = (ray.exceptions.RayError, AttributeError)
-"""What Ray raises if its store does not answer, or is not connected any more."""
+FAULTS = (ray.exceptions.RayError, AttributeError, ImportError)
+"""Errors if Ray's store does not answer, is not connected any more, or is elsewhere in another version of Ray."""
 
 LAST_SECONDS = 5.0
 """How long the end of a search waits for a store that does not answer."""
+
+
+def _store() -> Any:
+    """Ray's key-value store, which its own libraries use; it is in the memory of the head."""
+    from ray.experimental import internal_kv
+
+    return internal_kv
 
 
 def sender(place: str, trial_id: str) -> Callable[[Reached], None]:
@@ -26,7 +33,7 @@ def sender(place: str, trial_id: str) -> Callable[[Reached], None]:
 
     def send(reached: Reached) -> None:
         with contextlib.suppress(*FAULTS):
-            internal_kv._internal_kv_put(f"{place}/{trial_id}", to_text(reached), namespace=NAMESPACE)
+            _store()._internal_kv_put(f"{place}/{trial_id}", to_text(reached), namespace=NAMESPACE)
 
     return send
 
@@ -65,7 +72,7 @@ class ProgressFollower:
             if self.reached != before:
                 write_progress(self._folder, self.reached)
         with contextlib.suppress(*FAULTS):
-            internal_kv._internal_kv_del(f"{self.place}/", del_by_prefix=True, namespace=NAMESPACE)
+            _store()._internal_kv_del(f"{self.place}/", del_by_prefix=True, namespace=NAMESPACE)
 
     def _look(self) -> None:
         """Read what each running trial has sent."""
@@ -74,6 +81,6 @@ class ProgressFollower:
             del self.reached[name]
         for name in running:
             with contextlib.suppress(*FAULTS):
-                found = from_text(internal_kv._internal_kv_get(f"{self.place}/{name}", namespace=NAMESPACE))
+                found = from_text(_store()._internal_kv_get(f"{self.place}/{name}", namespace=NAMESPACE))
                 if found is not None:
                     self.reached[name] = found
