@@ -1,6 +1,8 @@
 """The parameters of a configuration as text: those that it changes, readable values, and those without effect."""
 
+import json
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from digits_core.config.effect import without_effect
@@ -39,11 +41,17 @@ def changed_parameters(
     changed = [(name, value) for name, value in config.items() if name in base and value != base[name]]
     if not changed:
         return []
-    try:
-        idle = without_effect(TrainConfig.from_flat(config), until=until)
-    except ConfigError:  # of another version
-        idle = {}
+    idle = _idle(json.dumps(dict(config)), until)
     return [Changed(name, value, base[name], idle.get(name)) for name, value in changed]
+
+
+@lru_cache(maxsize=1024)  # the live view asks for the same configurations twice a second
+def _idle(config: str, until: int | None) -> dict[str, str]:
+    """The parameters without effect of a configuration that is given as JSON."""
+    try:
+        return without_effect(TrainConfig.from_json(config), until=until)
+    except ConfigError:  # of another version
+        return {}
 
 
 def changed_by(trial: TrialRecord, base: Mapping[str, Any]) -> list[Changed]:
