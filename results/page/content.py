@@ -28,8 +28,6 @@ from results.figures.training import (
     plot_overfitting,
     plot_pareto,
     plot_time,
-    time_parts,
-    timeline,
 )
 from results.page.board import board_of, decimals, details_of, number, value_words
 from results.page.gallery import gallery_of
@@ -40,6 +38,7 @@ from results.verdicts.verdict import Verdict
 from results.verdicts.words import check_words, confirmation_words, length_words, twin_words
 from results.views.leaderboard import SHOWN
 from results.views.opened_run import OpenedRun
+from results.views.slots import time_parts, timeline
 from results.views.winner import recommend, verdict_words
 
 TOP_MARGIN = 36
