@@ -137,7 +137,7 @@ def render(runs: "Sequence[OpenedRun]", *, watch: int | None = None) -> str:
     for content in contents:
         content["statuses"] = sorted({row["status"] for row in content["board"]["rows"]})
         content["faint"] = ("stopped", "screened", "failed", "diverged", "out_of_memory", "interrupted")
-    plotted = any(picture["figure"] for content in contents for picture in content["pictures"])
+    plotted = any(picture["figure"] for content in contents for picture in _all_pictures(content))
     return fill(
         "template.html",
         title=f"{', '.join(run.name for run in runs)} – digit-search",
@@ -147,6 +147,11 @@ def render(runs: "Sequence[OpenedRun]", *, watch: int | None = None) -> str:
         plotly=Markup(get_plotlyjs()) if plotted else "",
         data=Markup(_data(contents, {"light": LIGHT, "dark": DARK})),
     )
+
+
+def _all_pictures(content: dict[str, Any]) -> list[dict[str, Any]]:
+    """The figures of a run, those of its best trial's evaluation included."""
+    return [*content["pictures"], *content["evaluation"]["pictures"]]
 
 
 def _data(contents: Sequence[dict[str, Any]], templates: dict[str, Any]) -> str:
@@ -161,7 +166,7 @@ def _data(contents: Sequence[dict[str, Any]], templates: dict[str, Any]) -> str:
             ],
             "csv": content["board"]["csv"],
             "details": content["details"],
-            "figures": {one["key"]: one["figure"] for one in content["pictures"] if one["figure"]},
+            "figures": {one["key"]: one["figure"] for one in _all_pictures(content) if one["figure"]},
         }
         for content in contents
     ]

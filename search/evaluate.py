@@ -3,7 +3,7 @@
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -32,13 +32,13 @@ class Evaluated(NamedTuple):
         title: the model, in words.
         stored: its detections and the annotations.
         detect: its thresholds.
-        names: of the labels 1, 2, ...
+        name_of: the name of a label.
     """
 
     title: str
     stored: StoredMatches
     detect: DetectConfig
-    names: list[str]
+    name_of: Callable[[int], str]
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -78,7 +78,7 @@ def _evaluate(args: argparse.Namespace) -> int:
         if path is not None:
             check_target(path, f"{flag} ")
     one = _stored(args.model) if args.images is None else _predicted(args)
-    found = {"model": one.title, **evaluation_of(one.stored, one.detect, one.names)}
+    found = {"model": one.title, **evaluation_of(one.stored, one.detect, one.name_of)}
     theirs = torchmetrics_map(one.stored.task1, one.stored.truth, one.detect)
     ours = found["scores"]["map"]["value"]
     agree = theirs is None or agrees(ours, theirs)
@@ -123,7 +123,7 @@ def _stored(name: str | None) -> Evaluated:
             f"{path}: an older version wrote it without the annotated boxes; give --images and --annotations"
         )
     title = f"{trial.trial_id} of {folder}, validation images"
-    return Evaluated(title, stored, TrainConfig.from_flat(trial.config).detect, run.categories)
+    return Evaluated(title, stored, TrainConfig.from_flat(trial.config).detect, run.category_in_full)
 
 
 def _predicted(args: argparse.Namespace) -> Evaluated:
@@ -157,26 +157,27 @@ def _predicted(args: argparse.Namespace) -> Evaluated:
         say(f"{images[image_id]}: {fault}; it gets no detection", error=True)
     tables = match_as_predicted(found.raw, table, detect)
     stored = StoredMatches(table.image_ids, Truth.from_table(table, detect.reading), *tables)
-    return Evaluated(f"{source.words}, {args.images}", stored, detect, list(detector.categories.names))
+    names = detector.categories.names
+    return Evaluated(f"{source.words}, {args.images}", stored, detect, lambda label: names[label - 1])
 
 
 def _page(found: dict[str, Any]) -> str:
     """The evaluation as one HTML page that needs no network."""
     from markupsafe import Markup
 
-    from results.figures import evaluation as figures
+    from results.figures.evaluation import FIGURES
     from results.page.fill import fill
     from results.views.evaluation import tables_of
 
-    drawn: list[tuple[str, Markup]] = []
-    for draw in (figures.plot_precision_recall, figures.plot_confusion, figures.plot_errors, figures.plot_sizes):
+    drawn: list[tuple[str, str, Markup]] = []
+    for _, caption, draw in FIGURES:
         figure = draw(found)
         title = figure.layout.title.text
         figure.update_layout(title=None)
         html = figure.to_html(
             full_html=False, include_plotlyjs=not drawn, config={"displaylogo": False, "responsive": True}
         )
-        drawn.append((title, Markup(html)))
+        drawn.append((title, caption, Markup(html)))
 
     return fill(
         "evaluation.html",

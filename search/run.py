@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from digits_core.command import run_command, say
+from digits_core.command import CALLED_AS, run_command, say
 from digits_core.data.command import LAYOUT
 from digits_core.errors import UsageError
 from search import defaults
@@ -65,12 +65,18 @@ def _handle(args: argparse.Namespace, typed: list[str]) -> int:
     if args.source is not None:
         from search.models.rescore import rescore
 
-        return rescore(settings, args.source, own_data=args.data is not None, dry_run=args.dry_run)
+        own_data = args.data is not None
+        return rescore(settings, args.source, own_data=own_data, dry_run=args.dry_run, command=_as_typed(typed))
     if args.dry_run:
         return _dry_run(settings)
     from search.driver import run_search
 
-    return run_search(settings, command=["python", "-m", "search.run", *typed], quiet=args.quiet)
+    return run_search(settings, command=_as_typed(typed), quiet=args.quiet)
+
+
+def _as_typed(typed: list[str]) -> list[str]:
+    """The whole command, as `digit-search run` or `python -m search.run`."""
+    return [*(CALLED_AS.get() or "python -m search.run").split(), *typed]
 
 
 def _new_settings(args: argparse.Namespace, how: "Manner") -> "SearchSettings":
@@ -168,7 +174,7 @@ def _resume(args: argparse.Namespace, typed: list[str]) -> int:
     if has_nothing_left(settings, folder):
         say(f"{folder}: nothing to do, every trial has ended; add trials with --trials +N, or epochs with --epochs N")
         return 0
-    return run_search(settings, resume=True, command=["python", "-m", "search.run", *typed], quiet=args.quiet)
+    return run_search(settings, resume=True, command=_as_typed(typed), quiet=args.quiet)
 
 
 def _named_run(name: str, out: Path) -> Path:

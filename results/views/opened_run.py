@@ -121,9 +121,13 @@ class OpenedRun:
         named = data.get("categories") if isinstance(data, dict) else None
         return [str(name) for name in named.values()] if isinstance(named, dict) and named else list(DIGITS.names)
 
+    def category_in_full(self, label: int) -> str:
+        """The name of a label; the number of a label without a name."""
+        return printable(self.categories[label - 1]) if 0 < label <= len(self.categories) else str(label)
+
     def category_name(self, label: int) -> str:
-        """The name of a label, shortened for figures; the number of a label without a name."""
-        name = printable(self.categories[label - 1]) if 0 < label <= len(self.categories) else str(label)
+        """The name of a label, shortened for figures."""
+        name = self.category_in_full(label)
         return name if len(name) <= MOST_LETTERS else name[: MOST_LETTERS - 1] + "…"
 
 

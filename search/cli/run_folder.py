@@ -196,7 +196,11 @@ def describe_run(settings: SearchSettings, plan: Plan, data: DigitData, command:
             **asdict(settings.data),
             "notes": data.notes,
         },
-        "versions": {"python": platform.python_version(), **{name: version_of(name) for name in PACKAGES}},
+        "versions": {
+            "digit-search": version_of("digit-search"),
+            "python": platform.python_version(),
+            **{name: version_of(name) for name in PACKAGES},
+        },
         "git_commit": _git_commit(),
         "machine": {"system": platform.platform(), "cores": os.cpu_count()},
         "started_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),

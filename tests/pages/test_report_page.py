@@ -46,6 +46,16 @@ def test_no_fault_and_no_request_in_light_and_dark(open_page, path):
         assert [one for one in page.requests if not one.startswith(("file:", "data:", "blob:"))] == []
 
 
+@pytest.mark.parametrize("width", [400, 900, 1280])
+def test_no_table_of_the_first_box_or_the_evaluation_is_cut(open_page, path, width):
+    page = open_page(path, width=width)
+    cut = page.eval_on_selector_all(
+        ".first .scroll, .tables .scroll",
+        "all => all.filter(one => one.scrollWidth > one.clientWidth + 1).map(one => one.getAttribute('aria-label'))",
+    )
+    assert cut == []
+
+
 def test_hostile_names_stay_text(open_page, path):
     page = open_page(path)
     draw_all(page)

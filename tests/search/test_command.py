@@ -42,6 +42,18 @@ def test_without_a_command_help_is_printed(capsys):
     assert "usage: digit-search COMMAND" in capsys.readouterr().out
 
 
+def test_a_search_keeps_its_command_as_it_was_typed(monkeypatch):
+    from search import driver
+    from search.run import main as run_main
+
+    kept = []
+    monkeypatch.setattr(driver, "run_search", lambda settings, *, command, quiet: kept.append(command) or 0)
+    words = ["--space", "anchors", "--name", "mine"]
+    assert run_main(words) == 0
+    assert main(["run", *words]) == 0
+    assert kept == [["python", "-m", "search.run", *words], ["digit-search", "run", *words]]
+
+
 @pytest.mark.parametrize("name", VERBS)
 def test_every_command_answers_by_its_name(name, capsys):
     assert callable(import_module(VERBS[name].module).build_parser)

@@ -382,3 +382,15 @@ def test_a_run_of_another_version_is_not_gone_on_with(tmp_path, monkeypatch, cap
     assert run("--resume", "old", "--out", str(tmp_path)) == 2
     assert "another version of digit-search, with other parameters, started this run" in capsys.readouterr().err
     assert {path.name for path in (tmp_path / "old").iterdir()} == {"run.json", ".lock"}  # held while it was looked at
+
+
+def test_run_json_names_the_commit_the_machine_and_all_versions_that_the_report_shows(tiny_folder):
+    from digits_core.command import version_of
+    from results.page.origin import VERSIONS
+
+    settings = SearchSettings(space="lr_schedules", data=data_source(str(tiny_folder)), name="new")
+    known = describe_run(settings, make_plan(settings), open_data(settings.data), ["digit-search", "run"])
+    assert set(VERSIONS) <= set(known["versions"])
+    assert known["versions"]["digit-search"] == version_of("digit-search")
+    assert {"git_commit", "machine", "command"} <= set(known)
+    assert set(known["machine"]) == {"system", "cores"}
