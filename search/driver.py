@@ -4,8 +4,9 @@ import math
 import shutil
 import signal
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple, TextIO
+from typing import Any, NamedTuple, TextIO
 
 from rich.console import Console
 
@@ -16,11 +17,13 @@ from results.record.folder import read_record_of
 from results.record.lock import lock_run
 from results.record.run import RunRecord
 from results.views.leaderboard import write_views
+from search.cli.forecast import Done, done_of, forecast, measured_training, workload
 from search.cli.prepare_data import prepare_data
 from search.cli.run_folder import check_folder, is_comparison, make_longer, open_folder, planned
 from search.cli.settings import SearchSettings, make_plan, trial_words
 from search.cli.trusted import choices_of, remember
 from search.defaults import GRACE_EPOCHS, LOOPBACK, REDUCTION_FACTOR
+from search.machine.cost import measured
 from search.machine.probe import Probe
 from search.models.check import check_best
 from search.monitor.mlflow import MLflow, check_mlflow
@@ -129,9 +132,10 @@ def run_search(
         share = None
         if settings.share_gpus and machine.get("GPU"):
             share = measured_share(plan, settings, data, machine, console)
-        events = open_folder(settings, plan, data, folder, lock=lock, command=command)
-        if share is not None:  # not stored in run.json: a resume on another machine measures again
-            settings = replace(settings, gpus_per_trial=share)
+        shared = settings if share is None else replace(settings, gpus_per_trial=share)
+        ahead = partial(forecast_of, shared, plan, data, machine)
+        events = open_folder(settings, plan, data, folder, lock=lock, command=command, forecast=ahead)
+        settings = shared  # not stored in run.json: a resume on another machine measures again
     except BaseException:
         storage.release()
         if lock is not None:
@@ -239,6 +243,29 @@ def check_machine(settings: SearchSettings, probe: Probe, data: DigitData, conso
     machine = found.resources()
     plan_slots([machine], settings.cpus_per_trial, settings.gpus_per_trial)
     return {**machine, "GPU": 0.0} if settings.gpus_per_trial == 0 else machine
+
+
+def forecast_of(
+    settings: SearchSettings, plan: Plan, data: DigitData, machine: dict[str, float], record: RunRecord | None
+) -> dict[str, Any]:
+    """The entry of the forecast in run.json.
+
+    It has seconds if `--dry-run` has measured the same training on this machine before.
+
+    Args:
+        settings: the settings of the search.
+        plan: the same, resolved.
+        data: the opened data.
+        machine: cores and GPUs of this machine; empty for a cluster, whose nodes are not known yet.
+        record: the record of a run to resume; None for a new one.
+    """
+    done = Done() if record is None else done_of(record, plan)
+    if not machine:
+        return forecast(workload(settings, plan, data, 1, done), done, None)
+    slots = plan_slots([machine], settings.cpus_per_trial, settings.gpus_per_trial, settings.slots)
+    training = measured_training(settings, plan, data, gpu=bool(slots.gpus))
+    speed = measured(training, threads=max(int(slots.cpus), 1))
+    return forecast(workload(settings, plan, data, slots.count, done), done, speed)
 
 
 def measured_share(

@@ -254,7 +254,7 @@
     const name = (plot) => `${plot.closest("article").id} ${plot.dataset.picture}`;
     const drawn = new Map(plots.filter((plot) => plot.dataset.drawn).map((plot) => [name(plot), plot]));
     // What the reader looks at stays where it is, also if the leaderboard above it grows.
-    const mark = [...document.querySelectorAll("main section[id], main figure[id]")].filter((one) => one.getBoundingClientRect().top <= 0).at(-1);
+    const mark = [...document.querySelectorAll("main section[id], main figure[id]")].filter((one) => one.getBoundingClientRect().top < innerHeight / 4).at(-1);
     const from = mark?.getBoundingClientRect().top;
     watcher.disconnect();
     for (const part of ["title", "nav", "main", "footer", "#data"]) document.querySelector(part).replaceWith(document.adoptNode(other.querySelector(part)));

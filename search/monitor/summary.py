@@ -4,6 +4,7 @@ import shutil
 import sys
 from pathlib import Path
 from shlex import quote
+from typing import Any
 
 import pandas as pd
 from rich.console import Console
@@ -12,7 +13,7 @@ from digits_core.data.command import LAYOUT
 from digits_core.data.source import DRAWN, DataSource
 from digits_core.errors import SpaceError
 from digits_core.terminal import open_console
-from results.record.folder import BEST_FILE
+from results.record.folder import BEST_FILE, read_run_file
 from results.record.run import RunRecord
 from results.record.schema import FAILED
 from results.verdicts.comparison import confirmations, whole_board
@@ -21,7 +22,9 @@ from results.verdicts.words import ERROR, check_words, confirmation_words, lengt
 from results.views.leaderboard import leaderboard_table
 from results.views.terminal_table import print_leaderboard
 from results.views.winner import recommend, verdict_words, winner_words, write_best
+from search.cli.forecast import stored_forecast
 from search.cli.settings import SearchSettings, count_settings
+from search.machine.cost import hours_words
 from search.policy.plan import Plan
 
 
@@ -45,7 +48,7 @@ def print_end(
     board = leaderboard_table(record, folder).to_pandas()
     print_leaderboard(board, settings.metric, console)
     notes = [*length_words(record), *confirmation_words(record, folder), *twin_words(record), *left_out_words(record)]
-    for line in notes:
+    for line in [*forecast_words(read_run_file(folder), record), *notes]:
         console.print(line, soft_wrap=True)
     for line in check_words(record):
         wrong = line.startswith(ERROR)
@@ -76,6 +79,27 @@ def print_end(
     if ending is None and trained < plan.trials:
         loud.print(fewer_words(plan, trained, sum(t.role == "search" for t in record.trials.values())))
     return 0 if winner is not None else 1
+
+
+def forecast_words(about: dict[str, Any], record: RunRecord) -> list[str]:
+    """A line with the forecast of a search and what it trained; none for runs without a forecast.
+
+    Args:
+        about: the content of run.json.
+        record: the record of the run.
+    """
+    known = stored_forecast(about)
+    trials = [trial for trial in record.trials.values() if trial.role != "retrain"]
+    trained = sum(len(trial.epochs) for trial in trials)
+    if known is None or not trained:
+        return []
+    epochs, seconds = known
+    begins = [trial.started_at for trial in trials if trial.started_at is not None]
+    ends = [trial.finished_at for trial in trials if trial.finished_at is not None]
+    if seconds is None or not begins or not ends or record.num_drivers > 1:  # pauses between starts are no training
+        return [f"forecast {epochs} epochs, trained {trained}"]
+    took = (max(ends) - min(begins)).total_seconds()
+    return [f"forecast {epochs} epochs in {hours_words(seconds)}, trained {trained} in {hours_words(took)}"]
 
 
 def _print_winner(
