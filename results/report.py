@@ -59,8 +59,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--serve",
         action="store_true",
-        help="serve the page on 127.0.0.1 only, at an address with a token, until Ctrl-C; open pages show each change of "
-        "the search; writes no file",
+        help="serve the page on 127.0.0.1 only, at an address with a token, until Ctrl-C; open pages show each change "
+        "of the search; writes no file",
     )
     parser.add_argument("--port", type=port, metavar="N", help="port of --serve (default: a free one)")
     return parser
@@ -110,7 +110,7 @@ def _report(args: argparse.Namespace) -> int:
 
 def _serve(args: argparse.Namespace) -> int:
     from results.record.folder import find_runs
-    from results.serve import serve
+    from results.serve import LivePage, serve
 
     for flag, given in (("-o", args.out), ("--watch", args.watch)):
         if given is not None:
@@ -120,7 +120,9 @@ def _serve(args: argparse.Namespace) -> int:
         if args.open and not webbrowser.open(address):
             say("no browser found; open the address yourself", error=True)
 
-    return serve(find_runs(args.runs), args.port or 0, lambda line: say(line, with_token=True), opened)
+    return serve(
+        LivePage(find_runs(args.runs), render), args.port or 0, lambda line: say(line, with_token=True), opened
+    )
 
 
 def write_report(

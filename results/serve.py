@@ -22,7 +22,6 @@ from digits_core.errors import UsageError, UserError, reason_of
 from results.record.folder import LEADERBOARD_FILE, RUN_FILE
 from results.record.lock import writer_of
 from results.record.log import EVENTS_FILE
-from results.report import render
 from results.views.note import NOTE_FILE
 from results.views.opened_run import open_run
 
@@ -74,8 +73,8 @@ class Page(NamedTuple):
 class LivePage:
     """The page of some runs; it is made when somebody reads it after a change. Writes nothing into the run folders."""
 
-    def __init__(self, folders: Sequence[Path], make: Callable[..., str] = render) -> None:
-        """Follow run folders; `make` renders the page of opened runs."""
+    def __init__(self, folders: Sequence[Path], make: Callable[..., str]) -> None:
+        """Follow run folders; `make` renders the page of opened runs, for `live`, its number."""
         self._folders, self._make = folders, make
         self._making, self.changed = threading.Lock(), threading.Condition()
         self._page: Page | None = None
@@ -237,7 +236,8 @@ class _Reader(BaseHTTPRequestHandler):
                 last = time.monotonic()
                 self.wfile.write(b": still here\n\n")
             with live.changed:
-                live.changed.wait_for(lambda: live.version != sent, LOOK_SECONDS)
+                if live.version == sent:
+                    live.changed.wait(LOOK_SECONDS)
 
     def _has_left(self) -> bool:
         """Whether the reader has closed the connection; it sends nothing after its request."""
@@ -250,11 +250,11 @@ def tunnel_command(port: int) -> str:
     return f"ssh -L {port}:{HOST}:{port} {quote(socket.gethostname())}"
 
 
-def serve(folders: Sequence[Path], port: int, say: Callable[[str], None], opened: Callable[[str], None]) -> int:
+def serve(live: LivePage, port: int, say: Callable[[str], None], opened: Callable[[str], None]) -> int:
     """Serve the page of some runs until Ctrl-C; returns the exit code.
 
     Args:
-        folders: the run folders.
+        live: the page.
         port: of the server; 0 takes a free one.
         say: prints a sentence for the user.
         opened: called with the address of the page once it is served.
@@ -263,7 +263,6 @@ def serve(folders: Sequence[Path], port: int, say: Callable[[str], None], opened
         UsageError: the port is in use.
         RunError: a record or a table is damaged.
     """
-    live = LivePage(folders)
     live.page()  # a damaged run is an error of this command, not of the browser
     with ReportServer(live, port) as server:
         try:

@@ -27,10 +27,11 @@ from search.machine.cost import measured
 from search.machine.probe import Probe
 from search.models.check import check_best
 from search.monitor.mlflow import MLflow, check_mlflow
+from search.monitor.notify import Notifier
 from search.monitor.progress import Progress
 from search.monitor.ray_metrics import Gauges
 from search.monitor.ray_output import chatter_to
-from search.monitor.summary import print_end, resume_command, say_resume, this_python
+from search.monitor.summary import Printed, print_end, resume_command, say_resume, this_python
 from search.monitor.tensorboard import TensorBoard
 from search.monitor.view import SearchView
 from search.monitor.watchers import Watcher, Watchers
@@ -92,7 +93,12 @@ def check_place(settings: SearchSettings, *, resume: bool) -> Place:
 
 
 def run_search(
-    settings: SearchSettings, *, resume: bool = False, command: list[str] | None = None, quiet: bool = False
+    settings: SearchSettings,
+    *,
+    resume: bool = False,
+    command: list[str] | None = None,
+    quiet: bool = False,
+    notify: str | None = None,
 ) -> int:
     """Run a search to its end and print its leaderboard.
 
@@ -101,6 +107,7 @@ def run_search(
         resume: whether to continue the run in that folder.
         command: the command as typed, for run.json.
         quiet: print only errors and, at the end, the winner.
+        notify: the address or command to tell when the search ends or stalls.
 
     Returns:
         0; 1 if no trial has a score; 128 + N if signal N interrupted it (130 after Ctrl-C, 143 after SIGTERM).
@@ -141,8 +148,12 @@ def run_search(
         if lock is not None:
             lock.close()
         raise
-    with Copier(storage, lambda text: console.print(text, soft_wrap=True)) as copier:
-        return _run(Search(settings, plan, data, events, copier), console, resume=resume, machine=machine)
+
+    def say(text: str) -> None:
+        console.print(text, soft_wrap=True)
+
+    with Copier(storage, say) as copier, Notifier(notify, events.record, say) as notifier:
+        return _run(Search(settings, plan, data, events, copier), notifier, console, resume=resume, machine=machine)
 
 
 def has_nothing_left(settings: SearchSettings, folder: Path) -> bool:
@@ -160,7 +171,7 @@ def has_nothing_left(settings: SearchSettings, folder: Path) -> bool:
         return False
 
 
-def _run(search: Search, console: Console, *, resume: bool, machine: dict[str, float]) -> int:
+def _run(search: Search, notifier: Notifier, console: Console, *, resume: bool, machine: dict[str, float]) -> int:
     """Run a search in its open run folder and print the leaderboard; returns the exit code."""
     settings, plan, events, folder = search.settings, search.plan, search.events, search.folder
     ending = Ending(settings.time_budget_s)
@@ -190,7 +201,7 @@ def _run(search: Search, console: Console, *, resume: bool, machine: dict[str, f
                 soft_wrap=True,
             )
         with chatter_to(folder / LOG_FILE) as terminal:
-            _tune(search, terminal, ending, machine=machine, quiet=console.quiet)
+            _tune(search, notifier, terminal, ending, machine=machine, quiet=console.quiet)
             if ending.signal is None:
                 check_best(folder, events)
     except KeyboardInterrupt:  # the second signal; the record is already on disk
@@ -206,8 +217,17 @@ def _run(search: Search, console: Console, *, resume: bool, machine: dict[str, f
         raise
     finally:
         events.close()
-    code = print_end(settings, plan, folder, search.record, ending.reason(), console)
-    return ending.exit_code or code
+    printed = print_end(settings, plan, folder, search.record, ending.reason(), console)
+    _tell_end(notifier, ending, printed)
+    return ending.exit_code or printed.code
+
+
+def _tell_end(notifier: Notifier, ending: Ending, printed: Printed) -> None:
+    """Tell of the end of a search that was not broken off."""
+    reason = ending.reason()
+    words = "the time budget was used up" if reason == "time budget" else None
+    verdict = "; ".join(one for one in (words, printed.verdict) if one) or None
+    notifier.end("stopped" if reason == "interrupted" else "failed" if printed.code else "finished", verdict)
 
 
 def check_data(plan: Plan, data: DigitData) -> None:
@@ -285,7 +305,9 @@ def measured_share(
     return 1 / best_sharing(tried).trials
 
 
-def _tune(search: Search, terminal: TextIO, ending: Ending, *, machine: dict[str, float], quiet: bool) -> None:
+def _tune(
+    search: Search, notifier: Notifier, terminal: TextIO, ending: Ending, *, machine: dict[str, float], quiet: bool
+) -> None:
     """Start or join Ray and run the search there."""
     console = open_console(terminal, quiet=quiet)
     settings, plan, copier, folder = search.settings, search.plan, search.copier, search.folder
@@ -322,14 +344,15 @@ def _tune(search: Search, terminal: TextIO, ending: Ending, *, machine: dict[str
             if ending.signal is None:
                 terminal.write(f"\n{text}; resume with {resume_command(settings)}\n")
                 terminal.flush()
+                notifier.end("failed", text)
                 return
             # systemd and Slurm also send the signal to Ray's processes, so Ray cannot end the trials in order.
             progress.__exit__()
             write_views(folder, search.record)
-            print_end(settings, plan, folder, search.record, ending.reason(), console)
+            _tell_end(notifier, ending, print_end(settings, plan, folder, search.record, ending.reason(), console))
             terminal.flush()
 
-        tools: list[Watcher] = [Gauges(base), TensorBoard(folder, base, settings.metric)]
+        tools: list[Watcher] = [notifier, Gauges(base), TensorBoard(folder, base, settings.metric)]
         if settings.mlflow is not None:
             tools.append(MLflow(settings.mlflow, settings.name, plan.space.name, base, settings.metric, say))
         watchers = Watchers(tools, say)
@@ -340,7 +363,12 @@ def _tune(search: Search, terminal: TextIO, ending: Ending, *, machine: dict[str
 
         from search.tune.fit import fit
 
-        with progress, watched(on_ray_killed, lambda: ending.exit_code or EXIT_WITHOUT_RAY), copier.telling(say):
+        with (
+            progress,
+            watched(on_ray_killed, lambda: ending.exit_code or EXIT_WITHOUT_RAY),
+            copier.telling(say),
+            notifier.telling(say),
+        ):
             fit(search, slots, watcher=watch, ending=ending.reason, say=say)
             watchers.close(search.record)
 

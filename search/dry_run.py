@@ -70,9 +70,7 @@ def _slots_and_cost(
     work = workload(settings, plan, data, slots.count, done)
     if missing:
         return slots.description, _unmeasured(work, "the initial weights are missing")
-    speed = measure(
-        measured_training(settings, plan, data, gpu=bool(slots.gpus)), threads=max(int(slots.cpus), 1)
-    )
+    speed = measure(measured_training(settings, plan, data, gpu=bool(slots.gpus)), threads=max(int(slots.cpus), 1))
     later = "; how many trials share a GPU is measured at the start" if settings.share_gpus and slots.gpus else ""
     lines = cost_lines(work, cost_of(speed, work))
     lines[-1] += (

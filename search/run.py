@@ -9,16 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from digits_core.command import run_command, say
+from digits_core.credentials import NOTIFY_VARIABLE
 from digits_core.data.command import LAYOUT
 from digits_core.errors import UsageError
 from search import defaults
 from search.cli.flags import AUTO, LATEST, build_parser
 
 if TYPE_CHECKING:
-    from digits_core.data.cache import DigitData
     from search.cli.settings import Manner, SearchSettings
-    from search.machine.probe import Findings
-    from search.policy.plan import Plan
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -66,13 +64,14 @@ def _handle(args: argparse.Namespace, typed: list[str]) -> int:
         from search.models.rescore import rescore
 
         return rescore(settings, args.source, own_data=args.data is not None, dry_run=args.dry_run)
+    notify = notify_target(args.notify)
     if args.dry_run:
         from search.dry_run import dry_run
 
         return dry_run(settings)
     from search.driver import run_search
 
-    return run_search(settings, command=["python", "-m", "search.run", *typed], quiet=args.quiet)
+    return run_search(settings, command=["python", "-m", "search.run", *typed], quiet=args.quiet, notify=notify)
 
 
 def _new_settings(args: argparse.Namespace, how: "Manner") -> "SearchSettings":
@@ -137,7 +136,7 @@ def _new_settings(args: argparse.Namespace, how: "Manner") -> "SearchSettings":
 
 def _resume(args: argparse.Namespace, typed: list[str]) -> int:
     only = f"a resumed run keeps its settings; --resume takes only {', '.join(_flag(one) for one in CHANGEABLE)}"
-    _refuse_others(args, {"resume", "quiet", "dry_run", *CHANGEABLE}, only)
+    _refuse_others(args, {"resume", "quiet", "notify", "dry_run", *CHANGEABLE}, only)
     from search.cli.run_folder import planned, resumed_settings
     from search.cli.settings import make_plan, storage_address, with_baselines
     from search.cli.trusted import choices_of, refuse_unnamed
@@ -165,6 +164,7 @@ def _resume(args: argparse.Namespace, typed: list[str]) -> int:
         settings = with_baselines(settings, int(args.trials))
     if before.replicate_top >= extent.trials and args.replicate_top is None:  # all were replicated: also the new ones
         settings = replace(settings, replicate_top=make_plan(settings).trials)
+    notify = notify_target(args.notify)
     if args.dry_run:
         from search.dry_run import dry_run
 
@@ -172,7 +172,22 @@ def _resume(args: argparse.Namespace, typed: list[str]) -> int:
     if has_nothing_left(settings, folder):
         say(f"{folder}: nothing to do, every trial has ended; add trials with --trials +N, or epochs with --epochs N")
         return 0
-    return run_search(settings, resume=True, command=["python", "-m", "search.run", *typed], quiet=args.quiet)
+    command = ["python", "-m", "search.run", *typed]
+    return run_search(settings, resume=True, command=command, quiet=args.quiet, notify=notify)
+
+
+def notify_target(given: str | None) -> str | None:
+    """The value of `--notify`, or of its environment variable; None tells nobody.
+
+    Raises:
+        UsageError: it is no address to send to, and no command.
+    """
+    from search.monitor.notify import check_target
+
+    target = os.environ.get(NOTIFY_VARIABLE) or None if given is None else given
+    if target is not None:
+        check_target(target)
+    return target
 
 
 def _named_run(name: str, out: Path) -> Path:

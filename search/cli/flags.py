@@ -3,6 +3,7 @@
 import argparse
 
 from digits_core.command import JSON_HELP, CommandParser, at_least, number_where, port
+from digits_core.credentials import NOTIFY_VARIABLE
 from digits_core.data.command import add_layout_flags
 from search import defaults
 
@@ -203,6 +204,13 @@ def _add_folder(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="maximum number of restarts of a trial from its checkpoint when its process dies, it diverges, or it runs "
         f"out of memory (then with half as many images at once; default {defaults.MAX_FAILURES})",
+    )
+    group.add_argument(
+        "--notify",
+        metavar="URL|COMMAND",
+        help="tell an address (http:// or https://, a POST with JSON) or a shell command when the search ends, fails "
+        f"or stalls; never stored, so give it again with --resume; {NOTIFY_VARIABLE} in the environment has the same "
+        "effect, also for an address with credentials",
     )
     group.add_argument("--quiet", action="store_true", help="print only errors and, at the end, the winner")
     group.add_argument(

@@ -13,7 +13,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 from digits_core.command import PACKAGES, version_of
 from digits_core.config.train_config import TrainConfig
-from digits_core.credentials import scrub
+from digits_core.credentials import REMOVED, scrub
 from digits_core.data.cache import DigitData
 from digits_core.errors import RunError, UsageError, UserError, suggestion
 from digits_core.evaluation.sweep import NUM_SWEPT
@@ -222,7 +222,16 @@ def describe_run(settings: SearchSettings, plan: Plan, data: DigitData, command:
 
 
 def _without_secrets(command: Any) -> list[str] | None:
-    return [scrub(str(word)) for word in command] if isinstance(command, list) else None
+    """The command as typed, without passwords, and without the value of `--notify`, whose path can be a secret."""
+    if not isinstance(command, list):
+        return None
+    words = [scrub(str(word)) for word in command]
+    for place, word in enumerate(words):
+        if word.startswith("--notify="):
+            words[place] = f"--notify={REMOVED}"
+        elif word == "--notify" and place + 1 < len(words):
+            words[place + 1] = REMOVED
+    return words
 
 
 def is_comparison(settings: SearchSettings, plan: Plan) -> bool:

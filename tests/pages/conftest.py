@@ -19,7 +19,7 @@ def chromium():
 
 @pytest.fixture
 def open_page(chromium):
-    """Opens a file or an address in a window of its own; `.faults` and `.requests` are what it complained of and asked for."""
+    """Opens a file or an address in its own window; `.faults` and `.requests`: what it complained of and asked for."""
     contexts = []
 
     def open_file(path, *, width=1280, height=900, scheme="light"):

@@ -4,12 +4,12 @@ import csv
 import time
 
 import pytest
+from test_serve import served
 from told import HOSTILE, told_run
 
 from conftest import introduce
 from results import open_run, read_leaderboard, write_report
 from results.record.log import EventWriter
-from test_serve import served
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(1800)]
 
@@ -225,7 +225,10 @@ def test_a_served_page_shows_a_new_row_and_keeps_what_was_typed_opened_and_scrol
         after = page.evaluate("document.querySelector('#r0-pictures').getBoundingClientRect().top")
         assert page.evaluate("window.opened")
         assert page.locator(".filter").input_value() == "t0"
-        assert page.evaluate("[document.activeElement.className, document.activeElement.selectionStart]") == ["filter", 1]
+        assert page.evaluate("[document.activeElement.className, document.activeElement.selectionStart]") == [
+            "filter",
+            1,
+        ]
         assert page.locator("td.more").count() == 1
         assert abs(after - before) < 2  # the row is above what is looked at
         draw_all(page)

@@ -31,7 +31,7 @@ PATIENCE = 60.0
 @contextmanager
 def served(folder):
     """A server of the page of a run, in a thread of its own."""
-    server = ReportServer(LivePage([folder]), 0)
+    server = ReportServer(LivePage([folder], report.render), 0)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
     thread.start()
     try:

@@ -75,9 +75,7 @@ def test_halving_lets_the_first_and_half_of_the_later_trials_continue():
 
 def test_a_cost_grows_with_what_it_is_of():
     speed = Speed(train_per_second=50, eval_per_second=100, peak_memory_bytes=10**9, num_parameters=10**6)
-    work = Workload(
-        trials=10, further=2, epochs=4, images=500, valid_images=100, slots=2, keep=5, scheduler="asha"
-    )
+    work = Workload(trials=10, further=2, epochs=4, images=500, valid_images=100, slots=2, keep=5, scheduler="asha")
     cost, whole = cost_of(speed, work), cost_of(speed, replace(work, scheduler="none"))
     assert whole.seconds == whole.most_seconds == cost.most_seconds == 12 * 4 * 11 / 2
     assert cost.epochs == expected_epochs("asha", 10, 4) + 2 * 4
