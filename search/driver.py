@@ -225,8 +225,8 @@ def _run(search: Search, notifier: Notifier, console: Console, *, resume: bool, 
 def _tell_end(notifier: Notifier, ending: Ending, printed: Printed) -> None:
     """Tell of the end of a search that was not broken off."""
     reason = ending.reason()
-    words = "the time budget was used up" if reason == "time budget" else None
-    verdict = "; ".join(one for one in (words, printed.verdict) if one) or None
+    words = "The time budget was used up." if reason == "time budget" else None
+    verdict = " ".join(one for one in (words, printed.verdict) if one) or None
     notifier.end("stopped" if reason == "interrupted" else "failed" if printed.code else "finished", verdict)
 
 

@@ -91,8 +91,8 @@ def cost_lines(work: Workload, cost: Cost) -> list[str]:
     epochs, most = f"{cost.epochs:.0f}", f"{work.expected_epochs:.0f}"
     lines = [f"forecast: about {most} epochs"]
     if work.budget_s is not None:
-        ends = f"about {epochs} of these epochs" if epochs != most else "more than they need"
-        lines.append(f"time budget: {hours_words(work.budget_s)}, enough for {ends}")
+        ends = f"enough for about {epochs} of these epochs" if epochs != most else "more than these epochs need"
+        lines.append(f"time budget: {hours_words(work.budget_s)}, {ends}")
     likely, longest = hours_words(cost.seconds), hours_words(cost.most_seconds)
     took = likely if likely == longest else f"{likely}, at most {longest},"
     sizes = f"{size_words(cost.disk_bytes)} of disk, {size_words(cost.memory_bytes)} of memory"

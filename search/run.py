@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from digits_core.command import run_command, say
-from digits_core.credentials import NOTIFY_VARIABLE
 from digits_core.data.command import LAYOUT
 from digits_core.errors import UsageError
 from search import defaults
@@ -46,6 +45,7 @@ def _handle(args: argparse.Namespace, typed: list[str]) -> int:
     if args.space is None:
         raise UsageError("--space is missing; --list-spaces prints the spaces")
     from search.cli.settings import make_plan, manner, with_baselines
+    from search.monitor.notify import notify_target
 
     how = manner(args.space, args.sampler, args.scheduler, args.replicates, args.screen)
     for flag, value, other, needs in (
@@ -141,6 +141,7 @@ def _resume(args: argparse.Namespace, typed: list[str]) -> int:
     from search.cli.settings import make_plan, storage_address, with_baselines
     from search.cli.trusted import choices_of, refuse_unnamed
     from search.driver import has_nothing_left, run_search
+    from search.monitor.notify import notify_target
     from search.storage.storage import Storage
     from spaces.catalogue import space_files
 
@@ -174,20 +175,6 @@ def _resume(args: argparse.Namespace, typed: list[str]) -> int:
         return 0
     command = ["python", "-m", "search.run", *typed]
     return run_search(settings, resume=True, command=command, quiet=args.quiet, notify=notify)
-
-
-def notify_target(given: str | None) -> str | None:
-    """The value of `--notify`, or of its environment variable; None tells nobody.
-
-    Raises:
-        UsageError: it is no address to send to, and no command.
-    """
-    from search.monitor.notify import check_target
-
-    target = os.environ.get(NOTIFY_VARIABLE) or None if given is None else given
-    if target is not None:
-        check_target(target)
-    return target
 
 
 def _named_run(name: str, out: Path) -> Path:

@@ -85,4 +85,6 @@ def stored_forecast(about: dict[str, Any]) -> tuple[int, float | None] | None:
     epochs, seconds = known.get("epochs"), known.get("seconds")
     if type(epochs) is not int or not 0 <= epochs < 2**53:
         return None
-    return epochs, float(seconds) if type(seconds) in (int, float) and 0 <= seconds < 2**53 else None
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 <= seconds < 2**53:
+        return epochs, None
+    return epochs, float(seconds)

@@ -17,7 +17,7 @@ from http.client import HTTPException
 from typing import Any, Literal
 from urllib.parse import unquote, urlsplit, urlunsplit
 
-from digits_core.credentials import REMOVED
+from digits_core.credentials import NOTIFY_VARIABLE, REMOVED
 from digits_core.errors import UsageError, printable, reason_of
 from results.record.run import RunRecord
 from search.machine.cost import hours_words
@@ -114,6 +114,18 @@ def check_target(target: str) -> None:
         right = False
     if not right:
         raise UsageError(f"--notify: {_place(target)} is no address to send to; an address is https://HOST/...")
+
+
+def notify_target(given: str | None) -> str | None:
+    """The value of `--notify`, or of its environment variable; None tells nobody.
+
+    Raises:
+        UsageError: it is no address to send to, and no command.
+    """
+    target = os.environ.get(NOTIFY_VARIABLE) or None if given is None else given
+    if target is not None:
+        check_target(target)
+    return target
 
 
 def deliver(target: str, news: News) -> str | None:

@@ -116,7 +116,7 @@ def forecast_words(about: dict[str, Any], record: RunRecord) -> list[str]:
 
 def _print_winner(
     settings: SearchSettings, plan: Plan, folder: Path, record: RunRecord, board: pd.DataFrame, console: Console
-) -> str:
+) -> str | None:
     """Print the winner, its verdicts and the next commands; write best.toml. Returns the recommendation."""
     winner = record.winner()
     assert winner is not None

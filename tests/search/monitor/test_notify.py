@@ -17,7 +17,7 @@ from search import run
 from search.cli.run_folder import describe_run
 from search.cli.settings import SearchSettings, make_plan
 from search.monitor import notify
-from search.monitor.notify import News, Notifier, check_target, deliver, is_stalled, news_of
+from search.monitor.notify import News, Notifier, check_target, deliver, is_stalled, news_of, notify_target
 
 PATIENCE = 60.0
 
@@ -258,10 +258,10 @@ def test_a_value_with_credentials_belongs_in_the_environment(monkeypatch, capsys
     assert "DIGIT_SEARCH_NOTIFY" in error
     assert "pa55word" not in error
     monkeypatch.setenv("DIGIT_SEARCH_NOTIFY", "https://me:pa55word@host/x")
-    assert run.notify_target(None) == "https://me:pa55word@host/x"
-    assert run.notify_target("true") == "true"
+    assert notify_target(None) == "https://me:pa55word@host/x"
+    assert notify_target("true") == "true"
     monkeypatch.setenv("DIGIT_SEARCH_NOTIFY", "")
-    assert run.notify_target(None) is None
+    assert notify_target(None) is None
 
 
 def test_run_json_does_not_keep_the_target(tiny_data):
