@@ -17,6 +17,7 @@ from search.cli.run_folder import open_folder
 from search.cli.settings import SearchSettings, data_source, make_plan
 from search.defaults import GRACE_EPOCHS, REDUCTION_FACTOR
 from search.driver import forecast_of
+from search.dry_run import cost_lines
 from search.machine import cost
 from search.machine.cost import Speed
 from search.machine.subprocesses import Training
@@ -150,3 +151,21 @@ def test_a_run_without_a_forecast_is_read(about):
 def test_a_damaged_number_of_seconds_is_left_out():
     for seconds in ("1", -1, float("nan"), True, 1e300, None):
         assert stored_forecast(json.loads(json.dumps({"forecast": {"epochs": 8, "seconds": seconds}}))) == (8, None)
+
+
+@pytest.mark.parametrize(
+    ("budget_s", "said"),
+    [(None, None), (6, "time budget: 6 s, enough for about 6 of these epochs"), (900, "more than these epochs need")],
+)
+def test_a_dry_run_counts_the_time_budget(tiny_folder, tiny_data, budget_s, said):
+    settings = SearchSettings(
+        space="lr_schedules", data=data_source(str(tiny_folder)), scheduler="none", trials=4, epochs=2,
+        time_budget_s=budget_s,
+    )  # fmt: skip
+    speed = Speed(train_per_second=8, eval_per_second=4, peak_memory_bytes=1, num_parameters=1)  # 2 s an epoch
+    work = workload(settings, make_plan(settings), tiny_data, 2, Done())
+    first, *more, last = cost_lines(work, cost.cost_of(speed, work))
+    assert first == "forecast: about 8 epochs"
+    assert last.startswith(f"would take: about {min(8, budget_s or 8)} s of training after the start")
+    assert len(more) == (said is not None)
+    assert said is None or said in more[0]
