@@ -234,7 +234,7 @@
     const events = new EventSource(`events${location.search}`);
     let words = "Connecting.";
     const tell = (some) => { words = some; say(words); };
-    events.addEventListener("open", () => tell("Live: it follows the search."));
+    events.addEventListener("open", () => tell("Live: changes of the run appear here."));
     events.addEventListener("error", () => tell("Not connected: the server has ended, or the tunnel is closed."));
     events.addEventListener("version", (event) => { newest = event.data; });
     setInterval(async () => {

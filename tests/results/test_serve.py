@@ -1,5 +1,6 @@
 """The served report page: real requests to a real server."""
 
+import gzip
 import http.client
 import os
 import signal
@@ -55,10 +56,13 @@ def server(folder):
 
 def answer(server, path, **headers):
     """Status, headers and text of the answer to a request."""
+    headers = {name.replace("_", "-"): value for name, value in headers.items()}
     connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=PATIENCE)
     connection.request("GET", path, headers=headers)
     got = connection.getresponse()
-    return got.status, got.headers, got.read().decode()
+    body = got.read()
+    zipped = got.headers["Content-Encoding"] == "gzip"
+    return got.status, got.headers, (gzip.decompress(body) if zipped else body).decode()
 
 
 @contextmanager
@@ -107,6 +111,14 @@ def test_the_content_lacks_only_the_library_of_the_figures(server):
     _, _, content = answer(server, f"/content?token={server.token}")
     assert len(content) < len(whole) / 4
     assert content[: content.index('id="plotly"')] == whole[: whole.index('id="plotly"')]
+
+
+def test_a_browser_gets_the_page_compressed(server):
+    path = f"/?token={server.token}"
+    _, plain, text = answer(server, path)
+    _, zipped, same = answer(server, path, Accept_Encoding="gzip, deflate")
+    assert (text, plain["Content-Encoding"], zipped["Content-Encoding"]) == (same, None, "gzip")
+    assert int(zipped["Content-Length"]) < int(plain["Content-Length"]) / 2
 
 
 @pytest.mark.parametrize("path", ["/", "/content", "/events", "/run.json"])

@@ -13,7 +13,7 @@ from conftest import introduce, report
 from digits_core.errors import UsageError
 from results.record.log import EventWriter
 from results.record.run import RunRecord
-from search import run
+from search import retrain, run
 from search.cli.run_folder import describe_run
 from search.cli.settings import SearchSettings, make_plan
 from search.monitor import notify
@@ -248,6 +248,12 @@ def test_a_target_that_cannot_be_told_is_refused_before_the_search(target, words
     assert run.main(["--space", "lr_schedules", "--notify", target]) == 2
     assert words in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_retraining_checks_its_target_before_it_looks_for_the_run(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert retrain.main(["nowhere", "--notify", "ftp://host/x"]) == 2
+    assert "--notify: ftp://host is no address to send to" in capsys.readouterr().err
 
 
 def test_a_value_with_credentials_belongs_in_the_environment(monkeypatch, capsys):
