@@ -11,7 +11,7 @@ from collections.abc import Callable
 from contextvars import ContextVar
 from typing import Any, NoReturn
 
-from digits_core.errors import UserError, printable, refuse_credentials, suggestion
+from digits_core.errors import UserError, escaped, printable, refuse_credentials, suggestion
 
 CALLED_AS: ContextVar[str | None] = ContextVar("called_as", default=None)
 """How the user called this command where it was not `python -m ...`: `digit-search board`."""
@@ -100,6 +100,14 @@ def at_least(low: int) -> Callable[[str], int]:
     return parse
 
 
+def port(text: str) -> int:
+    """The argparse type of ports that need no special rights."""
+    number = int(text) if text.isdigit() and text.isascii() else 0
+    if not 1024 <= number <= 65535:
+        raise argparse.ArgumentTypeError(f"must be a port from 1024 to 65535, got '{text}'")
+    return number
+
+
 def number_where(holds: Callable[[float], bool], words: str) -> Callable[[str], float]:
     """The argparse type of numbers for which `holds` is true; `words` describe the condition, after "must"."""
 
@@ -115,14 +123,15 @@ def number_where(holds: Callable[[float], bool], words: str) -> Callable[[str], 
     return parse
 
 
-def say(line: str = "", *, error: bool = False) -> None:
+def say(line: str = "", *, error: bool = False, with_token: bool = False) -> None:
     """Print one line without control characters. Commands print everything with this function, except tables.
 
     Args:
         line: the text.
         error: print to standard error.
+        with_token: keep what looks like a secret in an address: the user needs the token of the program itself.
     """
-    print(printable(line), file=sys.stderr if error else sys.stdout, flush=True)
+    print(escaped(line) if with_token else printable(line), file=sys.stderr if error else sys.stdout, flush=True)
 
 
 def say_text(text: str) -> None:

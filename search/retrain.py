@@ -92,6 +92,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--init-from", metavar="RUN[:TRIAL]|CHECKPOINT", help="start from the weights of a trained model"
     )
+    parser.add_argument(
+        "--notify", metavar="URL|COMMAND", help="tell an address or a command when it ends or fails, as in a search"
+    )
     return parser
 
 
@@ -155,8 +158,10 @@ def _retrain(args: argparse.Namespace) -> int:
     from digits_core.terminal import open_console
     from search.cli.prepare_data import prepare_data
     from search.machine.probe import Probe
+    from search.monitor.notify import Notifier, notify_target
     from search.tune.cluster import prepare_environment
 
+    notify = notify_target(args.notify)
     folder = find_run(args.run).resolve()
     refuse_links(folder)
     record = read_record_of(folder)
@@ -186,12 +191,15 @@ def _retrain(args: argparse.Namespace) -> int:
     if warning is not None:
         console.print(warning, style="yellow", soft_wrap=True)
     run = RetrainedRun(folder, record, settings, data, found.resources())
-    names = []
-    for step in range(args.replicates):
-        seeded = TrainConfig.from_flat({"runtime.seed": (trial.seed + RETRAIN_SEED + step) % (2**31 - 1)}, config)
-        plan = Plan(trial.trial_id, seeded.to_flat(), args.on, until, workers, gpus)
-        names.append(train_one(run, plan, console))
-    return finish(folder, names, console)
+    names: list[str] = []
+    with Notifier(notify, record, lambda text: console.print(text, soft_wrap=True)) as notifier:
+        for step in range(args.replicates):
+            seeded = TrainConfig.from_flat({"runtime.seed": (trial.seed + RETRAIN_SEED + step) % (2**31 - 1)}, config)
+            plan = Plan(trial.trial_id, seeded.to_flat(), args.on, until, workers, gpus)
+            names.append(train_one(run, plan, console))
+        code = finish(folder, names, console)
+        notifier.end("finished", f"Retrained {trial.trial_id}: {', '.join(names)}.")
+    return code
 
 
 def _settings_of(folder: Path, args: argparse.Namespace) -> "SearchSettings":

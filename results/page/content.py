@@ -141,7 +141,7 @@ def _winner(run: OpenedRun) -> dict[str, Any] | None:
 def _judged(run: OpenedRun) -> list[Verdict] | None:
     """The winner against every other configuration; None if a match table is damaged, which results.compare names."""
     try:
-        return whole_board(run.record, run.folder, run.metric, make=not run.live)
+        return whole_board(run.record, run.folder, run.metric, make=run.makes_intervals)
     except RunError:
         return None
 

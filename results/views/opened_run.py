@@ -1,7 +1,7 @@
 """A run folder opened for reading: its record, tables and run.json."""
 
 import html
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from os import PathLike
 from pathlib import Path
@@ -33,11 +33,13 @@ class OpenedRun:
         folder: the run folder.
         record: the record of its events.
         about: the content of `run.json`.
+        read_only: whether missing intervals are not computed, because they would be stored in the run folder.
     """
 
     folder: Path
     record: RunRecord
     about: dict[str, Any]
+    read_only: bool = False
 
     @property
     def name(self) -> str:
@@ -60,6 +62,15 @@ class OpenedRun:
         return writer_of(self.folder) is not None
 
     @property
+    def makes_intervals(self) -> bool:
+        """Whether missing intervals are computed and stored: not while a process writes the run."""
+        return not (self.read_only or self.live)
+
+    def without_writing(self) -> "OpenedRun":
+        """The same run, whose reading writes nothing into its folder."""
+        return replace(self, read_only=True)
+
+    @property
     def ended(self) -> bool:
         """Whether no process writes the run and every trial has ended."""
         return not self.live and all(trial.status in ENDED for trial in self.record.trials.values())
@@ -67,7 +78,7 @@ class OpenedRun:
     @cached_property
     def leaderboard(self) -> pd.DataFrame:
         """The leaderboard, best first, as from `read_leaderboard`; no new intervals while a process writes the run."""
-        table = leaderboard_table(self.record, self.folder, make=not self.live)
+        table = leaderboard_table(self.record, self.folder, make=self.makes_intervals)
         frame: pd.DataFrame = table.to_pandas(types_mapper=pd.ArrowDtype)
         return frame
 

@@ -2,7 +2,8 @@
 
 import argparse
 
-from digits_core.command import JSON_HELP, CommandParser, at_least, number_where
+from digits_core.command import JSON_HELP, CommandParser, at_least, number_where, port
+from digits_core.credentials import NOTIFY_VARIABLE
 from digits_core.data.command import add_layout_flags
 from search import defaults
 
@@ -204,6 +205,13 @@ def _add_folder(parser: argparse.ArgumentParser) -> None:
         help="maximum number of restarts of a trial from its checkpoint when its process dies, it diverges, or it runs "
         f"out of memory (then with half as many images at once; default {defaults.MAX_FAILURES})",
     )
+    group.add_argument(
+        "--notify",
+        metavar="URL|COMMAND",
+        help="tell an address (http:// or https://, a POST with JSON) or a shell command when the search ends, fails "
+        f"or stalls; never stored, so give it again with --resume; {NOTIFY_VARIABLE} in the environment has the same "
+        "effect, also for an address with credentials",
+    )
     group.add_argument("--quiet", action="store_true", help="print only errors and, at the end, the winner")
     group.add_argument(
         "--status",
@@ -241,7 +249,7 @@ def _add_machines(parser: argparse.ArgumentParser) -> None:
         help="join a running Ray cluster, with the token in ~/.ray/auth_token (default local: start one here)",
     )
     group.add_argument(
-        "--dashboard-port", type=_port, metavar="N", help="port of the Ray dashboard (default: a free one)"
+        "--dashboard-port", type=port, metavar="N", help="port of the Ray dashboard (default: a free one)"
     )
     group.add_argument(
         "--dashboard-host",
@@ -262,13 +270,6 @@ def _trials(text: str) -> str:
     if not number.isdigit() or not number.isascii() or len(number) > 9 or text == "+0":
         raise argparse.ArgumentTypeError(f"must be a whole number from 0, or +N with --resume, got '{text}'")
     return text
-
-
-def _port(text: str) -> int:
-    number = int(text) if text.isdigit() else 0
-    if not 1024 <= number <= 65535:
-        raise argparse.ArgumentTypeError(f"must be a port from 1024 to 65535, got '{text}'")
-    return number
 
 
 def _gpus(text: str) -> float | str:

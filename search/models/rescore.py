@@ -75,7 +75,7 @@ def rescore(settings: SearchSettings, source: str, *, own_data: bool, dry_run: b
         return 0
     swept = _evaluate(settings, plan, model, data, console)
     record = _write_run(settings, plan, model, data, command, swept)
-    return print_end(settings, plan, folder, record, None, console)
+    return print_end(settings, plan, folder, record, None, console).code
 
 
 class _Swept(NamedTuple):

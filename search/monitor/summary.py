@@ -4,6 +4,7 @@ import shutil
 import sys
 from pathlib import Path
 from shlex import quote
+from typing import Any, NamedTuple
 
 import pandas as pd
 from rich.console import Console
@@ -12,7 +13,7 @@ from digits_core.data.command import LAYOUT
 from digits_core.data.source import DRAWN, DataSource
 from digits_core.errors import SpaceError
 from digits_core.terminal import open_console
-from results.record.folder import BEST_FILE
+from results.record.folder import BEST_FILE, read_run_file
 from results.record.run import RunRecord
 from results.record.schema import FAILED
 from results.verdicts.comparison import confirmations, whole_board
@@ -21,13 +22,27 @@ from results.verdicts.words import ERROR, check_words, confirmation_words, lengt
 from results.views.leaderboard import leaderboard_table
 from results.views.terminal_table import print_leaderboard
 from results.views.winner import recommend, verdict_words, winner_words, write_best
+from search.cli.forecast import stored_forecast
 from search.cli.settings import SearchSettings, count_settings
+from search.machine.cost import hours_words
 from search.policy.plan import Plan
+
+
+class Printed(NamedTuple):
+    """What the end of a search comes to.
+
+    Attributes:
+        code: the exit code: 0, or 1 without a score.
+        verdict: whether the lead of the winner is real and what to do next, in a sentence; None without a score.
+    """
+
+    code: int
+    verdict: str | None
 
 
 def print_end(
     settings: SearchSettings, plan: Plan, folder: Path, record: RunRecord, ending: str | None, console: Console
-) -> int:
+) -> Printed:
     """Print the leaderboard, the winner in words and the next commands; a quiet console gets the winner in a line.
 
     Args:
@@ -39,18 +54,18 @@ def print_end(
         console: where to print.
 
     Returns:
-        The exit code: 0, or 1 without a score.
+        The exit code and the recommendation.
     """
     loud = open_console() if console.quiet else console
     board = leaderboard_table(record, folder).to_pandas()
     print_leaderboard(board, settings.metric, console)
     notes = [*length_words(record), *confirmation_words(record, folder), *twin_words(record), *left_out_words(record)]
-    for line in notes:
+    for line in [*forecast_words(read_run_file(folder), record), *notes]:
         console.print(line, soft_wrap=True)
     for line in check_words(record):
         wrong = line.startswith(ERROR)
         (loud if wrong else console).print(line, style="bold red" if wrong else None, soft_wrap=True)
-    winner = record.winner()
+    winner, verdict = record.winner(), None
     if winner is None:
         if not record.trials:
             loud.print("no trial was started")
@@ -59,10 +74,10 @@ def print_end(
         else:
             loud.print("no trial has a score: none finished its first epoch")
     else:
-        _print_winner(settings, plan, folder, record, board, console)
+        verdict = _print_winner(settings, plan, folder, record, board, console)
     if ending == "interrupted":
         say_resume(loud, "interrupted", settings)
-        return 0 if winner is not None else 1
+        return Printed(0 if winner is not None else 1, verdict)
     unfinished = sum(trial.status == "interrupted" for trial in record.trials.values())
     if ending == "time budget":
         say_resume(
@@ -75,13 +90,34 @@ def print_end(
     trained = sum(trial.role == "search" and trial.status != "screened" for trial in record.trials.values())
     if ending is None and trained < plan.trials:
         loud.print(fewer_words(plan, trained, sum(t.role == "search" for t in record.trials.values())))
-    return 0 if winner is not None else 1
+    return Printed(0 if winner is not None else 1, verdict)
+
+
+def forecast_words(about: dict[str, Any], record: RunRecord) -> list[str]:
+    """A line with the forecast of a search and what it trained; none for runs without a forecast.
+
+    Args:
+        about: the content of run.json.
+        record: the record of the run.
+    """
+    known = stored_forecast(about)
+    trials = [trial for trial in record.trials.values() if trial.role != "retrain"]
+    trained = sum(len(trial.epochs) for trial in trials)
+    if known is None or not trained:
+        return []
+    epochs, seconds = known
+    begins = [trial.started_at for trial in trials if trial.started_at is not None]
+    ends = [trial.finished_at for trial in trials if trial.finished_at is not None]
+    if seconds is None or not begins or not ends or record.num_drivers > 1:  # pauses between starts are no training
+        return [f"forecast {epochs} epochs, trained {trained}"]
+    took = (max(ends) - min(begins)).total_seconds()
+    return [f"forecast {epochs} epochs in {hours_words(seconds)}, trained {trained} in {hours_words(took)}"]
 
 
 def _print_winner(
     settings: SearchSettings, plan: Plan, folder: Path, record: RunRecord, board: pd.DataFrame, console: Console
-) -> None:
-    """Print the winner, its verdicts, the recommendation and the next commands; write best.toml."""
+) -> str | None:
+    """Print the winner, its verdicts and the next commands; write best.toml. Returns the recommendation."""
     winner = record.winner()
     assert winner is not None
     write_best(folder, record)
@@ -89,12 +125,14 @@ def _print_winner(
     verdicts = whole_board(record, folder, record.metric)
     for line in [*winner_words(record, plan.probe_config(), row), *verdict_words(record, verdicts)]:
         console.print(line, soft_wrap=True)
-    console.print(f"        {recommend(record, verdicts)}", style="bold", soft_wrap=True)
+    advice = recommend(record, verdicts)
+    console.print(f"        {advice}", style="bold", soft_wrap=True)
     if console.quiet:
         leads = winner_words(record, plan.probe_config(), row)[1]
         open_console().print(f"{leads}; run folder {folder}", soft_wrap=True)
     for line in _next_commands(settings, plan, folder):
         console.print(line, soft_wrap=True)
+    return advice
 
 
 def _next_commands(settings: SearchSettings, plan: Plan, folder: Path) -> list[str]:

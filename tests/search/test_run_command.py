@@ -347,6 +347,7 @@ def test_dry_run_says_what_would_run_and_writes_nothing(capsys, tmp_path, monkey
         in out
     )
     assert "in total at most 15 epochs and 120 images" in out
+    assert "forecast: about 13 epochs" in out  # three of five after epoch 2
     assert "swept on each trained model: 3,400 threshold settings" in out
     assert list(tmp_path.iterdir()) == []
 

@@ -97,6 +97,9 @@ def test_it_ends_with_leaderboard_winner_folder_and_next_commands(whole):
     assert "configurations: 3 sampled + 2 baselines (default; wild)" in out
     assert re.search(r"mAP of t000\d checked by torchmetrics [\d.]+: 0\.\d{4}", out)
     assert f"run folder  {folder}" in out
+    trained = sum(len(one.epochs) for one in read_record(folder, "whole").trials.values())
+    forecast = json.loads((folder / "run.json").read_text())["forecast"]["epochs"]
+    assert re.search(rf"^forecast {forecast} epochs.*, trained {trained}\b", out, re.MULTILINE)
     for module in ("results.leaderboard", "results.export", "search.run"):
         assert f" -m {module}" in out
     assert "dashboard: http://127.0.0.1:" in out
