@@ -192,7 +192,10 @@ def test_a_model_of_other_categories_writes_their_ids_and_no_numbers(tmp_path, s
         (["{model}", "{images}", "-o", "{tmp}/out", "--score-1", "0.9"], "must be at least Task 1's (0.9"),
         (["{model}", "{images}", "-o", "{tmp}/out", "--score-1", "2"], "must be a number from 0 to below 1"),
         (["{model}", "{images}", "-o", "{tmp}/out", "--device", "cuda:99"], "device cuda:99 cannot be used"),
-        (["{model}", "{images}", "-o", "{tmp}/out", "--annotations", "x.json"], "--annotations needs --draw"),
+        (
+            ["{model}", "{images}", "-o", "{tmp}/out", "--annotations", "x.json"],
+            "--annotations needs --draw here; digit-search predict also scores",
+        ),
         (["{model}", "{images}", "-o", "{tmp}/out", "--device", "mps"], "device must be auto, cpu, cuda or cuda:N"),
         (
             ["{model}", "{images}", "-o", "{tmp}/out", "--draw", "1", "--annotations", "{other}"],
