@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from digits_core.command import CommandParser, at_least, run_command
+from digits_core.command import JSON_HELP, CommandParser, at_least, run_command, say_json, stdout_to_stderr
 from digits_core.config.reading import parse_assignment
 from digits_core.config.train_config import TrainConfig
 from digits_core.errors import RunError, UsageError, did_you_mean, printable
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
     from digits_core.data.cache import DigitData
     from search.cli.settings import SearchSettings
+    from search.models.retrained import Retrained
 
 RETRAIN_SEED = 200_000
 """Added to the trial's seed for its first retraining; the next ones use the numbers after it."""
@@ -92,6 +93,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--init-from", metavar="RUN[:TRIAL]|CHECKPOINT", help="start from the weights of a trained model"
     )
+    parser.add_argument("--json", action="store_true", help=JSON_HELP)
     return parser
 
 
@@ -150,9 +152,21 @@ def changes(config: TrainConfig, trial: TrialRecord) -> list[str]:
 
 
 def _retrain(args: argparse.Namespace) -> int:
+    with stdout_to_stderr(active=args.json):
+        done = _train_again(args)
+    if args.json:
+        say_json(done.document())
+    else:
+        done.print()
+    return 0
+
+
+def _train_again(args: argparse.Namespace) -> "Retrained":
+    """Check the arguments, train, and print what is trained."""
     from digits_core.terminal import open_console
     from search.cli.prepare_data import prepare_data
     from search.machine.probe import Probe
+    from search.models.retrained import Retrained
     from search.tune.cluster import prepare_environment
 
     folder = find_run(args.run).resolve()
@@ -189,7 +203,7 @@ def _retrain(args: argparse.Namespace) -> int:
         seeded = TrainConfig.from_flat({"runtime.seed": (trial.seed + RETRAIN_SEED + step) % (2**31 - 1)}, config)
         plan = Plan(trial.trial_id, seeded.to_flat(), args.on, until, workers, gpus)
         names.append(train_one(run, plan, console))
-    return finish(folder, names, console)
+    return Retrained(folder, trial.trial_id, why, changes(config, trial), names)
 
 
 def _settings_of(folder: Path, args: argparse.Namespace) -> "SearchSettings":
@@ -353,28 +367,6 @@ def place_for(folder: Path, record: RunRecord, plan: Plan) -> str:
         except (OSError, ValueError):
             pass
         number += 1
-
-
-def finish(folder: Path, names: list[str], console: "Console") -> int:
-    """Print the scores of the retrainings and the next command; returns the exit code."""
-    from search.models.folder import METRICS_FILE
-    from search.monitor.summary import this_python
-
-    for name in names:
-        metrics = json.loads((folder / MODELS / name / METRICS_FILE).read_text(encoding="utf-8"))
-        scores = metrics["scores"]
-        words = ", ".join(
-            f"{key} {value:.3f} [{low:.3f}, {high:.3f}]"
-            for key, (value, low, high) in scores.items()
-            if key in ("val_map", "val_number_accuracy")
-        )
-        words += (
-            ", at thresholds chosen on these images" if words else "no score, also trained on the validation images"
-        )
-        console.print(f"{name}: {words}", soft_wrap=True)
-    model = folder / MODELS / names[0]
-    console.print(f"next: {this_python()} -m digits_core.predict {model} IMAGES -o predictions", soft_wrap=True)
-    return 0
 
 
 if __name__ == "__main__":

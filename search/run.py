@@ -13,6 +13,7 @@ from digits_core.data.command import LAYOUT
 from digits_core.errors import UsageError
 from search import defaults
 from search.cli.flags import AUTO, LATEST, build_parser
+from search.cli.lists import list_parameters, list_spaces
 
 if TYPE_CHECKING:
     from digits_core.data.cache import DigitData
@@ -30,14 +31,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _handle(args: argparse.Namespace, typed: list[str]) -> int:
-    if args.json and args.status is None:
-        raise UsageError("--json: has an effect only together with --status")
+    if args.json and args.status is None and not (args.list_spaces or args.list_parameters or args.list_knobs):
+        raise UsageError("--json: has an effect only together with --status, --list-spaces or --list-parameters")
     if args.list_spaces:
-        return _list_spaces()
+        return list_spaces(as_json=args.json)
     if args.list_knobs:
         say("--list-knobs is now --list-parameters; the next version will refuse the old name", error=True)
     if args.list_parameters or args.list_knobs:
-        return _list_parameters()
+        return list_parameters(as_json=args.json)
     if args.status is not None:
         from search.monitor.status import print_status
 
@@ -268,26 +269,6 @@ def _refuse_others(args: argparse.Namespace, allowed: set[str], reason: str) -> 
 
 def _flag(name: str) -> str:
     return {"source": "--from"}.get(name, "--" + name.replace("_", "-"))
-
-
-def _list_spaces() -> int:
-    from spaces.catalogue import SPACES
-
-    for space in SPACES.values():
-        say(f"{space.name:15} {space.summary}" + (" (a comparison)" if space.comparison else ""))
-        say(f"{'':15}   varies {', '.join(sorted(space.fields()))}")
-        if space.baselines:
-            say(f"{'':15}   baselines: default; {'; '.join(baseline.name for baseline in space.baselines)}")
-    return 0
-
-
-def _list_parameters() -> int:
-    from digits_core.config.train_config import parameters
-
-    for parameter in parameters().values():
-        say(f"{parameter.name}  (default {parameter.default}; {parameter.limits})")
-        say(f"    {parameter.help}")
-    return 0
 
 
 def _dry_run(settings: "SearchSettings", resumed: Path | None = None) -> int:

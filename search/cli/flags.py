@@ -212,7 +212,9 @@ def _add_folder(parser: argparse.ArgumentParser) -> None:
         metavar="RUN",
         help="print the state of a run (by default the latest), from any terminal, and exit",
     )
-    group.add_argument("--json", action="store_true", help=f"with --status: {JSON_HELP}")
+    group.add_argument(
+        "--json", action="store_true", help=f"with --status, --list-spaces or --list-parameters: {JSON_HELP}"
+    )
     group.add_argument("--dry-run", action="store_true", help="print what would run and exit")
 
 
