@@ -57,7 +57,10 @@ class CommandParser(argparse.ArgumentParser):
     def __init__(self, *, prog: str | None = None, **settings: Any) -> None:
         """As ArgumentParser, but descriptions keep their line breaks, and flags cannot be abbreviated."""
         settings.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
-        super().__init__(prog=CALLED_AS.get() or prog, allow_abbrev=False, **settings)
+        called = CALLED_AS.get()
+        if called is not None and not (prog or "").startswith(called):  # the parser of an action adds its name
+            prog = called
+        super().__init__(prog=prog, allow_abbrev=False, **settings)
         self.add_argument(
             "--version",
             action=_Version,

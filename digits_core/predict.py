@@ -33,9 +33,9 @@ OURS = ("pred.json", "pred.csv", "submission.zip", SHEET)
 
 _EPILOG = """
 examples:
-  python -m digits_core.predict MODEL test/ -o predictions
-  python -m digits_core.predict MODEL valid/ -o predictions --annotations valid.json --draw 24
-  python -m digits_core.predict --check predictions/submission.zip test/
+  digit-search predict MODEL test/ -o predictions
+  digit-search predict MODEL valid/ -o predictions --annotations valid.json --draw 24
+  digit-search predict --check predictions/submission.zip test/
 
 exit codes: 0 success, 1 an image could not be read or --check found a problem, 2 wrong arguments or data
 """
@@ -48,8 +48,7 @@ def build_parser() -> argparse.ArgumentParser:
     """The flags of this command."""
     parser = CommandParser(
         prog="python -m digits_core.predict",
-        usage="python -m digits_core.predict MODEL IMAGES -o OUT [flags]\n"
-        "       python -m digits_core.predict --check FILE IMAGES",
+        usage="%(prog)s MODEL IMAGES -o OUT [flags]\n       %(prog)s --check FILE IMAGES",
         description="Detect and read the numbers on a folder of images: pred.json, pred.csv, submission.zip.",
         epilog=_EPILOG,
     )

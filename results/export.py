@@ -29,10 +29,10 @@ STANDARD_OUTPUT = Path("-")
 
 _EPILOG = """
 examples:
-  python -m results.export runs/my-search -o leaderboard.csv
-  python -m results.export runs/my-search -o leaderboard.tex
-  python -m results.export runs/my-search --columns trial_id,val_map,optim.lr --format csv -o -
-  python -m results.export runs/my-search --detections coco
+  digit-search export runs/my-search -o leaderboard.csv
+  digit-search export runs/my-search -o leaderboard.tex
+  digit-search export runs/my-search --columns trial_id,val_map,optim.lr --format csv -o -
+  digit-search export runs/my-search --detections coco
 
 md and latex get the columns that a paper needs unless --columns names others.
 """

@@ -22,8 +22,8 @@ from results.views.winner import write_best
 
 _EPILOG = """
 examples:
-  python -m results.repair runs/my-search            describe the damage; change nothing
-  python -m results.repair runs/my-search --write    keep a copy of the damaged file and write the recovered record
+  digit-search repair runs/my-search            describe the damage; change nothing
+  digit-search repair runs/my-search --write    keep a copy of the damaged file and write the recovered record
 
 exit codes: 0 not damaged, or repaired; 1 damaged and not changed; 2 wrong arguments
 """
@@ -132,9 +132,7 @@ def affected_lines(found: Salvage) -> list[str]:
     if (found.missing or nameless) and open_ones:
         lines.append(f"these trials count as not ended, and a resume continues them: {', '.join(open_ones)}")
     if any(piece.kind in ("report", "trial", None) for piece in found.lost) or found.missing:
-        lines.append(
-            "early stopping and sampler do not know the lost events: python -m search.replay may find differences"
-        )
+        lines.append("early stopping and sampler do not know the lost events: digit-search replay may find differences")
     return lines
 
 

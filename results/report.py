@@ -21,9 +21,9 @@ WATCH_SECONDS = 10
 
 _EPILOG = """
 examples:
-  python -m results.report runs/my-search --open
-  python -m results.report runs/my-search --watch
-  python -m results.report runs/monday runs/tuesday -o both.html
+  digit-search report runs/my-search --open
+  digit-search report runs/my-search --watch
+  digit-search report runs/monday runs/tuesday -o both.html
 
 The page is one file that needs no network. It can be written at any time during a search; --watch writes it repeatedly
 until the search ends, and an open page reloads itself.

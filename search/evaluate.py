@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
 _EPILOG = """
 examples:
-  python -m search.evaluate runs/my-search
-  python -m search.evaluate runs/my-search:t0003 --html errors.html
-  python -m search.evaluate MODEL --images test/ --annotations test.json -o scores.json
+  digit-search evaluate runs/my-search
+  digit-search evaluate runs/my-search:t0003 --html errors.html
+  digit-search evaluate MODEL --images test/ --annotations test.json -o scores.json
 
 Without --images the detections on the run's validation images are scored, which the search stored: no model is run.
 """

@@ -25,7 +25,7 @@ from spaces.catalogue import space_files
 
 _EPILOG = """
 examples:
-  python -m search.replay runs/my-search
+  digit-search replay runs/my-search
 
 exit codes: 0 every decision is the same, 1 some are not, 2 a mistake in what was asked
 """

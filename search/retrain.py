@@ -44,9 +44,9 @@ PLAN_FILE = "plan.json"
 
 _EPILOG = """
 examples:
-  python -m search.retrain runs/my-search
-  python -m search.retrain runs/my-search --trial t0003 --epochs 20 --replicates 3
-  python -m search.retrain runs/my-search --on train+valid
+  digit-search retrain runs/my-search
+  digit-search retrain runs/my-search --trial t0003 --epochs 20 --replicates 3
+  digit-search retrain runs/my-search --on train+valid
 
 After an interruption, the same command continues the training.
 """
@@ -125,7 +125,7 @@ def choose_trial(record: RunRecord, folder: Path, name: str) -> tuple[TrialRecor
         return trial, "named"
     winner = record.winner()
     if winner is None:
-        raise RunError(f"run '{record.run}' has no finished trial; see python -m results.leaderboard {folder}")
+        raise RunError(f"run '{record.run}' has no finished trial; see digit-search board {folder}")
     board = Board(record, folder, record.metric, "confirm")
     confirmed = [lead for lead in record.settings() if board.fresh(lead)]
     if confirmed:
@@ -214,7 +214,7 @@ def _settings_of(folder: Path, args: argparse.Namespace) -> "SearchSettings":
 
     settings = resumed_settings(str(folder.parent), folder.name)
     if args.data is None:
-        refuse_unnamed(data_choices(settings.data), (), f"search.retrain {folder}")
+        refuse_unnamed(data_choices(settings.data), (), f"digit-search retrain {folder}")
     else:
         settings = replace(settings, data=replace(settings.data, folder=data_source(args.data).folder))
     remember(data_choices(settings.data))
@@ -277,7 +277,7 @@ def retrain_config(trial: TrialRecord, args: argparse.Namespace, folder: Path) -
         if name.startswith("detect.task"):
             raise UsageError(
                 f"--set {name}: thresholds are chosen on the validation images after the training, or come from the "
-                "search with --on train+valid; digits_core.predict accepts others as --score-1 and --score-2"
+                "search with --on train+valid; digit-search predict accepts others as --score-1 and --score-2"
             )
     if args.init_from is not None:
         changed["model.weights"] = initial_weights(args.init_from, str(folder.parent), changed)

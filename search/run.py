@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from digits_core.command import run_command, say
+from digits_core.command import CALLED_AS, PROGRAM, run_command, say
 from digits_core.data.command import LAYOUT
 from digits_core.errors import UsageError
 from search import defaults
@@ -71,7 +71,12 @@ def _handle(args: argparse.Namespace, typed: list[str]) -> int:
         return _dry_run(settings)
     from search.driver import run_search
 
-    return run_search(settings, command=["python", "-m", "search.run", *typed], quiet=args.quiet)
+    return run_search(settings, command=_as_typed(typed), quiet=args.quiet)
+
+
+def _as_typed(typed: list[str]) -> list[str]:
+    """The command with its arguments, for run.json."""
+    return [*([PROGRAM, "run"] if CALLED_AS.get() else ["python", "-m", "search.run"]), *typed]
 
 
 def _new_settings(args: argparse.Namespace, how: "Manner") -> "SearchSettings":
@@ -169,7 +174,7 @@ def _resume(args: argparse.Namespace, typed: list[str]) -> int:
     if has_nothing_left(settings, folder):
         say(f"{folder}: nothing to do, every trial has ended; add trials with --trials +N, or epochs with --epochs N")
         return 0
-    return run_search(settings, resume=True, command=["python", "-m", "search.run", *typed], quiet=args.quiet)
+    return run_search(settings, resume=True, command=_as_typed(typed), quiet=args.quiet)
 
 
 def _named_run(name: str, out: Path) -> Path:

@@ -49,10 +49,10 @@ LAYOUT = ("train_json", "valid_json", "train_dir", "valid_dir", "valid_fraction"
 
 _EPILOG = """
 examples:
-  python -m digits_core.data check FOLDER
-  python -m digits_core.data draw -o drawn
-  python -m digits_core.data preview --augment color,geometric -o sheet.png
-  python -m digits_core.data convert FOLDER -o OUT
+  digit-search data check FOLDER
+  digit-search data draw -o drawn
+  digit-search data preview --augment color,geometric -o sheet.png
+  digit-search data convert FOLDER -o OUT
 
 exit codes: 0 success, 2 problems in the data or wrong arguments
 """

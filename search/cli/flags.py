@@ -1,4 +1,4 @@
-"""The flags of python -m search.run: search settings alone; hyperparameters belong to spaces, --set and --config."""
+"""The flags of digit-search run: search settings alone; hyperparameters belong to spaces, --set and --config."""
 
 import argparse
 
@@ -8,11 +8,11 @@ from search import defaults
 
 _EPILOG = """
 examples:
-  python -m search.run --space anchors
-  python -m search.run --space anchors,lr_schedules --data FOLDER --trials 40 --epochs 12
-  python -m search.run --space lr_schedules --set model.min_size=96 --time-budget 30m
-  python -m search.run --resume anchors-20260131-120000
-  python -m search.run --resume anchors-20260131-120000 --trials +20 --epochs 12
+  digit-search run --space anchors
+  digit-search run --space anchors,lr_schedules --data FOLDER --trials 40 --epochs 12
+  digit-search run --space lr_schedules --set model.min_size=96 --time-budget 30m
+  digit-search resume anchors-20260131-120000
+  digit-search resume anchors-20260131-120000 --trials +20 --epochs 12
 
 exit codes: 0 fine, 1 no trial has a score, 2 a mistake in what was asked, 130 interrupted
 """

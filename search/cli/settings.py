@@ -39,7 +39,7 @@ _SIZE = re.compile(r"(\d{1,6}(?:\.\d{1,3})?)([KMGT]?)B?", re.IGNORECASE)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SearchSettings:
-    """The flags of `python -m search.run`, as plain values; they contain no hyperparameters.
+    """The flags of `digit-search run`, as plain values; they contain no hyperparameters.
 
     Attributes:
         space: space names separated by commas, as typed.

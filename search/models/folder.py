@@ -41,7 +41,7 @@ class Claim:
 def measure(detector: "Detector", data: DigitData) -> Claim:
     """Choose the thresholds of both tasks on the validation images and score the model with them, as in a prediction.
 
-    Task 2 is read only from the detections of Task 1, as in `digits_core.predict`. The thresholds are chosen and scored
+    Task 2 is read only from the detections of Task 1, as in a prediction. The thresholds are chosen and scored
     on the same images.
     """
     from digits_core.data.augment import Processing
@@ -143,7 +143,7 @@ Task 2 is read from Task 1's detections.
 ## Use
 
 ```sh
-python -m digits_core.predict {name} IMAGES -o OUT
+digit-search predict {name} IMAGES -o OUT
 ```
 
 ```python
