@@ -29,6 +29,7 @@ from search.monitor.ray_metrics import Gauges
 from search.monitor.ray_output import chatter_to
 from search.monitor.summary import print_end, resume_command, say_resume, this_python
 from search.monitor.tensorboard import TensorBoard
+from search.monitor.trackio import Trackio, check_trackio
 from search.monitor.view import SearchView
 from search.monitor.watchers import Watcher, Watchers
 from search.policy.decisions import Policy
@@ -81,6 +82,8 @@ def check_place(settings: SearchSettings, *, resume: bool) -> Place:
         check_address(settings.address)
     if settings.mlflow is not None:
         check_mlflow(settings.mlflow)
+    if settings.trackio is not None:
+        check_trackio(settings.trackio)
     warning = check_dashboard(settings.dashboard_host)
     check_dashboard_port(settings.dashboard_port, settings.dashboard_host)
     folder = Path(settings.out) / settings.name
@@ -303,8 +306,10 @@ def _tune(search: Search, terminal: TextIO, ending: Ending, *, machine: dict[str
             terminal.flush()
 
         tools: list[Watcher] = [Gauges(base), TensorBoard(folder, base, settings.metric)]
-        if settings.mlflow is not None:
-            tools.append(MLflow(settings.mlflow, settings.name, plan.space.name, base, settings.metric, say))
+        trackers = ((MLflow, settings.mlflow), (Trackio, settings.trackio))
+        for tracker, place in trackers:
+            if place is not None:
+                tools.append(tracker(place, settings.name, plan.space.name, base, settings.metric, say))
         watchers = Watchers(tools, say)
 
         def watch(record: RunRecord, trial_id: str) -> None:

@@ -133,6 +133,7 @@ def _new_settings(args: argparse.Namespace, how: "Manner") -> "SearchSettings":
         dashboard_port=args.dashboard_port,
         dashboard_host=args.dashboard_host or defaults.LOOPBACK,
         mlflow=args.mlflow,
+        trackio=args.trackio,
         init_from=init_from,
         fixed=fixed,
         config=config,
@@ -208,6 +209,7 @@ CHANGEABLE = (
     "gpus_per_trial",
     "dashboard_host",
     "mlflow",
+    "trackio",
 )
 """Flags that --resume takes."""
 
@@ -246,7 +248,7 @@ def changed_settings(
     if args.gpus_per_trial is not None:
         shared = args.gpus_per_trial == AUTO
         now = replace(now, gpus_per_trial=None if shared else args.gpus_per_trial, share_gpus=shared)
-    given = ("slots", "address", "cpus_per_trial", "dashboard_port", "dashboard_host", "mlflow")
+    given = ("slots", "address", "cpus_per_trial", "dashboard_port", "dashboard_host", "mlflow", "trackio")
     for name in ("replicates", "replicate_top", "keep", "max_failures", *given):
         if getattr(args, name) is not None:
             now = replace(now, **{name: getattr(args, name)})

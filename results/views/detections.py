@@ -153,7 +153,8 @@ def _files_of(source: DataSource, stored: StoredMatches, config: TrainConfig) ->
     same = bool((rows < len(table.image_ids)).all() and (table.image_ids[rows] == stored.image_ids).all())
     if same:
         truth = Truth.from_table(table.some(rows), config.detect.reading)
-        assert truth.boxes is not None and stored.truth.boxes is not None  # a table has boxes, the other was checked
+        assert truth.boxes is not None  # a table has boxes
+        assert stored.truth.boxes is not None  # checked when it was read
         same = np.array_equal(truth.labels, stored.truth.labels) and np.array_equal(truth.boxes, stored.truth.boxes)
     if not same:
         raise DataError(f"{printable(source.folder)}: its validation images are not those of the run")

@@ -178,9 +178,9 @@ def _add_folder(parser: argparse.ArgumentParser) -> None:
         metavar="RUN",
         help="continue a run (its name or folder; by default the latest), however it ended; --trials, --epochs, "
         "--space, --time-budget, --replicates, --replicate-top, --keep, --disk and --max-failures may ask for "
-        "more than before; --address, --slots, --cpus-per-trial, --gpus-per-trial, --mlflow, --dashboard-host and"
-        " --dashboard-port may change; --data is the new place of the same data; --storage fetches a run that is "
-        "not on this machine; space files and addresses of other machines are used only if you typed them on this"
+        "more than before; --address, --slots, --cpus-per-trial, --gpus-per-trial, --mlflow, --trackio, "
+        "--dashboard-host and --dashboard-port may change; --data is the new place of the same data; --storage "
+        "fetches a run that is not on this machine; space files and addresses of other machines are used only if you typed them on this"
         " machine before, or type them again",
     )
     group.add_argument(
@@ -256,6 +256,12 @@ def _add_machines(parser: argparse.ArgumentParser) -> None:
         metavar="URI",
         help="log every trial to an MLflow server: http://HOST:PORT (pip install 'digit-search[mlflow]'); if it does "
         "not answer, the search continues without it",
+    )
+    group.add_argument(
+        "--trackio",
+        metavar="PROJECT",
+        help="log every trial to a project of trackio, on this machine (pip install 'digit-search[trackio]'); if it "
+        "fails, the search continues without it",
     )
 
 
