@@ -49,15 +49,16 @@ class Trackio(Tracker):
         if name not in self._open_runs:
             self._open(change)
         run = self._open_runs[name]
-        for one in change.epochs:
-            if one["epoch"] > self._known[name]:
-                run.log(numbers_of(one), step=one["epoch"])
-                self._known[name] = one["epoch"]
+        new = [one for one in change.epochs if one["epoch"] > self._known[name]]
+        logged = change.described is not None and self._known[name] > 0 and not new  # by an earlier driver
+        for one in new:
+            run.log(numbers_of(one), step=one["epoch"])
+            self._known[name] = one["epoch"]
         if change.status not in ENDED:
             return
-        if change.best is not None:
+        if change.best is not None and not logged:
             run.log({f"best_{self.metric}": float(change.best[self.metric])}, step=self._known[name])
-        if change.status in FAILED:
+        if change.status in FAILED and not logged:
             run.alert(title=f"{name} {change.status}", text=change.reason)
         del self._open_runs[name]
         run.finish()
