@@ -180,8 +180,8 @@ def _add_folder(parser: argparse.ArgumentParser) -> None:
         "--space, --time-budget, --replicates, --replicate-top, --keep, --disk and --max-failures may ask for "
         "more than before; --address, --slots, --cpus-per-trial, --gpus-per-trial, --mlflow, --trackio, "
         "--dashboard-host and --dashboard-port may change; --data is the new place of the same data; --storage "
-        "fetches a run that is not on this machine; space files and addresses of other machines are used only if you typed them "
-        "on this machine before, or type them again",
+        "fetches a run that is not on this machine; space files and addresses of other machines are used only if "
+        "you typed them on this machine before, or type them again",
     )
     group.add_argument(
         "--keep", type=at_least(1), metavar="N", help="keep the checkpoints of the best N configurations (default 5)"

@@ -29,6 +29,7 @@ FOREIGN_FLAGS = {
     "--signal",  # sbatch
     "--requeue",  # sbatch
     "--port",  # mlflow server
+    "--project",  # trackio show
     "--no-wait",  # ray job submit
     "--kills",  # tests/chaos/storm.py
     "--minutes",  # tests/chaos/fuzz.py
