@@ -37,7 +37,8 @@ examples:
   digit-search predict MODEL valid/ -o predictions --annotations valid.json --draw 24
   digit-search predict --check predictions/submission.zip test/
 
-exit codes: 0 success, 1 an image could not be read or --check found a problem, 2 wrong arguments or data
+exit codes: 0 success, 1 an image could not be read, --check found a problem, or torchmetrics gives another mAP for the
+annotations, 2 wrong arguments or data
 """
 
 
