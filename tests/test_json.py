@@ -18,6 +18,7 @@ from search.cli.settings import SearchSettings, make_plan
 from search.command import VERBS
 from search.command import main as digit_search
 from search.machine.probe import Findings, Probe
+from search.monitor.summary import this_program
 from searched import Searched, strict_json
 
 NO_TABLE = {"report", "plots", "export", "onnx", "pretrain"}
@@ -117,6 +118,13 @@ def test_what_a_training_prints_is_on_standard_error(places, capfd):
     assert model["scores"]["val_map"] == {"value": 0.5, "low": 0.4, "high": 0.6}
     for words in ("retraining t0000 of", "Ray says something", "epoch 1 of 1"):
         assert words in errors
+
+
+def test_without_the_flag_a_retraining_prints_its_scores_and_the_next_command(places, capfd):
+    assert digit_search(["retrain", str(places["run"]), "--gpus", "0"]) == 0
+    *_, scores, command = capfd.readouterr().out.splitlines()
+    assert scores == "t0000-r1: val_map 0.500 [0.400, 0.600], at thresholds chosen on these images"
+    assert command == f"next: {this_program()} predict {places['run'] / 'models' / 't0000-r1'} IMAGES -o predictions"
 
 
 def test_problems_of_data_are_in_the_document_and_the_exit_code(places, tmp_path, capfd):
