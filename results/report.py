@@ -21,10 +21,10 @@ WATCH_SECONDS = 10
 
 _EPILOG = """
 examples:
-  python -m results.report runs/my-search --open
-  python -m results.report runs/my-search --watch
-  python -m results.report runs/my-search --serve
-  python -m results.report runs/monday runs/tuesday -o both.html
+  digit-search report runs/my-search --open
+  digit-search report runs/my-search --watch
+  digit-search report runs/my-search --serve
+  digit-search report runs/monday runs/tuesday -o both.html
 
 The page is one file that needs no network. It can be written at any time during a search; --watch writes it repeatedly
 until the search ends, and an open page reloads itself. --serve writes no file: it serves the page on 127.0.0.1 until

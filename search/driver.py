@@ -35,6 +35,7 @@ from search.monitor.ray_metrics import Gauges
 from search.monitor.ray_output import chatter_to
 from search.monitor.summary import Printed, print_end, resume_command, say_resume, this_python
 from search.monitor.tensorboard import TensorBoard
+from search.monitor.trackio import Trackio, check_trackio
 from search.monitor.view import SearchView
 from search.monitor.watchers import Watcher, Watchers
 from search.policy.decisions import Policy
@@ -87,6 +88,8 @@ def check_place(settings: SearchSettings, *, resume: bool) -> Place:
         check_address(settings.address)
     if settings.mlflow is not None:
         check_mlflow(settings.mlflow)
+    if settings.trackio is not None:
+        check_trackio(settings.trackio)
     warning = check_dashboard(settings.dashboard_host)
     check_dashboard_port(settings.dashboard_port, settings.dashboard_host)
     folder = Path(settings.out) / settings.name
@@ -375,8 +378,9 @@ def _watchers(search: Search, notifier: Notifier, base: Flat, say: Callable[[str
     """The other tools that follow a search."""
     settings = search.settings
     tools: list[Watcher] = [notifier, Gauges(base), TensorBoard(search.folder, base, settings.metric)]
-    if settings.mlflow is not None:
-        tools.append(MLflow(settings.mlflow, settings.name, search.plan.space.name, base, settings.metric, say))
+    for tracker, place in ((MLflow, settings.mlflow), (Trackio, settings.trackio)):
+        if place is not None:
+            tools.append(tracker(place, settings.name, search.plan.space.name, base, settings.metric, say))
     return Watchers(tools, say)
 
 

@@ -8,11 +8,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from digits_core.command import CALLED_AS, run_command, say
+from digits_core.command import CALLED_AS, PROGRAM, run_command, say
 from digits_core.data.command import LAYOUT
 from digits_core.errors import UsageError
 from search import defaults
 from search.cli.flags import AUTO, LATEST, build_parser
+from search.cli.lists import list_parameters, list_spaces
 
 if TYPE_CHECKING:
     from search.cli.settings import Manner, SearchSettings
@@ -27,14 +28,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _handle(args: argparse.Namespace, typed: list[str]) -> int:
-    if args.json and args.status is None:
-        raise UsageError("--json: has an effect only together with --status")
+    if args.json and args.status is None and not (args.list_spaces or args.list_parameters or args.list_knobs):
+        raise UsageError("--json: has an effect only together with --status, --list-spaces or --list-parameters")
     if args.list_spaces:
-        return _list_spaces()
+        return list_spaces(as_json=args.json)
     if args.list_knobs:
         say("--list-knobs is now --list-parameters; the next version will refuse the old name", error=True)
     if args.list_parameters or args.list_knobs:
-        return _list_parameters()
+        return list_parameters(as_json=args.json)
     if args.status is not None:
         from search.monitor.status import print_status
 
@@ -76,8 +77,8 @@ def _handle(args: argparse.Namespace, typed: list[str]) -> int:
 
 
 def _as_typed(typed: list[str]) -> list[str]:
-    """The whole command, as `digit-search run` or `python -m search.run`."""
-    return [*(CALLED_AS.get() or "python -m search.run").split(), *typed]
+    """The command with its arguments, for run.json."""
+    return [*([PROGRAM, "run"] if CALLED_AS.get() else ["python", "-m", "search.run"]), *typed]
 
 
 def _new_settings(args: argparse.Namespace, how: "Manner") -> "SearchSettings":
@@ -134,6 +135,7 @@ def _new_settings(args: argparse.Namespace, how: "Manner") -> "SearchSettings":
         dashboard_port=args.dashboard_port,
         dashboard_host=args.dashboard_host or defaults.LOOPBACK,
         mlflow=args.mlflow,
+        trackio=args.trackio,
         init_from=init_from,
         fixed=fixed,
         config=config,
@@ -213,6 +215,7 @@ CHANGEABLE = (
     "gpus_per_trial",
     "dashboard_host",
     "mlflow",
+    "trackio",
 )
 """Flags that --resume takes."""
 
@@ -251,7 +254,7 @@ def changed_settings(
     if args.gpus_per_trial is not None:
         shared = args.gpus_per_trial == AUTO
         now = replace(now, gpus_per_trial=None if shared else args.gpus_per_trial, share_gpus=shared)
-    given = ("slots", "address", "cpus_per_trial", "dashboard_port", "dashboard_host", "mlflow")
+    given = ("slots", "address", "cpus_per_trial", "dashboard_port", "dashboard_host", "mlflow", "trackio")
     for name in ("replicates", "replicate_top", "keep", "max_failures", *given):
         if getattr(args, name) is not None:
             now = replace(now, **{name: getattr(args, name)})
@@ -279,26 +282,6 @@ def _refuse_others(args: argparse.Namespace, allowed: set[str], reason: str) -> 
 
 def _flag(name: str) -> str:
     return {"source": "--from"}.get(name, "--" + name.replace("_", "-"))
-
-
-def _list_spaces() -> int:
-    from spaces.catalogue import SPACES
-
-    for space in SPACES.values():
-        say(f"{space.name:15} {space.summary}" + (" (a comparison)" if space.comparison else ""))
-        say(f"{'':15}   varies {', '.join(sorted(space.fields()))}")
-        if space.baselines:
-            say(f"{'':15}   baselines: default; {'; '.join(baseline.name for baseline in space.baselines)}")
-    return 0
-
-
-def _list_parameters() -> int:
-    from digits_core.config.train_config import parameters
-
-    for parameter in parameters().values():
-        say(f"{parameter.name}  (default {parameter.default}; {parameter.limits})")
-        say(f"    {parameter.help}")
-    return 0
 
 
 if __name__ == "__main__":

@@ -161,7 +161,7 @@ def details_of(run: OpenedRun, trial: TrialRecord, twin: str | None) -> dict[str
             for epoch, one in sorted(trial.epochs.items())
         ],
         "warnings": [printable(words) for words in warnings],
-        "command": f"python -m search.retrain {shlex.quote(str(run.folder))} --trial {shlex.quote(trial.trial_id)}",
+        "command": f"digit-search retrain {shlex.quote(str(run.folder))} --trial {shlex.quote(trial.trial_id)}",
     }
 
 

@@ -189,18 +189,18 @@ def _commands(run: OpenedRun) -> list[tuple[str, str]]:
     found = []
     if not run.ended and not run.live:
         out = "" if str(run.folder.parent) == "runs" else f" --out {shlex.quote(str(run.folder.parent))}"
-        found.append(("resume", f"python -m search.run --resume {shlex.quote(run.name)}{out}"))
+        found.append(("resume", f"digit-search resume {shlex.quote(run.name)}{out}"))
     winner = run.record.winner()
     if winner is not None:
         found += [
-            ("train the best again", f"python -m search.retrain {folder} --replicates 3"),
+            ("train the best again", f"digit-search retrain {folder} --replicates 3"),
             (
                 "predict" if winner.checkpoint else "then predict",
-                f"python -m digits_core.predict {folder}/{winner.checkpoint or 'models/' + winner.trial_id + '-r1'} "
+                f"digit-search predict {folder}/{winner.checkpoint or 'models/' + winner.trial_id + '-r1'} "
                 "IMAGES -o predictions",
             ),
-            ("compare", f"python -m results.compare {folder}"),
-            ("export", f"python -m results.export {folder} --format csv -o leaderboard.csv"),
+            ("compare", f"digit-search compare {folder}"),
+            ("export", f"digit-search export {folder} --format csv -o leaderboard.csv"),
         ]
     return found
 

@@ -53,7 +53,7 @@ class OpenedRun:
 
     @property
     def note(self) -> str | None:
-        """The note of the run, as `python -m results.runs --note` stores it; None without one."""
+        """The note of the run, as `digit-search runs --note` stores it; None without one."""
         return read_note(self.folder)
 
     @property

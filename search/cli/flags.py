@@ -1,4 +1,4 @@
-"""The flags of python -m search.run: search settings alone; hyperparameters belong to spaces, --set and --config."""
+"""The flags of digit-search run: search settings alone; hyperparameters belong to spaces, --set and --config."""
 
 import argparse
 
@@ -9,11 +9,11 @@ from search import defaults
 
 _EPILOG = """
 examples:
-  python -m search.run --space anchors
-  python -m search.run --space anchors,lr_schedules --data FOLDER --trials 40 --epochs 12
-  python -m search.run --space lr_schedules --set model.min_size=96 --time-budget 30m
-  python -m search.run --resume anchors-20260131-120000
-  python -m search.run --resume anchors-20260131-120000 --trials +20 --epochs 12
+  digit-search run --space anchors
+  digit-search run --space anchors,lr_schedules --data FOLDER --trials 40 --epochs 12
+  digit-search run --space lr_schedules --set model.min_size=96 --time-budget 30m
+  digit-search resume anchors-20260131-120000
+  digit-search resume anchors-20260131-120000 --trials +20 --epochs 12
 
 exit codes: 0 fine, 1 no trial has a score, 2 a mistake in what was asked, 130 interrupted
 """
@@ -179,10 +179,10 @@ def _add_folder(parser: argparse.ArgumentParser) -> None:
         metavar="RUN",
         help="continue a run (its name or folder; by default the latest), however it ended; --trials, --epochs, "
         "--space, --time-budget, --replicates, --replicate-top, --keep, --disk and --max-failures may ask for "
-        "more than before; --address, --slots, --cpus-per-trial, --gpus-per-trial, --mlflow, --dashboard-host and"
-        " --dashboard-port may change; --data is the new place of the same data; --storage fetches a run that is "
-        "not on this machine; space files and addresses of other machines are used only if you typed them on this"
-        " machine before, or type them again",
+        "more than before; --address, --slots, --cpus-per-trial, --gpus-per-trial, --mlflow, --trackio, "
+        "--dashboard-host and --dashboard-port may change; --data is the new place of the same data; --storage "
+        "fetches a run that is not on this machine; space files and addresses of other machines are used only if "
+        "you typed them on this machine before, or type them again",
     )
     group.add_argument(
         "--keep", type=at_least(1), metavar="N", help="keep the checkpoints of the best N configurations (default 5)"
@@ -220,7 +220,9 @@ def _add_folder(parser: argparse.ArgumentParser) -> None:
         metavar="RUN",
         help="print the state of a run (by default the latest), from any terminal, and exit",
     )
-    group.add_argument("--json", action="store_true", help=f"with --status: {JSON_HELP}")
+    group.add_argument(
+        "--json", action="store_true", help=f"with --status, --list-spaces or --list-parameters: {JSON_HELP}"
+    )
     group.add_argument("--dry-run", action="store_true", help="print what would run and exit")
 
 
@@ -262,6 +264,12 @@ def _add_machines(parser: argparse.ArgumentParser) -> None:
         metavar="URI",
         help="log every trial to an MLflow server: http://HOST:PORT (pip install 'digit-search[mlflow]'); if it does "
         "not answer, the search continues without it",
+    )
+    group.add_argument(
+        "--trackio",
+        metavar="PROJECT",
+        help="log every trial to a project of trackio, on this machine (pip install 'digit-search[trackio]'); if it "
+        "fails, the search continues without it",
     )
 
 

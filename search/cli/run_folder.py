@@ -45,7 +45,8 @@ def check_folder(folder: Path, *, resume: bool) -> None:
         refuse_links(folder)
     if not resume and folder.exists():
         raise UsageError(
-            f"--name {folder.name}: {folder} exists; resume it with --resume {folder.name}, or give another name"
+            f"--name {folder.name}: {folder} exists; resume it with digit-search resume {folder.name}, or give "
+            "another name"
         )
     parent = folder.parent
     while not parent.exists():

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 from rich.console import Console
 
+from digits_core.command import PROGRAM
 from digits_core.data.command import LAYOUT
 from digits_core.data.source import DRAWN, DataSource
 from digits_core.errors import SpaceError
@@ -137,18 +138,18 @@ def _print_winner(
 
 def _next_commands(settings: SearchSettings, plan: Plan, folder: Path) -> list[str]:
     """The files of the run folder and commands to try next."""
-    python, named = this_python(), quote(str(folder))
+    program, named = this_program(), quote(str(folder))
     return [
         "",
         f"run folder  {folder}",
         f"            leaderboard.parquet, epochs.parquet, {BEST_FILE} (the winner's configuration), events.jsonl, "
         "thresholds/, matches/",
-        f"next        {python} -m results.leaderboard {named}",
-        f"            {python} -m results.compare {named}{' --by table' if plan.space.tables else ''}",
-        f"            {python} -m results.report {named} --open",
-        f"            {python} -m search.retrain {named} --replicates 3",
-        f"            {python} -m results.export {named} --format csv -o leaderboard.csv",
-        f"            {python} -m search.run {_next_search(settings)} --config {quote(str(folder / BEST_FILE))}",
+        f"next        {program} board {named}",
+        f"            {program} compare {named}{' --by table' if plan.space.tables else ''}",
+        f"            {program} report {named} --open",
+        f"            {program} retrain {named} --replicates 3",
+        f"            {program} export {named} -o leaderboard.csv",
+        f"            {program} run {_next_search(settings)} --config {quote(str(folder / BEST_FILE))}",
     ]
 
 
@@ -192,7 +193,18 @@ def say_resume(console: Console, why: str, settings: SearchSettings, *more: str)
 def resume_command(settings: SearchSettings) -> str:
     """The command that resumes a run."""
     out = "" if settings.out == "runs" else f" --out {quote(settings.out)}"
-    return f"{this_python()} -m search.run --resume {settings.name}{out}"
+    return f"{this_program()} resume {settings.name}{out}"
+
+
+def this_program() -> str:
+    """The command that starts this program: `digit-search` if that is what a shell finds, else its path.
+
+    Where only the modules are there, without the installed command: `python -m search.command`.
+    """
+    own = Path(sys.executable).with_name(PROGRAM)
+    if shutil.which(PROGRAM) == str(own):
+        return PROGRAM
+    return quote(_from_here(own)) if own.is_file() else f"{this_python()} -m search.command"
 
 
 def this_python() -> str:
@@ -200,5 +212,9 @@ def this_python() -> str:
     found = shutil.which("python")
     if found is not None and Path(found) == Path(sys.executable):
         return "python"
-    here = Path(sys.executable)
-    return quote(str(here.relative_to(Path.cwd()) if here.is_relative_to(Path.cwd()) else here))
+    return quote(_from_here(Path(sys.executable)))
+
+
+def _from_here(path: Path) -> str:
+    """A path, relative if it is in the current folder."""
+    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)

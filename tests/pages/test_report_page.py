@@ -119,7 +119,7 @@ def test_a_row_opens_its_settings_curve_warnings_and_command(open_page, path):
     text = more.inner_text()
     assert "optim.lr" in text
     assert "diverged" in text or "none" in text
-    assert "python -m search.retrain" in text
+    assert "digit-search retrain" in text
     assert "--trial t0900" in text
     assert more.locator("svg path").count() == 1
     page.locator(".open", has_text="t0900").click()

@@ -45,7 +45,7 @@ def test_the_first_screen_says_who_leads_by_what_and_whether_it_is_real(page, fo
     assert f"{best['val_map']:.2f}" in text
     assert "Is the difference significant?" in text
     assert "against the second" in text
-    assert "python -m search.retrain" in text
+    assert "digit-search retrain" in text
     assert "space anchors,lr_schedules" in text
 
 

@@ -11,15 +11,6 @@ from search.command import GROUPS, SHELLS, VERBS, build_parser, main
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.fixture(autouse=True)
-def called_by_its_own_name():
-    from digits_core.command import CALLED_AS
-
-    token = CALLED_AS.set(None)
-    yield
-    CALLED_AS.reset(token)
-
-
 def answer(capsys, *words):
     with pytest.raises(SystemExit) as caught:
         main(list(words))

@@ -319,7 +319,7 @@ def test_a_name_that_is_taken(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "runs" / "mine").mkdir(parents=True)
     assert run("--space", "anchors", "--name", "mine") == 2
-    assert "exists; resume it with --resume mine, or give another name" in capsys.readouterr().err
+    assert "exists; resume it with digit-search resume mine, or give another name" in capsys.readouterr().err
 
 
 def test_bad_data_is_listed_and_nothing_is_written(capsys, tmp_path, monkeypatch, tiny_folder):

@@ -26,7 +26,7 @@ from results.record.log import read_record
 from results.record.schema import THRESHOLDS
 from results.views.leaderboard import read_leaderboard
 from search import run
-from search.monitor.summary import this_python
+from search.monitor.summary import this_program
 from search.replay import replay, training_table
 from search.retrain import choose_trial
 
@@ -333,7 +333,7 @@ def test_ctrl_c_keeps_all_rows_and_resume_goes_on_where_it_stood(tmp_path, drawn
     os.killpg(process.pid, signal.SIGINT)  # as a terminal sends it: to every process of the group
     code, out, _ = finish(process)
     assert code == 130
-    assert "--resume held" in out
+    assert "resume held" in out
     before = read_record(folder, "held")
     assert len(read_leaderboard(folder)) == len(before.trials)
     assert {trial.status for trial in before.trials.values()} <= {"interrupted", "finished"}
@@ -341,9 +341,7 @@ def test_ctrl_c_keeps_all_rows_and_resume_goes_on_where_it_stood(tmp_path, drawn
     assert run.main(["--status", str(folder)]) == 0
     status = capsys.readouterr().out
     assert ": not running" in status
-    assert (
-        f"resume with {this_python()} -m search.run --resume held --out {shlex.quote(str(tmp_path / 'runs'))}" in status
-    )
+    assert f"resume with {this_program()} resume held --out {shlex.quote(str(tmp_path / 'runs'))}" in status
 
     code, out, errors = finish(started("--resume", "held", "--trials", "+1", "--epochs", "5", *arguments))
     assert code == 0, errors
@@ -378,7 +376,7 @@ def test_sigterm_does_what_ctrl_c_does(to_all, tmp_path, drawn):
     code, out, _ = finish(process)
     assert code == 143
     assert re.search(r"1=? +t000\d", out)  # the leaderboard
-    assert f"--resume ended --out {shlex.quote(str(tmp_path))}" in out
+    assert f"resume ended --out {shlex.quote(str(tmp_path))}" in out
     record = read_record(tmp_path / "ended", "ended")
     board = read_leaderboard(tmp_path / "ended")
     assert set(board["trial_id"]) == set(record.trials)

@@ -12,6 +12,7 @@ from search import run
 from search.cli.run_folder import describe_run
 from search.cli.settings import SearchSettings, data_source, make_plan
 from search.monitor.epoch_progress import Reached, write_progress
+from search.monitor.summary import this_program
 from searched import Searched, strict_json
 
 
@@ -40,7 +41,7 @@ def test_json_has_the_state_and_every_trial(folder, capsys):
     found = strict_json(capsys.readouterr().out)
     assert (found["run"], found["running"], found["writer"], found["best"]) == ("r", False, None, "t0000")
     assert (found["trials_expected"], found["trials_ended"]) == (3, 2)
-    assert "--resume r" in found["resume"]
+    assert found["resume"].startswith(f"{this_program()} resume r --out ")
     first, second = found["trials"]
     assert first["score"] == found["best_score"] > 0
     assert (first["status"], first["epochs"], first["epochs_expected"]) == ("finished", 2, 2)
@@ -57,7 +58,10 @@ def test_the_text_says_the_same(folder, capsys):
 
 def test_json_without_status_is_one_sentence(capsys):
     assert run.main(["--space", "anchors", "--json"]) == 2
-    assert capsys.readouterr().err == "search.run: --json: has an effect only together with --status\n"
+    assert (
+        capsys.readouterr().err
+        == "search.run: --json: has an effect only together with --status, --list-spaces or --list-parameters\n"
+    )
 
 
 def test_status_shows_the_part_of_the_epoch_only_while_the_search_runs(folder, capsys):
