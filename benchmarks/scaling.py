@@ -328,6 +328,7 @@ def through_ray(folder: Path, trials: int, epochs: int, slots: int) -> dict[str,
         search.tune.fit.fit(
             Search(settings, plan, open_data(DataSource()), events, copier),
             plan_slots(list(cluster.nodes.values())), watcher=watch, ending=lambda: None, say=print,
+            progress=folder.name,
         )  # fmt: skip
     times = [
         epoch["reported_at"].timestamp() for trial in events.record.trials.values() for epoch in trial.epochs.values()

@@ -1,17 +1,22 @@
 """The common behaviour of all commands: one sentence per error, exit codes, no abbreviated flags."""
 
 import argparse
+import contextlib
 import errno
 import importlib.metadata
 import json
 import math
+import os
 import platform
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from typing import Any, NoReturn
 
-from digits_core.errors import UserError, printable, refuse_credentials, suggestion
+from digits_core.errors import UserError, escaped, printable, refuse_credentials, suggestion
+
+PROGRAM = "digit-search"
+"""The console command."""
 
 CALLED_AS: ContextVar[str | None] = ContextVar("called_as", default=None)
 """How the user called this command where it was not `python -m ...`: `digit-search board`."""
@@ -52,7 +57,10 @@ class CommandParser(argparse.ArgumentParser):
     def __init__(self, *, prog: str | None = None, **settings: Any) -> None:
         """As ArgumentParser, but descriptions keep their line breaks, and flags cannot be abbreviated."""
         settings.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
-        super().__init__(prog=CALLED_AS.get() or prog, allow_abbrev=False, **settings)
+        called = CALLED_AS.get()
+        if called is not None and not (prog or "").startswith(called):  # the parser of an action adds its name
+            prog = called
+        super().__init__(prog=prog, allow_abbrev=False, **settings)
         self.add_argument(
             "--version",
             action=_Version,
@@ -100,6 +108,14 @@ def at_least(low: int) -> Callable[[str], int]:
     return parse
 
 
+def port(text: str) -> int:
+    """The argparse type of ports that need no special rights."""
+    number = int(text) if text.isdigit() and text.isascii() else 0
+    if not 1024 <= number <= 65535:
+        raise argparse.ArgumentTypeError(f"must be a port from 1024 to 65535, got '{text}'")
+    return number
+
+
 def number_where(holds: Callable[[float], bool], words: str) -> Callable[[str], float]:
     """The argparse type of numbers for which `holds` is true; `words` describe the condition, after "must"."""
 
@@ -115,14 +131,15 @@ def number_where(holds: Callable[[float], bool], words: str) -> Callable[[str], 
     return parse
 
 
-def say(line: str = "", *, error: bool = False) -> None:
+def say(line: str = "", *, error: bool = False, with_token: bool = False) -> None:
     """Print one line without control characters. Commands print everything with this function, except tables.
 
     Args:
         line: the text.
         error: print to standard error.
+        with_token: keep what looks like a secret in an address: the user needs the token of the program itself.
     """
-    print(printable(line), file=sys.stderr if error else sys.stdout, flush=True)
+    print(escaped(line) if with_token else printable(line), file=sys.stderr if error else sys.stdout, flush=True)
 
 
 def say_text(text: str) -> None:
@@ -138,6 +155,27 @@ def say_json(document: Any) -> None:
         document: its values; NaN is not allowed, a missing value is None.
     """
     say_text(json.dumps(document, indent=1, allow_nan=False))
+
+
+@contextlib.contextmanager
+def stdout_to_stderr(*, active: bool = True) -> Iterator[None]:
+    """Send everything that is printed to standard error, also by child processes: JSON follows on standard output.
+
+    Args:
+        active: whether to do so.
+    """
+    if not active:
+        yield
+        return
+    sys.stdout.flush()
+    saved = os.dup(1)
+    try:
+        os.dup2(2, 1)
+        with contextlib.redirect_stdout(sys.stderr):
+            yield
+    finally:
+        os.dup2(saved, 1)
+        os.close(saved)
 
 
 def refusal(error: OSError) -> str | None:

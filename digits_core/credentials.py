@@ -26,6 +26,9 @@ VARIABLES = {
 }
 """The environment variables for the credentials of the address of a flag."""
 
+NOTIFY_VARIABLE = "DIGIT_SEARCH_NOTIFY"
+"""Environment variable that can have the value of `--notify`, also with credentials."""
+
 STORE_VARIABLES = (
     "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (for gs:// GOOGLE_APPLICATION_CREDENTIALS, for abfs:// "
     "AZURE_CLIENT_ID, AZURE_TENANT_ID and AZURE_CLIENT_SECRET) or a profile"
@@ -56,6 +59,10 @@ def fault_of(flag: str, address: str) -> str | None:
     """A sentence about credentials in the value of a flag, which does not repeat them; None if there are none."""
     if not holds_credentials(address) and not (flag in VARIABLES and _BARE.match(address)):
         return None
+    if flag == "--notify":
+        return (
+            f"{flag}: the value contains credentials; omit the flag and set {NOTIFY_VARIABLE} in the environment to it"
+        )
     return (
         f"{flag}: the address contains credentials; remove them and set {VARIABLES.get(flag, STORE_VARIABLES)} in the "
         f"environment{'' if flag in VARIABLES else ' of every node'}"

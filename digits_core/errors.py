@@ -93,7 +93,12 @@ def refuse_credentials(flag: str, address: str) -> None:
 
 def printable(text: str) -> str:
     """`text` as one printable line: control characters are escaped, and passwords in addresses are removed."""
-    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in scrub(text))
+    return escaped(scrub(text))
+
+
+def escaped(text: str) -> str:
+    """`text` as one printable line: control characters are escaped, and nothing is removed."""
+    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
 
 
 def reason_of(error: BaseException) -> str:

@@ -9,11 +9,9 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numpy as np
-
-from digits_core.command import CommandParser, at_least, number_where, run_command, say
+from digits_core.command import JSON_HELP, CommandParser, at_least, number_where, run_command, say, say_json
 from digits_core.errors import DataError, UsageError, printable
 
 if TYPE_CHECKING:
@@ -25,6 +23,9 @@ if TYPE_CHECKING:
 DECIMALS = 3
 """Decimal places of pixel coordinates in pred.json."""
 
+MOST_PROBLEMS = 50
+"""The largest number of problems of `--check` that are printed; the rest is counted."""
+
 SHEET = "predictions.png"
 
 OURS = ("pred.json", "pred.csv", "submission.zip", SHEET)
@@ -32,11 +33,12 @@ OURS = ("pred.json", "pred.csv", "submission.zip", SHEET)
 
 _EPILOG = """
 examples:
-  python -m digits_core.predict MODEL test/ -o predictions
-  python -m digits_core.predict MODEL valid/ -o predictions --draw 24 --annotations valid.json
-  python -m digits_core.predict --check predictions/submission.zip test/
+  digit-search predict MODEL test/ -o predictions
+  digit-search predict MODEL valid/ -o predictions --annotations valid.json --draw 24
+  digit-search predict --check predictions/submission.zip test/
 
-exit codes: 0 success, 1 an image could not be read or --check found a problem, 2 wrong arguments or data
+exit codes: 0 success, 1 an image could not be read, --check found a problem, or torchmetrics gives another mAP for the
+annotations, 2 wrong arguments or data
 """
 
 
@@ -47,8 +49,7 @@ def build_parser() -> argparse.ArgumentParser:
     """The flags of this command."""
     parser = CommandParser(
         prog="python -m digits_core.predict",
-        usage="python -m digits_core.predict MODEL IMAGES -o OUT [flags]\n"
-        "       python -m digits_core.predict --check FILE IMAGES",
+        usage="%(prog)s MODEL IMAGES -o OUT [flags]\n       %(prog)s --check FILE IMAGES",
         description="Detect and read the numbers on a folder of images: pred.json, pred.csv, submission.zip.",
         epilog=_EPILOG,
     )
@@ -72,24 +73,42 @@ def build_parser() -> argparse.ArgumentParser:
         "--annotations",
         type=Path,
         metavar="FILE.json",
-        help="also draw these annotations; the images with most errors come first",
+        help="print how well the predictions fit these annotations, as digit-search evaluate does; with --draw, also "
+        "draw them, the images with most errors first",
     )
     parser.add_argument(
         "--check", type=Path, metavar="FILE", help="list the problems of a pred.json, pred.csv or submission.zip"
     )
+    parser.add_argument("--json", action="store_true", help=JSON_HELP)
     return parser
 
 
-def main(argv: Sequence[str] | None = None, find_model: Callable[[Path], Path] | None = None) -> int:
+class Helpers(NamedTuple):
+    """What `digit-search predict` adds to this command.
+
+    Attributes:
+        find_model: finds the model folder that MODEL names, and describes it in words.
+        evaluate: scores predictions against annotations, as values for JSON; the first argument is a title.
+        print_evaluation: prints these values as tables.
+        exit_code: of the evaluation.
+    """
+
+    find_model: Callable[[Path], tuple[Path, str]]
+    evaluate: "Callable[[str, Predictions, Table, Detector], dict[str, Any]]"
+    print_evaluation: Callable[[dict[str, Any]], None]
+    exit_code: Callable[[dict[str, Any]], int]
+
+
+def main(argv: Sequence[str] | None = None, helpers: Helpers | None = None) -> int:
     """Run the command.
 
     Args:
         argv: the arguments; None takes those of the process.
-        find_model: finds the model folder that MODEL names; None takes MODEL as a path.
+        helpers: None takes MODEL as a path, and does not score predictions.
     """
     args = build_parser().parse_args(argv)
     os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
-    return run_command("digits_core.predict", lambda: _check(args) if args.check else _predict(args, find_model))
+    return run_command("digits_core.predict", lambda: _check(args) if args.check else _predict(args, helpers))
 
 
 def _check(args: argparse.Namespace) -> int:
@@ -99,32 +118,34 @@ def _check(args: argparse.Namespace) -> int:
     if len(args.paths) != 1:
         raise UsageError("--check FILE needs exactly one folder, with the images of FILE")
     images = numbered_images(args.paths[0])
-    problems = 0
-    for problem in check_file(args.check, image_sizes(images)):
-        if problem.startswith(NOTE):
-            say(f"{args.check}: {problem}")
-            continue
-        problems += 1
-        if problems <= 50:
-            say(f"{args.check}: {problem}")
-    if problems > 50:
-        say(f"and {problems - 50} more")
-    say("no problem found" if not problems else f"{problems} problem{'s' * (problems > 1)}")
+    found = list(check_file(args.check, image_sizes(images)))
+    problems = [one for one in found if not one.startswith(NOTE)]
+    notes = [one.removeprefix(NOTE) for one in found if one.startswith(NOTE)]
+    if args.json:
+        say_json({"file": str(args.check), "problems": problems, "notes": notes})
+        return 1 if problems else 0
+    for problem in problems[:MOST_PROBLEMS]:
+        say(f"{args.check}: {problem}")
+    if len(problems) > MOST_PROBLEMS:
+        say(f"and {len(problems) - MOST_PROBLEMS} more")
+    for note in notes:
+        say(f"{args.check}: {NOTE}{note}")
+    say("no problem found" if not problems else f"{len(problems)} problem{'s' * (len(problems) > 1)}")
     return 1 if problems else 0
 
 
-def _predict(args: argparse.Namespace, find_model: Callable[[Path], Path] | None) -> int:
-    from digits_core.submission.files import numbered_images, write_submission
-    from digits_core.submission.inference import load_detector, predict_images
+def _predict(args: argparse.Namespace, helpers: Helpers | None) -> int:
+    from digits_core.submission.files import numbered_images
+    from digits_core.submission.inference import load_detector, predict_images, scoring_floor
     from digits_core.training.device import choose_device
 
     if len(args.paths) != 2:
         raise UsageError("needs two folders, MODEL and IMAGES")
     if args.out is None:
         raise UsageError("-o is missing: give a new folder to write to")
-    if args.annotations is not None and args.draw is None:
-        raise UsageError("--annotations needs --draw")
-    folder = args.paths[0] if find_model is None else find_model(args.paths[0])
+    if args.annotations is not None and args.draw is None and helpers is None:
+        raise UsageError("--annotations needs --draw here; digit-search predict also scores the predictions")
+    folder, words = (args.paths[0], "") if helpers is None else helpers.find_model(args.paths[0])
     images = numbered_images(args.paths[1])
     out = args.out.absolute()
     check_out(out, force=args.force)
@@ -135,32 +156,96 @@ def _predict(args: argparse.Namespace, find_model: Callable[[Path], Path] | None
         half = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
     except OSError as error:
         raise UsageError(f"-o {printable(str(args.out))}: cannot be written: {error.strerror}") from None
+    floor = None if truth is None else scoring_floor(detector.config.detect)
     try:
         with progress_bar(len(images)) as advance:
-            found = predict_images(detector, images, batch_size=args.batch_size, progress=advance)
-        names = write_submission(half, detections(found, detector), found.numbers)
-        if args.draw is not None:
-            names += draw_sheet(half, found, detector, images, args.draw, truth)
-        half.chmod(0o755)
-        check_out(out, force=args.force)  # another process may have created it in the meantime
-        if out.exists():
-            for name in OURS:
-                (out / name).unlink(missing_ok=True)
-            for name in names:
-                (half / name).replace(out / name)
-        else:
-            half.rename(out)
+            found = predict_images(detector, images, batch_size=args.batch_size, floor=floor, progress=advance)
+        names = _write(half, found, detector, images, args.draw, truth)
+        _move(half, out, names, force=args.force)
     finally:
         shutil.rmtree(half, ignore_errors=True)
-    say(f"wrote {', '.join(names)} to {args.out}")
+    scores = None
+    if truth is not None and helpers is not None:
+        scores = helpers.evaluate(f"{words}, {args.paths[1]}", found, truth, detector)
+    _say_result(args, found, images, names, detector)
+    if args.json:
+        say_json(_document(args.out, found, names, scores))
+    elif scores is not None and helpers is not None:
+        helpers.print_evaluation(scores)
+    code = helpers.exit_code(scores) if scores is not None and helpers is not None else 0
+    return 1 if found.damaged else code
+
+
+def _write(
+    folder: Path,
+    found: "Predictions",
+    detector: "Detector",
+    images: dict[int, Path],
+    drawn: int | None,
+    truth: "Table | None",
+) -> list[str]:
+    """Write the files of a prediction into a folder; returns their names."""
+    from digits_core.submission.files import write_submission
+    from digits_core.submission.sheet import draw_sheet
+
+    names = write_submission(folder, detections(found, detector), found.numbers)
+    if drawn is not None:
+        draw_sheet(folder / SHEET, found, detector, images, drawn, truth)
+        names.append(SHEET)
+    return names
+
+
+def _move(half: Path, out: Path, names: list[str], *, force: bool) -> None:
+    """Move written files to the folder that the user named."""
+    half.chmod(0o755)
+    check_out(out, force=force)  # another process may have created it in the meantime
+    if not out.exists():
+        half.rename(out)
+        return
+    for name in OURS:
+        (out / name).unlink(missing_ok=True)
+    for name in names:
+        (half / name).replace(out / name)
+
+
+def _say_result(
+    args: argparse.Namespace, found: "Predictions", images: dict[int, Path], names: list[str], detector: "Detector"
+) -> None:
+    """Say what was written and how fast; with --json on standard error."""
+    say(f"wrote {', '.join(names)} to {args.out}", error=args.json)
     if found.numbers is None:
-        say(f"{detector.categories.words}: these are not digits, so no numbers are read and no pred.csv is written")
-    rate = len(images) / found.seconds
-    model_rate = (len(images) - len(found.damaged)) / max(found.model_seconds, 1e-9)
-    say(f"{len(images)} images in {found.seconds:.1f} s: {rate:.0f} images/s (model only: {model_rate:.0f} images/s)")
+        words = f"{detector.categories.words}: these are not digits, so no numbers are read and no pred.csv is written"
+        say(words, error=args.json)
+    per_second, model_per_second = _speeds(found)
+    say(
+        f"{len(images)} images in {found.seconds:.1f} s: {per_second:.0f} images/s (model only: "
+        f"{model_per_second:.0f} images/s)",
+        error=args.json,
+    )
     for image_id, fault in found.damaged.items():
         say(f"{images[image_id]}: {fault}; it has no detections", error=True)
-    return 1 if found.damaged else 0
+
+
+def _speeds(found: "Predictions") -> tuple[float, float]:
+    """Images per second, of everything and of the model only."""
+    num_images = len(found.image_ids)
+    return num_images / found.seconds, (num_images - len(found.damaged)) / max(found.model_seconds, 1e-9)
+
+
+def _document(out: Path, found: "Predictions", names: list[str], scores: dict[str, Any] | None) -> dict[str, Any]:
+    """A prediction as values for JSON."""
+    per_second, model_per_second = _speeds(found)
+    return {
+        "folder": str(out),
+        "files": names,
+        "images": len(found.image_ids),
+        "damaged": {str(image_id): fault for image_id, fault in found.damaged.items()},
+        "detections": len(found.found.scores),
+        "seconds": found.seconds,
+        "images_per_second": per_second,
+        "model_images_per_second": model_per_second,
+        "evaluation": scores,
+    }
 
 
 def check_out(out: Path, *, force: bool) -> None:
@@ -283,60 +368,6 @@ def read_truth(path: Path, images: dict[int, Path], categories: "Categories") ->
             + (f", nor {len(others) - 1} more" if len(others) > 1 else "")
         )
     return Table.from_part(part)
-
-
-def draw_sheet(
-    folder: Path,
-    found: "Predictions",
-    detector: "Detector",
-    images: dict[int, Path],
-    count: int,
-    truth: "Table | None",
-) -> list[str]:
-    """Draw some images with their predictions; with truth, images with most errors first. Returns the file name."""
-    from digits_core.data.preview import Shown, write_predictions
-    from digits_core.data.source import decode_image
-    from digits_core.evaluation.metrics import wrong_labels
-    from digits_core.submission.inference import kept_at
-
-    read = kept_at(found.found, detector.config.detect.task2)
-    boxes, image = read.original_boxes, read.image
-    place = {image_id: index for index, image_id in enumerate(found.image_ids)}
-    chosen = [image_id for image_id in found.image_ids if image_id not in found.damaged]
-    known: dict[int, tuple[Any, Any]] = {}
-    wrong: dict[int, int] = {}
-    if truth is not None:
-        for index, image_id in enumerate(truth.image_ids.tolist()):
-            mine = slice(int(truth.box_start[index]), int(truth.box_start[index + 1]))
-            known[image_id] = truth.boxes[mine], truth.labels[mine]
-        chosen = [image_id for image_id in chosen if image_id in known]
-
-        inside = [place[image_id] for image_id in truth.image_ids.tolist()]
-        counts = wrong_labels(image, read.labels, np.repeat(inside, np.diff(truth.box_start)), truth.labels, len(place))
-        wrong = {image_id: int(counts[place[image_id]]) for image_id in chosen}
-        chosen.sort(key=lambda image_id: (-wrong[image_id], image_id))
-    shown = []
-    for image_id in chosen[:count]:
-        pixels, _ = decode_image(images[image_id])
-        if pixels is None:  # deleted in the meantime
-            continue
-        rows = np.flatnonzero(image == place[image_id])
-        labels = [detector.categories.name_of(int(label)) for label in read.labels[rows]]
-        theirs = known.get(image_id)
-        shown.append(
-            Shown(
-                (f"{wrong[image_id]} wrong, " if wrong else "")
-                + f"image {image_id}"
-                + (f": {found.numbers[image_id]}" if found.numbers is not None else ""),
-                pixels,
-                boxes[rows],
-                labels,
-                None if theirs is None else theirs[0],
-                None if theirs is None else [detector.categories.name_of(int(label)) for label in theirs[1]],
-            )
-        )
-    write_predictions(shown, folder / SHEET)
-    return [SHEET]
 
 
 if __name__ == "__main__":

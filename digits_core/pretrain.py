@@ -26,8 +26,8 @@ SETTINGS: dict[str, float | int | str] = {
 
 _EPILOG = """
 examples:
-  python -m digits_core.pretrain -o weights/tiny
-  python -m digits_core.pretrain -o weights/resnet50 --set model.backbone=resnet50 --set model.live_batch_norm=true
+  digit-search pretrain -o weights/tiny
+  digit-search pretrain -o weights/resnet50 --set model.backbone=resnet50 --set model.live_batch_norm=true
 """
 
 

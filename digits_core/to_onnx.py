@@ -26,7 +26,7 @@ NUM_CHECKED = 24
 
 _EPILOG = """
 example:
-  python -m digits_core.to_onnx runs/my-search/models/t0003-r1 -o model.onnx --images valid/
+  digit-search onnx runs/my-search/models/t0003-r1 -o model.onnx --images valid/
 
 The input is `image`, float32 [3, height, width] in [0, 1], of any size. The outputs are `boxes` [num, 4] (xyxy, pixels
 of the image), `labels` [num] and `scores` [num] at Task 1's thresholds. The metadata contain the categories, the

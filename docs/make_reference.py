@@ -3,14 +3,12 @@
 import io
 import sys
 from argparse import SUPPRESS, ArgumentParser, _SubParsersAction
+from importlib import import_module
 from pathlib import Path
 
-from digits_core import predict, pretrain, to_onnx
+from digits_core.command import CALLED_AS, PROGRAM
 from digits_core.config.train_config import parameters
-from digits_core.data import command as data
-from results import compare, export, leaderboard, plots, repair, report, runs
 from results.record.schema import BOOTSTRAP, BOXES, EPOCHS, LEADERBOARD, MATCHES, SAMPLES, THRESHOLDS
-from search import evaluate, replay, retrain, run
 from search.command import GROUPS
 from spaces.catalogue import SPACES
 
@@ -32,24 +30,12 @@ def reference() -> str:
         for name, verb in group.items():
             module = verb.module.removesuffix(".command") + (f" {verb.flag}" if verb.flag else "")
             page.write(f"| `digit-search {name}` | `python -m {module}` | {verb.summary} |\n")
-    for module in (
-        run,
-        retrain,
-        evaluate,
-        replay,
-        report,
-        leaderboard,
-        compare,
-        export,
-        plots,
-        runs,
-        repair,
-        predict,
-        to_onnx,
-        data,
-        pretrain,
-    ):
-        _command(page, module.build_parser())
+    for group in GROUPS.values():
+        for name, verb in group.items():
+            if verb.flag is None:  # otherwise the flags of another command
+                CALLED_AS.set(f"{PROGRAM} {name}")
+                _command(page, import_module(verb.module).build_parser())
+    CALLED_AS.set(None)
     page.write("\n## Parameters\n\n`--set PARAMETER=VALUE`, or a TOML file for `--config`.\n\n")
     page.write("| parameter | default | takes | meaning |\n| --- | --- | --- | --- |\n")
     for parameter in parameters().values():

@@ -34,10 +34,10 @@ FIGURES = {"val_map": "report: validation mAP", "public_map": "public mAP", "pub
 
 _EPILOG = """
 examples:
-  python -m results.compare runs/my-search
-  python -m results.compare runs/my-search --trials t0003,t0000
-  python -m results.compare runs/my-search --by optim.schedule --metric val_number_accuracy
-  python -m results.compare runs/my-reports --by table
+  digit-search compare runs/my-search
+  digit-search compare runs/my-search --trials t0003,t0000
+  digit-search compare runs/my-search --by optim.schedule --metric val_number_accuracy
+  digit-search compare runs/my-reports --by table
 
 How to read a verdict: docs/statistics.md.
 """

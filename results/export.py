@@ -1,4 +1,4 @@
-"""python -m results.export: writes leaderboards or epochs as csv, json, md, latex, parquet or xlsx."""
+"""python -m results.export: writes leaderboards, epochs or detections for other programs."""
 
 import argparse
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ import pandas as pd
 
 from digits_core.command import CommandParser, run_command, say, say_text
 from digits_core.errors import UsageError, did_you_mean, printable
-from results.record.folder import EPOCHS_FILE, RUNS_HELP, find_runs, read_record_of
+from results.record.folder import EPOCHS_FILE, RUNS_HELP, find_run, find_runs, read_record_of
 from results.tables.formats import (
     BINARY_FORMATS,
     FOR_PAPER,
@@ -20,6 +20,7 @@ from results.tables.formats import (
 )
 from results.tables.parquet import read_table
 from results.views.leaderboard import read_leaderboards, rebuild
+from results.views.opened_run import open_run
 from results.views.paper_table import epochs_for_paper, leaderboard_for_paper
 
 TABLES = ("leaderboard", "epochs")
@@ -28,9 +29,10 @@ STANDARD_OUTPUT = Path("-")
 
 _EPILOG = """
 examples:
-  python -m results.export runs/my-search -o leaderboard.csv
-  python -m results.export runs/my-search -o leaderboard.tex
-  python -m results.export runs/my-search --columns trial_id,val_map,optim.lr --format csv -o -
+  digit-search export runs/my-search -o leaderboard.csv
+  digit-search export runs/my-search -o leaderboard.tex
+  digit-search export runs/my-search --columns trial_id,val_map,optim.lr --format csv -o -
+  digit-search export runs/my-search --detections coco
 
 md and latex get the columns that a paper needs unless --columns names others.
 """
@@ -40,17 +42,25 @@ def build_parser() -> argparse.ArgumentParser:
     """The flags of this command."""
     parser = CommandParser(
         prog="python -m results.export",
-        description="Write the leaderboard (or the epochs) of one or more runs into one file.",
+        description="Write the leaderboard (or the epochs) of one or more runs into a file, or detections as COCO.",
         epilog=_EPILOG,
     )
     parser.add_argument("runs", nargs="*", metavar="RUN", help=RUNS_HELP)
     parser.add_argument("--format", metavar="F", help=f"{' | '.join(FORMATS)} (default: the ending of FILE)")
-    parser.add_argument(
-        "-o", "--out", type=Path, required=True, metavar="FILE", help="file to write; - is the standard output"
-    )
+    parser.add_argument("-o", "--out", type=Path, metavar="FILE", help="file to write; - is the standard output")
     parser.add_argument("--table", choices=TABLES, default="leaderboard", help="table to write (default leaderboard)")
     parser.add_argument(
         "--columns", metavar="A,B", help="columns to write, in this order (default: all; md and latex: a selection)"
+    )
+    parser.add_argument(
+        "--detections",
+        type=Path,
+        metavar="FOLDER",
+        help="write the annotations and the detections of the two best configurations into this new folder, as COCO "
+        "files (truth.json, TRIAL/detections.json); no model is run",
+    )
+    parser.add_argument(
+        "--data", metavar="FOLDER", help="with --detections: where the data of the run is now, for names of images"
     )
     return parser
 
@@ -62,6 +72,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _export(args: argparse.Namespace) -> int:
+    if args.detections is not None:
+        return _export_detections(args)
+    if args.data is not None:
+        raise UsageError("--data: has an effect only together with --detections")
+    if args.out is None:
+        raise UsageError("-o is missing: name a file to write, or give --detections FOLDER")
     form = chosen_format(args.format, args.out)
     folders = find_runs(args.runs)
     table = read_leaderboards(folders) if args.table == "leaderboard" else _epochs(folders)
@@ -76,6 +92,25 @@ def _export(args: argparse.Namespace) -> int:
         return 0
     export_table(table, form, args.out)
     say(f"wrote {args.out}: {len(table)} rows of {len(folders)} run{'s' * (len(folders) != 1)}")
+    return 0
+
+
+def _export_detections(args: argparse.Namespace) -> int:
+    """Write the detections of the two best configurations of one run."""
+    from results.views.detections import write_detections
+
+    for flag, value in (("-o", args.out), ("--format", args.format), ("--columns", args.columns)):
+        if value is not None:
+            raise UsageError(f"--detections: cannot be combined with {flag}")
+    if args.table != TABLES[0]:
+        raise UsageError("--detections: cannot be combined with --table")
+    if len(args.runs) > 1:
+        raise UsageError(f"--detections: takes one run, got {len(args.runs)}")
+    done = write_detections(open_run(find_run(args.runs[0] if args.runs else None)), args.detections, args.data)
+    each = ", ".join(f"{trial_id}/detections.json ({count:,})" for trial_id, count in done.detections.items())
+    say(f"wrote truth.json ({done.annotations:,} boxes on {done.images:,} images), {each} to {args.detections}")
+    if done.note is not None:
+        say(done.note)
     return 0
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from digits_core.command import JSON_HELP, CommandParser, at_least, run_command, say, say_json
+from digits_core.command import CALLED_AS, JSON_HELP, CommandParser, at_least, run_command, say, say_json
 from digits_core.errors import RunError
 from results.record.folder import LEADERBOARD_FILE, RUNS_HELP, find_runs, read_record_of
 from results.record.run import RunRecord
@@ -24,7 +24,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = CommandParser(
         prog="python -m results.leaderboard",
         description="Print the leaderboard of one or more runs, best first.",
-        epilog="example: python -m results.leaderboard runs/my-search --top 10",
+        epilog="example: digit-search board runs/my-search --top 10",
     )
     parser.add_argument("runs", nargs="*", metavar="RUN", help=RUNS_HELP)
     parser.add_argument("--top", type=at_least(1), default=None, metavar="N", help="print the best N rows of each run")
@@ -60,7 +60,7 @@ def _print(args: argparse.Namespace) -> int:
             if len(folders) == 1:
                 raise
             faults += 1
-            say(f"results.leaderboard: {error}", error=True)
+            say(f"{CALLED_AS.get() or 'results.leaderboard'}: {error}", error=True)
     if args.json:
         say_json({"runs": documents})
     return 2 if faults else 0

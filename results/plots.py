@@ -18,8 +18,8 @@ PLOTS_FOLDER = "plots"
 
 _EPILOG = """
 examples:
-  python -m results.plots runs/my-search
-  python -m results.plots runs/my-search --trials t0003,t0000 -o figures
+  digit-search plots runs/my-search
+  digit-search plots runs/my-search --trials t0003,t0000 -o figures
 
 Lines show the mean over the trainings of a configuration, bands the minimum and maximum.
 """

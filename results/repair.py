@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from shlex import quote
+from typing import Any
 
-from digits_core.command import CommandParser, run_command, say
+from digits_core.command import JSON_HELP, CommandParser, run_command, say, say_json
 from digits_core.errors import ConfigError, RunError
 from results.record.folder import BEST_FILE, RUN_HELP, find_run, read_run_file
 from results.record.lock import lock_run, unlock_run
@@ -21,8 +22,8 @@ from results.views.winner import write_best
 
 _EPILOG = """
 examples:
-  python -m results.repair runs/my-search            describe the damage; change nothing
-  python -m results.repair runs/my-search --write    keep a copy of the damaged file and write the recovered record
+  digit-search repair runs/my-search            describe the damage; change nothing
+  digit-search repair runs/my-search --write    keep a copy of the damaged file and write the recovered record
 
 exit codes: 0 not damaged, or repaired; 1 damaged and not changed; 2 wrong arguments
 """
@@ -131,9 +132,7 @@ def affected_lines(found: Salvage) -> list[str]:
     if (found.missing or nameless) and open_ones:
         lines.append(f"these trials count as not ended, and a resume continues them: {', '.join(open_ones)}")
     if any(piece.kind in ("report", "trial", None) for piece in found.lost) or found.missing:
-        lines.append(
-            "early stopping and sampler do not know the lost events: python -m search.replay may find differences"
-        )
+        lines.append("early stopping and sampler do not know the lost events: digit-search replay may find differences")
     return lines
 
 
@@ -151,6 +150,7 @@ def build_parser() -> argparse.ArgumentParser:
         action="store_true",
         help="write the recovered record and its tables; the old file is kept as events.jsonl.damaged-N",
     )
+    parser.add_argument("--json", action="store_true", help=JSON_HELP)
     return parser
 
 
@@ -164,20 +164,38 @@ def _repair(args: argparse.Namespace) -> int:
     folder = find_run(args.run)
     lock = lock_run(folder)
     try:
-        return _report(folder, look(folder), write=args.write)
+        found = look(folder)
+        kept = write_repaired(folder, found) if args.write and not found.sound else None
     finally:
         unlock_run(lock)
+    if args.json:
+        say_json(document_of(folder, found, kept))
+    else:
+        _report(folder, found, kept)
+    return 0 if found.sound or kept is not None else 1
 
 
-def _report(folder: Path, found: Salvage, *, write: bool) -> int:
+def document_of(folder: Path, found: Salvage, kept: Path | None) -> dict[str, Any]:
+    """The damage of a record as values for JSON; `kept` is the copy of the damaged file after a repair."""
+    return {
+        "file": str(folder / EVENTS_FILE),
+        "damaged": not found.sound,
+        "incomplete_line": None if found.cut is None else found.cut.line,
+        "events": len(found.events),
+        "trials": len(found.record.trials),
+        "dropped": [] if found.sound else lost_lines(found),
+        "affected": [] if found.sound else affected_lines(found),
+        "damaged_copy": None if kept is None else str(kept),
+    }
+
+
+def _report(folder: Path, found: Salvage, kept: Path | None) -> None:
     path = folder / EVENTS_FILE
-
     if found.cut is not None:
         say(f"{path} line {found.cut.line} is incomplete, as after a crash: the next resume removes it")
     if found.sound:
         say(f"{path} is not damaged: {len(found.events)} events of {len(found.record.trials)} trials")
-        return 0
-    kept = write_repaired(folder, found) if write else None
+        return
     say(f"{path} is damaged; {len(found.events)} events of {len(found.record.trials)} trials can be kept")
     say("to be dropped:" if kept is None else "dropped:")
     for line in lost_lines(found):
@@ -187,12 +205,11 @@ def _report(folder: Path, found: Salvage, *, write: bool) -> int:
         say(f"  {line}")
     if kept is None:
         say(
-            f"nothing was changed; python -m results.repair {quote(str(folder))} --write keeps the old file as "
+            f"nothing was changed; digit-search repair {quote(str(folder))} --write keeps the old file as "
             f"{free_name(path).name} and writes the recovered record"
         )
-        return 1
-    say(f"wrote {path} and its tables; the damaged record is {kept}")
-    return 0
+    else:
+        say(f"wrote {path} and its tables; the damaged record is {kept}")
 
 
 if __name__ == "__main__":

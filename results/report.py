@@ -9,8 +9,8 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from digits_core.command import CommandParser, at_least, run_command, say
-from digits_core.errors import RunError
+from digits_core.command import CommandParser, at_least, port, run_command, say
+from digits_core.errors import RunError, UsageError
 
 if TYPE_CHECKING:
     from results.views.opened_run import OpenedRun
@@ -21,12 +21,15 @@ WATCH_SECONDS = 10
 
 _EPILOG = """
 examples:
-  python -m results.report runs/my-search --open
-  python -m results.report runs/my-search --watch
-  python -m results.report runs/monday runs/tuesday -o both.html
+  digit-search report runs/my-search --open
+  digit-search report runs/my-search --watch
+  digit-search report runs/my-search --serve
+  digit-search report runs/monday runs/tuesday -o both.html
 
 The page is one file that needs no network. It can be written at any time during a search; --watch writes it repeatedly
-until the search ends, and an open page reloads itself.
+until the search ends, and an open page reloads itself. --serve writes no file: it serves the page on 127.0.0.1 until
+Ctrl-C, and open pages follow the search. To read it from another machine, run there the command that it prints,
+ssh -L PORT:127.0.0.1:PORT HOST, and open the printed address.
 """
 
 
@@ -53,6 +56,13 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="SECONDS",
         help=f"write the page every SECONDS (default {WATCH_SECONDS}) until the search ends; the open page reloads",
     )
+    parser.add_argument(
+        "--serve",
+        action="store_true",
+        help="serve the page on 127.0.0.1 only, at an address with a token, until Ctrl-C; open pages show each change "
+        "of the search; writes no file",
+    )
+    parser.add_argument("--port", type=port, metavar="N", help="port of --serve (default: a free one)")
     return parser
 
 
@@ -64,6 +74,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _report(args: argparse.Namespace) -> int:
     from results.record.folder import find_runs
+
+    if args.port is not None and not args.serve:
+        raise UsageError(f"--port {args.port}: has an effect only together with --serve")
+    if args.serve:
+        return _serve(args)
     from results.tables.parquet import check_target
     from results.views.opened_run import open_run
 
@@ -91,6 +106,23 @@ def _report(args: argparse.Namespace) -> int:
         if args.watch:
             write_report([open_run(folder) for folder in folders], path)
         return 130
+
+
+def _serve(args: argparse.Namespace) -> int:
+    from results.record.folder import find_runs
+    from results.serve import LivePage, serve
+
+    for flag, given in (("-o", args.out), ("--watch", args.watch)):
+        if given is not None:
+            raise UsageError(f"{flag}: has no effect with --serve, which writes no file")
+
+    def opened(address: str) -> None:
+        if args.open and not webbrowser.open(address):
+            say("no browser found; open the address yourself", error=True)
+
+    return serve(
+        LivePage(find_runs(args.runs), render), args.port or 0, lambda line: say(line, with_token=True), opened
+    )
 
 
 def write_report(
@@ -124,8 +156,14 @@ def write_report(
     return len(content)
 
 
-def render(runs: "Sequence[OpenedRun]", *, watch: int | None = None) -> str:
-    """The page of opened runs as text; `watch` as in `write_report`."""
+def render(runs: "Sequence[OpenedRun]", *, watch: int | None = None, live: int | None = None) -> str:
+    """The page of opened runs as text.
+
+    Args:
+        runs: the opened runs.
+        watch: as in `write_report`.
+        live: the number of this version of a served page, which replaces its content after a change; None for a file.
+    """
     from markupsafe import Markup
     from plotly.offline import get_plotlyjs
 
@@ -137,16 +175,22 @@ def render(runs: "Sequence[OpenedRun]", *, watch: int | None = None) -> str:
     for content in contents:
         content["statuses"] = sorted({row["status"] for row in content["board"]["rows"]})
         content["faint"] = ("stopped", "screened", "failed", "diverged", "out_of_memory", "interrupted")
-    plotted = any(picture["figure"] for content in contents for picture in content["pictures"])
+    plotted = any(picture["figure"] for content in contents for picture in _all_pictures(content))
     return fill(
         "template.html",
         title=f"{', '.join(run.name for run in runs)} – digit-search",
         runs=contents,
         watch=watch,
+        live=live,
         script=page_file("page.js"),
         plotly=Markup(get_plotlyjs()) if plotted else "",
         data=Markup(_data(contents, {"light": LIGHT, "dark": DARK})),
     )
+
+
+def _all_pictures(content: dict[str, Any]) -> list[dict[str, Any]]:
+    """The figures of a run, those of its best trial's evaluation included."""
+    return [*content["pictures"], *content["evaluation"]["pictures"]]
 
 
 def _data(contents: Sequence[dict[str, Any]], templates: dict[str, Any]) -> str:
@@ -161,7 +205,7 @@ def _data(contents: Sequence[dict[str, Any]], templates: dict[str, Any]) -> str:
             ],
             "csv": content["board"]["csv"],
             "details": content["details"],
-            "figures": {one["key"]: one["figure"] for one in content["pictures"] if one["figure"]},
+            "figures": {one["key"]: one["figure"] for one in _all_pictures(content) if one["figure"]},
         }
         for content in contents
     ]

@@ -133,9 +133,9 @@ def remove(folders: list[Path]) -> None:
 
 _EPILOG = """
 examples:
-  python -m results.runs
-  python -m results.runs --note anchors-1 "with the corrected labels"
-  python -m results.runs runs --remove anchors-1 anchors-2
+  digit-search runs
+  digit-search runs --note anchors-1 "with the corrected labels"
+  digit-search runs runs --remove anchors-1 anchors-2
 """
 
 

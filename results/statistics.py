@@ -14,12 +14,6 @@ from scipy.special import ndtri, stdtr, stdtrit  # not scipy.stats: it takes a s
 LEVEL = 0.95
 """Coverage of every interval; a difference is significant if its p-value is below 1 - LEVEL."""
 
-POWER = 0.8
-"""Probability of finding a difference of the observed size with the proposed number of replicates or images."""
-
-MAX_SENSIBLE = 1000
-"""The largest number of replicates that is proposed."""
-
 ROUNDING = 1e-9
 """A standard deviation of resamples below this is rounding error."""
 
@@ -220,40 +214,6 @@ def holm(values: Sequence[float] | NDArray[np.float64]) -> NDArray[np.float64]:
     corrected = np.empty(len(order))
     corrected[order] = np.minimum(np.maximum.accumulate(raised), 1.0)
     return corrected
-
-
-def needed(difference: Difference, num_images: int, comparisons: int = 1, unit: str = "replicates of each") -> str:
-    """The number of replicates or images that a difference of this size needs to be significant, as words.
-
-    It proposes replicates if the seeds cause the larger part of the uncertainty, otherwise images, at LEVEL and POWER.
-    It assumes that the difference and the variances stay the same. For equal scores it states the difference that
-    would often be missed.
-
-    Args:
-        difference: one that is not significant.
-        num_images: images that count for the score.
-        comparisons: number of comparisons made together; the strictest of Holm's levels is used.
-        unit: the unit of replicates in the sentence.
-    """
-    size = abs(difference.estimate)
-    reach = float(ndtri(1 - (1 - LEVEL) / 2 / comparisons) + ndtri(POWER))
-    if size < ROUNDING:
-        return (
-            f"the scores are equal; a difference under {min(reach * difference.error, 1.0):.3f} would often be missed"
-        )
-    allowed = (size / reach) ** 2
-    left = allowed - difference.image_error**2
-    if difference.seed_error is not None and left > 0:
-        more = math.ceil(difference.seed_error**2 * difference.replicates / left - difference.replicates)
-        if more <= MAX_SENSIBLE:
-            return f"needs about {max(more, 1)} more {unit}"
-        return f"a difference this small needs more than {MAX_SENSIBLE:,} {unit}"
-    share = 1.0 if difference.seed_error is None else 0.5  # the other half of the allowed variance is for the seeds
-    images = math.ceil(num_images * (difference.image_error**2 / (allowed * share) - 1))
-    if images > 100 * num_images:
-        return "a difference this small needs more than a hundred times the images"
-    rounded = float(f"{max(images, 1):.1g}") if images < 10 else float(f"{images:.2g}")
-    return f"needs about {rounded:,.0f} more images" + (" and more replicates" if difference.seed_error else "")
 
 
 def image_error(differences: NDArray[np.float64], num_images: int) -> float:

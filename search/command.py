@@ -6,10 +6,8 @@ from collections.abc import Sequence
 from importlib import import_module
 from typing import NamedTuple
 
-from digits_core.command import CALLED_AS, CommandParser
+from digits_core.command import CALLED_AS, PROGRAM, CommandParser
 from digits_core.errors import printable, suggestion
-
-PROGRAM = "digit-search"
 
 
 class Verb(NamedTuple):

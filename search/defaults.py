@@ -41,6 +41,9 @@ GRACE_EPOCHS = 2
 REDUCTION_FACTOR = 2
 """The better half of the trials in a rung continues, and the next rung is at twice the epochs."""
 
+MEDIAN_MIN_TRIALS = 3
+"""The median rule stops a trial only if it has so many others to compare with."""
+
 
 def is_rung(epoch: int, grace: int = GRACE_EPOCHS, factor: int = REDUCTION_FACTOR) -> bool:
     """Whether ASHA has a rung at an epoch: 2, 4, 8, ..."""

@@ -3,12 +3,15 @@
 import math
 import shutil
 import signal
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple, TextIO
+from typing import Any, NamedTuple, TextIO
 
 from rich.console import Console
 
+from digits_core.config.parameter import Flat
 from digits_core.data.cache import DigitData, open_data
 from digits_core.errors import DataError, UsageError, UserError
 from digits_core.terminal import open_console
@@ -16,19 +19,23 @@ from results.record.folder import read_record_of
 from results.record.lock import lock_run
 from results.record.run import RunRecord
 from results.views.leaderboard import write_views
+from search.cli.forecast import Done, done_of, forecast, measured_training, workload
 from search.cli.prepare_data import prepare_data
 from search.cli.run_folder import check_folder, is_comparison, make_longer, open_folder, planned
 from search.cli.settings import SearchSettings, make_plan, trial_words
 from search.cli.trusted import choices_of, remember
 from search.defaults import GRACE_EPOCHS, LOOPBACK, REDUCTION_FACTOR
+from search.machine.cost import measured
 from search.machine.probe import Probe
 from search.models.check import check_best
 from search.monitor.mlflow import MLflow, check_mlflow
+from search.monitor.notify import Notifier
 from search.monitor.progress import Progress
 from search.monitor.ray_metrics import Gauges
 from search.monitor.ray_output import chatter_to
-from search.monitor.summary import print_end, resume_command, say_resume, this_python
+from search.monitor.summary import Printed, print_end, resume_command, say_resume, this_python
 from search.monitor.tensorboard import TensorBoard
+from search.monitor.trackio import Trackio, check_trackio
 from search.monitor.view import SearchView
 from search.monitor.watchers import Watcher, Watchers
 from search.policy.decisions import Policy
@@ -81,6 +88,8 @@ def check_place(settings: SearchSettings, *, resume: bool) -> Place:
         check_address(settings.address)
     if settings.mlflow is not None:
         check_mlflow(settings.mlflow)
+    if settings.trackio is not None:
+        check_trackio(settings.trackio)
     warning = check_dashboard(settings.dashboard_host)
     check_dashboard_port(settings.dashboard_port, settings.dashboard_host)
     folder = Path(settings.out) / settings.name
@@ -89,7 +98,12 @@ def check_place(settings: SearchSettings, *, resume: bool) -> Place:
 
 
 def run_search(
-    settings: SearchSettings, *, resume: bool = False, command: list[str] | None = None, quiet: bool = False
+    settings: SearchSettings,
+    *,
+    resume: bool = False,
+    command: list[str] | None = None,
+    quiet: bool = False,
+    notify: str | None = None,
 ) -> int:
     """Run a search to its end and print its leaderboard.
 
@@ -98,6 +112,7 @@ def run_search(
         resume: whether to continue the run in that folder.
         command: the command as typed, for run.json.
         quiet: print only errors and, at the end, the winner.
+        notify: the address or command to tell when the search ends or stalls.
 
     Returns:
         0; 1 if no trial has a score; 128 + N if signal N interrupted it (130 after Ctrl-C, 143 after SIGTERM).
@@ -129,16 +144,21 @@ def run_search(
         share = None
         if settings.share_gpus and machine.get("GPU"):
             share = measured_share(plan, settings, data, machine, console)
-        events = open_folder(settings, plan, data, folder, lock=lock, command=command)
-        if share is not None:  # not stored in run.json: a resume on another machine measures again
-            settings = replace(settings, gpus_per_trial=share)
+        shared = settings if share is None else replace(settings, gpus_per_trial=share)
+        ahead = partial(forecast_of, shared, plan, data, machine)
+        events = open_folder(settings, plan, data, folder, lock=lock, command=command, forecast=ahead)
+        settings = shared  # not stored in run.json: a resume on another machine measures again
     except BaseException:
         storage.release()
         if lock is not None:
             lock.close()
         raise
-    with Copier(storage, lambda text: console.print(text, soft_wrap=True)) as copier:
-        return _run(Search(settings, plan, data, events, copier), console, resume=resume, machine=machine)
+
+    def say(text: str) -> None:
+        console.print(text, soft_wrap=True)
+
+    with Copier(storage, say) as copier, Notifier(notify, events.record, say) as notifier:
+        return _run(Search(settings, plan, data, events, copier), notifier, console, resume=resume, machine=machine)
 
 
 def has_nothing_left(settings: SearchSettings, folder: Path) -> bool:
@@ -156,7 +176,7 @@ def has_nothing_left(settings: SearchSettings, folder: Path) -> bool:
         return False
 
 
-def _run(search: Search, console: Console, *, resume: bool, machine: dict[str, float]) -> int:
+def _run(search: Search, notifier: Notifier, console: Console, *, resume: bool, machine: dict[str, float]) -> int:
     """Run a search in its open run folder and print the leaderboard; returns the exit code."""
     settings, plan, events, folder = search.settings, search.plan, search.events, search.folder
     ending = Ending(settings.time_budget_s)
@@ -186,7 +206,7 @@ def _run(search: Search, console: Console, *, resume: bool, machine: dict[str, f
                 soft_wrap=True,
             )
         with chatter_to(folder / LOG_FILE) as terminal:
-            _tune(search, terminal, ending, machine=machine, quiet=console.quiet)
+            _tune(search, notifier, terminal, ending, machine=machine, quiet=console.quiet)
             if ending.signal is None:
                 check_best(folder, events)
     except KeyboardInterrupt:  # the second signal; the record is already on disk
@@ -202,8 +222,17 @@ def _run(search: Search, console: Console, *, resume: bool, machine: dict[str, f
         raise
     finally:
         events.close()
-    code = print_end(settings, plan, folder, search.record, ending.reason(), console)
-    return ending.exit_code or code
+    printed = print_end(settings, plan, folder, search.record, ending.reason(), console)
+    _tell_end(notifier, ending, printed)
+    return ending.exit_code or printed.code
+
+
+def _tell_end(notifier: Notifier, ending: Ending, printed: Printed) -> None:
+    """Tell of the end of a search that was not broken off."""
+    reason = ending.reason()
+    words = "The time budget was used up." if reason == "time budget" else None
+    verdict = " ".join(one for one in (words, printed.verdict) if one) or None
+    notifier.end("stopped" if reason == "interrupted" else "failed" if printed.code else "finished", verdict)
 
 
 def check_data(plan: Plan, data: DigitData) -> None:
@@ -241,6 +270,29 @@ def check_machine(settings: SearchSettings, probe: Probe, data: DigitData, conso
     return {**machine, "GPU": 0.0} if settings.gpus_per_trial == 0 else machine
 
 
+def forecast_of(
+    settings: SearchSettings, plan: Plan, data: DigitData, machine: dict[str, float], record: RunRecord | None
+) -> dict[str, Any]:
+    """The entry of the forecast in run.json.
+
+    It has seconds if `--dry-run` has measured the same training on this machine before.
+
+    Args:
+        settings: the settings of the search.
+        plan: the same, resolved.
+        data: the opened data.
+        machine: cores and GPUs of this machine; empty for a cluster, whose nodes are not known yet.
+        record: the record of a run to resume; None for a new one.
+    """
+    done = Done() if record is None else done_of(record, plan)
+    if not machine:
+        return forecast(workload(settings, plan, data, 1, done), done, None)
+    slots = plan_slots([machine], settings.cpus_per_trial, settings.gpus_per_trial, settings.slots)
+    training = measured_training(settings, plan, data, gpu=bool(slots.gpus))
+    speed = measured(training, threads=max(int(slots.cpus), 1))
+    return forecast(workload(settings, plan, data, slots.count, done), done, speed)
+
+
 def measured_share(
     plan: Plan, settings: SearchSettings, data: DigitData, machine: dict[str, float], console: Console
 ) -> float:
@@ -258,8 +310,13 @@ def measured_share(
     return 1 / best_sharing(tried).trials
 
 
-def _tune(search: Search, terminal: TextIO, ending: Ending, *, machine: dict[str, float], quiet: bool) -> None:
+def _tune(
+    search: Search, notifier: Notifier, terminal: TextIO, ending: Ending, *, machine: dict[str, float], quiet: bool
+) -> None:
     """Start or join Ray and run the search there."""
+    from search.tune.fit import fit
+    from search.tune.progress import ProgressFollower
+
     console = open_console(terminal, quiet=quiet)
     settings, plan, copier, folder = search.settings, search.plan, search.copier, search.folder
     cluster_of_run = connected(
@@ -279,12 +336,14 @@ def _tune(search: Search, terminal: TextIO, ending: Ending, *, machine: dict[str
         for line in _where(search, cluster):
             console.print(line, soft_wrap=True)
         base = {**plan.base.to_flat(), **plan.space.fixed}
+        follower = ProgressFollower(folder, search.record)
         view = SearchView(
             base,
             trials=plan.trials + most_further(plan, plan.trials),
             epochs=plan.base.optim.epochs,
             slots=slots.count,
             folder=folder,
+            reached=follower.reached,
         )
         progress = Progress(terminal, view, quiet=quiet)
 
@@ -295,27 +354,34 @@ def _tune(search: Search, terminal: TextIO, ending: Ending, *, machine: dict[str
             if ending.signal is None:
                 terminal.write(f"\n{text}; resume with {resume_command(settings)}\n")
                 terminal.flush()
+                notifier.end("failed", text)
                 return
             # systemd and Slurm also send the signal to Ray's processes, so Ray cannot end the trials in order.
             progress.__exit__()
             write_views(folder, search.record)
-            print_end(settings, plan, folder, search.record, ending.reason(), console)
+            _tell_end(notifier, ending, print_end(settings, plan, folder, search.record, ending.reason(), console))
             terminal.flush()
 
-        tools: list[Watcher] = [Gauges(base), TensorBoard(folder, base, settings.metric)]
-        if settings.mlflow is not None:
-            tools.append(MLflow(settings.mlflow, settings.name, plan.space.name, base, settings.metric, say))
-        watchers = Watchers(tools, say)
+        watchers = _watchers(search, notifier, base, say)
 
         def watch(record: RunRecord, trial_id: str) -> None:
             progress.update(record, trial_id)
             watchers.update(record, trial_id)
 
-        from search.tune.fit import fit
-
-        with progress, watched(on_ray_killed, lambda: ending.exit_code or EXIT_WITHOUT_RAY), copier.telling(say):
-            fit(search, slots, watcher=watch, ending=ending.reason, say=say)
+        on_death = watched(on_ray_killed, lambda: ending.exit_code or EXIT_WITHOUT_RAY)
+        with progress, follower, on_death, copier.telling(say), notifier.telling(say):
+            fit(search, slots, watcher=watch, ending=ending.reason, say=say, progress=follower.place)
             watchers.close(search.record)
+
+
+def _watchers(search: Search, notifier: Notifier, base: Flat, say: Callable[[str], None]) -> Watchers:
+    """The other tools that follow a search."""
+    settings = search.settings
+    tools: list[Watcher] = [notifier, Gauges(base), TensorBoard(search.folder, base, settings.metric)]
+    for tracker, place in ((MLflow, settings.mlflow), (Trackio, settings.trackio)):
+        if place is not None:
+            tools.append(tracker(place, settings.name, search.plan.space.name, base, settings.metric, say))
+    return Watchers(tools, say)
 
 
 def _where(search: Search, cluster: Cluster) -> list[str]:

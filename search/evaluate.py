@@ -3,11 +3,11 @@
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from digits_core.command import CommandParser, at_least, run_command, say, say_json
+from digits_core.command import JSON_HELP, CommandParser, at_least, run_command, say, say_json
 from digits_core.config.train_config import DetectConfig, TrainConfig
 from digits_core.errors import RunError, UsageError, printable
 from results.record.folder import RUN_HELP, read_run_file
@@ -15,11 +15,15 @@ from results.tables.matches import StoredMatches
 from results.tables.parquet import check_target, write_text
 from results.verdicts.words import agrees
 
+if TYPE_CHECKING:
+    from digits_core.data.coco import Table
+    from digits_core.submission.inference import Detector, Predictions
+
 _EPILOG = """
 examples:
-  python -m search.evaluate runs/my-search
-  python -m search.evaluate runs/my-search:t0003 --html errors.html
-  python -m search.evaluate MODEL --images test/ --annotations test.json -o scores.json
+  digit-search evaluate runs/my-search
+  digit-search evaluate runs/my-search:t0003 --html errors.html
+  digit-search evaluate MODEL --images test/ --annotations test.json -o scores.json
 
 Without --images the detections on the run's validation images are scored, which the search stored: no model is run.
 """
@@ -32,13 +36,13 @@ class Evaluated(NamedTuple):
         title: the model, in words.
         stored: its detections and the annotations.
         detect: its thresholds.
-        names: of the labels 1, 2, ...
+        name_of: the name of a label.
     """
 
     title: str
     stored: StoredMatches
     detect: DetectConfig
-    names: list[str]
+    name_of: Callable[[int], str]
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -57,7 +61,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--device", default="auto", help="auto (default), cpu, cuda or cuda:N")
     parser.add_argument("-o", "--out", type=Path, metavar="FILE.json", help="write everything as JSON")
     parser.add_argument("--html", type=Path, metavar="FILE.html", help="write a page with figures")
-    parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
+    parser.add_argument("--json", action="store_true", help=JSON_HELP)
     return parser
 
 
@@ -68,21 +72,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _evaluate(args: argparse.Namespace) -> int:
-    from digits_core.evaluation.independent import torchmetrics_map
-    from digits_core.terminal import open_console
-    from results.views.evaluation import evaluation_of, print_evaluation
-
     if (args.images is None) != (args.annotations is None):
         raise UsageError("--images and --annotations belong together: give both, or neither")
     for flag, path in (("-o", args.out), ("--html", args.html)):
         if path is not None:
             check_target(path, f"{flag} ")
     one = _stored(args.model) if args.images is None else _predicted(args)
-    found = {"model": one.title, **evaluation_of(one.stored, one.detect, one.names)}
-    theirs = torchmetrics_map(one.stored.task1, one.stored.truth, one.detect)
-    ours = found["scores"]["map"]["value"]
-    agree = theirs is None or agrees(ours, theirs)
-    found["torchmetrics_map"] = theirs
+    found = evaluate_matches(one)
     if args.out is not None:
         write_text(args.out, json.dumps(found, indent=2) + "\n")
     if args.html is not None:
@@ -90,18 +86,50 @@ def _evaluate(args: argparse.Namespace) -> int:
     if args.json:
         say_json(found)
     else:
-        console = open_console()
-        console.print(f"{one.title}: {found['images']:,} images, {found['digits']:,} digits", soft_wrap=True)
-        print_evaluation(found, console)
-        if theirs is not None and agree:
-            console.print(f"mAP checked by torchmetrics: {theirs:.4f}")
+        print_found(found)
     for path in (args.out, args.html):
         if path is not None:
             say(f"wrote {path}", error=True)
-    if not agree:
-        words = f"error: mAP is {ours:.4f} here and {theirs:.4f} by torchmetrics; do not use it, and report a bug"
-        open_console(sys.stderr).print(words, style="bold red", soft_wrap=True)
-    return 0 if agree else 1
+    return exit_code(found)
+
+
+def evaluate_matches(one: Evaluated) -> dict[str, Any]:
+    """All that is known about a model on one split, with the mAP by torchmetrics, as values for JSON."""
+    from digits_core.evaluation.independent import torchmetrics_map
+    from results.views.evaluation import evaluation_of
+
+    found = {"model": one.title, **evaluation_of(one.stored, one.detect, one.name_of)}
+    found["torchmetrics_map"] = torchmetrics_map(one.stored.task1, one.stored.truth, one.detect)
+    return found
+
+
+def print_found(found: dict[str, Any]) -> None:
+    """Print an evaluation as tables."""
+    from digits_core.terminal import open_console
+    from results.views.evaluation import print_evaluation
+
+    console = open_console()
+    console.print(f"{found['model']}: {found['images']:,} images, {found['digits']:,} digits", soft_wrap=True)
+    print_evaluation(found, console)
+    if found["torchmetrics_map"] is not None and _agree(found):
+        console.print(f"mAP checked by torchmetrics: {found['torchmetrics_map']:.4f}")
+
+
+def exit_code(found: dict[str, Any]) -> int:
+    """0; 1 and a warning on standard error if torchmetrics gives another mAP."""
+    from digits_core.terminal import open_console
+
+    if _agree(found):
+        return 0
+    ours, theirs = found["scores"]["map"]["value"], found["torchmetrics_map"]
+    words = f"error: mAP is {ours:.4f} here and {theirs:.4f} by torchmetrics; do not use it, and report a bug"
+    open_console(sys.stderr).print(words, style="bold red", soft_wrap=True)
+    return 1
+
+
+def _agree(found: dict[str, Any]) -> bool:
+    theirs = found["torchmetrics_map"]
+    return theirs is None or agrees(found["scores"]["map"]["value"], theirs)
 
 
 def _stored(name: str | None) -> Evaluated:
@@ -123,7 +151,7 @@ def _stored(name: str | None) -> Evaluated:
             f"{path}: an older version wrote it without the annotated boxes; give --images and --annotations"
         )
     title = f"{trial.trial_id} of {folder}, validation images"
-    return Evaluated(title, stored, TrainConfig.from_flat(trial.config).detect, run.categories)
+    return Evaluated(title, stored, TrainConfig.from_flat(trial.config).detect, run.category_in_full)
 
 
 def _predicted(args: argparse.Namespace) -> Evaluated:
@@ -132,11 +160,9 @@ def _predicted(args: argparse.Namespace) -> Evaluated:
     Raises:
         UserError: the model, the images or the annotations cannot be used.
     """
-    from digits_core.evaluation.detect import SCORE_FLOOR
-    from digits_core.evaluation.metrics import Truth
     from digits_core.predict import progress_bar, read_truth
     from digits_core.submission.files import numbered_images
-    from digits_core.submission.inference import load_detector, match_as_predicted, predict_images
+    from digits_core.submission.inference import load_detector, predict_images, scoring_floor
     from digits_core.training.device import choose_device
     from search.models.source import find_source
 
@@ -144,39 +170,58 @@ def _predicted(args: argparse.Namespace) -> Evaluated:
     images = numbered_images(args.images)
     detector = load_detector(source.folder, choose_device(args.device))
     table = read_truth(args.annotations, images, detector.categories)
-    detect = detector.config.detect
     with progress_bar(len(table.image_ids)) as advance:
         found = predict_images(
             detector,
             {image_id: images[image_id] for image_id in table.image_ids.tolist()},
             batch_size=args.batch_size,
-            floor=min(SCORE_FLOOR, detect.task1.score),
+            floor=scoring_floor(detector.config.detect),
             progress=advance,
         )
     for image_id, fault in found.damaged.items():
         say(f"{images[image_id]}: {fault}; it gets no detection", error=True)
-    tables = match_as_predicted(found.raw, table, detect)
+    return of_predictions(f"{source.words}, {args.images}", found, table, detector)
+
+
+def of_predictions(title: str, found: "Predictions", table: "Table", detector: "Detector") -> Evaluated:
+    """What a model predicted on some images, matched with their annotations.
+
+    Args:
+        title: the model and the images, in words.
+        found: the predictions, with raw detections above `scoring_floor`.
+        table: the annotations of these images, or of some of them.
+        detector: the model.
+    """
+    from digits_core.evaluation.matching import Candidates
+    from digits_core.evaluation.metrics import Truth
+    from digits_core.submission.inference import match_as_predicted
+
+    detect = detector.config.detect
+    each = dict(zip(found.image_ids, found.raw.split(), strict=True))
+    raw = Candidates.join([each[image_id] for image_id in table.image_ids.tolist()])
+    tables = match_as_predicted(raw, table, detect)
     stored = StoredMatches(table.image_ids, Truth.from_table(table, detect.reading), *tables)
-    return Evaluated(f"{source.words}, {args.images}", stored, detect, list(detector.categories.names))
+    names = detector.categories.names
+    return Evaluated(title, stored, detect, lambda label: names[label - 1])
 
 
 def _page(found: dict[str, Any]) -> str:
     """The evaluation as one HTML page that needs no network."""
     from markupsafe import Markup
 
-    from results.figures import evaluation as figures
+    from results.figures.evaluation import FIGURES
     from results.page.fill import fill
     from results.views.evaluation import tables_of
 
-    drawn: list[tuple[str, Markup]] = []
-    for draw in (figures.plot_precision_recall, figures.plot_confusion, figures.plot_errors, figures.plot_sizes):
+    drawn: list[tuple[str, str, Markup]] = []
+    for _, caption, draw in FIGURES:
         figure = draw(found)
         title = figure.layout.title.text
         figure.update_layout(title=None)
         html = figure.to_html(
             full_html=False, include_plotlyjs=not drawn, config={"displaylogo": False, "responsive": True}
         )
-        drawn.append((title, Markup(html)))
+        drawn.append((title, caption, Markup(html)))
 
     return fill(
         "evaluation.html",

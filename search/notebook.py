@@ -24,7 +24,7 @@ class SearchError(UserError):
 
 
 def run_search(space: str | Path, *, out: str | Path = "runs", name: str | None = None, **flags: Flag) -> OpenedRun:
-    """Run a search to its end, as `python -m search.run` does, and open its run folder.
+    """Run a search to its end, as `digit-search run` does, and open its run folder.
 
     It runs in a separate process, so Ray leaves nothing behind in this one; its output is printed here line by line.
     Interrupting the cell ends the search in order; `resume=True` continues it.
@@ -33,7 +33,7 @@ def run_search(space: str | Path, *, out: str | Path = "runs", name: str | None 
         space: space names separated by commas, or the path of your own space file.
         out: the folder of run folders.
         name: the name of the run folder; None makes one from space and time.
-        flags: the flags of `python -m search.run`, with underscores and without leading dashes: `trials=4`,
+        flags: the flags of `digit-search run`, with underscores and without leading dashes: `trials=4`,
             `epochs=2`, `data="FOLDER"`, `quiet=True`; `set={"optim.lr": 1e-3}` sets parameters. `resume=NAME`, or
             `resume=True` with `name`, continues a run.
 
@@ -54,10 +54,10 @@ def run_search(space: str | Path, *, out: str | Path = "runs", name: str | None 
     for flag, value in flags.items():
         if flag in NOT_HERE:
             option = f"--{flag.replace('_', '-')}"
-            raise SearchError(f"run_search: {flag} starts no search; use python -m search.run {option}")
+            raise SearchError(f"run_search: {flag} starts no search; use digit-search run {option}")
         if flag not in known:
             hint = did_you_mean(flag, known)
-            raise SearchError(f"run_search: there is no flag {flag}{hint}; python -m search.run --help lists them")
+            raise SearchError(f"run_search: there is no flag {flag}{hint}; digit-search run --help lists them")
         option = f"--{flag.replace('_', '-')}"
         if isinstance(value, Mapping):
             for parameter, one in value.items():

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from digits_core.command import CommandParser, run_command, say
+from digits_core.command import JSON_HELP, CommandParser, run_command, say, say_json
 from digits_core.data.cache import open_data
 from digits_core.data.coco import Table
 from digits_core.errors import RunError, UserError
@@ -25,7 +25,7 @@ from spaces.catalogue import space_files
 
 _EPILOG = """
 examples:
-  python -m search.replay runs/my-search
+  digit-search replay runs/my-search
 
 exit codes: 0 every decision is the same, 1 some are not, 2 a mistake in what was asked
 """
@@ -160,7 +160,22 @@ def build_parser() -> argparse.ArgumentParser:
         epilog=_EPILOG,
     )
     parser.add_argument("run", nargs="?", metavar="RUN", help=RUN_HELP)
+    parser.add_argument("--json", action="store_true", help=JSON_HELP)
     return parser
+
+
+def document_of(folder: Path, found: Replay, fault: str | None) -> dict[str, Any]:
+    """The result of a replay as values for JSON; `fault` says why proposals are not repeated."""
+    return {
+        "run": str(folder),
+        "starts": found.drivers,
+        "reports": found.reports,
+        "stopped": found.stops,
+        "proposals": found.proposals,
+        "proposals_not_repeated": fault,
+        "differences": found.differing,
+        "lost_events": found.lost,
+    }
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -172,6 +187,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         events = list(read_events(folder, RunRecord(folder.name)))  # before opening the data, which takes longer
         table = training_table(folder)
         found = replay(folder, None if isinstance(table, str) else table, events)
+        if args.json:
+            say_json(document_of(folder, found, table if isinstance(table, str) else None))
+            return 1 if found.differing else 0
         for line in found.differing:
             say(line)
         if isinstance(table, str):

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from digits_core.command import CommandParser, at_least, run_command
+from digits_core.command import JSON_HELP, CommandParser, at_least, run_command, say_json, stdout_to_stderr
 from digits_core.config.reading import parse_assignment
 from digits_core.config.train_config import TrainConfig
 from digits_core.errors import RunError, UsageError, did_you_mean, printable
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
     from digits_core.data.cache import DigitData
     from search.cli.settings import SearchSettings
+    from search.models.retrained import Retrained
 
 RETRAIN_SEED = 200_000
 """Added to the trial's seed for its first retraining; the next ones use the numbers after it."""
@@ -43,9 +44,9 @@ PLAN_FILE = "plan.json"
 
 _EPILOG = """
 examples:
-  python -m search.retrain runs/my-search
-  python -m search.retrain runs/my-search --trial t0003 --epochs 20 --replicates 3
-  python -m search.retrain runs/my-search --on train+valid
+  digit-search retrain runs/my-search
+  digit-search retrain runs/my-search --trial t0003 --epochs 20 --replicates 3
+  digit-search retrain runs/my-search --on train+valid
 
 After an interruption, the same command continues the training.
 """
@@ -92,6 +93,10 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--init-from", metavar="RUN[:TRIAL]|CHECKPOINT", help="start from the weights of a trained model"
     )
+    parser.add_argument(
+        "--notify", metavar="URL|COMMAND", help="tell an address or a command when it ends or fails, as in a search"
+    )
+    parser.add_argument("--json", action="store_true", help=JSON_HELP)
     return parser
 
 
@@ -123,7 +128,7 @@ def choose_trial(record: RunRecord, folder: Path, name: str) -> tuple[TrialRecor
         return trial, "named"
     winner = record.winner()
     if winner is None:
-        raise RunError(f"run '{record.run}' has no finished trial; see python -m results.leaderboard {folder}")
+        raise RunError(f"run '{record.run}' has no finished trial; see digit-search board {folder}")
     board = Board(record, folder, record.metric, "confirm")
     confirmed = [lead for lead in record.settings() if board.fresh(lead)]
     if confirmed:
@@ -141,20 +146,36 @@ def choose_trial(record: RunRecord, folder: Path, name: str) -> tuple[TrialRecor
 
 def changes(config: TrainConfig, trial: TrialRecord) -> list[str]:
     """The parameters that a retraining changes from its trial, without the seed and the thresholds."""
+    from results.views.parameters import value_words
+
     flat = config.to_flat()
     return [
-        f"{name} = {value} (was {trial.config.get(name)})"
+        f"{name} = {value_words(value)} (was {value_words(trial.config.get(name))})"
         for name, value in flat.items()
         if value != trial.config.get(name) and not name.startswith(("detect.task", "runtime.seed"))
     ]
 
 
 def _retrain(args: argparse.Namespace) -> int:
+    with stdout_to_stderr(active=args.json):
+        done = _train_again(args)
+    if args.json:
+        say_json(done.document())
+    else:
+        done.print()
+    return 0
+
+
+def _train_again(args: argparse.Namespace) -> "Retrained":
+    """Check the arguments, train, and print what is trained."""
     from digits_core.terminal import open_console
     from search.cli.prepare_data import prepare_data
     from search.machine.probe import Probe
+    from search.models.retrained import Retrained
+    from search.monitor.notify import Notifier, notify_target
     from search.tune.cluster import prepare_environment
 
+    notify = notify_target(args.notify)
     folder = find_run(args.run).resolve()
     refuse_links(folder)
     record = read_record_of(folder)
@@ -184,12 +205,14 @@ def _retrain(args: argparse.Namespace) -> int:
     if warning is not None:
         console.print(warning, style="yellow", soft_wrap=True)
     run = RetrainedRun(folder, record, settings, data, found.resources())
-    names = []
-    for step in range(args.replicates):
-        seeded = TrainConfig.from_flat({"runtime.seed": (trial.seed + RETRAIN_SEED + step) % (2**31 - 1)}, config)
-        plan = Plan(trial.trial_id, seeded.to_flat(), args.on, until, workers, gpus)
-        names.append(train_one(run, plan, console))
-    return finish(folder, names, console)
+    names: list[str] = []
+    with Notifier(notify, record, lambda text: console.print(text, soft_wrap=True)) as notifier:
+        for step in range(args.replicates):
+            seeded = TrainConfig.from_flat({"runtime.seed": (trial.seed + RETRAIN_SEED + step) % (2**31 - 1)}, config)
+            plan = Plan(trial.trial_id, seeded.to_flat(), args.on, until, workers, gpus)
+            names.append(train_one(run, plan, console))
+        notifier.end("finished", f"Retrained {trial.trial_id}: {', '.join(names)}.")
+    return Retrained(folder, trial.trial_id, why, changes(config, trial), names)
 
 
 def _settings_of(folder: Path, args: argparse.Namespace) -> "SearchSettings":
@@ -200,7 +223,7 @@ def _settings_of(folder: Path, args: argparse.Namespace) -> "SearchSettings":
 
     settings = resumed_settings(str(folder.parent), folder.name)
     if args.data is None:
-        refuse_unnamed(data_choices(settings.data), (), f"search.retrain {folder}")
+        refuse_unnamed(data_choices(settings.data), (), f"digit-search retrain {folder}")
     else:
         settings = replace(settings, data=replace(settings.data, folder=data_source(args.data).folder))
     remember(data_choices(settings.data))
@@ -263,7 +286,7 @@ def retrain_config(trial: TrialRecord, args: argparse.Namespace, folder: Path) -
         if name.startswith("detect.task"):
             raise UsageError(
                 f"--set {name}: thresholds are chosen on the validation images after the training, or come from the "
-                "search with --on train+valid; digits_core.predict accepts others as --score-1 and --score-2"
+                "search with --on train+valid; digit-search predict accepts others as --score-1 and --score-2"
             )
     if args.init_from is not None:
         changed["model.weights"] = initial_weights(args.init_from, str(folder.parent), changed)
@@ -353,28 +376,6 @@ def place_for(folder: Path, record: RunRecord, plan: Plan) -> str:
         except (OSError, ValueError):
             pass
         number += 1
-
-
-def finish(folder: Path, names: list[str], console: "Console") -> int:
-    """Print the scores of the retrainings and the next command; returns the exit code."""
-    from search.models.folder import METRICS_FILE
-    from search.monitor.summary import this_python
-
-    for name in names:
-        metrics = json.loads((folder / MODELS / name / METRICS_FILE).read_text(encoding="utf-8"))
-        scores = metrics["scores"]
-        words = ", ".join(
-            f"{key} {value:.3f} [{low:.3f}, {high:.3f}]"
-            for key, (value, low, high) in scores.items()
-            if key in ("val_map", "val_number_accuracy")
-        )
-        words += (
-            ", at thresholds chosen on these images" if words else "no score, also trained on the validation images"
-        )
-        console.print(f"{name}: {words}", soft_wrap=True)
-    model = folder / MODELS / names[0]
-    console.print(f"next: {this_python()} -m digits_core.predict {model} IMAGES -o predictions", soft_wrap=True)
-    return 0
 
 
 if __name__ == "__main__":

@@ -8,17 +8,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from digits_core.command import run_command, say
+from digits_core.command import CALLED_AS, PROGRAM, run_command, say
 from digits_core.data.command import LAYOUT
 from digits_core.errors import UsageError
 from search import defaults
 from search.cli.flags import AUTO, LATEST, build_parser
+from search.cli.lists import list_parameters, list_spaces
 
 if TYPE_CHECKING:
-    from digits_core.data.cache import DigitData
     from search.cli.settings import Manner, SearchSettings
-    from search.machine.probe import Findings
-    from search.policy.plan import Plan
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -30,14 +28,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _handle(args: argparse.Namespace, typed: list[str]) -> int:
-    if args.json and args.status is None:
-        raise UsageError("--json: has an effect only together with --status")
+    if args.json and args.status is None and not (args.list_spaces or args.list_parameters or args.list_knobs):
+        raise UsageError("--json: has an effect only together with --status, --list-spaces or --list-parameters")
     if args.list_spaces:
-        return _list_spaces()
+        return list_spaces(as_json=args.json)
     if args.list_knobs:
         say("--list-knobs is now --list-parameters; the next version will refuse the old name", error=True)
     if args.list_parameters or args.list_knobs:
-        return _list_parameters()
+        return list_parameters(as_json=args.json)
     if args.status is not None:
         from search.monitor.status import print_status
 
@@ -48,6 +46,7 @@ def _handle(args: argparse.Namespace, typed: list[str]) -> int:
     if args.space is None:
         raise UsageError("--space is missing; --list-spaces prints the spaces")
     from search.cli.settings import make_plan, manner, with_baselines
+    from search.monitor.notify import notify_target
 
     how = manner(args.space, args.sampler, args.scheduler, args.replicates, args.screen)
     for flag, value, other, needs in (
@@ -65,12 +64,21 @@ def _handle(args: argparse.Namespace, typed: list[str]) -> int:
     if args.source is not None:
         from search.models.rescore import rescore
 
-        return rescore(settings, args.source, own_data=args.data is not None, dry_run=args.dry_run)
+        own_data = args.data is not None
+        return rescore(settings, args.source, own_data=own_data, dry_run=args.dry_run, command=_as_typed(typed))
+    notify = notify_target(args.notify)
     if args.dry_run:
-        return _dry_run(settings)
+        from search.dry_run import dry_run
+
+        return dry_run(settings)
     from search.driver import run_search
 
-    return run_search(settings, command=["python", "-m", "search.run", *typed], quiet=args.quiet)
+    return run_search(settings, command=_as_typed(typed), quiet=args.quiet, notify=notify)
+
+
+def _as_typed(typed: list[str]) -> list[str]:
+    """The command with its arguments, for run.json."""
+    return [*([PROGRAM, "run"] if CALLED_AS.get() else ["python", "-m", "search.run"]), *typed]
 
 
 def _new_settings(args: argparse.Namespace, how: "Manner") -> "SearchSettings":
@@ -127,6 +135,7 @@ def _new_settings(args: argparse.Namespace, how: "Manner") -> "SearchSettings":
         dashboard_port=args.dashboard_port,
         dashboard_host=args.dashboard_host or defaults.LOOPBACK,
         mlflow=args.mlflow,
+        trackio=args.trackio,
         init_from=init_from,
         fixed=fixed,
         config=config,
@@ -135,11 +144,12 @@ def _new_settings(args: argparse.Namespace, how: "Manner") -> "SearchSettings":
 
 def _resume(args: argparse.Namespace, typed: list[str]) -> int:
     only = f"a resumed run keeps its settings; --resume takes only {', '.join(_flag(one) for one in CHANGEABLE)}"
-    _refuse_others(args, {"resume", "quiet", "dry_run", *CHANGEABLE}, only)
+    _refuse_others(args, {"resume", "quiet", "notify", "dry_run", *CHANGEABLE}, only)
     from search.cli.run_folder import planned, resumed_settings
     from search.cli.settings import make_plan, storage_address, with_baselines
     from search.cli.trusted import choices_of, refuse_unnamed
     from search.driver import has_nothing_left, run_search
+    from search.monitor.notify import notify_target
     from search.storage.storage import Storage
     from spaces.catalogue import space_files
 
@@ -163,12 +173,15 @@ def _resume(args: argparse.Namespace, typed: list[str]) -> int:
         settings = with_baselines(settings, int(args.trials))
     if before.replicate_top >= extent.trials and args.replicate_top is None:  # all were replicated: also the new ones
         settings = replace(settings, replicate_top=make_plan(settings).trials)
+    notify = notify_target(args.notify)
     if args.dry_run:
-        return _dry_run(settings, folder)
+        from search.dry_run import dry_run
+
+        return dry_run(settings, folder)
     if has_nothing_left(settings, folder):
         say(f"{folder}: nothing to do, every trial has ended; add trials with --trials +N, or epochs with --epochs N")
         return 0
-    return run_search(settings, resume=True, command=["python", "-m", "search.run", *typed], quiet=args.quiet)
+    return run_search(settings, resume=True, command=_as_typed(typed), quiet=args.quiet, notify=notify)
 
 
 def _named_run(name: str, out: Path) -> Path:
@@ -202,6 +215,7 @@ CHANGEABLE = (
     "gpus_per_trial",
     "dashboard_host",
     "mlflow",
+    "trackio",
 )
 """Flags that --resume takes."""
 
@@ -240,7 +254,7 @@ def changed_settings(
     if args.gpus_per_trial is not None:
         shared = args.gpus_per_trial == AUTO
         now = replace(now, gpus_per_trial=None if shared else args.gpus_per_trial, share_gpus=shared)
-    given = ("slots", "address", "cpus_per_trial", "dashboard_port", "dashboard_host", "mlflow")
+    given = ("slots", "address", "cpus_per_trial", "dashboard_port", "dashboard_host", "mlflow", "trackio")
     for name in ("replicates", "replicate_top", "keep", "max_failures", *given):
         if getattr(args, name) is not None:
             now = replace(now, **{name: getattr(args, name)})
@@ -268,134 +282,6 @@ def _refuse_others(args: argparse.Namespace, allowed: set[str], reason: str) -> 
 
 def _flag(name: str) -> str:
     return {"source": "--from"}.get(name, "--" + name.replace("_", "-"))
-
-
-def _list_spaces() -> int:
-    from spaces.catalogue import SPACES
-
-    for space in SPACES.values():
-        say(f"{space.name:15} {space.summary}" + (" (a comparison)" if space.comparison else ""))
-        say(f"{'':15}   varies {', '.join(sorted(space.fields()))}")
-        if space.baselines:
-            say(f"{'':15}   baselines: default; {'; '.join(baseline.name for baseline in space.baselines)}")
-    return 0
-
-
-def _list_parameters() -> int:
-    from digits_core.config.train_config import parameters
-
-    for parameter in parameters().values():
-        say(f"{parameter.name}  (default {parameter.default}; {parameter.limits})")
-        say(f"    {parameter.help}")
-    return 0
-
-
-def _dry_run(settings: "SearchSettings", resumed: Path | None = None) -> int:
-    """Print what a search would train and what it would cost; starts nothing.
-
-    Args:
-        settings: of the search.
-        resumed: the run folder that would be continued; None for a new run.
-    """
-    from digits_core.data.cache import images_per_epoch
-    from digits_core.evaluation.sweep import NUM_SWEPT
-    from digits_core.terminal import open_console
-    from search.cli.prepare_data import prepare_data
-    from search.cli.settings import make_plan, trial_words
-    from search.driver import check_data, check_place
-    from search.machine.probe import Probe
-    from search.policy.replicates import most_further
-
-    plan = make_plan(settings)
-    console = open_console()
-    storage = check_place(settings, resume=resumed is not None).storage
-    data = prepare_data(settings, console)
-    check_data(plan, data)
-    epochs, further = plan.base.optim.epochs, most_further(plan, plan.trials)
-    ended = 0 if resumed is None else _ended(resumed)
-    images = images_per_epoch(len(data.train), plan.base.data.images_per_epoch)
-    found = Probe(plan.first_settings()).findings(data.categories.num_classes)
-    missing, found = found.download_fault, replace(found, download_fault=None)
-    if settings.address is None:
-        slots, cost = _slots_and_cost(settings, plan, data, found, None if missing else ended)
-    else:
-        found.check_models()
-        slots = f"those of the cluster at {settings.address}"
-        cost = "not measured, because the nodes of the cluster are not checked before the start"
-    which = "every configuration" if settings.replicate_top >= plan.trials else "the best configurations"
-    stopping = "no early stopping" if settings.scheduler == "none" else f"early stopping by {settings.scheduler}"
-    most = (plan.trials + further) * epochs
-    for line in (
-        f"would train: {trial_words(plan)}, of space {settings.space}",
-        *([f"of these, {ended} have ended already"] if resumed is not None else []),
-        f"each at most {epochs} epochs of {images} images; {stopping}, sampler {settings.sampler}",
-        *([f"then at most {further} more trainings: replicates of {which}"] if further else []),
-        f"in total at most {most} epochs and {most * images:,} images",
-        f"slots: {slots}",
-        f"would take: {cost}",
-        f"swept on each trained model: {NUM_SWEPT + len(plan.sweep):,} threshold settings",
-        *([] if settings.time_budget_s is None else [f"time budget: ends after {hours_words(settings.time_budget_s)}"]),
-        f"run folder: {settings.out}/{settings.name}",
-        *([f"checkpoints, and a copy of the run folder: {storage.address}"] if storage.is_remote else []),
-        *([f"missing before the start: {missing}"] if missing else []),
-    ):
-        console.print(line)
-    return 0
-
-
-def _ended(folder: Path) -> int:
-    """The configurations of a run whose training has ended."""
-    from results.record.folder import read_record_of
-    from results.record.schema import ENDED
-
-    trials = read_record_of(folder).trials.values()
-    return sum(one.role == "search" and one.status in ENDED for one in trials)
-
-
-def _slots_and_cost(
-    settings: "SearchSettings", plan: "Plan", data: "DigitData", found: "Findings", ended: int | None
-) -> tuple[str, str]:
-    """The slots on this machine and the cost of the trials that have not ended; None measures no cost."""
-    from digits_core.data.cache import images_per_epoch
-    from digits_core.files import size_words
-    from search.machine.cost import Workload, cost_of, measure
-    from search.machine.subprocesses import Training
-    from search.policy.replicates import most_further
-    from search.tune.slots import plan_slots
-
-    found.check(settings.gpus_per_trial)
-    slots = plan_slots([found.resources()], settings.cpus_per_trial, settings.gpus_per_trial, settings.slots)
-    if ended is None:
-        return slots.description, "not measured, because the initial weights are missing"
-    device = "auto" if slots.gpus else "cpu"
-    speed = measure(
-        Training(plan.probe_config(), settings.data, data.fingerprint, device), threads=max(int(slots.cpus), 1)
-    )
-    work = Workload(
-        trials=max(plan.trials - ended, 0),
-        further=most_further(plan, plan.trials),
-        epochs=plan.base.optim.epochs,
-        images=images_per_epoch(len(data.train), plan.base.data.images_per_epoch),
-        valid_images=len(data.valid),
-        slots=slots.count,
-        keep=settings.keep,
-        stops=settings.scheduler == "asha",
-    )
-    cost = cost_of(speed, work)
-    took = " to ".join(dict.fromkeys(hours_words(end) for end in (cost.least_seconds, cost.most_seconds)))
-    later = "; how many trials share a GPU is measured at the start" if settings.share_gpus and slots.gpus else ""
-    return slots.description + later, (
-        f"{took} of training after the start, {size_words(cost.disk_bytes)} of disk, "
-        f"{size_words(cost.memory_bytes)} of memory (measured with the default configuration: "
-        f"{speed.train_per_second:.0f} training and {speed.eval_per_second:.0f} validation images/s per slot)"
-    )
-
-
-def hours_words(seconds: float) -> str:
-    """`40 s`, `12 min`, `3.5 h`: an estimate, so at most two digits."""
-    if seconds < 90:
-        return f"{max(seconds, 1):.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.2g} h"
 
 
 if __name__ == "__main__":

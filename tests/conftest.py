@@ -69,6 +69,16 @@ def own_state(tmp_path_factory):
         yield folder
 
 
+@pytest.fixture(autouse=True)
+def called_by_its_own_name():
+    """No test leaves behind how it called a command."""
+    from digits_core.command import CALLED_AS
+
+    token = CALLED_AS.set(None)
+    yield
+    CALLED_AS.reset(token)
+
+
 @pytest.fixture(scope="session")
 def tiny_folder(tmp_path_factory):
     """A COCO folder of 8 + 4 drawn images; train's first image has no digits."""

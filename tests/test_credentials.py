@@ -14,6 +14,7 @@ from search import retrain, run
 from search.cli.run_folder import describe_run
 from search.cli.settings import SearchSettings, make_plan, storage_address
 from search.monitor.mlflow import MLflow, check_mlflow
+from search.monitor.tracker import Change
 from search.monitor.watchers import Watchers
 from search.policy.faults import classify
 from search.tune.cluster import check_address
@@ -40,6 +41,7 @@ MLFLOW = "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
         (run.main, [*SPACE, "--out", "s3://me:{}@bucket/run"], "--out: the address contains credentials"),
         (run.main, [*SPACE, "--set", "model.weights=http://me:{}@host"], "--set: the address contains credentials"),
         (run.main, ["--resume", "r", "--mlflow", "http://me:{}@host"], MLFLOW),
+        (run.main, [*SPACE, "--trackio", "http://me:{}@host"], "--trackio: the address contains credentials"),
         (run.main, ["--resume", "r", "--storage", "s3://me:{}@bucket/run"], "AWS_SECRET_ACCESS_KEY"),
         (run.main, ["--status", "s3://me:{}@bucket/run"], "--status: the address contains credentials"),
         (retrain.main, ["runs/r", "--data", "s3://me:{}@bucket/run"], "AWS_SECRET_ACCESS_KEY"),
@@ -125,14 +127,14 @@ def test_a_tool_that_fails_is_named_without_passwords():
 
 def test_mlflow_that_fails_is_named_without_passwords(monkeypatch):
     said = []
-    monkeypatch.setattr("search.monitor.mlflow.PAUSE_SECONDS", 0.0)
+    monkeypatch.setattr("search.monitor.tracker.PAUSE_SECONDS", 0.0)
 
     class Loud(MLflow):
-        def _open(self):
+        def send(self, change):
             raise RuntimeError(LOUD)
 
     one = Loud("http://host", "r", "s", {}, "val_map", said.append)
-    one._jobs.put(lambda: one._open())
+    one._jobs.put(Change("t0000", "running", None, None, [], None))
     one.close(None)
     assert len(said) == 1
     assert SECRET not in said[0]

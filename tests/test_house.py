@@ -36,6 +36,9 @@ COMMANDS = {
     "search.retrain": retrain,
 }
 
+WRAPPED = {"digits_core.predict": "search.predict"}
+"""Modules of `python -m` whose verb is another module, which adds to it."""
+
 
 def loaded_by(code):
     """The top-level packages that a fresh process has loaded after running code."""
@@ -79,9 +82,10 @@ def test_every_command_has_help_for_itself_and_every_flag(name, capsys):
     assert f"python -m {name}" in capsys.readouterr().out
     parser = COMMANDS[name].build_parser()
     assert parser.description
-    assert re.search(
-        rf"^ *(example: )?python -m {name} |^example.*\n? *python -m {name}", parser.epilog or "", re.MULTILINE
+    verb = next(
+        verb for verb, one in command.VERBS.items() if one.module.removesuffix(".command") in (name, WRAPPED.get(name))
     )
+    assert re.search(rf"^ *(example: )?digit-search {verb}\b", parser.epilog or "", re.MULTILINE)
     for action in parser._actions:
         assert action.help or action.choices, action
 
@@ -92,8 +96,8 @@ def test_the_reference_page_is_what_the_code_says():
     exec(compile(source, "make_reference.py", "exec"), scope)
     written = (ROOT / "docs" / "reference.md").read_text()
     assert scope["reference"]() == written, "run: python docs/make_reference.py"
-    for name in COMMANDS:
-        assert f"### python -m {name}" in written
+    for verb, one in command.VERBS.items():
+        assert one.flag or f"### digit-search {verb}\n" in written
 
 
 def test_commands_named_in_documents_exist():

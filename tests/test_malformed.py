@@ -328,7 +328,7 @@ def test_records(name, searched, capsys):
     (searched / "leaderboard.parquet").unlink(missing_ok=True)
     reader = list(READERS)[list(EVENTS).index(name) % len(READERS)]
     error = mistake(capsys, *READERS[reader](searched), said="events.jsonl")
-    assert f"python -m results.repair {shlex.quote(str(searched))}" in error
+    assert f"digit-search repair {shlex.quote(str(searched))}" in error
     assert "follows event" not in error
 
 

@@ -18,7 +18,7 @@ from results import read_leaderboard
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("digits_core", "results", "search", "spaces")
 REFERENCE = (ROOT / "docs" / "reference.md").read_text(encoding="utf-8")
-COMMANDS = sorted(set(re.findall(r"^### python -m ([\w.]+)", REFERENCE, re.MULTILINE)))
+COMMANDS = sorted(set(re.findall(r"^### digit-search (\w+)$", REFERENCE, re.MULTILINE)))
 
 pytestmark = [pytest.mark.package, pytest.mark.timeout(1800)]
 
@@ -120,7 +120,7 @@ def test_imports_come_from_the_wheel(installed):
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_has_help_in_an_installed_environment(command, installed):
-    assert installed.run("-m", command, "--help").startswith(f"usage: python -m {command}")
+    assert installed.run("-m", "search.command", command, "--help").startswith(f"usage: digit-search {command}")
 
 
 def test_an_installed_wheel_searches_and_reports(installed):

@@ -306,23 +306,37 @@ def _inside(part: Part, bbox: object, image_id: int, number: int) -> tuple[float
     return left, top, right, bottom
 
 
+def summary(table: "Table") -> dict[str, Any]:
+    """Numbers of one part of a data set, as values for JSON: images, boxes, their sizes in pixels."""
+    sides, widths = table.boxes[:, 2:] - table.boxes[:, :2], table.sizes[:, 0]
+    return {
+        "images": len(table.image_ids),
+        "image_width_px": [int(widths.min()), int(widths.max())] if len(widths) else None,
+        "boxes": len(sides),
+        "median_box_px": np.median(sides, axis=0).tolist() if len(sides) else None,
+        "images_by_boxes": dict(sorted(Counter(map(str, np.diff(table.box_start).tolist())).items(), key=_as_number)),
+    }
+
+
+def _as_number(item: tuple[str, int]) -> int:
+    return int(item[0])
+
+
 def describe(parts: Mapping[str, "Table"]) -> list[str]:
     """A short description of a data set, one line per part."""
     lines = []
     for name, table in parts.items():
-        if not len(table.image_ids):
+        found = summary(table)
+        if not found["images"]:
             continue
-        sides = table.boxes[:, 2:] - table.boxes[:, :2]
         what = "digits" if table.categories.are_digits else "boxes"
         digits = f"no {what}"
-        if len(sides):
-            counts = sorted(Counter(np.diff(table.box_start).tolist()).items())
-            digits = (
-                f"{len(sides)} {what}, median {np.median(sides[:, 0]):.0f} x {np.median(sides[:, 1]):.0f} px; "
-                f"{what} per image " + ", ".join(f"{number}: {count}" for number, count in counts)
-            )
-        widths = table.sizes[:, 0]
-        lines.append(f"{name}: {len(widths)} images, {widths.min()} to {widths.max()} px wide; {digits}")
+        if found["boxes"]:
+            wide, tall = found["median_box_px"]
+            counts = ", ".join(f"{number}: {count}" for number, count in found["images_by_boxes"].items())
+            digits = f"{found['boxes']} {what}, median {wide:.0f} x {tall:.0f} px; {what} per image {counts}"
+        least, most = found["image_width_px"]
+        lines.append(f"{name}: {found['images']} images, {least} to {most} px wide; {digits}")
     others = next((table.categories for table in parts.values() if not table.categories.are_digits), None)
     if others is not None:
         lines.append(printable(f"{others.words}: these are not digits, so no numbers are read"))

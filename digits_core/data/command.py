@@ -3,10 +3,15 @@
 import argparse
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from digits_core.command import CommandParser, at_least, number_where, run_command, say
+from digits_core.command import JSON_HELP, CommandParser, at_least, number_where, run_command, say, say_json
 from digits_core.errors import DataError, UsageError, printable
+
+if TYPE_CHECKING:
+    from digits_core.data.coco import Problem
 
 MAX_LISTED = 200
 """The largest number of problems that are printed; the rest is only counted."""
@@ -44,10 +49,10 @@ LAYOUT = ("train_json", "valid_json", "train_dir", "valid_dir", "valid_fraction"
 
 _EPILOG = """
 examples:
-  python -m digits_core.data check FOLDER
-  python -m digits_core.data draw -o drawn
-  python -m digits_core.data preview --augment color,geometric -o sheet.png
-  python -m digits_core.data convert FOLDER -o OUT
+  digit-search data check FOLDER
+  digit-search data draw -o drawn
+  digit-search data preview --augment color,geometric -o sheet.png
+  digit-search data convert FOLDER -o OUT
 
 exit codes: 0 success, 2 problems in the data or wrong arguments
 """
@@ -72,6 +77,7 @@ def build_parser() -> argparse.ArgumentParser:
     check = _add_action(actions, "check", _check, "Read everything once and list every problem.")
     check.add_argument("folder", metavar="FOLDER", help="COCO folder: train.json, valid.json, train/, valid/")
     add_layout_flags(check)
+    check.add_argument("--json", action="store_true", help=JSON_HELP)
 
     draw = _add_action(actions, "draw", _draw, "Write drawn house numbers as a COCO folder.")
     draw.add_argument("-o", "--out", type=Path, required=True, metavar="FOLDER", help="new folder")
@@ -133,12 +139,32 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _check(args: argparse.Namespace) -> int:
     from digits_core.data.cache import brought_here
-    from digits_core.data.coco import describe
+    from digits_core.data.coco import describe, summary
     from digits_core.data.source import DataSource, check_data
 
     source = DataSource(folder=args.folder, **{name: getattr(args, name) for name in LAYOUT})
     tables, problems, notes = check_data(brought_here(source))
-    for line in describe(tables):
+    if args.json:
+        say_json(
+            {
+                "folder": args.folder,
+                "parts": {name: summary(table) for name, table in tables.items()},
+                **notes,
+                "problems": [asdict(problem) for problem in problems],
+            }
+        )
+    else:
+        _print_check(describe(tables), problems, notes)
+    if problems:
+        raise DataError(f"{printable(args.folder)}: {len(problems)} problems; fix them, or search with --skip-bad")
+    if not args.json:
+        say("no problem found")
+    return 0
+
+
+def _print_check(lines: list[str], problems: "list[Problem]", notes: dict[str, int]) -> None:
+    """Print a description of the data and its problems."""
+    for line in lines:
         say(line)
     if notes["clipped_boxes"]:
         say(f"{notes['clipped_boxes']} boxes slightly exceed their image and will be clipped")
@@ -148,10 +174,6 @@ def _check(args: argparse.Namespace) -> int:
         say(str(problem))
     if len(problems) > MAX_LISTED:
         say(f"and {len(problems) - MAX_LISTED} more")
-    if problems:
-        raise DataError(f"{printable(args.folder)}: {len(problems)} problems; fix them, or search with --skip-bad")
-    say("no problem found")
-    return 0
 
 
 def _draw(args: argparse.Namespace) -> int:

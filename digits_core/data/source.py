@@ -303,6 +303,27 @@ def _drawn_parts(source: DataSource) -> tuple[list[Part], Iterator[tuple[Part, i
     return list(parts.values()), draw()
 
 
+def valid_part(source: DataSource) -> Part:
+    """The annotations of the validation images of a local data set; the images are not opened.
+
+    Raises:
+        DataError: the annotations cannot be read.
+    """
+    if source.folder != DRAWN:
+        return _read_parts(source)[1]
+    parts, images = _drawn_parts(source)
+    _, valid = parts
+    while len(valid.images) < source.drawn_valid:  # the validation images are drawn first
+        next(images)
+    return valid
+
+
+def valid_folder(source: DataSource) -> Path:
+    """The folder of the validation images of a COCO folder."""
+    has_valid = len(_annotation_files(source)) > 1
+    return _image_folder(source, "valid" if has_valid else "train")
+
+
 def open_source(source: DataSource) -> tuple[list[Part], Iterator[tuple[Part, int, Pixels]]]:
     """The parts of a data set, and every image with its part and id; images with problems are removed on the way."""
     if source.folder == DRAWN:

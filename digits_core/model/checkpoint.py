@@ -90,7 +90,7 @@ def no_checkpoint(folder: Path) -> str:
     """A sentence that says why a folder is not a checkpoint."""
     name = printable(str(folder))
     if not folder.is_dir():
-        return f"{name}: no such folder; python -m search.retrain trains the model of a deleted checkpoint again"
+        return f"{name}: no such folder; digit-search retrain trains the model of a deleted checkpoint again"
     inside = sorted(one.parent for depth in ("*", "*/*") for one in folder.glob(f"{depth}/{MODEL_FILE}"))
     more = f"; it contains these checkpoints: {', '.join(printable(str(one)) for one in inside[:3])}" if inside else ""
     return f"{name}: is not a checkpoint, which is a folder with {MODEL_FILE} and {CONFIG_FILE}{more}"

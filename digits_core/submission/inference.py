@@ -15,7 +15,7 @@ from digits_core.data.augment import Processing, Sample
 from digits_core.data.batches import Batch, pack
 from digits_core.data.coco import Table
 from digits_core.data.source import Pixels, decode_image
-from digits_core.evaluation.detect import batches_by_shape, detect_raw
+from digits_core.evaluation.detect import SCORE_FLOOR, batches_by_shape, detect_raw
 from digits_core.evaluation.matching import Candidates, NmsSetting, keep, match
 from digits_core.evaluation.metrics import MatchTable, rank_within
 from digits_core.evaluation.transcribe import numbers_of, reading_order
@@ -241,6 +241,11 @@ def decoded_ahead(
             for _, futures in waiting:
                 for future in futures:
                     future.cancel()
+
+
+def scoring_floor(detect: DetectConfig) -> float:
+    """The floor of raw detections from which a prediction is scored: that of a search, or Task 1's threshold."""
+    return min(SCORE_FLOOR, detect.task1.score)
 
 
 def match_as_predicted(found: Candidates, table: Table, detect: DetectConfig) -> tuple[MatchTable, MatchTable]:

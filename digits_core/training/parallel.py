@@ -9,6 +9,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from digits_core.training.reports import EpochProgress, ignore_progress
+
 
 @dataclass(frozen=True, slots=True)
 class World:
@@ -18,11 +20,13 @@ class World:
         rank: the number of this process, from 0.
         size: the number of processes.
         wait: called after each epoch in the processes that do not lead, while the leading one evaluates.
+        progress: called in the leading process after each optimiser step; it must return at once.
     """
 
     rank: int = 0
     size: int = 1
     wait: Callable[[], None] = lambda: None
+    progress: Callable[[EpochProgress], None] = ignore_progress
 
     @property
     def leads(self) -> bool:

@@ -1,4 +1,4 @@
-"""What `train` reports after each epoch."""
+"""What `train` reports after each epoch, and how far it is inside an epoch."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -80,3 +80,20 @@ class EpochReport:
 
 
 Report = Callable[[EpochReport], None]
+
+
+@dataclass(frozen=True, slots=True)
+class EpochProgress:
+    """How far an epoch is. It is shown to users and never part of a result.
+
+    Attributes:
+        epoch: from 1.
+        share: finished optimiser steps divided by those of the epoch, in (0, 1]; 1 while the epoch is evaluated.
+    """
+
+    epoch: int
+    share: float
+
+
+def ignore_progress(progress: EpochProgress) -> None:
+    """A receiver of progress that does nothing."""

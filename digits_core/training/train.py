@@ -32,7 +32,7 @@ from digits_core.seeds import derived_seed
 from digits_core.training.device import choose_device, choose_dtype, device_name, peak_memory
 from digits_core.training.optim import build_optimizer, lr_at, set_lr
 from digits_core.training.parallel import ALONE, World
-from digits_core.training.reports import LOSSES, EpochMetrics, EpochReport, Report
+from digits_core.training.reports import LOSSES, EpochMetrics, EpochProgress, EpochReport, Report
 
 CHECKED_STEPS = 20
 """Steps on a GPU between two checks that the losses are finite: a check makes the CPU wait for the GPU."""
@@ -318,7 +318,8 @@ def train_one_epoch(run: Run, epoch: int) -> tuple[dict[str, float], int]:
     num_images = 0
     change = Augmentation(run.stage.config.augment, seed, epoch)
     asked = run.config.data.images_per_epoch
-    for indices in epoch_batches(run.data.train, seed=seed, epoch=epoch, batch_size=optim.batch_size, asked=asked):
+    batches = epoch_batches(run.data.train, seed=seed, epoch=epoch, batch_size=optim.batch_size, asked=asked)
+    for number, indices in enumerate(batches, start=1):
         mine = run.world.share(indices)
         if len(indices) >= run.world.size:  # a last batch with fewer images than processes is skipped
             batch = load_batch(run.data.train, mine, run.device, change)
@@ -327,6 +328,8 @@ def train_one_epoch(run: Run, epoch: int) -> tuple[dict[str, float], int]:
             sums += train_step(run, batch, weight) * len(mine)
             num_images += len(indices)
         run.state = dataclasses.replace(run.state, step=run.state.step + 1)
+        if run.world.leads:
+            run.world.progress(EpochProgress(epoch, number / len(batches)))
     check_losses(run)
     means = (run.world.total(sums) / max(num_images, 1)).tolist()
     return dict(zip(LOSSES, means, strict=True)), num_images

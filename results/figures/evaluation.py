@@ -1,5 +1,6 @@
 """Figures of one evaluation: precision and recall, confusion matrix, errors, recall by height."""
 
+from collections.abc import Callable
 from typing import Any
 
 import plotly.graph_objects as go
@@ -85,3 +86,32 @@ def plot_sizes(found: dict[str, Any]) -> go.Figure:
     )
     figure.update_yaxes(title="share found", range=[0, 1.1], tickformat=".0%")
     return finish(figure, "Digits found by height")
+
+
+FIGURES: tuple[tuple[str, str, Callable[[dict[str, Any]], go.Figure]], ...] = (
+    (
+        "precision_recall",
+        "Each class at IoU .50, over all detections above the score threshold of Task 1. The area below a line is the "
+        "class's mAP@.5.",
+        plot_precision_recall,
+    ),
+    (
+        "confusion",
+        "Rows: annotated digits. Columns: the detection on each of them. The last column counts digits without a "
+        "detection, the last row detections on no digit. Colour: share of the row.",
+        plot_confusion,
+    ),
+    (
+        "errors",
+        "The mAP@.5 that would be gained if only these errors were corrected (TIDE). Numbers: how many there are above "
+        "the score with the best F1.",
+        plot_errors,
+    ),
+    (
+        "sizes",
+        "Share of digits that are detected with the right class at IoU .50, by the height of their boxes in the "
+        "original image, above the score with the best F1.",
+        plot_sizes,
+    ),
+)
+"""The figures of an evaluation: key, caption, and the function that draws it."""

@@ -14,6 +14,7 @@ from results.tables.formats import csv_text
 from results.verdicts.equal_models import differing_parameters
 from results.views.leaderboard import SHOWN, parameter_columns
 from results.views.opened_run import OpenedRun
+from results.views.parameters import changed_by, value_words
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,11 +142,10 @@ def details_of(run: OpenedRun, trial: TrialRecord, twin: str | None) -> dict[str
         trial: the trial of the row.
         twin: another trial that trained to the same weights with other parameters, if any.
     """
-    base = run.base.to_flat()
     changed = [
-        [parameter, value_words(value), value_words(base.get(parameter))]
-        for parameter, value in trial.config.items()
-        if parameter in base and value != base[parameter] and not parameter.startswith("runtime.")
+        [one.name, f"{value_words(one.value)}{' (no effect)' if one.idle else ''}", value_words(one.default)]
+        for one in changed_by(trial, run.base.to_flat())
+        if not one.name.startswith("runtime.")
     ]
     warnings = [f"{one['fault']}: {one['reason']} (after epoch {one['epoch']})" for one in trial.faults]
     if trial.stop_reason:
@@ -161,7 +161,7 @@ def details_of(run: OpenedRun, trial: TrialRecord, twin: str | None) -> dict[str
             for epoch, one in sorted(trial.epochs.items())
         ],
         "warnings": [printable(words) for words in warnings],
-        "command": f"python -m search.retrain {shlex.quote(str(run.folder))} --trial {shlex.quote(trial.trial_id)}",
+        "command": f"digit-search retrain {shlex.quote(str(run.folder))} --trial {shlex.quote(trial.trial_id)}",
     }
 
 
@@ -211,8 +211,3 @@ def _is_number(series: "pd.Series[Any]") -> bool:
 def number(value: Any) -> float | None:
     """A cell of a table as a number; None for null."""
     return None if value is None or pd.isna(value) else float(value)
-
-
-def value_words(value: Any) -> str:
-    """A parameter's value as short text."""
-    return f"{value:.4g}" if isinstance(value, float) else printable(str(value))

@@ -1,38 +1,15 @@
 """The content of a report page, as plain values for its template."""
 
-import json
 import os
 import shlex
-from collections.abc import Callable
 from typing import Any
 
-import plotly.graph_objects as go
-
 from digits_core.errors import RunError, printable
-from results.figures.detection import plot_anchors, plot_thresholds
-from results.figures.history import plot_history
-from results.figures.nothing import NothingToDrawError
-from results.figures.settings import (
-    SOME,
-    plot_contours,
-    plot_importances,
-    plot_parallel,
-    plot_slices,
-    scored_settings,
-)
-from results.figures.style import LIGHT
-from results.figures.training import (
-    curve_range,
-    num_cut,
-    plot_curves,
-    plot_overfitting,
-    plot_pareto,
-    plot_time,
-    time_parts,
-    timeline,
-)
-from results.page.board import board_of, decimals, details_of, number, value_words
+from results.page.board import board_of, decimals, details_of, number
 from results.page.gallery import gallery_of
+from results.page.origin import origin_of
+from results.page.panels import panels_of
+from results.page.pictures import pictures_of
 from results.record.schema import ENDED, FAILED
 from results.verdicts.comparison import whole_board
 from results.verdicts.equal_models import find_twins, left_out_words
@@ -40,10 +17,9 @@ from results.verdicts.verdict import Verdict
 from results.verdicts.words import check_words, confirmation_words, length_words, twin_words
 from results.views.leaderboard import SHOWN
 from results.views.opened_run import OpenedRun
+from results.views.parameters import changed_by, value_words
+from results.views.slots import time_parts, timeline
 from results.views.winner import recommend, verdict_words
-
-TOP_MARGIN = 36
-"""Top margin of a figure, pixels; its title is outside the figure."""
 
 
 def content_of(run: OpenedRun, number: int) -> dict[str, Any]:
@@ -85,8 +61,10 @@ def content_of(run: OpenedRun, number: int) -> dict[str, Any]:
             *check_words(record),
         ],
         "commands": _commands(run),
+        "origin": origin_of(run),
         "board": board_of(run),
-        "pictures": _pictures(run),
+        "pictures": pictures_of(run),
+        "evaluation": panels_of(run),
         "gallery": gallery_of(run),
         "details": {name: details_of(run, trial, twins.get(name)) for name, trial in record.trials.items()},
     }
@@ -125,7 +103,6 @@ def _winner(run: OpenedRun) -> dict[str, Any] | None:
     mean, seeds = number(row["seeds_mean"]), number(row["num_seeds"])
     board = run.leaderboard
     places = decimals(board[board["role"] != "retrain"], metric)
-    base = run.base.to_flat()
     tasks = []
     for task, column, words in (("task1", "task1_map", "mAP"), ("task2", "task2_number_accuracy", "numbers")):
         if column in winner.optima:
@@ -153,9 +130,9 @@ def _winner(run: OpenedRun) -> dict[str, Any] | None:
         "epochs": winner.num_epochs,
         "numbers": None if best["val_number_accuracy"] is None else f"{best['val_number_accuracy']:.0%}",
         "settings": [
-            (parameter, value_words(value), value_words(base.get(parameter)))
-            for parameter, value in winner.config.items()
-            if parameter in base and value != base[parameter] and not parameter.startswith("runtime.")
+            (one.name, value_words(one.value), value_words(one.default))
+            for one in changed_by(winner, run.base.to_flat())
+            if one.idle is None and not one.name.startswith("runtime.")
         ],
         "tasks": tasks,
     }  # fmt: skip
@@ -164,7 +141,7 @@ def _winner(run: OpenedRun) -> dict[str, Any] | None:
 def _judged(run: OpenedRun) -> list[Verdict] | None:
     """The winner against every other configuration; None if a match table is damaged, which results.compare names."""
     try:
-        return whole_board(run.record, run.folder, run.metric, make=not run.live)
+        return whole_board(run.record, run.folder, run.metric, make=run.makes_intervals)
     except RunError:
         return None
 
@@ -212,174 +189,20 @@ def _commands(run: OpenedRun) -> list[tuple[str, str]]:
     found = []
     if not run.ended and not run.live:
         out = "" if str(run.folder.parent) == "runs" else f" --out {shlex.quote(str(run.folder.parent))}"
-        found.append(("resume", f"python -m search.run --resume {shlex.quote(run.name)}{out}"))
+        found.append(("resume", f"digit-search resume {shlex.quote(run.name)}{out}"))
     winner = run.record.winner()
     if winner is not None:
         found += [
-            ("train the best again", f"python -m search.retrain {folder} --replicates 3"),
+            ("train the best again", f"digit-search retrain {folder} --replicates 3"),
             (
                 "predict" if winner.checkpoint else "then predict",
-                f"python -m digits_core.predict {folder}/{winner.checkpoint or 'models/' + winner.trial_id + '-r1'} "
+                f"digit-search predict {folder}/{winner.checkpoint or 'models/' + winner.trial_id + '-r1'} "
                 "IMAGES -o predictions",
             ),
-            ("compare", f"python -m results.compare {folder}"),
-            ("export", f"python -m results.export {folder} --format csv -o leaderboard.csv"),
+            ("compare", f"digit-search compare {folder}"),
+            ("export", f"digit-search export {folder} --format csv -o leaderboard.csv"),
         ]
     return found
-
-
-Picture = tuple[str, str, str, Callable[[OpenedRun], go.Figure]]
-"""Key, title, caption, and the function that draws it."""
-
-
-def _of_training(run: OpenedRun) -> list[Picture]:
-    limits, cut = curve_range(run, run.metric), num_cut(run, run.metric)
-    lines = "1 line is" if cut == 1 else f"{cut} lines are"
-    below = (
-        f" The axis is chosen for the best configurations: {lines} cut at {limits[0]:.2f}." if limits and cut else ""
-    )
-    return [
-        (
-            "curves",
-            "Learning curves",
-            "The best configurations by name, the others in grey (stopped and failed ones fainter). Dotted lines mark "
-            f"the epochs at which the scheduler decides.{below}",
-            plot_curves,
-        ),
-        (
-            "history",
-            "Optimization history",
-            "The score of each trial at its best epoch, and the best score so far (blue line). Top: by trial number. "
-            "Bottom: by time, pauses of the search included. Colours are those of the learning curves; grey trials are "
-            "not among the best configurations. Replicates are not shown.",
-            plot_history,
-        ),
-        (
-            "overfitting",
-            "Overfitting",
-            "The gap between training and validation. A line that rises means overfitting.",
-            plot_overfitting,
-        ),
-        (
-            "pareto",
-            "Pareto front",
-            "Each trained model by mAP and number accuracy. Stars are on the Pareto front: no other model is better in "
-            "one of the two and at least as good in the other. Colours are those of the learning curves.",
-            plot_pareto,
-        ),
-    ]
-
-
-_OF_DETECTION: list[Picture] = [
-    (
-        "thresholds1",
-        "Thresholds for Task 1",
-        "mAP of the best model at each NMS and score threshold. The star marks the best pair, selected on these "
-        "images.",
-        lambda one: plot_thresholds(one, task=1),
-    ),
-    (
-        "thresholds2",
-        "Thresholds for Task 2",
-        "Share of complete numbers that the same model reads correctly.",
-        lambda one: plot_thresholds(one, task=2),
-    ),
-    (
-        "anchors",
-        "Anchors and box sizes",
-        "Sizes of training boxes after the resize of the model, and of its anchors. Both axes are logarithmic.",
-        plot_anchors,
-    ),
-    (
-        "time",
-        "Time per slot",
-        "Top: all slots together. Bottom: each slot; trials are finished (dark grey), stopped (light grey), running "
-        "(brown) or failed (red).",
-        plot_time,
-    ),
-]
-
-
-def _of_settings(run: OpenedRun) -> list[Picture]:
-    scored = scored_settings(run)
-    count = len(scored.study.get_trials(deepcopy=False))
-    score = scored.label
-    early = "" if scored.epoch is None else (
-        f" Scores are those after epoch {scored.epoch}, the last epoch that all configurations reached."
-    )  # fmt: skip
-    some = f" Uncertain, with only {count} configurations." if count < SOME else ""
-    return [
-        (
-            "importances",
-            "Parameter importance",
-            f"Share of each parameter in the differences of the score (PED-ANOVA).{early}{some}",
-            plot_importances,
-        ),
-        (
-            "contours",
-            "Contour plot",
-            f"{score} over the two most important parameters, interpolated between configurations.{early}",
-            plot_contours,
-        ),
-        (
-            "parallel",
-            "Parallel coordinates",
-            f"Each line is a configuration; yellow means a high {score}, dark blue a low one.{early}",
-            plot_parallel,
-        ),
-        (
-            "slices",
-            "Slice plot",
-            f"{score} against each parameter. Colours are those of the learning curves.{early}",
-            plot_slices,
-        ),
-    ]
-
-
-def _pictures(run: OpenedRun) -> list[dict[str, Any]]:
-    """Each figure with its title and caption, or with the reason why there is nothing to draw."""
-    found = []
-    for key, title, words, draw in [*_of_training(run), *_of_settings(run), *_OF_DETECTION]:
-        figure, why_not = None, ""
-        if run.record.winner() is None:
-            why_not = "no trial has a score yet"
-        else:
-            try:
-                figure = draw(run)
-            except NothingToDrawError as nothing:
-                why_not = nothing.reason
-            except RunError as error:
-                why_not = str(error)
-        found.append(
-            {
-                "key": key,
-                "title": title,
-                "words": words,
-                "why_not": why_not,
-                "figure": _json(figure),
-                "min_width": _min_width(figure),
-            }
-        )
-    return found
-
-
-def _min_width(figure: go.Figure | None) -> int:
-    """The smallest width of a figure, pixels; a narrower window scrolls it."""
-    if figure is None:
-        return 0
-    parallel = figure.layout.xaxis.tickvals if figure.layout.xaxis.type is None else ()
-    return max(320, 105 * len(parallel or ()))
-
-
-def _json(figure: go.Figure | None) -> dict[str, Any] | None:
-    """A figure as JSON, without title and template: the page has both."""
-    if figure is None:
-        return None
-    figure.update_layout(title=None, template=None, width=None)
-    tree: dict[str, Any] = json.loads(figure.to_json())
-    tree["layout"].pop("template", None)
-    tree["layout"]["margin"] = {**LIGHT["layout"]["margin"], **tree["layout"].get("margin", {}), "t": TOP_MARGIN}
-    return {"data": tree["data"], "layout": tree["layout"]}
 
 
 def _duration(seconds: float) -> str:

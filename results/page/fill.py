@@ -4,7 +4,7 @@ from datetime import datetime
 from importlib import resources
 from typing import Any
 
-from jinja2 import Environment, StrictUndefined
+from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
 from digits_core.command import version_of
@@ -14,11 +14,17 @@ def fill(template: str, **values: Any) -> str:
     """The text of a page.
 
     Args:
-        template: a file of this package.
+        template: a file of this package; it may extend and import others.
         values: for the template, in addition to `style`, `version` and `written`.
     """
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    return environment.from_string(page_file(template)).render(
+    environment = Environment(
+        loader=FunctionLoader(page_file),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template(template).render(
         style=page_file("style.css"), version=version_of("digit-search") or "", written=now(), **values
     )
 

@@ -1,6 +1,6 @@
 "use strict";
 (() => {
-  const { runs, templates } = JSON.parse(document.getElementById("data").textContent);
+  let runs, templates, states, plots, version;
   const dark = matchMedia("(prefers-color-scheme: dark)");
   const make = (name, text, attributes = {}) => {
     const node = document.createElement(name);
@@ -9,18 +9,15 @@
     return node;
   };
 
-  // State that is kept when the page reloads during a search.
+  // State that is kept when the page reloads, or replaces its content, during a search.
   const memory = {
     key: "digit-search " + document.title,
     read() { try { return JSON.parse(sessionStorage.getItem(this.key)) || {}; } catch { return {}; } },
     write(state) { try { sessionStorage.setItem(this.key, JSON.stringify(state)); } catch { /* no session storage */ } },
   };
-  const remembered = memory.read();
-  const states = [];
-
-  document.querySelectorAll("article").forEach((article, number) => {
+  const build = (article, number, known) => {
     const run = runs[number], body = article.querySelector(".big tbody");
-    const state = { sort: null, down: false, filter: "", status: "", open: [], columns: null, ...(remembered.runs || [])[number] };
+    const state = { sort: null, down: false, filter: "", status: "", open: [], columns: null, choosing: false, ...known };
     states.push(state);
     const rows = [...body.rows].map((row, index) => ({ row, index, text: row.textContent.toLowerCase(), ...run.rows[index] }));
     const heads = [...article.querySelectorAll(".big th")];
@@ -124,8 +121,11 @@
       link.click();
       setTimeout(() => URL.revokeObjectURL(link.href), 1000);
     });
+    const choices = article.querySelector("details.columns");
+    choices.open = state.choosing;
+    choices.addEventListener("toggle", () => { state.choosing = choices.open; });
     columns(); if (state.sort !== null || state.open.length) order(); sift();
-  });
+  };
 
   function curve(points, metric) {
     const space = "http://www.w3.org/2000/svg", svg = document.createElementNS(space, "svg");
@@ -163,7 +163,6 @@
 
   // Plotly is loaded and figures are drawn when they become visible, so that the table appears first.
   const library = document.getElementById("plotly");
-  const plots = [...document.querySelectorAll(".plot")];
   const draw = (plot, template) => {
     const figure = runs[plot.closest("article").dataset.run].figures[plot.dataset.picture];
     const layout = { ...figure.layout, template, autosize: true };
@@ -176,27 +175,102 @@
     });
   };
   const current = () => templates[dark.matches ? "dark" : "light"];
+  const watcher = new IntersectionObserver((entries) => entries.forEach((entry) => {
+    if (entry.isIntersecting && !entry.target.dataset.drawn) draw(entry.target, current());
+  }), { rootMargin: "300px" });
   if (library) {
-    const watcher = new IntersectionObserver((entries) => entries.forEach((entry) => {
-      if (entry.isIntersecting && !entry.target.dataset.drawn) draw(entry.target, current());
-    }), { rootMargin: "300px" });
-    plots.forEach((plot) => watcher.observe(plot));
     dark.addEventListener("change", () => plots.filter((plot) => plot.dataset.drawn).forEach((plot) => draw(plot, current())));
     addEventListener("beforeprint", () => plots.forEach((plot) => draw(plot, templates.light)));
     addEventListener("afterprint", () => plots.forEach((plot) => draw(plot, current())));
   }
 
+  // Everything that belongs to the content of the page, and is done again when it is replaced.
+  const start = (remembered) => {
+    ({ runs, templates } = JSON.parse(document.getElementById("data").textContent));
+    version = document.body.dataset.live;
+    states = [];
+    document.querySelectorAll("article").forEach((article, number) => build(article, number, (remembered.runs || [])[number]));
+    plots = [...document.querySelectorAll(".plot")];
+    if (library) plots.forEach((plot) => watcher.observe(plot));
+  };
+
   let typed = 0;
-  const filters = [...document.querySelectorAll(".filter")];
-  const keep = () => memory.write({ runs: states, top: scrollY, typing: filters.indexOf(document.activeElement) });
+  const place = (node) => `${node.closest("article")?.id} ${node.getAttribute("aria-label")}`;
+  const focused = () => {
+    const node = document.activeElement, article = node.closest("article");
+    return article && { article: article.id, tag: node.tagName, name: node.className, text: node.textContent, caret: node.selectionStart };
+  };
+  const keep = () => {
+    const sideways = [...document.querySelectorAll(".scroll")].filter((one) => one.scrollLeft).map((one) => [place(one), one.scrollLeft]);
+    const state = { runs: states, top: scrollY, focus: focused(), sideways };
+    memory.write(state);
+    return state;
+  };
+  const restore = ({ top, focus, sideways }) => {
+    if (top) scrollTo(0, top);
+    const before = new Map(sideways);
+    document.querySelectorAll(".scroll").forEach((one) => { one.scrollLeft = before.get(place(one)) || 0; });
+    const nodes = focus ? [...document.querySelectorAll(`#${focus.article} ${focus.tag}`)] : [];
+    const node = nodes.find((one) => one.className === focus.name && one.textContent === focus.text);
+    node?.focus({ preventScroll: true });
+    if (focus?.caret >= 0) node?.setSelectionRange?.(focus.caret, focus.caret);
+  };
   addEventListener("input", () => { typed = Date.now(); keep(); });
   addEventListener("pagehide", keep);
+  // Nothing is replaced while the user types or selects: a half-typed word would be lost.
+  const quiet = () => !document.hidden && Date.now() - typed > 3000 && document.activeElement.tagName !== "SELECT";
+
+  const remembered = memory.read();
+  start(remembered);
   const seconds = Number(document.body.dataset.watch);
-  if (seconds) {
-    if (remembered.top) scrollTo(0, remembered.top);
-    if (remembered.typing >= 0) filters[remembered.typing]?.focus({ preventScroll: true });
-    // No reload while the user types or selects: a half-typed word would be lost.
-    const quiet = () => !document.hidden && Date.now() - typed > 3000 && document.activeElement.tagName !== "SELECT";
-    setInterval(() => { if (quiet()) { keep(); location.reload(); } }, seconds * 1000);
+  if (seconds || version) restore(remembered);
+  if (seconds) setInterval(() => { if (quiet()) { keep(); location.reload(); } }, seconds * 1000);
+  if (version) follow();
+
+  // A served page: the server sends the number of each new version, and the content is replaced.
+  function follow() {
+    let newest = version, busy = false;
+    const say = (words) => { document.getElementById("connection").textContent = words; };
+    const events = new EventSource(`events${location.search}`);
+    let words = "Connecting.";
+    const tell = (some) => { words = some; say(words); };
+    events.addEventListener("open", () => tell("Live: changes of the run appear here."));
+    events.addEventListener("error", () => tell("Not connected: the server has ended, or the tunnel is closed."));
+    events.addEventListener("version", (event) => { newest = event.data; });
+    setInterval(async () => {
+      if (newest === version || busy || !quiet()) return;
+      busy = true;
+      try {
+        const answer = await fetch(`content${location.search}`);
+        if (answer.ok && quiet()) { replace(await answer.text()); say(words); }
+        else await new Promise((done) => setTimeout(done, 3000));
+      } catch { /* the stream says that the server has ended */ } finally { busy = false; }
+    }, 300);
+  }
+
+  function replace(text) {
+    const other = new DOMParser().parseFromString(text, "text/html"), state = keep();
+    if (!library && other.getElementById("plotly")) { location.reload(); return; } // the first figures
+    const name = (plot) => `${plot.closest("article").id} ${plot.dataset.picture}`;
+    const drawn = new Map(plots.filter((plot) => plot.dataset.drawn).map((plot) => [name(plot), plot]));
+    // What the reader looks at stays where it is, also if the leaderboard above it grows.
+    const mark = [...document.querySelectorAll("main section[id], main figure[id]")].filter((one) => one.getBoundingClientRect().top < innerHeight / 4).at(-1);
+    const from = mark?.getBoundingClientRect().top;
+    watcher.disconnect();
+    for (const part of ["title", "nav", "main", "footer", "#data"]) document.querySelector(part).replaceWith(document.adoptNode(other.querySelector(part)));
+    document.body.dataset.live = other.body.dataset.live;
+    const again = [];
+    document.querySelectorAll(".plot").forEach((plot) => { // a drawn figure stays, and is drawn anew with its new data
+      const old = drawn.get(name(plot));
+      if (!old) return;
+      old.style.minHeight = plot.style.minHeight;
+      plot.replaceWith(old);
+      again.push(old);
+    });
+    start(state);
+    again.forEach((plot) => draw(plot, current()));
+    restore(state);
+    const now = mark && document.getElementById(mark.id);
+    if (now) scrollBy(0, now.getBoundingClientRect().top - from);
   }
 })();

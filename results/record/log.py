@@ -85,7 +85,8 @@ class EventWriter:
                 self._append(line)
             except OSError:
                 raise RunError(
-                    f"{self._folder}: the disk is full; free some space and continue with --resume {self._folder.name}"
+                    f"{self._folder}: the disk is full; free some space and continue with digit-search resume "
+                    f"{self._folder.name}"
                 ) from None
         self._whole += len(line)
         self.record.apply(event)
@@ -164,7 +165,7 @@ def _read(path: Path, record: RunRecord) -> Iterator[tuple[Event, int]]:
                 record.apply(event)
             except (ValueError, RecursionError) as error:
                 raise RunError(
-                    f"{path} line {number} is damaged ({error}); python -m results.repair {quote(str(path.parent))} "
+                    f"{path} line {number} is damaged ({error}); digit-search repair {quote(str(path.parent))} "
                     "says what can be recovered"
                 ) from None
             yield event, offset

@@ -202,6 +202,20 @@ class RunRecord:
 
         return sorted((trial for trial in self.trials.values() if trial.role == "search"), key=key)
 
+    def whole_first_trainings(self) -> list[TrialRecord]:
+        """First trainings that finished with a score, best first; `short` ones last.
+
+        A search replicates the configurations at the head of this list.
+        """
+        short = self.short()
+        scored = [
+            (value, trial)
+            for trial in self.trials.values()
+            if trial.role == "search" and trial.status == "finished" and (value := self.value(trial)) is not None
+        ]
+        ranked = sorted(scored, key=lambda pair: (pair[1].trial_id in short, -pair[0], pair[1].trial_id))
+        return [trial for _, trial in ranked]
+
     def ranked(self) -> list[TrialRecord]:
         """All trials, best configuration first: its first training, then its replicates and retrainings.
 

@@ -15,7 +15,7 @@ screened: not trained, because its anchors miss too many digits. interrupted: by
 
 Role = Literal["search", "replicate", "confirm", "retrain"]
 """search: the first training of a configuration. replicate: a training with another seed. confirm: a replicate after
-the search, scored on images that the search did not use. retrain: by `python -m search.retrain`."""
+the search, scored on images that the search did not use. retrain: by `digit-search retrain`."""
 
 STATUSES: tuple[str, ...] = get_args(Status)
 ENDED = ("finished", "stopped", "screened", "diverged", "out_of_memory", "failed")

@@ -97,7 +97,7 @@ def read_table(path: Path, way_out: str | None = None) -> pd.DataFrame:
 
 def rebuild_words(folder: Path) -> str:
     """The advice to rebuild the views of a run folder."""
-    return f"rebuild it with python -m results.leaderboard {quote(str(folder))} --rebuild"
+    return f"rebuild it with digit-search board {quote(str(folder))} --rebuild"
 
 
 _KNOWN = {field.name: field.type for schema in (LEADERBOARD, EPOCHS) for field in schema}
@@ -177,5 +177,5 @@ def check_epoch(path: Path, found: int | None, expected: int | None) -> None:
     if None not in (found, expected) and found != expected:
         raise RunError(
             f"{path} is of epoch {found}, but the best epoch in the record is {expected}; resume the run "
-            "(python -m search.run --resume) to write it again"
+            "(digit-search resume) to write it again"
         )

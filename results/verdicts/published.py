@@ -19,7 +19,6 @@ from results.statistics import (
     Difference,
     holm,
     mean_interval,
-    needed,
     paired_difference,
     pooled_variance,
     setting_difference,
@@ -27,6 +26,7 @@ from results.statistics import (
 )
 from results.tables.matches import matches_path, read_at, resampled_scores
 from results.verdicts.comparison import Board
+from results.verdicts.effort import needed
 from results.verdicts.equal_models import best_weights
 from results.verdicts.verdict import CORRECTED
 

@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from results.statistics import LEVEL, Difference, needed
+from results.statistics import LEVEL, Difference
+from results.verdicts.effort import Way, needed, sensible, ways_to_show
 
 Level = Literal["models", "settings", "groups"]
 
@@ -18,6 +19,7 @@ class Verdict:
         difference: first minus second; None if they are not compared or are the same models.
         p: p-value, corrected if several comparisons are made together; 1 for the same models, None if not compared.
         words: the verdict as a sentence.
+        ways: how a difference of this size could be shown; empty for a significant one, and if nothing sensible can.
     """
 
     first: str
@@ -26,6 +28,7 @@ class Verdict:
     difference: Difference | None
     p: float | None
     words: str
+    ways: tuple[Way, ...] = ()
 
     @property
     def told_apart(self) -> bool | None:
@@ -70,7 +73,8 @@ def judge(
         unit = "configurations in each" if level == "groups" else "replicates of each"
         after = f" {CORRECTED}" if difference.p < 1 - LEVEL else ""
         words = f"no significant difference{after}: {reach}; {needed(difference, num_images, family, unit)}"
-    return Verdict(first, second, level, difference, p, words)
+    ways = () if significant else ways_to_show(difference, num_images, family)
+    return Verdict(first, second, level, difference, p, words, tuple(one for one in ways if sensible(one, num_images)))
 
 
 CORRECTED = "after correction for all pairs"

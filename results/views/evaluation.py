@@ -1,9 +1,11 @@
 """The evaluation of one model on one split, as plain values: scores with intervals, classes, errors, sizes."""
 
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from digits_core.config.train_config import DetectConfig
 from digits_core.evaluation.bootstrap import bootstrap_scores, resample_weights
@@ -15,29 +17,37 @@ NONE = "none"
 """Row and column of the confusion matrix: no digit there, no detection there."""
 
 
-def evaluation_of(stored: StoredMatches, detect: DetectConfig, names: list[str]) -> dict[str, Any]:
+def evaluation_of(
+    stored: StoredMatches,
+    detect: DetectConfig,
+    name_of: Callable[[int], str],
+    resampled: Mapping[str, NDArray[np.float64]] | None = None,
+) -> dict[str, Any]:
     """All that a match table says about a model; every value can be written as JSON.
 
     Args:
         stored: the match tables of both tasks, with the annotated boxes.
         detect: the model's thresholds.
-        names: of the labels 1, 2, ...
+        name_of: the name of a label.
+        resampled: each score for every resample of the images, float64 [resamples], if they are known; scores that are
+            missing there have no interval. None computes them.
 
     Returns:
-        `images`, `digits`; `scores`, each with `value`, `low` and `high` (95 % over the images); `classes`, `best_f1`,
-        `confusion`, `errors`, `sizes` as in `digits_core.evaluation.diagnosis`; `precision_recall`, the interpolated
-        precision of each class at 101 recalls, at IoU .50.
+        `images`, `digits`; `scores`, each with `value`, and with `low` and `high` (95 % over the images); `classes`,
+        `best_f1`, `confusion`, `errors`, `sizes` as in `digits_core.evaluation.diagnosis`; `precision_recall`, the
+        interpolated precision of each class at 101 recalls, at IoU .50.
 
     Raises:
         ValueError: `stored` has no annotated boxes.
     """
     truth = stored.truth
     points = asdict(score(stored.task1, stored.task2, truth, detect))
-    weights = resample_weights(truth.num_images, RESAMPLES)
-    resampled = bootstrap_scores(stored.task1, stored.task2, truth, detect, weights)
+    if resampled is None:
+        weights = resample_weights(truth.num_images, RESAMPLES)
+        resampled = bootstrap_scores(stored.task1, stored.task2, truth, detect, weights)
     ends = intervals_of(points, resampled, truth.num_images, int((truth.digits > 0).sum()))
     found = diagnose(stored.task1, truth, detect)
-    labels = [names[label - 1] for label in found.labels.tolist()]
+    labels = [name_of(label) for label in found.labels.tolist()]
     return {
         "images": truth.num_images,
         "digits": len(truth.labels),
@@ -48,7 +58,7 @@ def evaluation_of(stored: StoredMatches, detect: DetectConfig, names: list[str])
         },
         "classes": [
             {
-                "class": names[one.label - 1],
+                "class": name_of(one.label),
                 "digits": one.digits,
                 "map": one.ap,
                 "map_50": one.ap_50,
@@ -71,7 +81,7 @@ def evaluation_of(stored: StoredMatches, detect: DetectConfig, names: list[str])
         "confusion": {"labels": [*labels, NONE], "annotated_by_detected": found.confusion.tolist()},
         "precision_recall": {
             "recall": RECALL_THRESHOLDS.round(2).tolist(),
-            "precision": {names[one.label - 1]: one.precision.round(6).tolist() for one in found.classes},
+            "precision": {name_of(one.label): one.precision.round(6).tolist() for one in found.classes},
         },
     }
 

@@ -1,7 +1,7 @@
 """A run folder opened for reading: its record, tables and run.json."""
 
 import html
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from os import PathLike
 from pathlib import Path
@@ -33,11 +33,13 @@ class OpenedRun:
         folder: the run folder.
         record: the record of its events.
         about: the content of `run.json`.
+        read_only: whether missing intervals are not computed, because they would be stored in the run folder.
     """
 
     folder: Path
     record: RunRecord
     about: dict[str, Any]
+    read_only: bool = False
 
     @property
     def name(self) -> str:
@@ -51,13 +53,22 @@ class OpenedRun:
 
     @property
     def note(self) -> str | None:
-        """The note of the run, as `python -m results.runs --note` stores it; None without one."""
+        """The note of the run, as `digit-search runs --note` stores it; None without one."""
         return read_note(self.folder)
 
     @property
     def live(self) -> bool:
         """Whether a process is writing the run."""
         return writer_of(self.folder) is not None
+
+    @property
+    def makes_intervals(self) -> bool:
+        """Whether missing intervals are computed and stored: not while a process writes the run."""
+        return not (self.read_only or self.live)
+
+    def without_writing(self) -> "OpenedRun":
+        """The same run, whose reading writes nothing into its folder."""
+        return replace(self, read_only=True)
 
     @property
     def ended(self) -> bool:
@@ -67,7 +78,7 @@ class OpenedRun:
     @cached_property
     def leaderboard(self) -> pd.DataFrame:
         """The leaderboard, best first, as from `read_leaderboard`; no new intervals while a process writes the run."""
-        table = leaderboard_table(self.record, self.folder, make=not self.live)
+        table = leaderboard_table(self.record, self.folder, make=self.makes_intervals)
         frame: pd.DataFrame = table.to_pandas(types_mapper=pd.ArrowDtype)
         return frame
 
@@ -121,9 +132,13 @@ class OpenedRun:
         named = data.get("categories") if isinstance(data, dict) else None
         return [str(name) for name in named.values()] if isinstance(named, dict) and named else list(DIGITS.names)
 
+    def category_in_full(self, label: int) -> str:
+        """The name of a label; the number of a label without a name."""
+        return printable(self.categories[label - 1]) if 0 < label <= len(self.categories) else str(label)
+
     def category_name(self, label: int) -> str:
-        """The name of a label, shortened for figures; the number of a label without a name."""
-        name = printable(self.categories[label - 1]) if 0 < label <= len(self.categories) else str(label)
+        """The name of a label, shortened for figures."""
+        name = self.category_in_full(label)
         return name if len(name) <= MOST_LETTERS else name[: MOST_LETTERS - 1] + "…"
 
 

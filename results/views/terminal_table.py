@@ -1,38 +1,21 @@
 """The leaderboard as a table on a terminal."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 
 from results.views.curves import short
+from results.views.fitted_columns import Column, Fitted, column_of, empty_table, fit
 from results.views.leaderboard import SHOWN, parameter_columns
 
-DROPPED = ("digits", "mAP@.5", "status", "epochs")
-"""Columns that are hidden first on a narrow terminal."""
+DETAILS, LAST_HIDDEN = ("status", "epochs", "role"), ("95 %", "mean of replicates", "run")
+"""Columns that a narrow terminal hides before the parameters and after them; scores are never hidden."""
 
 LEFT = ("run", "trial", "status", "95 %", "role")
 """Columns aligned to the left, besides texts."""
 
 TIE_WORDS = "= statistically tied with the best (95 %, corrected for all pairs)"
-
-
-@dataclass(frozen=True, slots=True)
-class _Column:
-    """One column of the printed leaderboard.
-
-    Attributes:
-        name: its key in the rows' cells.
-        heading: the printed heading.
-        is_text: whether long cells continue on a second line.
-        width: the characters that it needs: the longest number, or at most twelve letters of a text.
-    """
-
-    name: str
-    heading: str
-    is_text: bool
-    width: int
 
 
 def print_leaderboard(
@@ -54,11 +37,14 @@ def print_leaderboard(
         return
     parameters = [parameter for parameter in parameter_columns(board) if shown[parameter].astype(str).nunique() > 1]
     constant = set(parameter_columns(board)) - set(parameters)
-    columns, hidden = _fit(_columns([name for name in rows[0] if name not in constant], rows, parameters), console)
     ties = [False] * len(rows) if whole else tied.tolist()
-    console.print(_table(columns, rows, ties, top))
-    if hidden:
-        console.print(f"hidden, terminal too narrow: {', '.join(hidden)}")
+    for number, row in enumerate(rows):
+        row["#"] = f"{number + 1}{'=' if ties[number] else ' '}"
+    names = [name for name in rows[0] if name not in constant and name != "#"]
+    fitted = _fitted(_columns(["#", *names], rows, parameters), parameters, console.width)
+    console.print(_table(fitted, rows, ties, top))
+    if fitted.hidden_words:
+        console.print(fitted.hidden_words, soft_wrap=True)
     if top is not None and len(rows) > top:
         console.print(f"and {len(rows) - top} more")
     if any(ties):
@@ -83,40 +69,26 @@ def in_order(board: pd.DataFrame, *, whole: bool = False) -> "tuple[pd.DataFrame
     return shown, tied
 
 
-def _columns(names: list[str], rows: list[dict[str, str]], parameters: list[str]) -> list[_Column]:
+def _columns(names: list[str], rows: list[dict[str, str]], parameters: list[str]) -> list[Column]:
     """The columns in order; a parameter is headed by the last part of its name where that is unique."""
     last_parts = [name.rpartition(".")[2] for name in parameters]
     found = []
     for name in names:
         last = name.rpartition(".")[2]
         heading = last if name in parameters and last_parts.count(last) == 1 else name
-        is_text = name == "baseline" or name in parameters
-        longest = max(len(row[name]) for row in rows)
-        width = max(min(12, longest) if is_text else longest, len(heading))
-        found.append(_Column(name, heading, is_text, width))
+        found.append(column_of(name, heading, rows, is_text=name == "baseline" or name in parameters))
     return found
 
 
-def _fit(columns: list[_Column], console: Any) -> tuple[list[_Column], list[str]]:
-    """The columns that fit the console, and the headings of those that are hidden; numbers are never cut."""
-    parameters = [one.name for one in columns if one.is_text and one.name != "baseline"]
-    kept, hidden = list(columns), []
-    for name in [*DROPPED, *reversed(parameters), "baseline"]:
-        if sum(one.width + 3 for one in kept) + 4 <= console.width:
-            break
-        hidden += [one.heading for one in kept if one.name == name]
-        kept = [one for one in kept if one.name != name]
-    return kept, hidden
+def _fitted(columns: list[Column], parameters: list[str], width: int) -> Fitted:
+    """The columns that fit: the scores stay, and of the parameters the first ones."""
+    return fit(columns, [*DETAILS, "baseline", *reversed(parameters), *LAST_HIDDEN], width)
 
 
-def _table(columns: list[_Column], rows: list[dict[str, str]], ties: list[bool], top: int | None) -> Any:
+def _table(fitted: Fitted, rows: list[dict[str, str]], ties: list[bool], top: int | None) -> Any:
     """A rich Table of the first `top` rows, with a line under the last tie."""
-    from rich import box
-    from rich.table import Table
-
-    table = Table(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False)
-    table.add_column("#", justify="right", no_wrap=True)
-    for one in columns:
+    table = empty_table(fitted)
+    for one in fitted.columns:
         table.add_column(
             one.heading,
             justify="left" if one.is_text or one.name in LEFT else "right",
@@ -125,9 +97,8 @@ def _table(columns: list[_Column], rows: list[dict[str, str]], ties: list[bool],
             min_width=one.width,
         )
     for number, row in enumerate(rows[:top]):
-        place = f"{number + 1}{'=' if ties[number] else ' '}"
         last_tie = ties[number] and number + 1 < len(ties) and not ties[number + 1]
-        table.add_row(place, *(row[one.name] for one in columns), end_section=last_tie)
+        table.add_row(*(row[one.name] for one in fitted.columns), end_section=last_tie)
     return table
 
 

@@ -7,15 +7,16 @@ from typing import Any
 from digits_core.config.train_config import TrainConfig
 from results.record.folder import BEST_FILE
 from results.record.run import RunRecord
-from results.record.trial import TrialRecord
 from results.tables.parquet import write_text
 from results.verdicts.verdict import Verdict
+from results.views.further import REPLICATES, more_words, resume_for
 from results.views.leaderboard import SHOWN
+from results.views.parameters import changed_by, value_words
 from results.views.terminal_table import score_cells
 
 
 def winner_words(record: RunRecord, base: TrainConfig, row: Mapping[Any, Any]) -> list[str]:
-    """Lines about the winner and the parameters that differ from the default.
+    """Lines about the winner and the parameters that differ from the default; best.toml has the exact values.
 
     Args:
         record: the run's; it has a winner.
@@ -35,10 +36,13 @@ def winner_words(record: RunRecord, base: TrainConfig, row: Mapping[Any, Any]) -
         f"{SHOWN[record.metric]} {score}{' ' + interval if interval else ''}, mAP@.5 {best['val_map_50']:.2f}"
         + ("" if numbers is None else f", {numbers:.0%} of the numbers read correctly"),
     ]
-    default = base.to_flat()
-    for parameter, value in winner.config.items():
-        if value != default[parameter]:
-            lines.append(f"        {parameter} = {value}   (default {default[parameter]})")
+    changed = changed_by(winner, base.to_flat())
+    for one in changed:
+        if one.idle is None:
+            lines.append(f"        {one.name} = {value_words(one.value)}   (default {value_words(one.default)})")
+    idle = [f"{one.name} = {value_words(one.value)} ({one.idle})" for one in changed if one.idle is not None]
+    if idle:
+        lines.append(f"        without effect: {', '.join(idle)}")
     for task, column, unit in (("task1", "task1_map", "mAP"), ("task2", "task2_number_accuracy", "of the numbers")):
         if column in winner.optima:
             optima = winner.optima
@@ -73,7 +77,7 @@ def verdict_words(record: RunRecord, verdicts: Sequence[Verdict]) -> list[str]:
 
 
 def recommend(record: RunRecord, verdicts: Sequence[Verdict]) -> str | None:
-    """What to do with the result of a search, in a sentence; None without a winner.
+    """What to do with the result of a search, and what more would show; None without a winner.
 
     Args:
         record: the run's.
@@ -92,31 +96,18 @@ def recommend(record: RunRecord, verdicts: Sequence[Verdict]) -> str | None:
         return f"{winner.trial_id} leads, but it is not compared with the default yet."
     if against.told_apart and against.level == "settings":
         return f"Use {winner.trial_id}: its configuration is better than the default."
-    rank = record.settings().index(default) + 1
-    top = max(rank, REPLICATES)  # the default is compared as a configuration only if it has replicates too
-    more = f"resume the run with --replicates {REPLICATES} --replicate-top {top}{_cost(winner, top)}"
+    resume = resume_for(record, winner, default, REPLICATES)
+    more = f"resume the run with {resume.flags}" + (f" ({resume.cost})" if resume.cost else "")
     if against.told_apart:
         return (
             f"Use the model of {winner.trial_id}: it is better than the default's model. To know whether its "
             f"configuration is better, {more}."
         )
+    no_evidence = f"there is no evidence that {winner.trial_id} is better"
+    further = f" {more_words(record, winner, default, against)}".rstrip()
     if against.level == "settings":
-        return f"Keep the default: there is no evidence that {winner.trial_id} is better, with replicates of both."
-    return f"Keep the default, or {more}: there is no evidence that {winner.trial_id} is better."
-
-
-REPLICATES = 3
-"""Trainings per configuration that a recommendation proposes: a verdict on configurations needs as many."""
-
-
-def _cost(winner: TrialRecord, top: int) -> str:
-    """The time of the replicates of so many configurations, each as long as the winner's training."""
-    spent = [one.get(name) for one in winner.epochs.values() for name in ("train_seconds", "eval_seconds")]
-    seconds = sum(value for value in spent if value is not None) * (REPLICATES - 1) * top
-    if not seconds:
-        return ""
-    minutes = max(round(seconds / 60), 1)
-    return f" (about {minutes} min on one slot)" if minutes < 90 else f" (about {minutes / 60:.0f} h on one slot)"
+        return f"Keep the default: {no_evidence}, with replicates of both.{further}"
+    return f"Keep the default, or {more}: {no_evidence}.{further}"
 
 
 def write_best(folder: Path, record: RunRecord) -> None:

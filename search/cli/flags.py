@@ -1,18 +1,19 @@
-"""The flags of python -m search.run: search settings alone; hyperparameters belong to spaces, --set and --config."""
+"""The flags of digit-search run: search settings alone; hyperparameters belong to spaces, --set and --config."""
 
 import argparse
 
-from digits_core.command import JSON_HELP, CommandParser, at_least, number_where
+from digits_core.command import JSON_HELP, CommandParser, at_least, number_where, port
+from digits_core.credentials import NOTIFY_VARIABLE
 from digits_core.data.command import add_layout_flags
 from search import defaults
 
 _EPILOG = """
 examples:
-  python -m search.run --space anchors
-  python -m search.run --space anchors,lr_schedules --data FOLDER --trials 40 --epochs 12
-  python -m search.run --space lr_schedules --set model.min_size=96 --time-budget 30m
-  python -m search.run --resume anchors-20260131-120000
-  python -m search.run --resume anchors-20260131-120000 --trials +20 --epochs 12
+  digit-search run --space anchors
+  digit-search run --space anchors,lr_schedules --data FOLDER --trials 40 --epochs 12
+  digit-search run --space lr_schedules --set model.min_size=96 --time-budget 30m
+  digit-search resume anchors-20260131-120000
+  digit-search resume anchors-20260131-120000 --trials +20 --epochs 12
 
 exit codes: 0 fine, 1 no trial has a score, 2 a mistake in what was asked, 130 interrupted
 """
@@ -178,10 +179,10 @@ def _add_folder(parser: argparse.ArgumentParser) -> None:
         metavar="RUN",
         help="continue a run (its name or folder; by default the latest), however it ended; --trials, --epochs, "
         "--space, --time-budget, --replicates, --replicate-top, --keep, --disk and --max-failures may ask for "
-        "more than before; --address, --slots, --cpus-per-trial, --gpus-per-trial, --mlflow, --dashboard-host and"
-        " --dashboard-port may change; --data is the new place of the same data; --storage fetches a run that is "
-        "not on this machine; space files and addresses of other machines are used only if you typed them on this"
-        " machine before, or type them again",
+        "more than before; --address, --slots, --cpus-per-trial, --gpus-per-trial, --mlflow, --trackio, "
+        "--dashboard-host and --dashboard-port may change; --data is the new place of the same data; --storage "
+        "fetches a run that is not on this machine; space files and addresses of other machines are used only if "
+        "you typed them on this machine before, or type them again",
     )
     group.add_argument(
         "--keep", type=at_least(1), metavar="N", help="keep the checkpoints of the best N configurations (default 5)"
@@ -204,6 +205,13 @@ def _add_folder(parser: argparse.ArgumentParser) -> None:
         help="maximum number of restarts of a trial from its checkpoint when its process dies, it diverges, or it runs "
         f"out of memory (then with half as many images at once; default {defaults.MAX_FAILURES})",
     )
+    group.add_argument(
+        "--notify",
+        metavar="URL|COMMAND",
+        help="tell an address (http:// or https://, a POST with JSON) or a shell command when the search ends, fails "
+        f"or stalls; never stored, so give it again with --resume; {NOTIFY_VARIABLE} in the environment has the same "
+        "effect, also for an address with credentials",
+    )
     group.add_argument("--quiet", action="store_true", help="print only errors and, at the end, the winner")
     group.add_argument(
         "--status",
@@ -212,7 +220,9 @@ def _add_folder(parser: argparse.ArgumentParser) -> None:
         metavar="RUN",
         help="print the state of a run (by default the latest), from any terminal, and exit",
     )
-    group.add_argument("--json", action="store_true", help=f"with --status: {JSON_HELP}")
+    group.add_argument(
+        "--json", action="store_true", help=f"with --status, --list-spaces or --list-parameters: {JSON_HELP}"
+    )
     group.add_argument("--dry-run", action="store_true", help="print what would run and exit")
 
 
@@ -241,7 +251,7 @@ def _add_machines(parser: argparse.ArgumentParser) -> None:
         help="join a running Ray cluster, with the token in ~/.ray/auth_token (default local: start one here)",
     )
     group.add_argument(
-        "--dashboard-port", type=_port, metavar="N", help="port of the Ray dashboard (default: a free one)"
+        "--dashboard-port", type=port, metavar="N", help="port of the Ray dashboard (default: a free one)"
     )
     group.add_argument(
         "--dashboard-host",
@@ -255,6 +265,12 @@ def _add_machines(parser: argparse.ArgumentParser) -> None:
         help="log every trial to an MLflow server: http://HOST:PORT (pip install 'digit-search[mlflow]'); if it does "
         "not answer, the search continues without it",
     )
+    group.add_argument(
+        "--trackio",
+        metavar="PROJECT",
+        help="log every trial to a project of trackio, on this machine (pip install 'digit-search[trackio]'); if it "
+        "fails, the search continues without it",
+    )
 
 
 def _trials(text: str) -> str:
@@ -262,13 +278,6 @@ def _trials(text: str) -> str:
     if not number.isdigit() or not number.isascii() or len(number) > 9 or text == "+0":
         raise argparse.ArgumentTypeError(f"must be a whole number from 0, or +N with --resume, got '{text}'")
     return text
-
-
-def _port(text: str) -> int:
-    number = int(text) if text.isdigit() else 0
-    if not 1024 <= number <= 65535:
-        raise argparse.ArgumentTypeError(f"must be a port from 1024 to 65535, got '{text}'")
-    return number
 
 
 def _gpus(text: str) -> float | str:

@@ -6,19 +6,21 @@ import platform
 import shutil
 import subprocess
 import time
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 from digits_core.command import PACKAGES, version_of
 from digits_core.config.train_config import TrainConfig
-from digits_core.credentials import scrub
+from digits_core.credentials import REMOVED, scrub
 from digits_core.data.cache import DigitData
 from digits_core.errors import RunError, UsageError, UserError, suggestion
 from digits_core.evaluation.sweep import NUM_SWEPT
 from digits_core.model.anchors import setting_digest
 from results.record.folder import RUN_FILE, read_run_file, refuse_links
 from results.record.log import EventWriter
+from results.record.run import RunRecord
 from results.record.schema import ENDED
 from results.tables.parquet import write_text
 from results.tables.samples import write_boxes, write_samples
@@ -43,7 +45,8 @@ def check_folder(folder: Path, *, resume: bool) -> None:
         refuse_links(folder)
     if not resume and folder.exists():
         raise UsageError(
-            f"--name {folder.name}: {folder} exists; resume it with --resume {folder.name}, or give another name"
+            f"--name {folder.name}: {folder} exists; resume it with digit-search resume {folder.name}, or give "
+            "another name"
         )
     parent = folder.parent
     while not parent.exists():
@@ -66,6 +69,7 @@ def open_folder(
     *,
     lock: BinaryIO | None,
     command: list[str] | None,
+    forecast: Callable[[RunRecord | None], dict[str, Any]],
 ) -> EventWriter:
     """Create the run folder, or reopen the one to resume.
 
@@ -76,24 +80,32 @@ def open_folder(
         folder: the run folder.
         lock: the lock of the folder to resume; None creates a new folder.
         command: the command as typed.
+        forecast: returns the entry of the forecast; its argument is the record of a run to resume.
 
     Raises:
         UsageError: another search has just created the folder.
         RunError: the run to resume used other data, or another version of digit-search.
     """
     if lock is not None:
-        return _reopen_folder(settings, plan, data, folder, lock)
+        return _reopen_folder(settings, plan, data, folder, lock, forecast)
     try:
         folder.mkdir(parents=True)
     except FileExistsError:
         raise UsageError(
             f"--name {settings.name}: another search has just created {folder}; give another name"
         ) from None
-    write_description(folder, settings, plan, data, command)
+    write_description(folder, settings, plan, data, command, {"forecast": forecast(None)})
     return EventWriter(folder, settings.name)
 
 
-def _reopen_folder(settings: SearchSettings, plan: Plan, data: DigitData, folder: Path, lock: BinaryIO) -> EventWriter:
+def _reopen_folder(
+    settings: SearchSettings,
+    plan: Plan,
+    data: DigitData,
+    folder: Path,
+    lock: BinaryIO,
+    forecast: Callable[[RunRecord | None], dict[str, Any]],
+) -> EventWriter:
     """Open the record of a run to resume and bring its run.json up to date; errors as in `open_folder`."""
     known = read_run_file(folder)
     if known.get("base_config", {}).keys() != plan.base.to_flat().keys():
@@ -113,6 +125,7 @@ def _reopen_folder(settings: SearchSettings, plan: Plan, data: DigitData, folder
         "comparison": is_comparison(settings, plan),
         "asha": list(events.record.asha),
         "rungs": rungs(settings.scheduler, plan.base.optim.epochs, *events.record.asha),
+        "forecast": forecast(events.record),
     }
     if now != known:
         write_text(folder / RUN_FILE, json.dumps(now, indent=2) + "\n")
@@ -120,10 +133,16 @@ def _reopen_folder(settings: SearchSettings, plan: Plan, data: DigitData, folder
 
 
 def write_description(
-    folder: Path, settings: SearchSettings, plan: Plan, data: DigitData, command: list[str] | None
+    folder: Path,
+    settings: SearchSettings,
+    plan: Plan,
+    data: DigitData,
+    command: list[str] | None,
+    more: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write `run.json`, and the sample images and boxes of the data for the report."""
-    write_text(folder / RUN_FILE, json.dumps(describe_run(settings, plan, data, command), indent=2) + "\n")
+    """Write `run.json`, with `more` entries, and the sample images and boxes of the data for the report."""
+    about = {**describe_run(settings, plan, data, command), **(more or {})}
+    write_text(folder / RUN_FILE, json.dumps(about, indent=2) + "\n")
     write_samples(folder, data.valid.table, data.valid.image)
     write_boxes(folder, data.train.table)
 
@@ -196,7 +215,11 @@ def describe_run(settings: SearchSettings, plan: Plan, data: DigitData, command:
             **asdict(settings.data),
             "notes": data.notes,
         },
-        "versions": {"python": platform.python_version(), **{name: version_of(name) for name in PACKAGES}},
+        "versions": {
+            "digit-search": version_of("digit-search"),
+            "python": platform.python_version(),
+            **{name: version_of(name) for name in PACKAGES},
+        },
         "git_commit": _git_commit(),
         "machine": {"system": platform.platform(), "cores": os.cpu_count()},
         "started_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
@@ -204,7 +227,16 @@ def describe_run(settings: SearchSettings, plan: Plan, data: DigitData, command:
 
 
 def _without_secrets(command: Any) -> list[str] | None:
-    return [scrub(str(word)) for word in command] if isinstance(command, list) else None
+    """The command as typed, without passwords, and without the value of `--notify`, whose path can be a secret."""
+    if not isinstance(command, list):
+        return None
+    words = [scrub(str(word)) for word in command]
+    for place, word in enumerate(words):
+        if word.startswith("--notify="):
+            words[place] = f"--notify={REMOVED}"
+        elif word == "--notify" and place + 1 < len(words):
+            words[place + 1] = REMOVED
+    return words
 
 
 def is_comparison(settings: SearchSettings, plan: Plan) -> bool:

@@ -39,7 +39,7 @@ _SIZE = re.compile(r"(\d{1,6}(?:\.\d{1,3})?)([KMGT]?)B?", re.IGNORECASE)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SearchSettings:
-    """The flags of `python -m search.run`, as plain values; they contain no hyperparameters.
+    """The flags of `digit-search run`, as plain values; they contain no hyperparameters.
 
     Attributes:
         space: space names separated by commas, as typed.
@@ -58,6 +58,7 @@ class SearchSettings:
         share_gpus: whether to measure how many trials share a GPU.
         dashboard_host: the address that the dashboard of a locally started Ray listens on.
         mlflow: the MLflow tracking server; None uses none.
+        trackio: the project of trackio; None uses none.
         screen: whether configurations whose anchors do not fit the digits are screened out.
         init_from: the folder of weights that every training starts from, overriding the spaces; None uses
             `model.weights`.
@@ -94,6 +95,7 @@ class SearchSettings:
     dashboard_port: int | None = None
     dashboard_host: str = LOOPBACK
     mlflow: str | None = None
+    trackio: str | None = None
     init_from: str | None = None
     fixed: Flat = field(default_factory=dict)
     config: Flat = field(default_factory=dict)

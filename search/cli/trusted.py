@@ -51,6 +51,7 @@ def choices_of(settings: "SearchSettings") -> list[Choice]:
         ("--storage", settings.storage),
         ("--address", settings.address),
         ("--mlflow", settings.mlflow),
+        ("--trackio", settings.trackio),
         ("--dashboard-host", None if settings.dashboard_host in LOOPBACK_NAMES else settings.dashboard_host),
     ):
         if value is not None:

@@ -1,10 +1,18 @@
-"""Estimated time, disk and memory of a search, from a few training steps in a separate process."""
+"""Estimated epochs, time, disk and memory of a search, from a few training steps in a separate process."""
 
+import contextlib
 import dataclasses
+import hashlib
 import json
+import math
+import platform
+from pathlib import Path
 
+from digits_core.command import version_of
 from digits_core.config.train_config import TrainConfig
-from search.defaults import GRACE_EPOCHS, REDUCTION_FACTOR
+from digits_core.data.cache import cache_root
+from digits_core.files import read_text
+from search.defaults import GRACE_EPOCHS, MEDIAN_MIN_TRIALS, REDUCTION_FACTOR
 from search.machine.subprocesses import Child, Training, read_request
 
 STEPS = 6
@@ -40,13 +48,15 @@ class Cost:
     """The estimated cost of a search.
 
     Attributes:
-        least_seconds: time if the scheduler stops as many trials as it can.
-        most_seconds: time if it stops none.
+        epochs: expected epochs of all trainings, within the time budget.
+        seconds: expected time after the start, within the time budget.
+        most_seconds: time if the scheduler stops no trial, within the time budget.
         disk_bytes: largest size of the run folder.
         memory_bytes: memory of all slots together.
     """
 
-    least_seconds: float
+    epochs: float
+    seconds: float
     most_seconds: float
     disk_bytes: int
     memory_bytes: int
@@ -64,7 +74,9 @@ class Workload:
         valid_images: validation images, evaluated after each epoch.
         slots: trials that run at the same time.
         keep: checkpoints that are kept.
-        stops: whether successive halving stops trials.
+        scheduler: the early-stopping rule.
+        longer: epochs by which trainings of before are extended.
+        budget_s: seconds after which the search ends; None has no limit.
     """
 
     trials: int
@@ -74,7 +86,9 @@ class Workload:
     valid_images: int
     slots: int
     keep: int
-    stops: bool
+    scheduler: str
+    longer: int = 0
+    budget_s: float | None = None
 
     @property
     def most_trainings(self) -> int:
@@ -84,11 +98,17 @@ class Workload:
     @property
     def most_epochs(self) -> int:
         """The maximum number of epochs of all trainings."""
-        return self.most_trainings * self.epochs
+        return self.most_trainings * self.epochs + self.longer
+
+    @property
+    def expected_epochs(self) -> float:
+        """The expected number of epochs of all trainings, without the time budget."""
+        searched = expected_epochs(self.scheduler, self.trials, self.epochs)
+        return searched + self.further * self.epochs + self.longer
 
 
 def measure(training: Training, *, threads: int) -> Speed:
-    """Train and evaluate for a few steps in a separate process.
+    """Train and evaluate for a few steps in a separate process; the result is kept for `measured`.
 
     Args:
         training: what to train.
@@ -97,7 +117,30 @@ def measure(training: Training, *, threads: int) -> Speed:
     Raises:
         UsageError: the training failed.
     """
-    return Speed(**Child("search.machine.cost", training, threads=threads).result())
+    from results.tables.parquet import write_text
+
+    speed = Speed(**Child("search.machine.cost", training, threads=threads).result())
+    with contextlib.suppress(OSError):  # without it, a search only knows its epochs in advance
+        path = _speed_file(training, threads)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_text(path, json.dumps(dataclasses.asdict(speed)))
+    return speed
+
+
+def measured(training: Training, *, threads: int) -> Speed | None:
+    """The speed of the last `measure` of the same training on this machine; None if there is none."""
+    try:
+        speed = Speed(**json.loads(read_text(_speed_file(training, threads))))
+        return speed if min(speed.train_per_second, speed.eval_per_second) > 0 else None
+    except (OSError, ValueError, TypeError, RecursionError):
+        return None
+
+
+def _speed_file(training: Training, threads: int) -> Path:
+    """Where the measured speed of a training is kept."""
+    known = [training.config.to_flat(), training.fingerprint, training.device, threads, platform.node()]
+    known += [version_of("torch")]
+    return cache_root() / "speed" / f"{hashlib.sha256(json.dumps(known).encode()).hexdigest()}.json"
 
 
 def _measure() -> Speed:
@@ -128,28 +171,50 @@ def _measure() -> Speed:
 def cost_of(speed: Speed, work: Workload) -> Cost:
     """Estimate the cost of a search from the speed of one slot."""
     epoch_seconds = work.images / speed.train_per_second + work.valid_images / speed.eval_per_second
-    least = work.trials * (least_epochs(work.epochs) if work.stops else work.epochs) + work.further * work.epochs
+    budget = math.inf if work.budget_s is None else work.budget_s
     model = speed.num_parameters * PARAMETER_BYTES
     # A checkpoint to resume from contains the model, two moments of the optimiser and the best epoch's model; the last
     # one is deleted only after the next is written.
     disk = work.slots * 2 * 4 * model + (work.keep + work.slots) * model
     disk += work.most_trainings * work.valid_images * TABLE_BYTES_PER_IMAGE
     return Cost(
-        least * epoch_seconds / work.slots,
-        work.most_epochs * epoch_seconds / work.slots,
+        min(work.expected_epochs, budget * work.slots / epoch_seconds),
+        min(work.expected_epochs * epoch_seconds / work.slots, budget),
+        min(work.most_epochs * epoch_seconds / work.slots, budget),
         disk,
         work.slots * speed.peak_memory_bytes,
     )
 
 
-def least_epochs(epochs: int) -> float:
-    """The average epochs of a trial when each rung of ASHA lets only its share of the trials continue."""
-    total, share, rung = 0.0, 1.0, GRACE_EPOCHS
+def expected_epochs(scheduler: str, trials: int, epochs: int) -> float:
+    """The expected number of epochs of the trials of a search.
+
+    With `asha`, the first trial at a rung continues, and each later one with probability 1/2, because its score is
+    above the median of those before it; this assumes that later trials are not better. With `median`, the first trials
+    are whole, because there is nothing to compare them with; the later ones took 1 epoch and a third of the others on
+    stored trainings (`benchmarks/bank.parquet`).
+
+    Args:
+        scheduler: the early-stopping rule.
+        trials: configurations to train.
+        epochs: epochs of a full training.
+    """
+    if scheduler == "median":
+        whole = min(trials, MEDIAN_MIN_TRIALS)
+        return whole * epochs + (trials - whole) * min(1 + epochs / 3, epochs)
+    total, left, rung = 0.0, float(trials), GRACE_EPOCHS
     for epoch in range(1, epochs + 1):
-        total += share
-        if epoch == rung:
-            share, rung = share / REDUCTION_FACTOR, rung * REDUCTION_FACTOR
+        total += left
+        if epoch == rung and scheduler == "asha" and trials:
+            left, rung = 1 + (left - 1) / REDUCTION_FACTOR, rung * REDUCTION_FACTOR
     return total
+
+
+def hours_words(seconds: float) -> str:
+    """`40 s`, `12 min`, `3.5 h`: an estimate, so at most two digits."""
+    if seconds < 90:
+        return f"{max(seconds, 1):.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.2g} h"
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from digits_core.config.train_config import DetectConfig, TaskConfig, TrainConfi
 from digits_core.data.cache import DigitData
 from digits_core.files import CLASSES_FILE, CONFIG_FILE, MODEL_FILE
 from results.tables.matches import RESAMPLES, StoredMatches, intervals_of
+from search.models.card import card
 from search.storage.new_folder import new_folder
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ class Claim:
 def measure(detector: "Detector", data: DigitData) -> Claim:
     """Choose the thresholds of both tasks on the validation images and score the model with them, as in a prediction.
 
-    Task 2 is read only from the detections of Task 1, as in `digits_core.predict`. The thresholds are chosen and scored
+    Task 2 is read only from the detections of Task 1, as in a prediction. The thresholds are chosen and scored
     on the same images.
     """
     from digits_core.data.augment import Processing
@@ -111,88 +112,3 @@ def write_model(target: Path, weights: Path, config: TrainConfig, metrics: dict[
         (half / CONFIG_FILE).write_text(config.to_json(), encoding="utf-8")
         (half / METRICS_FILE).write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
         (half / CARD_FILE).write_text(card(target.name, config, metrics), encoding="utf-8")
-
-
-_CARD = """# {name}
-
-A Faster R-CNN ({backbone}), retrained from trial {parent} of {run}.
-
-- trained on: {trained_on}, {num_train} images, {epochs} epochs of {images_per_epoch} images each, seed {seed}, \
-{workers} process(es) on {device}
-- data: {data}, fingerprint {fingerprint}
-- categories: {categories}
-
-## Scores
-
-{measured}
-
-## Thresholds
-
-| | NMS | score above | maximum |
-| --- | --- | --- | --- |
-{thresholds}
-
-Task 2 is read from Task 1's detections.
-
-## Parameters that differ from the default
-
-| parameter | value |
-| --- | --- |
-{changed}
-
-## Use
-
-```sh
-python -m digits_core.predict {name} IMAGES -o OUT
-```
-
-```python
-from pathlib import Path
-import torch
-from digits_core.submission.inference import load_detector
-detector = load_detector(Path("{name}"), torch.device("cpu"))
-```
-"""
-
-
-def card(name: str, config: TrainConfig, metrics: dict[str, Any]) -> str:
-    """The model card, in Markdown."""
-    thresholds = []
-    for number, task in ((1, config.detect.task1), (2, config.detect.task2)):
-        kind = "across classes" if task.class_agnostic else "within classes"
-        thresholds.append(f"| Task {number} | {task.nms:g} {kind} | {task.score:g} | {task.max_detections} |")
-    default = TrainConfig().to_flat()
-    changed = [
-        f"| `{parameter}` | {value} |"
-        for parameter, value in config.to_flat().items()
-        if value != default[parameter] and not parameter.startswith("detect.task")
-    ]
-    return _CARD.format(
-        **metrics,
-        name=name,
-        backbone=config.model.backbone,
-        measured=_measured(metrics),
-        thresholds="\n".join(thresholds),
-        changed="\n".join(changed),
-    )
-
-
-def _measured(metrics: dict[str, Any]) -> str:
-    """The scores of a model card, or why there are none."""
-    if not metrics["scores"]:
-        return (
-            f"None: it trained on the validation images too. {metrics['ends_after']} Thresholds come from the search."
-        )
-    scores = [
-        f"| {key.removeprefix('val_')} | {value:.3f} | [{low:.3f}, {high:.3f}] |"
-        for key, (value, low, high) in metrics["scores"].items()
-    ]
-    return "\n".join(
-        [
-            f"On {metrics['num_valid']} validation images, also used to choose epoch and thresholds (optimistic):",
-            "",
-            "| score | value | 95 % over images |",
-            "| --- | --- | --- |",
-            *scores,
-        ]
-    )

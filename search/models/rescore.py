@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from digits_core.evaluation.sweep import Sweep
 
 
-def rescore(settings: SearchSettings, source: str, *, own_data: bool, dry_run: bool) -> int:
+def rescore(settings: SearchSettings, source: str, *, own_data: bool, dry_run: bool, command: list[str]) -> int:
     """Sweep a trained model, write a run folder and print the result; returns the exit code.
 
     Args:
@@ -42,6 +42,7 @@ def rescore(settings: SearchSettings, source: str, *, own_data: bool, dry_run: b
         source: RUN, RUN:TRIAL or a checkpoint folder.
         own_data: whether the user gave `settings.data`; otherwise the data of the model's run is used.
         dry_run: only print what would be done.
+        command: the command as typed, for run.json.
 
     Raises:
         UserError: the source has no model, or a space needs training.
@@ -73,8 +74,8 @@ def rescore(settings: SearchSettings, source: str, *, own_data: bool, dry_run: b
         console.print(f"would sweep this model without any training, into {folder}")
         return 0
     swept = _evaluate(settings, plan, model, data, console)
-    record = _write_run(settings, plan, model, data, folder, swept)
-    return print_end(settings, plan, folder, record, None, console)
+    record = _write_run(settings, plan, model, data, command, swept)
+    return print_end(settings, plan, folder, record, None, console).code
 
 
 class _Swept(NamedTuple):
@@ -131,16 +132,16 @@ def _evaluate(settings: SearchSettings, plan: Plan, source: Source, data: DigitD
 
 
 def _write_run(
-    settings: SearchSettings, plan: Plan, source: Source, data: DigitData, folder: Path, swept: _Swept
+    settings: SearchSettings, plan: Plan, source: Source, data: DigitData, command: list[str], swept: _Swept
 ) -> RunRecord:
     """Write the run folder of a sweep, with one trial; returns its record."""
     from search.tune.trainable import optima, write_evaluation, write_sweep
 
-    config, name = plan.base, "t0000"
+    config, name, folder = plan.base, "t0000", Path(settings.out) / settings.name
     folder.mkdir(parents=True)
     for path in (folder / THRESHOLDS, matches_path(folder, name, "val").parent):
         path.mkdir()
-    write_description(folder, settings, plan, data, None)
+    write_description(folder, settings, plan, data, command)
     write_sweep(swept.sweep, folder / THRESHOLDS / f"{name}.parquet", epoch=source.epoch)
     write_evaluation(swept.scores, data.valid, config.detect, matches_path(folder, name, "val"), epoch=source.epoch)
     events = EventWriter(folder, settings.name)

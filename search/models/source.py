@@ -57,13 +57,13 @@ def find_source(source: str, flag: str, out: Path = RUNS_FOLDER) -> Source:
     if trial.checkpoint is None:
         raise RunError(
             f"{flag} {printable(source)}: the checkpoint of {trial.trial_id} was not kept (see --keep); train it again "
-            f"with python -m search.retrain {folder} --trial {trial.trial_id}, or look at its sweep in "
+            f"with digit-search retrain {folder} --trial {trial.trial_id}, or look at its sweep in "
             f"{folder / THRESHOLDS / (trial.trial_id + '.parquet')}"
         )
     if not (folder / trial.checkpoint / MODEL_FILE).is_file():
         raise RunError(
-            f"{flag} {printable(source)}: {folder / trial.checkpoint} was deleted; train it again with python -m "
-            f"search.retrain {folder} --trial {trial.trial_id}"
+            f"{flag} {printable(source)}: {folder / trial.checkpoint} was deleted; train it again with "
+            f"digit-search retrain {folder} --trial {trial.trial_id}"
         )
     best = trial.best(record.metric)
     words = f"{trial.trial_id} of {folder}"

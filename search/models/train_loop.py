@@ -16,6 +16,7 @@ from digits_core.config.train_config import TrainConfig
 from digits_core.data.source import DataSource
 from digits_core.errors import UserError
 from digits_core.files import BEST_FOLDER
+from search.monitor.epoch_progress import Pulse, drop_progress, write_progress
 from search.storage.new_folder import new_folder
 from search.tune.trainable import RefusedError
 
@@ -49,10 +50,18 @@ def train_together(params: dict[str, Any]) -> None:
     from digits_core.training.train import Checkpoints, Selection, train
 
     context = ray_train.get_context()
-    world = World(context.get_world_rank(), context.get_world_size(), wait=lambda: ray_train.report({}))
+    world = World(
+        context.get_world_rank(),
+        context.get_world_size(),
+        wait=lambda: ray_train.report({}),
+        progress=lambda one: pulse.put(one.epoch, one.share),
+    )
     folder = Path(params["folder"])
+    pulse = Pulse(lambda reached: write_progress(folder, {folder.name: reached}))
+    if world.leads:
+        drop_progress(folder)
     checkpoint = ray_train.get_checkpoint()
-    with tempfile.TemporaryDirectory(prefix="digit-search-") as scratch:
+    with tempfile.TemporaryDirectory(prefix="digit-search-") as scratch, pulse:
         resume_from = None
         if checkpoint is not None:
             resume_from = Path(checkpoint.to_directory(str(Path(scratch) / "resume")))

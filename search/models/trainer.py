@@ -171,12 +171,16 @@ class Shown:
 
     def __exit__(self, *_: object) -> None:
         """Print the remaining lines and stop."""
+        from search.monitor.epoch_progress import drop_progress
+
         self._ended.set()
         self._thread.join()
         self._bar.stop()
+        drop_progress(self._state)
 
     def _watch(self) -> None:
         from search.models.train_loop import WENT_ON, read_lines
+        from search.monitor.epoch_progress import read_progress
         from search.monitor.view import clock
 
         seen = len(read_lines(self._state))
@@ -197,13 +201,17 @@ class Shown:
                     f"{one['images_per_second']:.0f} images/s  {clock((self._total - done) * seconds)} left"
                 )
             seen = len(lines)
-            if seconds:
-                reached = min(done + min((time.monotonic() - since) / seconds, 1), self._total)
+            reached = read_progress(self._state).get(self._name)
+            if reached is not None and reached.epoch == done + 1:
                 self._bar.update(
-                    bar,
-                    description=f"{self._name}: epoch {min(done + 1, self._total)} of {self._total}",
-                    completed=reached,
-                    left=f"{clock((self._total - reached) * seconds)} left",
+                    bar, description=f"{self._name}: {reached.words(self._total)}", completed=done + reached.share
                 )
+            elif done:
+                self._bar.update(
+                    bar, description=f"{self._name}: epoch {min(done + 1, self._total)}/{self._total}", completed=done
+                )
+            if seconds:
+                passed = min(done + min((time.monotonic() - since) / seconds, 1), self._total)
+                self._bar.update(bar, left=f"{clock((self._total - passed) * seconds)} left")
             if last:
                 return

@@ -55,7 +55,7 @@ class Progress:
         """The current view. Rich calls this from its own thread, while the record grows."""
         if self._record is not None:
             with contextlib.suppress(RuntimeError, KeyError):  # it grew in this moment: try again in half a second
-                self._shown = self._view.view(self._record)
+                self._shown = self._view.view(self._record, self.console.width)
         return self._shown
 
     def update(self, record: RunRecord, trial_id: str) -> None:

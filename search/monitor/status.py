@@ -2,6 +2,7 @@
 
 import sys
 import time
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from results.record.run import RunRecord
 from results.record.schema import ENDED, FAILED
 from results.views.opened_run import OpenedRun, open_run
 from search.cli.run_folder import planned, resumed_settings
+from search.monitor.epoch_progress import Reached, progress_of, read_progress
 from search.monitor.summary import resume_command
 from search.monitor.view import SearchView
 from search.policy.replicates import most_further
@@ -40,8 +42,9 @@ def print_status(name: str | None, out: Path, *, as_json: bool = False) -> int:
     to_come = [trial for trial in record.trials.values() if trial.status in ("running", "interrupted")]
     open_ones = to_come or len(record.trials) < trials
     resume = resume_command(settings) if not writer and open_ones else None
+    reached = read_progress(folder) if writer else {}
     if as_json:
-        say_json(status_document(run, expected, epochs, writer, resume))
+        say_json(status_document(run, (expected, epochs), reached, writer, resume))
         return 0
     running = [trial for trial in record.trials.values() if trial.status == "running" and trial.since is not None]
     view = SearchView(
@@ -51,13 +54,14 @@ def print_status(name: str | None, out: Path, *, as_json: bool = False) -> int:
         slots=max(len(running), 1),
         started=time.monotonic() - _age(record),
         folder=folder,
+        reached=reached,
     )
     console = open_console(sys.stdout)
     state = f"running, written by {writer}" if writer else "not running"
     console.print(f"{folder}: {state}", soft_wrap=True)
     if running and writer:
-        console.print(view.table(record))
-    console.print(view.leaders(record))
+        console.print(view.table(record, console.width))
+    console.print(view.leaders(record, console.width))
     summary = view.summary(record)
     for line in summary if writer else summary[:1]:  # without a driver there is no time left to estimate
         console.print(line, soft_wrap=True)
@@ -69,19 +73,25 @@ def print_status(name: str | None, out: Path, *, as_json: bool = False) -> int:
 
 
 def status_document(
-    run: OpenedRun, expected: int, epochs: int, writer: str | None, resume: str | None
+    run: OpenedRun,
+    planned: tuple[int, int],
+    found: Mapping[str, Reached],
+    writer: str | None,
+    resume: str | None,
 ) -> dict[str, Any]:
     """The state of a search as values for JSON.
 
     Args:
         run: the opened run.
-        expected: number of trainings that the search plans.
-        epochs: epochs of a full training.
+        planned: number of trainings that the search plans, and of epochs of a full training.
+        found: the progress of running trials inside their epochs.
         writer: the process that writes the run; None if there is none.
         resume: the command that continues the search; None if there is nothing to continue or it is running.
     """
     record = run.record
+    expected, epochs = planned
     winner = record.winner()
+    reached = {trial.trial_id: progress_of(trial, found) for trial in record.trials.values()}
     trials = [trial for trial in record.trials.values() if trial.role != "retrain"]
     return {
         "run": run.name,
@@ -103,6 +113,7 @@ def status_document(
                 "status": trial.status,
                 "epochs": trial.num_epochs,
                 "epochs_expected": epochs,
+                "epoch_share": None if (share := reached[trial.trial_id]) is None else share.share,
                 "score": record.value(trial),
                 "stop_reason": trial.stop_reason,
             }

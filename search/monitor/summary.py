@@ -4,15 +4,17 @@ import shutil
 import sys
 from pathlib import Path
 from shlex import quote
+from typing import Any, NamedTuple
 
 import pandas as pd
 from rich.console import Console
 
+from digits_core.command import PROGRAM
 from digits_core.data.command import LAYOUT
 from digits_core.data.source import DRAWN, DataSource
 from digits_core.errors import SpaceError
 from digits_core.terminal import open_console
-from results.record.folder import BEST_FILE
+from results.record.folder import BEST_FILE, read_run_file
 from results.record.run import RunRecord
 from results.record.schema import FAILED
 from results.verdicts.comparison import confirmations, whole_board
@@ -21,13 +23,27 @@ from results.verdicts.words import ERROR, check_words, confirmation_words, lengt
 from results.views.leaderboard import leaderboard_table
 from results.views.terminal_table import print_leaderboard
 from results.views.winner import recommend, verdict_words, winner_words, write_best
+from search.cli.forecast import stored_forecast
 from search.cli.settings import SearchSettings, count_settings
+from search.machine.cost import hours_words
 from search.policy.plan import Plan
+
+
+class Printed(NamedTuple):
+    """What the end of a search comes to.
+
+    Attributes:
+        code: the exit code: 0, or 1 without a score.
+        verdict: whether the lead of the winner is real and what to do next, in a sentence; None without a score.
+    """
+
+    code: int
+    verdict: str | None
 
 
 def print_end(
     settings: SearchSettings, plan: Plan, folder: Path, record: RunRecord, ending: str | None, console: Console
-) -> int:
+) -> Printed:
     """Print the leaderboard, the winner in words and the next commands; a quiet console gets the winner in a line.
 
     Args:
@@ -39,18 +55,18 @@ def print_end(
         console: where to print.
 
     Returns:
-        The exit code: 0, or 1 without a score.
+        The exit code and the recommendation.
     """
     loud = open_console() if console.quiet else console
     board = leaderboard_table(record, folder).to_pandas()
     print_leaderboard(board, settings.metric, console)
     notes = [*length_words(record), *confirmation_words(record, folder), *twin_words(record), *left_out_words(record)]
-    for line in notes:
+    for line in [*forecast_words(read_run_file(folder), record), *notes]:
         console.print(line, soft_wrap=True)
     for line in check_words(record):
         wrong = line.startswith(ERROR)
         (loud if wrong else console).print(line, style="bold red" if wrong else None, soft_wrap=True)
-    winner = record.winner()
+    winner, verdict = record.winner(), None
     if winner is None:
         if not record.trials:
             loud.print("no trial was started")
@@ -59,10 +75,10 @@ def print_end(
         else:
             loud.print("no trial has a score: none finished its first epoch")
     else:
-        _print_winner(settings, plan, folder, record, board, console)
+        verdict = _print_winner(settings, plan, folder, record, board, console)
     if ending == "interrupted":
         say_resume(loud, "interrupted", settings)
-        return 0 if winner is not None else 1
+        return Printed(0 if winner is not None else 1, verdict)
     unfinished = sum(trial.status == "interrupted" for trial in record.trials.values())
     if ending == "time budget":
         say_resume(
@@ -75,13 +91,34 @@ def print_end(
     trained = sum(trial.role == "search" and trial.status != "screened" for trial in record.trials.values())
     if ending is None and trained < plan.trials:
         loud.print(fewer_words(plan, trained, sum(t.role == "search" for t in record.trials.values())))
-    return 0 if winner is not None else 1
+    return Printed(0 if winner is not None else 1, verdict)
+
+
+def forecast_words(about: dict[str, Any], record: RunRecord) -> list[str]:
+    """A line with the forecast of a search and what it trained; none for runs without a forecast.
+
+    Args:
+        about: the content of run.json.
+        record: the record of the run.
+    """
+    known = stored_forecast(about)
+    trials = [trial for trial in record.trials.values() if trial.role != "retrain"]
+    trained = sum(len(trial.epochs) for trial in trials)
+    if known is None or not trained:
+        return []
+    epochs, seconds = known
+    begins = [trial.started_at for trial in trials if trial.started_at is not None]
+    ends = [trial.finished_at for trial in trials if trial.finished_at is not None]
+    if seconds is None or not begins or not ends or record.num_drivers > 1:  # pauses between starts are no training
+        return [f"forecast {epochs} epochs, trained {trained}"]
+    took = (max(ends) - min(begins)).total_seconds()
+    return [f"forecast {epochs} epochs in {hours_words(seconds)}, trained {trained} in {hours_words(took)}"]
 
 
 def _print_winner(
     settings: SearchSettings, plan: Plan, folder: Path, record: RunRecord, board: pd.DataFrame, console: Console
-) -> None:
-    """Print the winner, its verdicts, the recommendation and the next commands; write best.toml."""
+) -> str | None:
+    """Print the winner, its verdicts and the next commands; write best.toml. Returns the recommendation."""
     winner = record.winner()
     assert winner is not None
     write_best(folder, record)
@@ -89,28 +126,30 @@ def _print_winner(
     verdicts = whole_board(record, folder, record.metric)
     for line in [*winner_words(record, plan.probe_config(), row), *verdict_words(record, verdicts)]:
         console.print(line, soft_wrap=True)
-    console.print(f"        {recommend(record, verdicts)}", style="bold", soft_wrap=True)
+    advice = recommend(record, verdicts)
+    console.print(f"        {advice}", style="bold", soft_wrap=True)
     if console.quiet:
         leads = winner_words(record, plan.probe_config(), row)[1]
         open_console().print(f"{leads}; run folder {folder}", soft_wrap=True)
     for line in _next_commands(settings, plan, folder):
         console.print(line, soft_wrap=True)
+    return advice
 
 
 def _next_commands(settings: SearchSettings, plan: Plan, folder: Path) -> list[str]:
     """The files of the run folder and commands to try next."""
-    python, named = this_python(), quote(str(folder))
+    program, named = this_program(), quote(str(folder))
     return [
         "",
         f"run folder  {folder}",
         f"            leaderboard.parquet, epochs.parquet, {BEST_FILE} (the winner's configuration), events.jsonl, "
         "thresholds/, matches/",
-        f"next        {python} -m results.leaderboard {named}",
-        f"            {python} -m results.compare {named}{' --by table' if plan.space.tables else ''}",
-        f"            {python} -m results.report {named} --open",
-        f"            {python} -m search.retrain {named} --replicates 3",
-        f"            {python} -m results.export {named} --format csv -o leaderboard.csv",
-        f"            {python} -m search.run {_next_search(settings)} --config {quote(str(folder / BEST_FILE))}",
+        f"next        {program} board {named}",
+        f"            {program} compare {named}{' --by table' if plan.space.tables else ''}",
+        f"            {program} report {named} --open",
+        f"            {program} retrain {named} --replicates 3",
+        f"            {program} export {named} -o leaderboard.csv",
+        f"            {program} run {_next_search(settings)} --config {quote(str(folder / BEST_FILE))}",
     ]
 
 
@@ -154,7 +193,18 @@ def say_resume(console: Console, why: str, settings: SearchSettings, *more: str)
 def resume_command(settings: SearchSettings) -> str:
     """The command that resumes a run."""
     out = "" if settings.out == "runs" else f" --out {quote(settings.out)}"
-    return f"{this_python()} -m search.run --resume {settings.name}{out}"
+    return f"{this_program()} resume {settings.name}{out}"
+
+
+def this_program() -> str:
+    """The command that starts this program: `digit-search` if that is what a shell finds, else its path.
+
+    Where only the modules are there, without the installed command: `python -m search.command`.
+    """
+    own = Path(sys.executable).with_name(PROGRAM)
+    if shutil.which(PROGRAM) == str(own):
+        return PROGRAM
+    return quote(_from_here(own)) if own.is_file() else f"{this_python()} -m search.command"
 
 
 def this_python() -> str:
@@ -162,5 +212,9 @@ def this_python() -> str:
     found = shutil.which("python")
     if found is not None and Path(found) == Path(sys.executable):
         return "python"
-    here = Path(sys.executable)
-    return quote(str(here.relative_to(Path.cwd()) if here.is_relative_to(Path.cwd()) else here))
+    return quote(_from_here(Path(sys.executable)))
+
+
+def _from_here(path: Path) -> str:
+    """A path, relative if it is in the current folder."""
+    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)

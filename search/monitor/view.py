@@ -3,11 +3,12 @@
 import contextlib
 import shutil
 import time
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Literal
 
 import psutil
-from rich import box
 from rich.console import Group
 from rich.table import Table
 from rich.text import Text
@@ -20,8 +21,13 @@ from results.record.run import RunRecord
 from results.record.schema import ENDED, FAILED
 from results.record.trial import TrialRecord
 from results.tables.matches import score_intervals
+from results.views.fitted_columns import column_of, empty_table, fit
 from results.views.leaderboard import SHOWN
+from results.views.parameters import changed_parameters, value_words
+from search.monitor.epoch_progress import Reached, progress_of
 from search.monitor.time_left import seconds_left
+
+Side = Literal["left", "right"]
 
 LEADERS = 5
 """Configurations in the table of the best ones."""
@@ -29,16 +35,22 @@ LEADERS = 5
 MOST_SLOTS = 16
 """Maximum number of slots in the table."""
 
+CONFIGURATION = "configuration"
+"""The column of changed parameters, after all scores; it is cut to fit."""
+
+LEFT: Side = "left"
+RIGHT: Side = "right"
 BARS = "▁▂▃▄▅▆▇█"
 
 
 def setting_words(config: Flat, base: Flat) -> str:
-    """The parameters that a configuration changes: `anchor_sizes 8,13,21,34,55, lr 0.001`."""
-    parts = []
-    for name, value in config.items():
-        if name in base and value != base[name] and not name.startswith("runtime."):
-            text = f"{value:.4g}" if isinstance(value, float) else str(value)
-            parts.append(f"{name.rpartition('.')[2]} {text}")
+    """The parameters that a configuration changes, if they have an effect: `anchor_sizes 8,13,21,34,55, lr 0.001`."""
+    changed = [one for one in changed_parameters(config, base) if one.idle is None]
+    parts = [
+        f"{one.name.rpartition('.')[2]} {value_words(one.value)}"
+        for one in changed
+        if not one.name.startswith("runtime.")
+    ]
     return ", ".join(parts) or "default"
 
 
@@ -63,6 +75,33 @@ def _cut_to_fit(words: str) -> Text:
     return Text(printable(words), overflow="ellipsis", no_wrap=True)
 
 
+def _curve(record: RunRecord, trial: TrialRecord, span: tuple[float, float]) -> str:
+    """The scores of a trial, epoch by epoch, as bars in the range of all curves."""
+    return spark([one.get(record.metric) for _, one in sorted(trial.epochs.items())], *span)
+
+
+def _table(
+    names: Mapping[str, Side], rows: list[dict[str, str | Text]], hide: tuple[str, ...], width: int | None
+) -> Table:
+    """A table of the columns that fit, with a caption that names the others.
+
+    Args:
+        names: the headings, each with the side that its cells are aligned to.
+        rows: the cells by heading; missing ones are empty.
+        hide: the columns that can be hidden, the first one first.
+        width: characters of the terminal; None is any number.
+    """
+    cells = [{name: row.get(name, "") for name in names} for row in rows]
+    fitted = fit([column_of(one, one, cells, is_text=one == CONFIGURATION) for one in names], hide, width)
+    table: Table = empty_table(fitted)
+    for one in fitted.columns:
+        table.add_column(one.heading, justify=names[one.name], min_width=one.width, no_wrap=not one.is_text)
+    for row in cells:
+        table.add_row(*(row[one.name] for one in fitted.columns))
+    table.caption, table.caption_justify = fitted.hidden_words, "left"
+    return table
+
+
 class SearchView:
     """Describes a search from its record."""
 
@@ -75,6 +114,7 @@ class SearchView:
         slots: int,
         folder: Path | None = None,
         started: float | None = None,
+        reached: Mapping[str, Reached] | None = None,
     ) -> None:
         """Describe a search.
 
@@ -85,7 +125,9 @@ class SearchView:
             slots: trials that run at the same time.
             folder: the run folder, for intervals, the free disk space and the logs of failed trials.
             started: start of the search on the monotonic clock; None is now.
+            reached: the progress of running trials inside their epochs; may change while the view exists.
         """
+        self._reached = {} if reached is None else reached
         self._base, self._trials, self._epochs, self._slots, self._folder = base, trials, epochs, slots, folder
         self._started = time.monotonic() if started is None else started
 
@@ -140,37 +182,46 @@ class SearchView:
             return ""
         return f"[{found[name][0]:.2f}, {found[name][1]:.2f}]" if name in found else ""
 
-    def view(self, record: RunRecord) -> Group:
-        """Everything that the terminal shows."""
-        return Group(self.table(record), self.leaders(record), *self.summary(record))
+    def view(self, record: RunRecord, width: int | None = None) -> Group:
+        """Everything that the terminal shows; columns that do not fit `width` are hidden, and named."""
+        return Group(self.table(record, width), self.leaders(record, width), *self.summary(record))
 
-    def table(self, record: RunRecord) -> Table:
+    def table(self, record: RunRecord, width: int | None = None) -> Table:
         """The slots and their trials."""
-        table = Table(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False)
-        metric = SHOWN[record.metric]
-        for header in ("slot", "trial", "state", metric, "best", "curve", "images/s", "configuration"):
-            table.add_column(header, justify="right" if header in ("slot", metric, "best", "images/s") else "left")
         running = [one for one in record.trials.values() if one.status == "running" and one.since is not None]
-        low, high = self._range(record)
-        for number, trial in enumerate(running[:MOST_SLOTS], start=1):
-            last = trial.epochs.get(trial.num_epochs, {})
-            best = trial.best(record.metric) or {}
-            scores = [
-                f"{row[record.metric]:.2f}" if row.get(record.metric) is not None else "-" for row in (last, best)
-            ]
-            speed = f"{last['images_per_second']:.0f}" if last.get("images_per_second") else "-"
-            curve = [one.get(record.metric) for _, one in sorted(trial.epochs.items())]
-            words = _cut_to_fit(setting_words(trial.config, self._base))
-            row = (trial.trial_id, self._state(trial), *scores, spark(curve, low, high), speed)
-            table.add_row(str(number), *row, words)
-        for number in range(len(running) + 1, min(self._slots, MOST_SLOTS) + 1):
-            table.add_row(str(number), "", Text("free", style="dim"), "", "", "", "", "")
+        span, num_free = self._range(record), min(self._slots, MOST_SLOTS) - len(running)
+        rows = [self._slot(record, trial, span) for trial in running[:MOST_SLOTS]]
+        rows += [{"state": Text("free", style="dim")} for _ in range(num_free)]
+        rows = [{"slot": str(number), **row} for number, row in enumerate(rows, start=1)]
         if len(running) > MOST_SLOTS:
-            table.add_row("", f"and {len(running) - MOST_SLOTS} more", "", "", "", "", "", "")
-        return table
+            rows.append({"trial": f"and {len(running) - MOST_SLOTS} more"})
+        numbers = dict.fromkeys((SHOWN[record.metric], "best"), RIGHT)
+        names = {"slot": RIGHT, "trial": LEFT, "state": LEFT, **numbers, "curve": LEFT, "images/s": RIGHT}
+        hide = ("curve", "images/s", CONFIGURATION, "slot")
+        return _table({**names, CONFIGURATION: LEFT}, rows, hide, width)
+
+    def _slot(self, record: RunRecord, trial: TrialRecord, span: tuple[float, float]) -> dict[str, str | Text]:
+        """The cells of a slot, without its number; `span` is the range of every curve."""
+        last = trial.epochs.get(trial.num_epochs, {})
+        best = trial.best(record.metric) or {}
+        score, highest = (
+            f"{row[record.metric]:.2f}" if row.get(record.metric) is not None else "-" for row in (last, best)
+        )
+        return {
+            "trial": trial.trial_id,
+            "state": self._state(trial).ljust(len(Reached(0, self._epochs, 1.0).words(self._epochs))),  # stays in place
+            SHOWN[record.metric]: score,
+            "best": highest,
+            "curve": _curve(record, trial, span),
+            "images/s": f"{last['images_per_second']:.0f}" if last.get("images_per_second") else "-",
+            CONFIGURATION: _cut_to_fit(setting_words(trial.config, self._base)),
+        }
 
     def _state(self, trial: TrialRecord) -> str:
-        """What a trial does, and for how many seconds."""
+        """What a trial does, with its part of the epoch, or else for how many seconds."""
+        reached = progress_of(trial, self._reached)
+        if reached is not None:
+            return reached.words(self._epochs)
         last = trial.epochs.get(trial.num_epochs, {}).get("reported_at")
         begun = max((one for one in (trial.since, last) if one is not None), default=None)
         seconds = 0.0 if begun is None else max((datetime.now(UTC) - begun).total_seconds(), 0.0)
@@ -179,28 +230,29 @@ class SearchView:
             what = f"epoch {trial.num_epochs + 1}/{self._epochs}"
         return f"{what}, {seconds:.0f} s"
 
-    def leaders(self, record: RunRecord) -> Table | Text:
+    def leaders(self, record: RunRecord, width: int | None = None) -> Table | Text:
         """The best configurations so far."""
         leads = self._leads(record)[:LEADERS]
         if not leads:
             return Text("")
-        table = Table(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False)
-        for header in ("best", SHOWN[record.metric], "95 %", "epochs", "curve", "status", "configuration"):
-            table.add_column(header, justify="right" if header in (SHOWN[record.metric], "epochs") else "left")
-        low, high = self._range(record)
-        for trial in leads:
-            curve = [one.get(record.metric) for _, one in sorted(trial.epochs.items())]
-            name = f" ({trial.baseline})" if trial.baseline else ""
-            table.add_row(
-                trial.trial_id,
-                f"{record.standing(trial) or 0:.2f}",
-                self._interval(record, trial),
-                f"{trial.num_epochs}/{self._epochs}",
-                spark(curve, low, high),
-                trial.status,
-                _cut_to_fit(setting_words(trial.config, self._base) + name),
-            )
-        return table
+        metric, span = SHOWN[record.metric], self._range(record)
+        rows: list[dict[str, str | Text]] = [
+            {
+                "best": trial.trial_id,
+                metric: f"{record.standing(trial) or 0:.2f}",
+                "95 %": self._interval(record, trial),
+                "epochs": f"{trial.num_epochs}/{self._epochs}",
+                "curve": _curve(record, trial, span),
+                "status": trial.status,
+                CONFIGURATION: _cut_to_fit(
+                    setting_words(trial.config, self._base) + (f" ({trial.baseline})" if trial.baseline else "")
+                ),
+            }
+            for trial in leads
+        ]
+        hide = ("curve", "status", "epochs", CONFIGURATION, "95 %")
+        names = dict.fromkeys(rows[0], LEFT) | {metric: RIGHT, "epochs": RIGHT}
+        return _table(names, rows, hide, width)
 
     def _range(self, record: RunRecord) -> tuple[float, float]:
         """Lowest and highest score of the run, the range of every curve."""

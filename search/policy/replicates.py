@@ -44,7 +44,7 @@ def next_further(record: RunRecord, asked: Asked) -> tuple[TrainConfig, str] | I
     running = sum(t.status not in ENDED for t in record.trials.values() if t.role == "search")
     if asked.replicates > 1:
         # Ended configurations that stay among the best, whatever scores the running ones reach.
-        certain = _survivors(record)[: max(asked.replicate_top - running, 0)]
+        certain = record.whole_first_trainings()[: max(asked.replicate_top - running, 0)]
         due = _due(record, certain, "replicate", range(1, asked.replicates))
         if due is not None:
             return due
@@ -64,15 +64,6 @@ def to_confirm(record: RunRecord, confirm: int) -> list[TrialRecord]:
     default = [lead for lead in leads if lead.baseline == "default"]
     whole = [lead for lead in leads if lead.status == "finished" and record.value(lead) is not None]
     return [lead for lead in whole if lead not in default][:confirm] + default
-
-
-def _survivors(record: RunRecord) -> list[TrialRecord]:
-    """Configurations whose first training finished, sorted by its score, best first; shorter trainings last."""
-    short = record.short()
-    leads = [lead for lead in record.trials.values() if lead.role == "search" and lead.status == "finished"]
-    scored = [(value, lead) for lead in leads if (value := record.value(lead)) is not None]
-    ranked = sorted(scored, key=lambda pair: (pair[1].trial_id in short, -pair[0], pair[1].trial_id))
-    return [lead for _, lead in ranked]
 
 
 def _due(record: RunRecord, leads: list[TrialRecord], role: str, steps: range) -> tuple[TrainConfig, str] | None:

@@ -11,9 +11,7 @@ from typing import Protocol
 import numpy as np
 
 from results.record.run import RunRecord
-from search.defaults import GRACE_EPOCHS, REDUCTION_FACTOR, is_rung
-
-MEDIAN_MIN_TRIALS = 3
+from search.defaults import GRACE_EPOCHS, MEDIAN_MIN_TRIALS, REDUCTION_FACTOR, is_rung
 
 
 class Rule(Protocol):

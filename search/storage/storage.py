@@ -197,7 +197,7 @@ class Storage:
             elif self._fs.get_file_info(FileSelector(self._root, allow_not_found=True)):
                 raise UsageError(
                     f"{words}: {self.folder.name} already exists there; if it is a run, resume it with "
-                    f"--resume {self.folder.name} --storage ..., otherwise give another name"
+                    f"digit-search resume {self.folder.name} --storage ..., otherwise give another name"
                 )
             self._write(DRIVER_FILE, self._driver_note())
         except FAULTS as error:

@@ -56,6 +56,7 @@ def fit(
     watcher: Callable[[RunRecord, str], None],
     ending: Callable[[], str | None],
     say: Callable[[str], None],
+    progress: str,
 ) -> None:
     """Run all trials of a search that have not ended.
 
@@ -65,6 +66,7 @@ def fit(
         watcher: called with the record and a trial's id after each report and each end.
         ending: returns why the run must end early, or None.
         say: prints a sentence for the user.
+        progress: where trials send their progress inside an epoch (`ProgressFollower.place`).
 
     Raises:
         SpaceError: a space drew an invalid configuration.
@@ -74,7 +76,8 @@ def fit(
     recorder = _build_recorder(search, policy, watcher, lambda: "interrupted" if broken else ending())
     recorder.check_saved()
     search.storage.delete_unreferenced({one.saved for one in search.record.trials.values() if one.saved is not None})
-    searcher = _build_searcher(search, slots, recorder, ending, say)
+    same = {**_same_for_all(search, slots), "progress": progress}
+    searcher = _build_searcher(search, slots, recorder, ending, say, same)
     tuner = tune.Tuner(
         tune.with_resources(run_trial, {"cpu": slots.cpus, **({"gpu": slots.gpus} if slots.gpus else {})}),
         tune_config=tune.TuneConfig(
@@ -125,10 +128,15 @@ def _build_recorder(
 
 
 def _build_searcher(
-    search: Search, slots: Slots, recorder: Recorder, ending: Callable[[], str | None], say: Callable[[str], None]
+    search: Search,
+    slots: Slots,
+    recorder: Recorder,
+    ending: Callable[[], str | None],
+    say: Callable[[str], None],
+    same: dict[str, Any],
 ) -> PolicySearcher:
-    """The searcher of a search: no trial starts while the disk is full or the storage fails."""
-    storage, same = search.storage, _same_for_all(search, slots)
+    """The searcher of a search, which gives `same` to all trials; none starts while disk or storage fail."""
+    storage = search.storage
     room = Room(
         search.folder, slots=slots.count, most=search.settings.disk_bytes, say=say, regained=search.events.reserve
     )

@@ -26,8 +26,10 @@ from digits_core.files import (
     THRESHOLDS_FILE,
     file_digest,
 )
+from search.monitor.epoch_progress import Pulse
 from search.policy.faults import DIVERGED
 from search.storage.storage import SAVED, StorageError, fetch_checkpoint, store_checkpoint
+from search.tune.progress import sender
 
 if TYPE_CHECKING:
     from digits_core.config.train_config import DetectConfig
@@ -49,8 +51,8 @@ def run_trial(params: dict[str, Any]) -> None:
         params: `config` (flat parameters), `data` (a DataSource as a dict), `fingerprint`, `metric`, `device`,
             `resume_from` (a checkpoint's `Storage.reference`, or None), `sweep` (flat `detect.*` settings to score in
             addition to the standard grid), `role` (`confirm` also scores the held-out images), `storage`
-            (`Storage.reference` of a folder for checkpoints, or None if Ray stores them), `trial_id` and `starts`
-            (number of earlier starts).
+            (`Storage.reference` of a folder for checkpoints, or None if Ray stores them), `trial_id`, `starts` (number
+            of earlier starts) and `progress` (where the driver looks for the progress inside an epoch).
 
     Raises:
         RefusedError: data, weights or device cannot be used; the message says what to do.
@@ -59,6 +61,7 @@ def run_trial(params: dict[str, Any]) -> None:
     from digits_core.evaluation.detect import SCORE_FLOOR
     from digits_core.model.checkpoint_state import is_whole
     from digits_core.training.device import free_memory
+    from digits_core.training.parallel import World
     from digits_core.training.train import Checkpoints, Selection, train
 
     _set_process_title()
@@ -66,7 +69,8 @@ def run_trial(params: dict[str, Any]) -> None:
     config = TrainConfig.from_flat(params["config"])
     tasks = tasks_of(config, params["sweep"])
     resume_from = params["resume_from"]
-    with tempfile.TemporaryDirectory(prefix="digit-search-") as scratch:
+    pulse = Pulse(sender(params["progress"], params["trial_id"]), start=params["starts"])
+    with tempfile.TemporaryDirectory(prefix="digit-search-") as scratch, pulse:
         checkpoint = None if resume_from is None else fetch_checkpoint(resume_from, Path(scratch) / "resume")
         if checkpoint is not None and not is_whole(checkpoint):  # damaged by a power cut
             checkpoint = None
@@ -84,6 +88,7 @@ def run_trial(params: dict[str, Any]) -> None:
                 ),
                 checkpoints=Checkpoints(workdir, checkpoint),
                 device=params["device"],
+                world=World(progress=lambda one: pulse.put(one.epoch, one.share)),
             )
         except DivergedError as error:
             # A normal end for Ray: after an error it would kill the process, which can train other trials.

@@ -19,7 +19,7 @@ def chromium():
 
 @pytest.fixture
 def open_page(chromium):
-    """Opens a file in a window of its own; `.faults` and `.requests` are what it complained of and asked for."""
+    """Opens a file or an address in its own window; `.faults` and `.requests`: what it complained of and asked for."""
     contexts = []
 
     def open_file(path, *, width=1280, height=900, scheme="light"):
@@ -32,7 +32,7 @@ def open_page(chromium):
         page.on("console", lambda one: page.faults.append(one.text) if one.type in ("error", "warning") else None)
         page.on("pageerror", lambda error: page.faults.append(str(error)))
         page.on("request", lambda one: page.requests.append(one.url))
-        page.goto(path.as_uri())
+        page.goto(path if isinstance(path, str) else path.as_uri())
         return page
 
     yield open_file

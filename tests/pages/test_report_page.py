@@ -4,8 +4,10 @@ import csv
 import time
 
 import pytest
+from test_serve import served
 from told import HOSTILE, told_run
 
+from conftest import introduce
 from results import open_run, read_leaderboard, write_report
 from results.record.log import EventWriter
 
@@ -44,6 +46,16 @@ def test_no_fault_and_no_request_in_light_and_dark(open_page, path):
         assert page.locator(".plot svg.main-svg").count() >= 11
         assert page.faults == []
         assert [one for one in page.requests if not one.startswith(("file:", "data:", "blob:"))] == []
+
+
+@pytest.mark.parametrize("width", [400, 900, 1280])
+def test_no_table_of_the_first_box_or_the_evaluation_is_cut(open_page, path, width):
+    page = open_page(path, width=width)
+    cut = page.eval_on_selector_all(
+        ".first .scroll, .tables .scroll",
+        "all => all.filter(one => one.scrollWidth > one.clientWidth + 1).map(one => one.getAttribute('aria-label'))",
+    )
+    assert cut == []
 
 
 def test_hostile_names_stay_text(open_page, path):
@@ -107,7 +119,7 @@ def test_a_row_opens_its_settings_curve_warnings_and_command(open_page, path):
     text = more.inner_text()
     assert "optim.lr" in text
     assert "diverged" in text or "none" in text
-    assert "python -m search.retrain" in text
+    assert "digit-search retrain" in text
     assert "--trial t0900" in text
     assert more.locator("svg path").count() == 1
     page.locator(".open", has_text="t0900").click()
@@ -204,6 +216,35 @@ def test_a_page_that_follows_a_search_keeps_what_was_typed_and_opened(open_page,
     assert trials(page) == ["t0002"]
     assert page.locator("td.more").count() == 1
     assert page.faults == []
+
+
+def test_a_served_page_shows_a_new_row_and_keeps_what_was_typed_opened_and_scrolled(open_page, tmp_path):
+    folder = told_run(tmp_path / "runs" / "served", trials=4)
+    events = EventWriter(folder, "served")  # a search that runs
+    with served(folder) as server:
+        page = open_page(server.address)
+        page.locator("#connection", has_text="Live").wait_for(timeout=60000)
+        page.evaluate("window.opened = true")  # a reload would lose it
+        page.locator(".open", has_text="t0002").click()
+        page.locator(".filter").fill("t0")
+        page.keyboard.press("ArrowLeft")
+        page.evaluate("document.querySelector('#r0-pictures').scrollIntoView()")
+        before = page.evaluate("document.querySelector('#r0-pictures').getBoundingClientRect().top")
+        introduce(events, "t0950")
+        page.locator(".open", has_text="t0950").wait_for(timeout=120000)
+        after = page.evaluate("document.querySelector('#r0-pictures').getBoundingClientRect().top")
+        assert page.evaluate("window.opened")
+        assert page.locator(".filter").input_value() == "t0"
+        assert page.evaluate("[document.activeElement.className, document.activeElement.selectionStart]") == [
+            "filter",
+            1,
+        ]
+        assert page.locator("td.more").count() == 1
+        assert abs(after - before) < 2  # the row is above what is looked at
+        draw_all(page)
+        assert page.faults == []
+    page.locator("#connection", has_text="Not connected").wait_for(timeout=60000)
+    events.close()
 
 
 def test_what_is_typed_while_a_page_loads_is_kept(open_page, path):

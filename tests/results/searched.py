@@ -43,7 +43,7 @@ def detections(table, quality, seed):
         mine = slice(table.box_start[image], table.box_start[image + 1])
         boxes, labels = table.boxes[mine], table.labels[mine]
         right = generator.random(len(labels)) < quality
-        found = np.where(right, labels, labels % 10 + 1)
+        found = np.where(right, labels, labels % len(table.categories.ids) + 1)
         shifted = boxes + generator.normal(0, 0.5, boxes.shape).astype(np.float32)
         scores = generator.uniform(0.55, 0.99, len(labels)).astype(np.float32)
         rows.append((shifted.astype(np.float32), scores, found, np.ones(4, np.float32)))
@@ -107,7 +107,8 @@ class Searched:
         scores = self._write(name, "val", self.table, quality, config, f"{like or name} val {seed}")
         for epoch in range(1, epochs + 1):
             part = (epochs - abs(epoch - (peak or epochs))) / epochs
-            values = {f"val_{key}": value * part for key, value in dataclasses.asdict(scores).items()}
+            measured = dataclasses.asdict(scores)
+            values = {f"val_{key}": None if value is None else value * part for key, value in measured.items()}
             more = {}
             if confirm is not None and epoch == epochs:
                 draw = f"{name} confirm {seed + 77}"

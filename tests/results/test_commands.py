@@ -156,21 +156,33 @@ def test_an_unknown_flag_is_one_sentence(capsys):
     assert capsys.readouterr().err.count("\n") == 1
 
 
-@pytest.mark.parametrize("width", [70, 100, 200])
-def test_a_narrow_terminal_gets_fewer_columns_and_never_a_cut_figure(run_folder, width):
+@pytest.mark.parametrize("width", [60, 80, 200])
+@pytest.mark.parametrize("whole", [False, True])
+def test_a_narrow_terminal_keeps_the_scores_before_the_parameters_and_names_what_it_hides(run_folder, width, whole):
     import io
 
     from digits_core.terminal import PlainConsole
 
     out = io.StringIO()
     leaderboard.print_leaderboard(
-        leaderboard.read_leaderboard(run_folder), "val_map", PlainConsole(file=out, width=width)
+        leaderboard.read_leaderboard(run_folder), "val_map", PlainConsole(file=out, width=width), whole=whole
     )
     text = out.getvalue()
     for figure in ("t0000", "0.42", "t0001", "0.20"):
         assert figure in text
-    assert max(len(line) for line in text.splitlines()) <= width
-    assert ("hidden, terminal too narrow: digits" in text) == (width == 70)
+    lines = text.splitlines()
+    assert max(len(line) for line in lines if not line.startswith("hidden: ")) <= width
+    headings = lines[1].split()
+    scores = [name for name in headings if name in ("mAP", "mAP@.5", "digits", "numbers")]
+    assert scores == ["mAP", "mAP@.5", "digits", "numbers"]
+    if "lr" in headings:
+        assert headings.index("lr") > headings.index("numbers")
+    hidden = [line for line in lines if line.startswith("hidden: ")]
+    assert bool(hidden) == (not {"lr", "status", "epochs", "baseline"} <= set(headings))
+    for line in hidden:
+        named = line.removeprefix("hidden: ").removesuffix(" (the terminal is too narrow)").split(", ")
+        assert not set(named) & set(headings)
+        assert named[0] == "status"
 
 
 def test_one_bad_run_does_not_hide_the_others(run_folder, capsys):

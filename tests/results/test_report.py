@@ -8,10 +8,14 @@ import re
 import pytest
 from told import HOSTILE, told_run
 
+from digits_core.config.train_config import TrainConfig
 from digits_core.errors import RunError
 from results import open_run, read_leaderboard, report, write_report
 from results.page.board import board_of, decimals
 from results.page.gallery import gallery_of
+from results.page.origin import origin_of
+from results.page.panels import panels_of
+from results.tables.parquet import read_arrow, write_table
 from results.tables.samples import worst_images
 
 
@@ -41,7 +45,7 @@ def test_the_first_screen_says_who_leads_by_what_and_whether_it_is_real(page, fo
     assert f"{best['val_map']:.2f}" in text
     assert "Is the difference significant?" in text
     assert "against the second" in text
-    assert "python -m search.retrain" in text
+    assert "digit-search retrain" in text
     assert "space anchors,lr_schedules" in text
 
 
@@ -79,6 +83,96 @@ def test_names_of_strangers_stay_text(tmp_path):
     assert "<img" not in page.replace(r"\u003cimg", "")
     assert page.count("</script>") == 3  # data, plotly, ours
     assert data_of(page)["runs"][0]["details"]
+
+
+def section(page, name):
+    return re.search(rf'<section id="r0-{name}">(.*?)</section>', page, re.DOTALL)[1]
+
+
+def words_of(html):
+    return re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", html)).strip()
+
+
+def test_the_page_has_the_panels_of_the_evaluation_at_the_winners_thresholds(page, folder):
+    from results.tables.matches import matches_path, read_matches
+    from results.views.evaluation import evaluation_of, tables_of
+
+    opened = open_run(folder)
+    winner = opened.record.winner()
+    stored = read_matches(matches_path(folder, winner.trial_id, "val"))
+    detect = TrainConfig.from_flat(winner.config).detect
+    shown = words_of(section(page, "evaluation"))
+    for title, columns, rows in tables_of(evaluation_of(stored, detect, str)):
+        assert f"{title} {' '.join(columns)}" in shown
+        for row in rows:
+            assert " ".join(" ".join(row[1:]).split()) in shown
+    assert f"{winner.trial_id} after epoch 3, on 40 validation images" in shown
+    assert f"digit-search evaluate {folder} prints the same" in shown
+    figures = data_of(page)["runs"][0]["figures"]
+    assert {"precision_recall", "confusion", "errors", "sizes"} <= set(figures)
+    assert len(figures["precision_recall"]["data"]) == len(set(stored.truth.labels.tolist()))
+
+
+def test_a_match_table_that_cannot_be_evaluated_is_said_in_a_sentence(tmp_path):
+    folder = told_run(tmp_path / "runs" / "old", trials=3)
+    winner = open_run(folder).record.winner().trial_id
+    path = folder / "matches" / f"{winner}.parquet"
+    write_table(path, read_arrow(path, "").drop_columns(["truth_boxes", "crowds", "crowd_boxes"]))
+    shown = words_of(section(report.render([open_run(folder)]), "evaluation"))
+    assert f"An older version wrote the match table of {winner} without the annotated boxes; train it again" in shown
+    path.write_bytes(b"nothing")
+    shown = words_of(section(report.render([open_run(folder)]), "evaluation"))
+    assert re.search(r"Nothing to show: \S+ is damaged or no Parquet file .*\.$", shown)
+    path.unlink()
+    shown = words_of(section(report.render([open_run(folder)]), "evaluation"))
+    assert shown.endswith(f"There is no match table of {winner}; a training writes it at its end.")
+
+
+def test_labels_without_a_name_are_shown_by_their_number(tmp_path):
+    folder = told_run(tmp_path / "runs" / "few", trials=3)
+    about = json.loads((folder / "run.json").read_text())
+    about["data"]["categories"] = {"1": "zero"}
+    (folder / "run.json").write_text(json.dumps(about))
+    shown = {
+        row[0] for row in next(rows for title, _, rows in panels_of(open_run(folder))["tables"] if title == "Classes")
+    }
+    assert {"zero", "2", "10"} <= shown
+
+
+def test_below_the_recommendation_the_page_says_how_the_search_was_started(tmp_path):
+    folder = told_run(tmp_path / "runs" / "made", trials=3)
+    about = json.loads((folder / "run.json").read_text())
+    about["command"] = ["digit-search", "run", "--space", "anchors", "--set", "optim.lr=1e-3", "--name", "a b"]
+    about["versions"] = {
+        "digit-search": "9.8.7",
+        "python": "3.12.1",
+        "torch": "2.1.0",
+        "torchvision": "0.2",
+        "ray": "2.3",
+    }
+    about["git_commit"], about["machine"] = "abc123", {"system": "Plan 9", "cores": 64}
+    (folder / "run.json").write_text(json.dumps(about))
+    page = report.render([open_run(folder)])
+    text = words_of(page[page.index('class="advice"') : page.index("is the best trial")])
+    told = (
+        "command digit-search run --space anchors --set optim.lr=1e-3 --name &#39;a b&#39; copy "
+        "commit abc123 versions digit-search 9.8.7, Python 3.12.1, torch 2.1.0, torchvision 0.2, ray 2.3 "
+        "machine Plan 9, 64 cores"
+    )
+    assert told in text
+
+
+@pytest.mark.parametrize("odd", [None, [], "text", 7, {"torch": None}])
+def test_what_a_run_did_not_record_of_its_start_is_said(tmp_path, odd):
+    folder = told_run(tmp_path / "runs" / "made", trials=2)
+    about = json.loads((folder / "run.json").read_text())
+    (folder / "run.json").write_text(json.dumps({**about, **({"versions": odd, "machine": odd} if odd else {})}))
+    origin = origin_of(open_run(folder))
+    assert origin["command"] is None
+    facts = dict(origin["facts"])
+    assert facts["commit"] == facts["machine"] == "not recorded"
+    assert "torch not recorded" in facts["versions"] or facts["versions"] == "not recorded"
+    assert "command not recorded" in words_of(report.render([open_run(folder)]))
 
 
 def test_rows_that_tie_stand_first_and_seeds_under_their_setting(folder):

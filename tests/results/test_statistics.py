@@ -8,13 +8,11 @@ from scipy import stats
 
 from digits_core.evaluation.bootstrap import resample_weights
 from results.statistics import (
-    Difference,
     holm,
     image_error,
     image_p_values,
     interval,
     model_difference,
-    needed,
     paired_difference,
     pooled_variance,
     setting_difference,
@@ -189,41 +187,3 @@ def test_holm_never_lowers_a_p_value_nor_changes_the_order(values):
     order = sorted(range(len(values)), key=lambda one: values[one])
     assert [corrected[one] for one in order] == sorted(corrected.tolist())
     assert all(after <= min(1, before * len(values)) + 1e-12 for before, after in zip(values, corrected, strict=True))
-
-
-def difference(estimate, images, seeds, replicates):
-    return Difference(estimate, 0, 0, 0.5, images, seeds, replicates)
-
-
-@pytest.mark.parametrize(
-    ("one", "images", "expected"),
-    [
-        (difference(0.0, 0.01, None, 0), 500, "the scores are equal; a difference under 0.028 would often be missed"),
-        # (1.96 + 0.84) standard errors must fit into the difference: seeds .01 at 3 replicates -> 24 in all
-        (difference(0.01, 0.0, 0.01, 3), 500, "needs about 21 more replicates of each"),
-        (difference(0.01, 0.01, None, 0), 500, "needs about 3,400 more images"),
-        (difference(0.01, 0.01, 0.01, 3), 500, "more images and more replicates"),
-        (difference(0.0001, 0.0, 0.01, 3), 500, "a difference this small needs more than 1,000 replicates of each"),
-        (difference(0.0001, 0.01, None, 0), 500, "more than a hundred times the images"),
-    ],
-)
-def test_what_it_would_take_is_said_in_words(one, images, expected):
-    assert expected in needed(one, images)
-
-
-def test_being_one_of_many_takes_more():
-    one = difference(0.01, 0.01, None, 0)
-    assert needed(one, 500) == "needs about 3,400 more images"
-    assert needed(one, 500, comparisons=100) == "needs about 8,800 more images"
-
-
-def test_the_replicates_proposed_are_what_a_simulation_needs():
-    """With the number proposed, about four in five repetitions find a difference of the size seen."""
-    generator = np.random.default_rng(3)
-    size, sigma = 0.01, 0.008
-    one = difference(size, 0.0, sigma * math.sqrt(2 / 3), 3)
-    count = 3 + int(needed(one, 500).split()[2])
-    first = generator.normal(size, sigma, (2000, count))
-    second = generator.normal(0, sigma, (2000, count))
-    found = stats.ttest_ind(first, second, axis=1).pvalue < 0.05
-    assert 0.68 < found.mean() < 0.9

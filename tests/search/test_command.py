@@ -11,15 +11,6 @@ from search.command import GROUPS, SHELLS, VERBS, build_parser, main
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.fixture(autouse=True)
-def called_by_its_own_name():
-    from digits_core.command import CALLED_AS
-
-    token = CALLED_AS.set(None)
-    yield
-    CALLED_AS.reset(token)
-
-
 def answer(capsys, *words):
     with pytest.raises(SystemExit) as caught:
         main(list(words))
@@ -40,6 +31,18 @@ def test_help_fits_one_screen_and_names_every_command():
 def test_without_a_command_help_is_printed(capsys):
     assert main([]) == 0
     assert "usage: digit-search COMMAND" in capsys.readouterr().out
+
+
+def test_a_search_keeps_its_command_as_it_was_typed(monkeypatch):
+    from search import driver
+    from search.run import main as run_main
+
+    kept = []
+    monkeypatch.setattr(driver, "run_search", lambda settings, *, command, quiet: kept.append(command) or 0)
+    words = ["--space", "anchors", "--name", "mine"]
+    assert run_main(words) == 0
+    assert main(["run", *words]) == 0
+    assert kept == [["python", "-m", "search.run", *words], ["digit-search", "run", *words]]
 
 
 @pytest.mark.parametrize("name", VERBS)

@@ -68,18 +68,25 @@ def test_a_run_of_an_older_version_asks_for_images(folder, capsys):
     assert "wrote it without the annotated boxes; give --images and --annotations" in capsys.readouterr().err
 
 
-def test_a_model_is_scored_on_images_as_it_predicts_them(tmp_path, capsys):
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A folder with drawn images in `data` and a model in `model`."""
     from digits_core.data.drawn import write_drawn_folder
     from digits_core.evaluation.independent import torchmetrics_map  # noqa: F401  # the check that the command makes
     from digits_core.model.build import build_model
     from digits_core.model.checkpoint import save_model
 
-    write_drawn_folder(tmp_path / "data", 8, 12, seed=3)
+    folder = tmp_path_factory.mktemp("place")
+    write_drawn_folder(folder / "data", 8, 12, seed=3)
     config = TrainConfig.from_flat({"model.min_size": 32, "model.max_size": 128})
     model, _ = build_model(config, num_classes=11)
-    (tmp_path / "model").mkdir()
-    save_model(tmp_path / "model", model, config)
-    data = tmp_path / "data"
+    (folder / "model").mkdir()
+    save_model(folder / "model", model, config)
+    return folder
+
+
+def test_a_model_is_scored_on_images_as_it_predicts_them(place, capsys):
+    data = place / "data"
     arguments = [
         "--images",
         str(data / "valid"),
@@ -89,7 +96,39 @@ def test_a_model_is_scored_on_images_as_it_predicts_them(tmp_path, capsys):
         "--device",
         "cpu",
     ]
-    assert main([str(tmp_path / "model"), *arguments]) == 0
+    assert main([str(place / "model"), *arguments]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["images"] == 12
     assert found["scores"]["map"]["value"] == pytest.approx(found["torchmetrics_map"], abs=1e-4)
+
+
+def test_a_prediction_with_annotations_prints_the_same_evaluation(place, tmp_path, capsys):
+    from search import predict
+
+    model, data = str(place / "model"), place / "data"
+    annotations = ["--annotations", str(data / "valid.json"), "--device", "cpu"]
+    assert main([model, "--images", str(data / "valid"), *annotations]) == 0
+    expected = capsys.readouterr().out
+    assert "Digits by height" in expected
+    assert predict.main([model, str(data / "valid"), "-o", str(tmp_path / "out"), *annotations]) == 0
+    assert capsys.readouterr().out.endswith(expected)
+    assert (tmp_path / "out" / "pred.json").is_file()
+
+
+def test_annotations_of_some_images_of_a_prediction_score_these(place, tmp_path, capsys):
+    from search import predict
+
+    data = place / "data"
+    tree = json.loads((data / "valid.json").read_text())
+    kept = {one["id"] for one in tree["images"][::2]}
+    tree["images"] = tree["images"][::2]
+    tree["annotations"] = [one for one in tree["annotations"] if one["image_id"] in kept]
+    (tmp_path / "half.json").write_text(json.dumps(tree))
+    flags = ["--annotations", str(tmp_path / "half.json"), "--device", "cpu", "--json"]
+    assert main([str(place / "model"), "--images", str(data / "valid"), *flags]) == 0
+    alone = json.loads(capsys.readouterr().out)
+    assert predict.main([str(place / "model"), str(data / "valid"), "-o", str(tmp_path / "out"), *flags]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["images"] == 12
+    assert found["evaluation"]["images"] == len(kept) == alone["images"]
+    assert found["evaluation"]["digits"] == alone["digits"] == len(tree["annotations"])

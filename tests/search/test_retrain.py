@@ -4,6 +4,7 @@ import json
 import shutil
 
 import pytest
+import yaml
 
 from digits_core import predict
 from digits_core.config.train_config import TrainConfig
@@ -15,7 +16,8 @@ from results.record.schema import EPOCH_NUMBERS
 from results.views.leaderboard import leaderboard_table
 from search import retrain
 from search.cli.settings import SearchSettings
-from search.models.folder import card, with_optima
+from search.models.card import card
+from search.models.folder import CARD_FILE, with_optima
 from search.models.plan import Plan
 from search.models.record import keep_retraining
 from search.models.train_loop import MODEL_FOLDER
@@ -131,18 +133,49 @@ def test_an_interrupted_retraining_is_found_again_and_another_gets_another_name(
     assert place_for(folder, record, other) == "t0000-r2"
 
 
+METRICS = {
+    "run": "r", "parent": "t0", "seed": 1, "trained_on": "train+valid", "epochs": 3, "workers": 2, "device": "cpu",
+    "ends_after": "It ended after 3 epochs.",
+    "data": "/data/my digits", "fingerprint": "f", "categories": "digits", "num_train": 9, "images_per_epoch": 9,
+    "num_valid": 0, "scores": {},
+}  # fmt: skip
+
+
+def metadata_of(text):
+    _, front, body = text.split("---\n", 2)
+    assert body.lstrip().startswith("# ")
+    return yaml.safe_load(front)
+
+
 def test_the_card_says_what_it_is_and_what_it_is_not():
-    metrics = {
-        "run": "r", "parent": "t0", "seed": 1, "trained_on": "train+valid", "epochs": 3, "workers": 2, "device": "cpu",
-        "ends_after": "It ended after 3 epochs.",
-        "data": "d", "fingerprint": "f", "categories": "digits", "num_train": 9, "images_per_epoch": 9, "num_valid": 0,
-        "scores": {},
-    }  # fmt: skip
-    text = card("m", TrainConfig.from_flat({"optim.lr": 0.5}), metrics)
+    text = card("m", TrainConfig.from_flat({"optim.lr": 0.5}), METRICS)
     assert "None: it trained on the validation images too" in text
     assert "| `optim.lr` | 0.5 |" in text
-    text = card("m", TrainConfig(), metrics | {"num_valid": 5, "scores": {"val_map": [0.5, 0.4, 0.6]}})
+    assert "model-index" not in metadata_of(text)
+    text = card("m", TrainConfig(), METRICS | {"num_valid": 5, "scores": {"val_map": [0.5, 0.4, 0.6]}})
     assert "| map | 0.500 | [0.400, 0.600] |" in text
+
+
+def test_the_metadata_of_a_card_have_every_score_with_its_interval_and_the_split(searched_run, tiny_data):
+    kept(searched_run, tiny_data, "t0000-r1", "train", epoch_numbers(0.1, 0.2))
+    model = searched_run / "models" / "t0000-r1"
+    scores = json.loads((model / "metrics.json").read_text())["scores"]
+    tree = metadata_of((model / CARD_FILE).read_text())
+    [index] = tree["model-index"]
+    [result] = index["results"]
+    assert (index["name"], tree["pipeline_tag"]) == ("t0000-r1", "object-detection")
+    assert result["task"]["type"] == "object-detection"
+    assert (result["dataset"]["split"], result["dataset"]["args"]["num_images"]) == ("validation", 4)
+    found = {f"val_{one['type']}": [one["value"], *one["args"]["interval_95"]] for one in result["metrics"]}
+    assert found == scores
+    assert all(one["name"] for one in result["metrics"])
+
+
+def test_the_metadata_of_a_card_name_data_of_any_name():
+    odd = METRICS | {"data": "s3://bucket/my: 'digits' #1", "scores": {"val_map": [0.5, 0.4, 0.6]}}
+    [result] = metadata_of(card("m", TrainConfig(), odd))["model-index"][0]["results"]
+    assert result["dataset"]["type"] == "my-digits-1"
+    assert result["dataset"]["name"] == "my: 'digits' #1, validation images"
 
 
 def kept(folder, tiny_data, name, trained_on, epochs):

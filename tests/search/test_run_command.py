@@ -319,7 +319,7 @@ def test_a_name_that_is_taken(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "runs" / "mine").mkdir(parents=True)
     assert run("--space", "anchors", "--name", "mine") == 2
-    assert "exists; resume it with --resume mine, or give another name" in capsys.readouterr().err
+    assert "exists; resume it with digit-search resume mine, or give another name" in capsys.readouterr().err
 
 
 def test_bad_data_is_listed_and_nothing_is_written(capsys, tmp_path, monkeypatch, tiny_folder):
@@ -347,6 +347,7 @@ def test_dry_run_says_what_would_run_and_writes_nothing(capsys, tmp_path, monkey
         in out
     )
     assert "in total at most 15 epochs and 120 images" in out
+    assert "forecast: about 13 epochs" in out  # three of five after epoch 2
     assert "swept on each trained model: 3,400 threshold settings" in out
     assert list(tmp_path.iterdir()) == []
 
@@ -382,3 +383,15 @@ def test_a_run_of_another_version_is_not_gone_on_with(tmp_path, monkeypatch, cap
     assert run("--resume", "old", "--out", str(tmp_path)) == 2
     assert "another version of digit-search, with other parameters, started this run" in capsys.readouterr().err
     assert {path.name for path in (tmp_path / "old").iterdir()} == {"run.json", ".lock"}  # held while it was looked at
+
+
+def test_run_json_names_the_commit_the_machine_and_all_versions_that_the_report_shows(tiny_folder):
+    from digits_core.command import version_of
+    from results.page.origin import VERSIONS
+
+    settings = SearchSettings(space="lr_schedules", data=data_source(str(tiny_folder)), name="new")
+    known = describe_run(settings, make_plan(settings), open_data(settings.data), ["digit-search", "run"])
+    assert set(VERSIONS) <= set(known["versions"])
+    assert known["versions"]["digit-search"] == version_of("digit-search")
+    assert {"git_commit", "machine", "command"} <= set(known)
+    assert set(known["machine"]) == {"system", "cores"}

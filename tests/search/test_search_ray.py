@@ -26,7 +26,7 @@ from results.record.log import read_record
 from results.record.schema import THRESHOLDS
 from results.views.leaderboard import read_leaderboard
 from search import run
-from search.monitor.summary import this_python
+from search.monitor.summary import this_program
 from search.replay import replay, training_table
 from search.retrain import choose_trial
 
@@ -97,6 +97,9 @@ def test_it_ends_with_leaderboard_winner_folder_and_next_commands(whole):
     assert "configurations: 3 sampled + 2 baselines (default; wild)" in out
     assert re.search(r"mAP of t000\d checked by torchmetrics [\d.]+: 0\.\d{4}", out)
     assert f"run folder  {folder}" in out
+    trained = sum(len(one.epochs) for one in read_record(folder, "whole").trials.values())
+    forecast = json.loads((folder / "run.json").read_text())["forecast"]["epochs"]
+    assert re.search(rf"^forecast {forecast} epochs.*, trained {trained}\b", out, re.MULTILINE)
     for module in ("results.leaderboard", "results.export", "search.run"):
         assert f" -m {module}" in out
     assert "dashboard: http://127.0.0.1:" in out
@@ -330,7 +333,7 @@ def test_ctrl_c_keeps_all_rows_and_resume_goes_on_where_it_stood(tmp_path, drawn
     os.killpg(process.pid, signal.SIGINT)  # as a terminal sends it: to every process of the group
     code, out, _ = finish(process)
     assert code == 130
-    assert "--resume held" in out
+    assert "resume held" in out
     before = read_record(folder, "held")
     assert len(read_leaderboard(folder)) == len(before.trials)
     assert {trial.status for trial in before.trials.values()} <= {"interrupted", "finished"}
@@ -338,9 +341,7 @@ def test_ctrl_c_keeps_all_rows_and_resume_goes_on_where_it_stood(tmp_path, drawn
     assert run.main(["--status", str(folder)]) == 0
     status = capsys.readouterr().out
     assert ": not running" in status
-    assert (
-        f"resume with {this_python()} -m search.run --resume held --out {shlex.quote(str(tmp_path / 'runs'))}" in status
-    )
+    assert f"resume with {this_program()} resume held --out {shlex.quote(str(tmp_path / 'runs'))}" in status
 
     code, out, errors = finish(started("--resume", "held", "--trials", "+1", "--epochs", "5", *arguments))
     assert code == 0, errors
@@ -375,7 +376,7 @@ def test_sigterm_does_what_ctrl_c_does(to_all, tmp_path, drawn):
     code, out, _ = finish(process)
     assert code == 143
     assert re.search(r"1=? +t000\d", out)  # the leaderboard
-    assert f"--resume ended --out {shlex.quote(str(tmp_path))}" in out
+    assert f"resume ended --out {shlex.quote(str(tmp_path))}" in out
     record = read_record(tmp_path / "ended", "ended")
     board = read_leaderboard(tmp_path / "ended")
     assert set(board["trial_id"]) == set(record.trials)

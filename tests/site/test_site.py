@@ -13,6 +13,7 @@ from urllib.parse import unquote, urlsplit
 import pytest
 
 from digits_core.config.train_config import parameters
+from search.command import VERBS
 from spaces.catalogue import SPACES
 
 pytestmark = pytest.mark.site
@@ -21,7 +22,7 @@ ROOT = Path(__file__).parents[2]
 PAGES = sorted((ROOT / "docs").rglob("*.md"))
 NAMES = [str(page.relative_to(ROOT)) for page in PAGES]
 
-COMMAND = re.compile(r"python -m ([\w.]+)")
+COMMAND = re.compile(rf"(?:python -m ([\w.]+)|digit-search ({'|'.join(VERBS)}))\b")
 FLAG = re.compile(r"(?<![\w-])--[a-z][a-z0-9-]*")
 
 FOREIGN_FLAGS = {
@@ -29,6 +30,7 @@ FOREIGN_FLAGS = {
     "--signal",  # sbatch
     "--requeue",  # sbatch
     "--port",  # mlflow server
+    "--project",  # trackio show
     "--no-wait",  # ray job submit
     "--kills",  # tests/chaos/storm.py
     "--minutes",  # tests/chaos/fuzz.py
@@ -163,7 +165,12 @@ def help_of(parser):
 
 
 def named_modules():
-    return {module for page in PAGES for module in COMMAND.findall(page.read_text(encoding="utf-8"))}
+    return {module for page in PAGES for module in modules_in(page.read_text(encoding="utf-8"))}
+
+
+def modules_in(text):
+    """The modules of the commands in a text, which names them as `python -m MODULE` or `digit-search VERB`."""
+    return [module or VERBS[verb].module for module, verb in COMMAND.findall(text)]
 
 
 def parser_of(name):
@@ -174,7 +181,7 @@ def parser_of(name):
 
 @pytest.mark.parametrize("page", PAGES, ids=NAMES)
 def test_commands_named_on_a_page_exist(page):
-    for module in COMMAND.findall(page.read_text(encoding="utf-8")):
+    for module in modules_in(page.read_text(encoding="utf-8")):
         assert importlib.util.find_spec(module) is not None, module
         assert parser_of(module) is not None, module
 
@@ -196,10 +203,10 @@ def test_flags_named_on_a_page_exist(page, flags):
 def test_flags_on_a_command_line_are_that_command_s(page):
     for block in re.findall(r"^```sh\n(.*?)^```", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE):
         for line in block.replace("\\\n", " ").splitlines():
-            found = COMMAND.search(line.partition("#")[0])
-            if found is None:
+            found = modules_in(line.partition("#")[0])
+            if not found:
                 continue
-            known = set(FLAG.findall(help_of(parser_of(found[1]))))
+            known = set(FLAG.findall(help_of(parser_of(found[0]))))
             assert set(FLAG.findall(line.partition("#")[0])) <= known, line
 
 

@@ -187,13 +187,16 @@ def test_a_model_of_other_categories_writes_their_ids_and_no_numbers(tmp_path, s
         (["{model}"], "needs two folders, MODEL and IMAGES"),
         (["{model}", "{images}"], "-o is missing"),
         (["{model}", "{tmp}/none", "-o", "{tmp}/out"], "no such folder of images"),
-        (["{tmp}/none", "{images}", "-o", "{tmp}/out"], "none: no such folder; python -m search.retrain"),
+        (["{tmp}/none", "{images}", "-o", "{tmp}/out"], "none: no such folder; digit-search retrain"),
         (["{images}", "{images}", "-o", "{tmp}/out"], "is not a checkpoint, which is a folder with model.safetensors"),
         (["{model}", "{images}", "-o", "{tmp}"], "exists; give a new folder, or replace it with --force"),
         (["{model}", "{images}", "-o", "{tmp}/out", "--score-1", "0.9"], "must be at least Task 1's (0.9"),
         (["{model}", "{images}", "-o", "{tmp}/out", "--score-1", "2"], "must be a number from 0 to below 1"),
         (["{model}", "{images}", "-o", "{tmp}/out", "--device", "cuda:99"], "device cuda:99 cannot be used"),
-        (["{model}", "{images}", "-o", "{tmp}/out", "--annotations", "x.json"], "--annotations needs --draw"),
+        (
+            ["{model}", "{images}", "-o", "{tmp}/out", "--annotations", "x.json"],
+            "--annotations needs --draw here; digit-search predict also scores",
+        ),
         (["{model}", "{images}", "-o", "{tmp}/out", "--device", "mps"], "device must be auto, cpu, cuda or cuda:N"),
         (
             ["{model}", "{images}", "-o", "{tmp}/out", "--draw", "1", "--annotations", "{other}"],

@@ -11,7 +11,8 @@ from digits_core.files import BEST_FOLDER
 from digits_core.model.checkpoint import load_config, load_tensors
 from digits_core.training import train as training
 from digits_core.training.device import choose_device, choose_dtype
-from digits_core.training.reports import LOSSES, EpochMetrics
+from digits_core.training.parallel import World
+from digits_core.training.reports import LOSSES, EpochMetrics, EpochProgress
 from digits_core.training.train import Checkpoints, Selection, check_losses, open_run, train, train_step
 
 SETTINGS = {
@@ -52,6 +53,19 @@ def test_every_epoch_is_reported_with_losses_scores_and_costs(tiny_data, spy_rep
         assert report.confirm is None
         assert report.device == "cpu"
         assert load_config(report.checkpoint).optim.epochs == 2
+
+
+def test_progress_comes_after_each_step_and_ends_each_epoch_before_its_report(tiny_data):
+    seen = []
+    train(
+        config_of(**{"optim.epochs": 2, "optim.batch_size": 3}),
+        tiny_data,
+        lambda report: seen.append(report.metrics.epoch),
+        world=World(progress=seen.append),
+    )
+    shares = [1 / 3, 2 / 3, 1.0]  # eight images in steps of three
+    expected = [[*(EpochProgress(epoch, share) for share in shares), epoch] for epoch in (1, 2)]
+    assert seen == [*expected[0], *expected[1]]
 
 
 def test_the_same_seed_gives_the_same_numbers_and_another_seed_others(tiny_data, spy_report, one_thread):

@@ -29,17 +29,15 @@ from results.figures.settings import (
 )
 from results.figures.style import LINE_LETTERS, SCORE_TICKS, legend_name, log_ticks, plain
 from results.figures.training import (
-    PARTS,
     curve_range,
     num_cut,
     pareto_front,
     plot_curves,
     plot_overfitting,
     plot_pareto,
-    time_parts,
-    timeline,
 )
 from results.views.curves import configuration_colors
+from results.views.slots import PARTS, time_parts, timeline
 
 
 @pytest.fixture(scope="module")

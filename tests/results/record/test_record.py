@@ -114,10 +114,10 @@ def damaged(lines, what):
 def test_a_record_that_is_not_whole_is_refused_and_the_sentence_names_the_repair(run_folder, what):
     path = run_folder / EVENTS_FILE
     path.write_text("\n".join(damaged(path.read_text().splitlines(), what)) + "\n")
-    with pytest.raises(RunError, match=r"events\.jsonl line \d+ is damaged .*; python -m results\.repair") as caught:
+    with pytest.raises(RunError, match=r"events\.jsonl line \d+ is damaged .*; digit-search repair") as caught:
         read_record(run_folder, "demo")
-    assert f"python -m results.repair {shlex.quote(str(run_folder))} says what can be recovered" in str(caught.value)
-    with pytest.raises(RunError, match=r"python -m results\.repair"):
+    assert f"digit-search repair {shlex.quote(str(run_folder))} says what can be recovered" in str(caught.value)
+    with pytest.raises(RunError, match=r"digit-search repair"):
         EventWriter(run_folder, "demo")
 
 

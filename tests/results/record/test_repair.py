@@ -206,10 +206,7 @@ def test_a_look_names_what_is_lost_and_changes_nothing(folder, capsys):
     assert f"lines {first} to {last}: 9 other events of trial t0003, whose configuration is lost" in out
     assert "trial t0001 lacks the scores of epoch 2" in out
     assert "trial t0003 is lost, its files stay; a resume may try its configuration again" in out
-    assert (
-        f"nothing was changed; python -m results.repair {shlex.quote(str(folder))} --write keeps the old file as "
-        in out
-    )
+    assert f"nothing was changed; digit-search repair {shlex.quote(str(folder))} --write keeps the old file as " in out
     assert "events.jsonl.damaged-1 and writes the recovered record" in out
 
 

@@ -92,9 +92,7 @@ def test_a_damaged_table_is_one_sentence(run_folder, content):
     (run_folder / LEADERBOARD_FILE).write_bytes(content)
     with pytest.raises(RunError, match="damaged or no Parquet file") as caught:
         read_leaderboard(run_folder)
-    assert str(caught.value).endswith(
-        f"; rebuild it with python -m results.leaderboard {shlex.quote(str(run_folder))} --rebuild"
-    )
+    assert str(caught.value).endswith(f"; rebuild it with digit-search board {shlex.quote(str(run_folder))} --rebuild")
 
 
 @pytest.mark.parametrize("content", [b"", b"PAR1", b"text"])

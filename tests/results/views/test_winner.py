@@ -1,7 +1,9 @@
 import pytest
 
+from digits_core.config.train_config import TrainConfig
 from results.verdicts.comparison import whole_board
-from results.views.winner import recommend
+from results.views.leaderboard import leaderboard_table
+from results.views.winner import recommend, winner_words
 from searched import Searched
 
 
@@ -44,3 +46,30 @@ def test_a_search_without_a_default_or_a_score_says_so(tmp_path):
     made.trial("t0001", 0.8)
     assert recommend(made.events.record, []) == "Use t0001; the run has no default to compare it with."
     made.done()
+
+
+def parameters_of_the_winner(folder, **flat):
+    made = Searched(folder)
+    made.trial("t0000", 0.9, **flat)
+    made.done()
+    [row] = leaderboard_table(made.events.record, folder).to_pylist()
+    return [line.strip() for line in winner_words(made.events.record, TrainConfig(), row) if " = " in line]
+
+
+def test_the_parameters_of_the_winner_are_rounded_and_those_without_effect_are_marked(tmp_path):
+    steps = {"optim.schedule": "step", "optim.step_epochs": 5, "optim.epochs": 3, "optim.warmup_epochs": 0.0}
+    lines = parameters_of_the_winner(
+        tmp_path / "demo", **steps, **{"optim.lr": 0.0014983131234, "optim.momentum": 0.95123456}
+    )
+    assert "optim.lr = 0.001498   (default 0.0015)" in lines
+    assert "optim.schedule = step   (default onecycle)" in lines
+    [idle] = [line for line in lines if line.startswith("without effect: ")]
+    assert "optim.momentum = 0.9512 (only for optimizer=sgd)" in idle
+    assert "optim.step_epochs = 5 (the first step comes after the last epoch)" in idle
+    assert not any(line.startswith(("optim.momentum", "optim.step_epochs")) for line in lines)
+
+
+def test_a_winner_whose_parameters_all_have_an_effect_has_no_such_line(tmp_path):
+    lines = parameters_of_the_winner(tmp_path / "demo", **{"optim.optimizer": "sgd", "optim.momentum": 0.95})
+    assert "optim.momentum = 0.95   (default 0.9)" in lines
+    assert not any("without effect" in line for line in lines)

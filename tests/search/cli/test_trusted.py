@@ -14,7 +14,7 @@ from digits_core.data.cache import open_data
 from digits_core.errors import UsageError
 from results import compare, export, leaderboard, plots, report, runs
 from results.record.log import EventWriter
-from search import driver, replay, retrain, run
+from search import driver, dry_run, replay, retrain, run
 from search.cli.run_folder import describe_run
 from search.cli.settings import SearchSettings, data_source, make_plan
 from search.cli.trusted import Choice, choices_of, is_remembered, refuse_unnamed, remember
@@ -234,7 +234,7 @@ def test_a_search_remembers_what_its_user_named_and_its_folder_may_move(
 
 def test_nothing_is_remembered_of_a_dry_run(tmp_path, tiny_folder, mark, monkeypatch):
     (tmp_path / "mine.py").write_text(SPACE.format(mark=str(mark)))
-    monkeypatch.setattr(run, "_dry_run", lambda settings: 0)
+    monkeypatch.setattr(dry_run, "dry_run", lambda settings: 0)
     command("--space", tmp_path / "mine.py", "--data", tiny_folder, "--dry-run")
     [choice] = choices_of(
         SearchSettings(space=str(tmp_path / "mine.py"), space_files=space_files(str(tmp_path / "mine.py")))

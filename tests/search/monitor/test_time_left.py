@@ -8,10 +8,9 @@ from hypothesis import strategies as st
 
 from conftest import introduce, report
 from results.record.log import EventWriter
-from search.machine.cost import Speed, Workload, cost_of, least_epochs
+from search.machine.cost import Speed, Workload, cost_of, expected_epochs, hours_words
 from search.monitor.time_left import seconds_left
 from search.monitor.view import spark
-from search.run import hours_words
 
 
 @pytest.fixture
@@ -60,25 +59,39 @@ def test_nothing_is_left_when_all_have_ended(events):
     assert seconds_left(events.record, trials=3, slots=2) == (0.0, 0.0)
 
 
-@given(st.integers(1, 60))
-def test_the_least_that_halving_takes_lies_between_one_epoch_and_all(epochs):
-    least = least_epochs(epochs)
-    assert 1 <= least <= epochs
-    assert least_epochs(epochs + 1) > least
+@given(st.sampled_from(["asha", "median", "none"]), st.integers(1, 40), st.integers(1, 60))
+def test_the_expected_epochs_lie_between_one_and_all_of_each_trial(scheduler, trials, epochs):
+    expected = expected_epochs(scheduler, trials, epochs)
+    assert trials <= expected <= trials * epochs
+    assert expected_epochs(scheduler, trials + 1, epochs) > expected
+    assert expected_epochs("none", trials, epochs) == trials * epochs
 
 
-def test_the_least_that_halving_takes_is_its_shares_added_up():
-    assert least_epochs(4) == pytest.approx(1 + 1 + 1 / 2 + 1 / 2)
+def test_halving_lets_the_first_and_half_of_the_later_trials_continue():
+    assert expected_epochs("asha", 1, 8) == 8
+    assert expected_epochs("asha", 9, 8) == 2 * 9 + 2 * 5 + 4 * 3
+    assert expected_epochs("asha", 0, 8) == 0
 
 
 def test_a_cost_grows_with_what_it_is_of():
     speed = Speed(train_per_second=50, eval_per_second=100, peak_memory_bytes=10**9, num_parameters=10**6)
-    work = Workload(trials=10, further=2, epochs=4, images=500, valid_images=100, slots=2, keep=5, stops=True)
-    cost, whole = cost_of(speed, work), cost_of(speed, replace(work, stops=False))
-    assert whole.least_seconds == whole.most_seconds == cost.most_seconds == 12 * 4 * 11 / 2
-    assert cost.least_seconds == pytest.approx((10 * least_epochs(4) + 2 * 4) * 11 / 2)
+    work = Workload(trials=10, further=2, epochs=4, images=500, valid_images=100, slots=2, keep=5, scheduler="asha")
+    cost, whole = cost_of(speed, work), cost_of(speed, replace(work, scheduler="none"))
+    assert whole.seconds == whole.most_seconds == cost.most_seconds == 12 * 4 * 11 / 2
+    assert cost.epochs == expected_epochs("asha", 10, 4) + 2 * 4
+    assert cost.seconds == pytest.approx(cost.epochs * 11 / 2)
     assert cost.memory_bytes == 2 * 10**9
     assert cost.disk_bytes > 5 * 4 * 10**6
+
+
+def test_a_time_budget_limits_epochs_and_seconds():
+    speed = Speed(train_per_second=50, eval_per_second=100, peak_memory_bytes=0, num_parameters=0)
+    work = Workload(
+        trials=10, further=0, epochs=4, images=500, valid_images=100, slots=2, keep=5, scheduler="none", budget_s=55
+    )
+    short, long = cost_of(speed, work), cost_of(speed, replace(work, budget_s=10_000))
+    assert (short.epochs, short.seconds, short.most_seconds) == (10, 55, 55)
+    assert long == cost_of(speed, replace(work, budget_s=None))
 
 
 def test_a_spark_line_runs_from_the_lowest_to_the_highest():

@@ -1,13 +1,19 @@
 """Tools that follow a search: the calls that they get, and that none of them can block it."""
 
+import sys
+import types
+from contextvars import ContextVar
+
 import numpy as np
 import pytest
 from told import told_run
 
 from conftest import introduce, report
+from digits_core.errors import UsageError
 from results.record.log import EventWriter, read_record
 from search.monitor.mlflow import MLflow, check_mlflow
 from search.monitor.tensorboard import TensorBoard, predictions_sheet
+from search.monitor.trackio import Trackio, check_trackio
 from search.monitor.watchers import Watchers
 
 
@@ -105,7 +111,7 @@ def test_the_sheet_of_predictions_shows_every_sample(tmp_path):
 
 
 def test_mlflow_without_a_server_is_one_sentence_and_no_wait(run_folder, monkeypatch):
-    monkeypatch.setattr("search.monitor.mlflow.PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr("search.monitor.tracker.PAUSE_SECONDS", 0.01)
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     record, said = read_record(run_folder, "demo"), []
     mlflow = MLflow("http://127.0.0.1:9", "demo", "anchors", {}, "val_map", said.append)
@@ -117,17 +123,123 @@ def test_mlflow_without_a_server_is_one_sentence_and_no_wait(run_folder, monkeyp
 
 
 def test_an_address_that_is_none_is_refused_before_anything_starts():
-    from digits_core.errors import UsageError
-
     with pytest.raises(UsageError, match=r"--mlflow localhost: an address is http://HOST:PORT"):
         check_mlflow("localhost")
 
 
 def test_mlflow_that_is_not_installed_is_a_sentence(monkeypatch):
-    import sys
-
-    from digits_core.errors import UsageError
-
     monkeypatch.setitem(sys.modules, "mlflow", None)
     with pytest.raises(UsageError, match=r"--mlflow needs the package mlflow: pip install 'digit-search\[mlflow\]'"):
         check_mlflow("http://127.0.0.1:5000")
+
+
+class TrackioRun:
+    """A run of the stand-in for trackio."""
+
+    def __init__(self, known):
+        self._next_step = 1 + max((step for step, _ in known), default=-1)
+        self.logged, self.alerts, self.finished = [], [], False
+
+    def log(self, metrics, step):
+        assert not self.finished
+        self.logged.append((step, metrics))
+
+    def alert(self, title, text):
+        self.alerts.append((title, text))
+
+    def finish(self):
+        self.finished = True
+
+
+@pytest.fixture
+def trackio(monkeypatch):
+    """A stand-in for the module: like trackio it has one current run in a context, and finishes it at the next."""
+    current = ContextVar("current", default=None)
+    module = types.ModuleType("trackio")
+    module.runs, module.asked = {}, {}
+
+    def init(*, project, name, group, config, resume, embed, auto_log_gpu, auto_log_cpu):
+        if current.get() is not None:
+            current.get().finish()
+        assert (resume, embed, auto_log_gpu, auto_log_cpu) == ("allow", False, False, False)
+        known = [one for run in module.runs.get(name, []) for one in run.logged]
+        run = TrackioRun(known)
+        module.runs.setdefault(name, []).append(run)
+        module.asked[name] = {"project": project, "group": group, **config}
+        current.set(run)
+        return run
+
+    module.init = init
+    monkeypatch.setitem(sys.modules, "trackio", module)
+    return module
+
+
+def tell(tracker, record):
+    for trial_id in record.trials:
+        tracker.update(record, trial_id)
+    tracker.close(record)
+
+
+def test_trackio_has_a_run_per_trial_with_parameters_epochs_and_end(trackio, tmp_path):
+    folder = told_run(tmp_path / "runs" / "told", trials=4)
+    record, said = read_record(folder, "told"), []
+    base = record.trials["t0000"].config
+    for _ in range(2):  # a resumed search logs no epoch twice
+        tell(Trackio("digits", "told", "anchors", base, "val_map", said.append), record)
+    assert said == []
+    assert set(trackio.runs) == {f"told {trial_id}" for trial_id in record.trials}
+    best = record.trials["t0000"]
+    asked = trackio.asked["told t0000"]
+    assert (asked["project"], asked["group"], asked["space"]) == ("digits", "told", "anchors")
+    assert asked["optim.lr"] == best.config["optim.lr"]
+    first, second = trackio.runs["told t0000"]
+    *epochs, (_, end) = first.logged
+    assert [step for step, _ in epochs] == sorted(best.epochs)
+    assert [one["val_map"] for _, one in epochs] == [best.epochs[step]["val_map"] for step, _ in epochs]
+    assert end == {"best_val_map": record.value(best)}
+    assert second.logged == []
+    assert all(run.finished for runs in trackio.runs.values() for run in runs)
+    assert [title for title, _ in trackio.runs["told t0900"][0].alerts] == ["t0900 diverged"]
+
+
+def test_trackio_keeps_the_runs_of_two_trials_open_at_once(trackio, tmp_path):
+    folder, said = tmp_path / "run", []
+    folder.mkdir()
+    events = EventWriter(folder, "run")
+    events.write("run", metric="val_map", trials=2, resumed=False)
+    tracker = Trackio("digits", "run", "anchors", {}, "val_map", said.append)
+    for trial_id in ("t0000", "t0001"):
+        introduce(events, trial_id)
+    for epoch in (1, 2):
+        for trial_id in ("t0000", "t0001"):
+            events.write("report", trial_id=trial_id, **report(epoch, 0.3))
+            tracker.update(events.record, trial_id)
+    tracker.close(events.record)
+    events.close()
+    assert said == []
+    for [run] in trackio.runs.values():
+        assert [step for step, _ in run.logged] == [1, 2]
+        assert run.finished
+
+
+def test_trackio_that_fails_is_one_sentence(trackio, run_folder, monkeypatch):
+    monkeypatch.setattr("search.monitor.tracker.PAUSE_SECONDS", 0.01)
+    monkeypatch.delattr(trackio, "init")
+    said = []
+    tell(Trackio("digits", "demo", "anchors", {}, "val_map", said.append), read_record(run_folder, "demo"))
+    assert len(said) == 1
+    assert said[0].startswith("trackio at digits failed (")
+    assert said[0].endswith("; the search continues without it")
+
+
+@pytest.mark.parametrize("name", ["", "my digits", "../x", "-x", "x" * 101])
+def test_a_name_that_trackio_cannot_use_is_refused_before_anything_starts(trackio, name):
+    with pytest.raises(UsageError, match="the name of a project has letters, digits, '-' and '_', at most 100"):
+        check_trackio(name)
+    check_trackio("house-numbers_2")
+
+
+def test_trackio_that_is_not_installed_is_a_sentence(monkeypatch):
+    monkeypatch.setitem(sys.modules, "trackio", None)
+    with pytest.raises(UsageError, match=r"--trackio needs the package trackio: pip install 'digit-search\[trackio\]'"):
+        check_trackio("digits")

@@ -82,7 +82,7 @@ def test_the_record_goes_on_from_what_was_set_aside(tmp_path, monkeypatch):
     events.write("report", trial_id="t0000", epoch=1, val_map=0.5)
     assert not (tmp_path / RESERVE_FILE).exists()
     monkeypatch.setattr(os, "fsync", lambda number: (_ for _ in ()).throw(OSError(errno.ENOSPC, "full")))
-    with pytest.raises(RunError, match="the disk is full; free some space and continue with --resume"):
+    with pytest.raises(RunError, match="the disk is full; free some space and continue with digit-search resume"):
         events.write("report", trial_id="t0000", epoch=2, val_map=0.6)
     events.close()
     record = read_record(tmp_path, "r")

@@ -1,0 +1,133 @@
+"""The model card of a model folder: metadata for the Hugging Face Hub, and Markdown."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from digits_core.config.train_config import TrainConfig
+from results.views.evaluation import SCORES
+
+_CARD = """---
+{metadata}---
+
+# {name}
+
+A Faster R-CNN ({backbone}), retrained from trial {parent} of {run}.
+
+- trained on: {trained_on}, {num_train} images, {epochs} epochs of {images_per_epoch} images each, seed {seed}, \
+{workers} process(es) on {device}
+- data: {data}, fingerprint {fingerprint}
+- categories: {categories}
+
+## Scores
+
+{measured}
+
+## Thresholds
+
+| | NMS | score above | maximum |
+| --- | --- | --- | --- |
+{thresholds}
+
+Task 2 is read from Task 1's detections.
+
+## Parameters that differ from the default
+
+| parameter | value |
+| --- | --- |
+{changed}
+
+## Use
+
+```sh
+digit-search predict {name} IMAGES -o OUT
+```
+
+```python
+from pathlib import Path
+import torch
+from digits_core.submission.inference import load_detector
+detector = load_detector(Path("{name}"), torch.device("cpu"))
+```
+"""
+
+
+def card(name: str, config: TrainConfig, metrics: dict[str, Any]) -> str:
+    """The model card, in Markdown."""
+    thresholds = []
+    for number, task in ((1, config.detect.task1), (2, config.detect.task2)):
+        kind = "across classes" if task.class_agnostic else "within classes"
+        thresholds.append(f"| Task {number} | {task.nms:g} {kind} | {task.score:g} | {task.max_detections} |")
+    default = TrainConfig().to_flat()
+    changed = [
+        f"| `{parameter}` | {value} |"
+        for parameter, value in config.to_flat().items()
+        if value != default[parameter] and not parameter.startswith("detect.task")
+    ]
+    return _CARD.format(
+        **metrics,
+        metadata=yaml.safe_dump(_metadata(name, metrics), sort_keys=False, allow_unicode=True),
+        name=name,
+        backbone=config.model.backbone,
+        measured=_measured(metrics),
+        thresholds="\n".join(thresholds),
+        changed="\n".join(changed),
+    )
+
+
+def _metadata(name: str, metrics: dict[str, Any]) -> dict[str, Any]:
+    """The metadata of a model card; the scores are in `model-index`, each with its 95 % interval in `args`.
+
+    Source:
+        Hugging Face, specification of model cards (huggingface/hub-docs, modelcard.md).
+    """
+    tree: dict[str, Any] = {"pipeline_tag": "object-detection", "tags": ["faster-rcnn", "digit-search"]}
+    if not metrics["scores"]:
+        return tree
+    data = Path(str(metrics["data"])).name
+    result = {
+        "task": {"type": "object-detection"},
+        "dataset": {
+            "type": re.sub(r"[^A-Za-z0-9._-]+", "-", data) or "data",
+            "name": f"{data}, validation images",
+            "split": "validation",
+            "args": {
+                "fingerprint": metrics["fingerprint"],
+                "num_images": metrics["num_valid"],
+                "also_used_for": "choice of the epoch and of the thresholds",
+            },
+        },
+        "metrics": [
+            {
+                "type": key.removeprefix("val_"),
+                "name": SCORES[key.removeprefix("val_")],
+                "value": value,
+                "args": {"interval_95": [low, high]},
+            }
+            for key, (value, low, high) in metrics["scores"].items()
+        ],
+    }
+    return {**tree, "model-index": [{"name": name, "results": [result]}]}
+
+
+def _measured(metrics: dict[str, Any]) -> str:
+    """The scores of a model card, or why there are none."""
+    if not metrics["scores"]:
+        return (
+            f"None: it trained on the validation images too. {metrics['ends_after']} Thresholds come from the search."
+        )
+    scores = [
+        f"| {key.removeprefix('val_')} | {value:.3f} | [{low:.3f}, {high:.3f}] |"
+        for key, (value, low, high) in metrics["scores"].items()
+    ]
+    return "\n".join(
+        [
+            f"On {metrics['num_valid']} validation images, also used to choose epoch and thresholds (optimistic):",
+            "",
+            "| score | value | 95 % over images |",
+            "| --- | --- | --- |",
+            *scores,
+        ]
+    )
