@@ -121,8 +121,13 @@ def pool(features: list[Tensor], rois: Tensor, image: Tensor, scales: list[float
     cells, weights = _taps(start, end, limit, side, ratio)
     width = limit[:, 1]
     row = (begin + image * limit[:, 0] * width)[:, None, None] + cells[:, 0] * width[:, None, None]
-    rows = _repeated(row, 3)[:, :, None] + _repeated(cells[:, 1], 2)[:, None]
-    shares = _repeated(weights[:, 0], 3)[:, :, None] * _repeated(weights[:, 1], 2)[:, None]
+    # [num, bins, taps of one axis] to [num, bins, taps]: for y each value several times, for x all of them again and
+    # again, so that their products are long contiguous loops.
+    each = range(2 * ratio)
+    of_y = constant(tuple(tap for tap in each for _ in each), device, torch.int64)
+    of_x = constant(tuple(tap for _ in each for tap in each), device, torch.int64)
+    rows = row.index_select(2, of_y)[:, :, None] + cells[:, 1].index_select(2, of_x)[:, None]
+    shares = weights[:, 0].index_select(2, of_y)[:, :, None] * weights[:, 1].index_select(2, of_x)[:, None]
     taps = 4 * ratio**2
     table = torch.cat([map_.permute(0, 2, 3, 1).reshape(-1, channels) for map_ in features])
     with torch.autocast(device.type, enabled=False):
@@ -132,15 +137,6 @@ def pool(features: list[Tensor], rois: Tensor, image: Tensor, scales: list[float
             shares.reshape(-1, taps),
         )
     return pooled.to(features[0].dtype).view(len(rois), side, side, channels).permute(0, 3, 1, 2)
-
-
-def _repeated(taps: Tensor, axis: int) -> Tensor:
-    """[num, bins, taps * taps] from [num, bins, taps]: each value several times (axis 3), or all of them (axis 2).
-
-    Products of such rows are long contiguous loops.
-    """
-    count = taps.shape[2]
-    return taps.unsqueeze(axis).expand(-1, -1, count, count).flatten(2)
 
 
 def _levels(rois: Tensor, scales: list[float]) -> Tensor:
