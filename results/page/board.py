@@ -12,8 +12,10 @@ from digits_core.errors import printable
 from results.record.trial import TrialRecord
 from results.tables.formats import csv_text
 from results.verdicts.equal_models import differing_parameters
+from results.verdicts.several_runs import joint_name
 from results.views.leaderboard import SHOWN, parameter_columns
 from results.views.opened_run import OpenedRun
+from results.views.several_runs import ComparedRuns
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,9 +85,12 @@ def decimals(board: pd.DataFrame, name: str) -> int:
     return min(max(math.ceil(-math.log10(typical / 2)), least), 4) if typical > 0 else least
 
 
-def board_of(run: OpenedRun) -> dict[str, Any]:
-    """The table of a page: `columns`, `rows` (cells, values to sort by, ties) and the leaderboard as `csv`."""
-    board = run.leaderboard
+def board_of(run: OpenedRun | ComparedRuns) -> dict[str, Any]:
+    """The table of a page: `columns`, `rows` (cells, values to sort by, ties) and the leaderboard as `csv`.
+
+    Of several runs, the table has a column with the name of the run, and rows are named RUN:TRIAL.
+    """
+    board, several = run.leaderboard, isinstance(run, ComparedRuns)
     whole = board[board["role"] != "retrain"]
     parameters = parameter_columns(board)
     shown_parameters = [parameter for parameter in parameters if whole[parameter].astype(str).nunique() > 1]
@@ -93,7 +98,9 @@ def board_of(run: OpenedRun) -> dict[str, Any]:
     measured = [name for name in _SCORES if name != metric and whole[name].notna().any()]
     scores = [metric, *measured]
     columns = [
-        *_FIRST,
+        *_FIRST[:1],
+        *(Column("run", "run", False, False, "name of the run") for _ in range(int(several))),
+        *_FIRST[1:],
         *(Column(name, SHOWN.get(name, name), True, False, _SCORES.get(name, "")) for name in scores[:1]),
         Column("interval", "95 %", True, False, "interval over images of the score to the left"),
         *(Column("seeds", "mean of replicates", True, False, "mean over the replicates (number of replicates)")
@@ -106,21 +113,23 @@ def board_of(run: OpenedRun) -> dict[str, Any]:
     ]  # fmt: skip
     rows = whole.to_dict("records")
     places = {column.key: decimals(whole, column.key) for column in columns if column.key in _ROUNDED}
-    leads = {row["config_hash"]: row for row in rows if row["role"] == "search"}
+    leads = {(row["run"], row["config_hash"]): row for row in rows if row["role"] == "search"}
     ties = [row["ties_with_best"] for row in rows]
     tied = [pd.notna(one) and bool(one) for one in ties]
     tied = tied if sum(tied) > 1 else [False] * len(rows)
     first = {row["config_hash"] for row, one in zip(rows, tied, strict=True) if one}
     for row in rows:
-        if row["role"] != "search" and row["config_hash"] in leads:
-            row["baseline"] = f"replicate of {leads[row['config_hash']]['trial_id']}"
+        lead = leads.get((row["run"], row["config_hash"]))
+        if row["role"] != "search" and lead is not None:
+            row["baseline"] = f"replicate of {lead['trial_id']}"
+    names = [joint_name(row["run"], row["trial_id"]) if several else row["trial_id"] for row in rows]
     order = sorted(range(len(rows)), key=lambda index: rows[index]["config_hash"] not in first)
     return {
         "columns": columns,
         "num_first": sum(row["config_hash"] in first for row in rows),
         "rows": [
             {
-                "trial": rows[index]["trial_id"],
+                "trial": names[index],
                 "tied": tied[index],
                 "first": rows[index]["config_hash"] in first,
                 "status": rows[index]["status"],

@@ -65,6 +65,7 @@ def content_of(run: OpenedRun, number: int) -> dict[str, Any]:
     twins = find_twins(record)
     return {
         "key": f"r{number}",
+        "compared": False,
         "name": run.name,
         "state": _state(run),
         "live": run.live,
@@ -356,14 +357,14 @@ def _pictures(run: OpenedRun) -> list[dict[str, Any]]:
                 "title": title,
                 "words": words,
                 "why_not": why_not,
-                "figure": _json(figure),
-                "min_width": _min_width(figure),
+                "figure": figure_json(figure),
+                "min_width": min_width(figure),
             }
         )
     return found
 
 
-def _min_width(figure: go.Figure | None) -> int:
+def min_width(figure: go.Figure | None) -> int:
     """The smallest width of a figure, pixels; a narrower window scrolls it."""
     if figure is None:
         return 0
@@ -371,7 +372,7 @@ def _min_width(figure: go.Figure | None) -> int:
     return max(320, 105 * len(parallel or ()))
 
 
-def _json(figure: go.Figure | None) -> dict[str, Any] | None:
+def figure_json(figure: go.Figure | None) -> dict[str, Any] | None:
     """A figure as JSON, without title and template: the page has both."""
     if figure is None:
         return None

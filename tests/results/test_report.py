@@ -190,11 +190,62 @@ def test_a_running_search_is_read_without_writing_into_its_folder(tmp_path):
     made.done()
 
 
-def test_several_runs_share_a_page(folder, tmp_path):
+def test_several_runs_share_a_page_that_says_first_which_one_leads(folder, tmp_path):
     other = told_run(tmp_path / "runs" / "other", trials=3)
     page = report.render([open_run(folder), open_run(other)])
-    assert 'id="r0-board"' in page
-    assert 'id="r1-board"' in page
+    text = without_scripts(page)
+    assert [text.index(f'id="{name}-board"') for name in ("all0", "r0", "r1")] == sorted(
+        text.index(f'id="{name}-board"') for name in ("all0", "r0", "r1")
+    )
+    said = re.search(
+        r"The best trials of (\w+) \(t0000, mAP 0\.\d+\) and (\w+) \(t0000", text[: text.index('id="all0"')]
+    )
+    assert {said[1], said[2]} == {"told", "other"}
+
+
+def test_several_runs_have_one_leaderboard_with_the_run_as_a_column(folder, tmp_path):
+    other = told_run(tmp_path / "runs" / "other", trials=3)
+    whole, *single = data_of(report.render([open_run(folder), open_run(other)]))["runs"]
+    assert len(whole["rows"]) == sum(len(run["rows"]) for run in single)
+    assert {row["trial"] for row in whole["rows"]} == set(whole["details"])
+    rows = list(csv.DictReader(io.StringIO(whole["csv"])))
+    assert {row["run"] for row in rows} == {"told", "other"}
+    finished = [row for row in rows if row["role"] == "search" and row["status"] == "finished"]
+    scores = [float(row["val_map"]) for row in finished]
+    assert len({row["run"] for row in finished[:4]}) == 2  # ranked together, not run after run
+    assert max(scores) in scores[:2]
+
+
+def test_the_figures_of_several_runs_have_one_entry_in_the_legend_and_one_colour_for_each_run(folder, tmp_path):
+    other = told_run(tmp_path / "runs" / "other", trials=3)
+    whole = data_of(report.render([open_run(folder), open_run(other)]))["runs"][0]
+    assert list(whole["figures"]) == ["curves", "history"]
+    for figure in whole["figures"].values():
+        named = [trace for trace in figure["data"] if trace.get("showlegend")]
+        assert [trace["name"] for trace in named] == ["told", "other"]
+        colors = {(trace["legendgroup"], trace["line"]["color"]) for trace in figure["data"]}
+        assert len(colors) == 2
+
+
+def test_scores_of_different_data_are_not_ranked_together(folder, tmp_path):
+    about = json.loads((folder / "run.json").read_text())
+    other = told_run(tmp_path / "runs" / "other", trials=3)
+    about["data"]["fingerprint"] = "e" * 32
+    (other / "run.json").write_text(json.dumps(about))
+    page = report.render([open_run(folder), open_run(other)])
+    assert "Scores of different data are not ranked together: told | other." in page
+    assert 'id="all0"' not in page
+    third = told_run(tmp_path / "more" / "other", trials=3)
+    page = report.render([open_run(folder), open_run(other), open_run(third)])
+    assert f"not ranked together: told, {third} | {other}." in page
+    assert 'id="all0-board"' in page
+
+
+def test_several_runs_without_any_score_have_a_page(tmp_path):
+    from searched import Searched
+
+    folders = [Searched(tmp_path / "runs" / name).done() for name in ("one", "two")]
+    assert "No run leads: no trial has a score yet." in report.render([open_run(one) for one in folders])
 
 
 def test_the_command_writes_beside_the_run_and_says_so(folder, capsys):
