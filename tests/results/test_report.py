@@ -286,3 +286,62 @@ def test_opened_runs_have_a_word_for_themselves(folder):
     assert len(opened.epochs) == sum(len(one.epochs) for one in opened.record.trials.values())
     with pytest.raises(RunError):
         open_run(folder / "nowhere")
+
+
+def untrained(made, name, status, reason, **parameters):
+    """A trial that ended with a reason before its first epoch."""
+    from digits_core.config.train_config import TrainConfig
+    from digits_core.model.anchors import setting_digest
+
+    config = TrainConfig.from_flat(parameters)
+    made.events.write(
+        "trial", trial_id=name, space="s", role="search", baseline=None, config=config.to_flat(), seed=0, params={},
+        config_hash=setting_digest(config),
+    )  # fmt: skip
+    made.events.write("end", trial_id=name, status=status, reason=reason)
+
+
+def test_rows_say_why_a_trial_was_screened_stopped_or_failed(tmp_path):
+    from search.policy.stopping import Asha, Median
+    from searched import Searched
+
+    made = Searched(tmp_path / "runs" / "reasons")
+    made.trial("t0000", 0.9)
+    asha, median = Asha("val_map", 8), Median("val_map", 8)
+    assert asha.decide("a", 2, 0.7) is None
+    for trial in "abcd":
+        median.decide(trial, 1, 0.7)
+    reasons = {
+        "t0001": ("screened", "screen: its anchors overlap the training digits by a mean IoU of 0.21"),
+        "t0002": ("stopped", asha.decide("b", 2, 0.244)),
+        "t0003": ("stopped", median.decide("e", 1, 0.1)),
+        "t0004": ("diverged", "loss is nan at step 3"),
+        "t0005": ("failed", None),
+        "t0006": ("out_of_memory", "CUDA out of memory"),
+    }
+    for number, (name, (status, reason)) in enumerate(reasons.items(), start=1):
+        assert reason is not None or status == "failed"
+        untrained(made, name, status, reason, **{"optim.lr": number / 1000})
+    made.done()
+    opened = open_run(tmp_path / "runs" / "reasons")
+    board = board_of(opened)
+    [place] = [number for number, column in enumerate(board["columns"]) if column.label == "reason"]
+    assert {row["trial"]: row["cells"][place] for row in board["rows"]} == {
+        "t0000": "",
+        "t0001": "screened, not trained: its anchors overlap the training digits by a mean IoU of 0.21",
+        "t0002": "stopped by ASHA after epoch 2: mAP 0.244, the best 1/2 had 0.700",
+        "t0003": "stopped by the median rule after epoch 1: best mAP 0.100, median of the others 0.700",
+        "t0004": "diverged: loss is nan at step 3",
+        "t0005": "failed: no reason is recorded",
+        "t0006": "out of memory: CUDA out of memory",
+    }
+    assert "stopped by ASHA after epoch 2" in report.render([opened])
+
+
+def test_a_board_of_finished_trials_has_no_column_for_reasons(tmp_path):
+    from searched import Searched
+
+    made = Searched(tmp_path / "runs" / "plain")
+    made.trial("t0000", 0.9)
+    board = board_of(open_run(made.done()))
+    assert "reason" not in [column.label for column in board["columns"]]
