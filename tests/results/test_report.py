@@ -45,6 +45,14 @@ def test_the_first_screen_says_who_leads_by_what_and_whether_it_is_real(page, fo
     assert "space anchors,lr_schedules" in text
 
 
+def test_the_tags_of_a_run_are_in_its_header_as_text(tmp_path):
+    folder = told_run(tmp_path / "runs" / "tagged", trials=3)
+    assert "tags: " not in without_scripts(report.render([open_run(folder)]))
+    (folder / "tags.txt").write_text("<b>bold</b>\nsvhn\n")
+    page = report.render([open_run(folder)])
+    assert "tags: &lt;b&gt;bold&lt;/b&gt;, svhn" in page[: page.index('aria-label="Result"')]
+
+
 def test_the_note_of_a_run_is_in_its_header_as_text(tmp_path):
     folder = told_run(tmp_path / "runs" / "noted", trials=3)
     assert "note: " not in without_scripts(report.render([open_run(folder)]))
