@@ -103,9 +103,9 @@ def _compare(args: argparse.Namespace) -> int:
         verdicts = _groups(board, args.by)
         lines += length_words(record)
     elif len(records) > 1:
-        whole, first, folders = _one_board(records)
-        verdicts = whole_board(whole, first, board.metric, folders=folders)
-        own = verdicts if board.metric == whole.metric else whole_board(whole, first, whole.metric, folders=folders)
+        whole, first, places = _one_board(records)
+        verdicts = whole_board(whole, first, board.metric, folders=places)
+        own = verdicts if board.metric == whole.metric else whole_board(whole, first, whole.metric, folders=places)
         lines.insert(0, leader_words(whole, list(records), own, whole.metric))
     else:
         verdicts = whole_board(record, folder, board.metric)
