@@ -29,7 +29,8 @@ def reason_words(status: str, reason: str | None) -> str:
     found = _ASHA.match(reason)
     if found is not None:
         metric, value, epoch, limit, part = found.groups()
-        return f"stopped by ASHA after epoch {epoch}: {SHOWN.get(metric, metric)} {value}, the best {part} had {limit}"
+        shown = SHOWN.get(metric, metric)
+        return f"stopped by ASHA after epoch {epoch}: {shown} {value} is below {limit}, the limit of the best {part}"
     found = _MEDIAN.match(reason)
     if found is not None:
         metric, value, epoch, limit = found.groups()

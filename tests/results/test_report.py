@@ -337,7 +337,7 @@ def test_rows_say_why_a_trial_was_screened_stopped_or_failed(tmp_path):
     assert {row["trial"]: row["cells"][place] for row in board["rows"]} == {
         "t0000": "",
         "t0001": "screened, not trained: its anchors overlap the training digits by a mean IoU of 0.21",
-        "t0002": "stopped by ASHA after epoch 2: mAP 0.244, the best 1/2 had 0.700",
+        "t0002": "stopped by ASHA after epoch 2: mAP 0.244 is below 0.700, the limit of the best 1/2",
         "t0003": "stopped by the median rule after epoch 1: best mAP 0.100, median of the others 0.700",
         "t0004": "diverged: loss is nan at step 3",
         "t0005": "failed: no reason is recorded",
