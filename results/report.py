@@ -68,7 +68,7 @@ def _report(args: argparse.Namespace) -> int:
     from results.tables.parquet import check_target
     from results.views.opened_run import open_run
 
-    folders = find_runs(args.runs)
+    folders = list({folder.resolve(): folder for folder in find_runs(args.runs)}.values())
     path = args.out or (folders[0] / REPORT_FILE if len(folders) == 1 else Path(REPORT_FILE))
     check_target(path, "-o ")
     opened, shown = False, False

@@ -249,6 +249,13 @@ def test_scores_of_different_data_are_not_ranked_together(folder, tmp_path):
     assert 'id="all0-board"' in page
 
 
+def test_a_run_that_is_named_twice_is_shown_once(folder, capsys):
+    assert report.main([str(folder), str(folder / ".." / folder.name)]) == 0
+    page = (folder / "report.html").read_text(encoding="utf-8")
+    assert 'id="r0-board"' in page
+    assert 'id="r1-board"' not in page
+
+
 def test_several_runs_without_any_score_have_a_page(tmp_path):
     from searched import Searched
 
