@@ -40,14 +40,14 @@ def plot_history_of_runs(compared: ComparedRuns) -> go.Figure:
     histories = [(number, name, run, scored_trials(run)) for number, (name, run) in enumerate(compared.runs.items())]
     histories = [one for one in histories if one[3]]
     most = max((scored[-1].number for *_, scored in histories), default=0)
-    ends: list[float] = []
+    ends: dict[int, list[float]] = {1: [], 2: []}
     longest = max((one.at for *_, scored in histories for one in scored), default=0.0)
     unit, seconds = ("hours", 3600) if longest >= 7200 else ("minutes", 60)
     figure = make_subplots(rows=2, cols=1, vertical_spacing=0.2)
     for number, name, run, scored in histories:
         steps = [(at / seconds, best) for at, best in best_by_time(run)]
         for row, line in ((1, best_by_number(scored)), (2, steps)):
-            ends += [best for _, best in line]
+            ends[row] += [best for _, best in line]
             figure.add_scatter(
                 x=[at for at, _ in line], y=[best for _, best in line], mode="lines+markers", name=legend_name(name),
                 legendgroup=name, showlegend=row == 1, row=row, col=1, cliponaxis=False,
@@ -57,10 +57,11 @@ def plot_history_of_runs(compared: ComparedRuns) -> go.Figure:
             )  # fmt: skip
     figure.update_xaxes(title="trial number", dtick=1 if most <= MOST_TICKS else None, row=1, col=1)
     figure.update_xaxes(title=f"{unit} since the start of the run", rangemode="tozero", row=2, col=1)
-    low, high = min(ends), max(ends)
-    pad = max(0.06 * (high - low), (LEAST_SPAN - (high - low)) / 2)
-    label = LABELS.get(compared.metric, compared.metric)
-    figure.update_yaxes(title=label, tickformatstops=SCORE_TICKS, range=[low - pad, high + pad])
+    for row, values in ends.items():
+        low, high = min(values), max(values)
+        pad = max(0.06 * (high - low), (LEAST_SPAN - (high - low)) / 2)
+        figure.update_yaxes(range=[low - pad, high + pad], row=row, col=1)
+    figure.update_yaxes(title=LABELS.get(compared.metric, compared.metric), tickformatstops=SCORE_TICKS)
     return finish(figure, f"{compared.record.run}: best score so far", height=560)
 
 

@@ -51,7 +51,8 @@ def joint_record(records: Mapping[str, RunRecord]) -> RunRecord:
     First trainings count as replicates only if all the runs are comparisons.
     """
     metric = next(iter(records.values())).metric
-    whole = RunRecord(",".join(records), metric=metric, comparison=all(one.comparison for one in records.values()))
+    comparison = all(one.comparison for one in records.values())
+    whole = RunRecord(",".join(records), metric=metric, comparison=comparison, several=True)
     for run, record in records.items():
         for trial in record.trials.values():
             name = joint_name(run, trial.trial_id)
@@ -97,15 +98,15 @@ def leader_words(whole: RunRecord, runs: Sequence[str], verdicts: Sequence[Verdi
         several = ", ".join(named[run] for run in [leader, *same][:-1]) + f" and {named[same[-1]]}"
         words = [f"The best trials of {several} are the same configuration{alike}: none of these runs leads."]
     known = {verdict.second: verdict for verdict in verdicts}
-    words += [_against(named[run], known.get(bests[run].trial_id)) for run in others if run not in same]
+    words += [_against(leader, named[run], known.get(bests[run].trial_id)) for run in others if run not in same]
     return " ".join([*words, *lacking])
 
 
-def _against(other: str, verdict: Verdict | None) -> str:
+def _against(leader: str, other: str, verdict: Verdict | None) -> str:
     """The verdict on the best configuration against the best of another run, as a sentence."""
     if verdict is None or verdict.told_apart is None:
         why = "" if verdict is None else f": {verdict.words.removeprefix('not compared: ')}"
-        return f"{other} is not compared with it{why}."
+        return f"{other} is not compared with {leader}{why}."
     one = verdict.difference
     if one is None:
         return f"The difference to {other} is zero: {verdict.words.removeprefix('equal: ')}."
@@ -113,9 +114,9 @@ def _against(other: str, verdict: Verdict | None) -> str:
     if not verdict.told_apart:
         return f"Compared with {other}{models}: {verdict.words}."
     if one.estimate < 0:
-        one, better = one.swapped(), f"{other} is better{models}"
+        one, better = one.swapped(), f"{other} is significantly better than {leader}{models}"
     else:
-        better = f"It is significantly better than {other}{models}"
+        better = f"{leader} is significantly better than {other}{models}"
     return f"{better}: {one.estimate:+.3f} [{one.low:.3f}, {one.high:.3f}]."
 
 
@@ -125,4 +126,6 @@ def _same_weights(whole: RunRecord, trials: Sequence[TrialRecord]) -> bool:
 
 
 def _scored(whole: RunRecord, trial: TrialRecord, label: str) -> str:
-    return f"{trial.trial_id.rpartition(':')[2]}, {label} {whole.standing(trial) or 0.0:.3f}"
+    seeds = [one for one in whole.fresh_seeds().get(trial.config_hash, []) if one.role != "confirm"]
+    mean = f", the mean of {len(seeds)} replicates" if len(seeds) > 1 else ""
+    return f"{trial.trial_id.rpartition(':')[2]}, {label} {whole.standing(trial) or 0.0:.3f}{mean}"

@@ -187,7 +187,7 @@ def test_two_runs_are_compared_by_their_best_configurations(run, tmp_path, capsy
     folder = other.done()
     out = printed([run, folder], capsys)
     assert out.startswith("demo leads with t0001, val_map 0.")
-    assert "It is significantly better than other (t0000, val_map 0." in out
+    assert "demo is significantly better than other (t0000, val_map 0." in out
     assert "demo:t0001 against demo:t0000" in out
     [verdict] = [
         one
@@ -218,10 +218,21 @@ def test_a_lead_that_is_not_significant_is_called_so(tmp_path, capsys):
     assert "as trained models: no significant difference: +0." in printed(folders, capsys).splitlines()[0]
 
 
+def test_a_run_without_replicates_can_lead_by_its_score(run, tmp_path, capsys):
+    other = Searched(tmp_path / "other")
+    other.trial("t0000", 1.0, **{LR: 7e-3})
+    first = printed([run, other.done()], capsys).splitlines()[0]
+    assert first.startswith("other leads with t0000, ")
+    assert "demo (t0001, val_map 0." in first
+    assert ", the mean of 3 replicates) as trained models: +0." in first
+
+
 def test_a_run_without_a_score_or_of_another_length_is_named(run, tmp_path, capsys):
     short = Searched(tmp_path / "short")
     short.trial("t0000", 0.7, **{LR: 7e-3, "optim.epochs": 9})
     empty = Searched(tmp_path / "empty")
     first = printed([run, short.done(), empty.done()], capsys).splitlines()[0]
-    assert "is not compared with it: optim.epochs " in first
+    assert first.startswith("demo leads with t0001, ")  # by its score: neither the longer nor the earlier run leads
+    assert "short (t0000, val_map 0." in first
+    assert "is not compared with demo: optim.epochs " in first
     assert first.endswith("empty has no score yet.")
