@@ -4,7 +4,6 @@ import argparse
 import itertools
 import math
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from results.tables.matches import MATCHES_FOLDER, matches_path, read_matches
 from results.verdicts.comparison import Board, whole_board
 from results.verdicts.equal_models import best_weights
 from results.verdicts.published import Answer, Published, luck_of
+from results.verdicts.several_runs import joint_record, kind_of, leader_words, why_apart
 from results.verdicts.verdict import Verdict
 from results.verdicts.words import confirmation_words, length_words, twin_words, verdict_lines
 from results.views.leaderboard import varying_parameters
@@ -36,6 +36,7 @@ _EPILOG = """
 examples:
   digit-search compare runs/my-search
   digit-search compare runs/my-search --trials t0003,t0000
+  digit-search compare runs/monday runs/tuesday
   digit-search compare runs/my-search --by optim.schedule --metric val_number_accuracy
   digit-search compare runs/my-reports --by table
 
@@ -47,7 +48,8 @@ def build_parser() -> argparse.ArgumentParser:
     """The flags of this command."""
     parser = CommandParser(
         prog="python -m results.compare",
-        description="Compare the best configuration with each other one, or trials or groups with each other.",
+        description="Compare the best configuration with each other one, also of several runs, or trials or groups "
+        "with each other.",
         epilog=_EPILOG,
     )
     parser.add_argument("runs", nargs="*", metavar="RUN", help=f"{RUN_HELP}; several must share their data")
@@ -79,8 +81,8 @@ def _compare(args: argparse.Namespace) -> int:
     records = {folder.name: (read_record_of(folder), folder) for folder in folders}
     if len(records) < len(folders):
         raise UsageError(f"two of the runs have the same name ({folders[0].name}); rename one of their folders")
-    if len(records) > 1 and not args.trials:
-        raise UsageError(f"{len(records)} runs are given; name the trials to compare: --trials RUN:TRIAL,...")
+    if len(records) > 1 and args.by:
+        raise UsageError(f"--by: compares configurations of one run, {len(records)} are given")
     lines = []
     for record, folder in records.values():
         check_tables(record, folder)
@@ -100,6 +102,11 @@ def _compare(args: argparse.Namespace) -> int:
     elif args.by:
         verdicts = _groups(board, args.by)
         lines += length_words(record)
+    elif len(records) > 1:
+        whole, first, places = _one_board(records)
+        verdicts = whole_board(whole, first, board.metric, folders=places)
+        own = verdicts if board.metric == whole.metric else whole_board(whole, first, whole.metric, folders=places)
+        lines.insert(0, leader_words(whole, list(records), own, whole.metric))
     else:
         verdicts = whole_board(record, folder, board.metric)
         lines += [*length_words(record), *confirmation_words(record, folder), *twin_words(record)]
@@ -267,12 +274,32 @@ def _pairs(records: dict[str, tuple[RunRecord, Path]], names: str, metric: str |
     if len({(run, trial.trial_id) for run, trial in found}) < len(found):
         raise UsageError(f"--trials {printable(names)}: names a trial twice")
     runs = list(dict.fromkeys(run for run, _ in found))
-    _check_same_images(records, runs)
-    merged, folder = records[runs[0]]
-    board = Board(merged, folder, metric or merged.metric) if len(runs) == 1 else _joint(records, runs, metric)
-    trials = [trial if len(runs) == 1 else board.record.trials[f"{run}:{trial.trial_id}"] for run, trial in found]
+    record, folder, folders = _one_board({run: records[run] for run in runs})
+    board = Board(record, folder, metric or record.metric, folders=folders)
+    trials = [trial if len(runs) == 1 else record.trials[f"{run}:{trial.trial_id}"] for run, trial in found]
     verdicts = [board.compare(first, second) for first, second in itertools.combinations(trials, 2)]
     return board.correct(verdicts)
+
+
+def _one_board(records: dict[str, tuple[RunRecord, Path]]) -> tuple[RunRecord, Path, dict[str, Path]]:
+    """The record of a run, or of several as one, with the folder of the first and all folders by name.
+
+    Raises:
+        RunError: the runs have different metrics or different data.
+    """
+    record, folder = next(iter(records.values()))
+    if len(records) == 1:
+        return record, folder, {}
+    kinds = {run: kind_of(one, read_run_file(place)) for run, (one, place) in records.items()}
+    for run in records:
+        reason = why_apart(next(iter(records)), run, kinds)
+        if reason is not None:
+            raise RunError(reason)
+    return (
+        joint_record({run: one for run, (one, _) in records.items()}),
+        folder,
+        {run: place for run, (_, place) in records.items()},
+    )
 
 
 def _named(records: dict[str, tuple[RunRecord, Path]], name: str) -> tuple[str, TrialRecord]:
@@ -286,40 +313,6 @@ def _named(records: dict[str, tuple[RunRecord, Path]], name: str) -> tuple[str, 
     if trial_id not in trials:
         raise UsageError(f"--trials {printable(name)}: run '{run}' has no such trial{did_you_mean(trial_id, trials)}")
     return run, trials[trial_id]
-
-
-def _check_same_images(records: dict[str, tuple[RunRecord, Path]], runs: list[str]) -> None:
-    """Raises RunError if the runs have different metrics or different data."""
-    prints = {run: _fingerprint(records[run][1]) for run in runs}
-    for run in runs[1:]:
-        metrics = records[runs[0]][0].metric, records[run][0].metric
-        if metrics[0] != metrics[1]:
-            raise RunError(
-                f"runs '{runs[0]}' and '{run}' have the metrics {metrics[0]} and {metrics[1]}; "
-                "trials of runs with different --metric are not compared"
-            )
-        if prints[run] != prints[runs[0]]:
-            raise RunError(
-                f"runs '{runs[0]}' and '{run}' use different data (fingerprints {prints[runs[0]]} and "
-                f"{prints[run]}); scores on different images cannot be compared"
-            )
-
-
-def _fingerprint(folder: Path) -> str:
-    data = read_run_file(folder).get("data")
-    return str(data.get("fingerprint")) if isinstance(data, dict) else "unknown"
-
-
-def _joint(records: dict[str, tuple[RunRecord, Path]], runs: list[str], metric: str | None) -> Board:
-    """Several runs merged into one, with trials named RUN:TRIAL."""
-    first, folder = records[runs[0]]
-    whole = RunRecord(",".join(runs), metric=first.metric)
-    for run in runs:
-        for trial in records[run][0].trials.values():
-            name = f"{run}:{trial.trial_id}"
-            whole.trials[name] = replace(trial, trial_id=name)
-    folders = {run: records[run][1] for run in runs}
-    return Board(whole, folder, metric or first.metric, folders=folders)
 
 
 def _groups(board: Board, field: str) -> list[Verdict]:

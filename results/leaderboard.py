@@ -16,6 +16,7 @@ from results.tables.formats import json_rows
 from results.tables.parquet import rebuild_words
 from results.verdicts.words import ERROR, check_words, confirmation_words, length_words, twin_words
 from results.views.leaderboard import read_leaderboard, rebuild
+from results.views.note import read_note, read_tags
 from results.views.terminal_table import in_order, print_leaderboard
 
 
@@ -86,6 +87,8 @@ def document_of(
         "run": record.run,
         "folder": str(folder),
         "metric": record.metric,
+        "note": read_note(folder),
+        "tags": read_tags(folder),
         "notes": [*_notes(record, folder), *check_words(record)],
         "rows": rows,
     }
@@ -105,6 +108,10 @@ def _notes(record: RunRecord, folder: Path) -> list[str]:
 
 def _print_run(board: pd.DataFrame, record: RunRecord, folder: Path, args: argparse.Namespace, console: Any) -> None:
     console.print(str(folder))
+    note, tags = read_note(folder), read_tags(folder)
+    for name, text in (("note", note), ("tags", ", ".join(tags))):
+        if text:
+            console.print(f"{name}: {text}", soft_wrap=True)
     print_leaderboard(board, record.metric, console, top=args.top, whole=args.all)
     for line in _notes(record, folder):
         console.print(line, soft_wrap=True)

@@ -39,7 +39,8 @@ def build_parser() -> argparse.ArgumentParser:
 
     parser = CommandParser(
         prog="python -m results.report",
-        description="Write an HTML page with the best trial, the leaderboard, figures and the cost of a search.",
+        description="Write an HTML page with the best trial, the leaderboard, figures and the cost of a search. "
+        "Several runs are also compared: which one leads, one leaderboard, and their curves in one figure.",
         epilog=_EPILOG,
     )
     parser.add_argument("runs", nargs="*", metavar="RUN", help=RUNS_HELP)
@@ -82,7 +83,7 @@ def _report(args: argparse.Namespace) -> int:
     from results.tables.parquet import check_target
     from results.views.opened_run import open_run
 
-    folders = find_runs(args.runs)
+    folders = list({folder.resolve(): folder for folder in find_runs(args.runs)}.values())
     path = args.out or (folders[0] / REPORT_FILE if len(folders) == 1 else Path(REPORT_FILE))
     check_target(path, "-o ")
     opened, shown = False, False
@@ -170,27 +171,35 @@ def render(runs: "Sequence[OpenedRun]", *, watch: int | None = None, live: int |
     from results.figures.style import DARK, LIGHT
     from results.page.content import content_of
     from results.page.fill import fill, page_file
+    from results.page.several_runs import content_of_compared
+    from results.views.several_runs import compared_runs, run_names
 
     contents = [content_of(run, number) for number, run in enumerate(runs)]
-    for content in contents:
+    groups, apart = compared_runs(runs)
+    named = dict(zip(run_names(runs), contents, strict=True))
+    several = [content_of_compared(group, number, named) for number, group in enumerate(groups)]
+    articles = [*several, *contents]
+    for content in articles:
         content["statuses"] = sorted({row["status"] for row in content["board"]["rows"]})
         content["faint"] = ("stopped", "screened", "failed", "diverged", "out_of_memory", "interrupted")
-    plotted = any(picture["figure"] for content in contents for picture in _all_pictures(content))
+    plotted = any(picture["figure"] for content in articles for picture in _all_pictures(content))
     return fill(
         "template.html",
         title=f"{', '.join(run.name for run in runs)} – digit-search",
         runs=contents,
+        articles=articles,
+        apart=apart,
         watch=watch,
         live=live,
         script=page_file("page.js"),
         plotly=Markup(get_plotlyjs()) if plotted else "",
-        data=Markup(_data(contents, {"light": LIGHT, "dark": DARK})),
+        data=Markup(_data(articles, {"light": LIGHT, "dark": DARK})),
     )
 
 
 def _all_pictures(content: dict[str, Any]) -> list[dict[str, Any]]:
-    """The figures of a run, those of its best trial's evaluation included."""
-    return [*content["pictures"], *content["evaluation"]["pictures"]]
+    """The figures of a run, or of compared runs; those of a best trial's evaluation are included."""
+    return [*content["pictures"], *content.get("evaluation", {}).get("pictures", [])]
 
 
 def _data(contents: Sequence[dict[str, Any]], templates: dict[str, Any]) -> str:

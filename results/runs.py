@@ -1,4 +1,4 @@
-"""python -m results.runs: lists and removes run folders, and stores notes about them."""
+"""python -m results.runs: lists and removes run folders, and stores notes and tags about them."""
 
 import argparse
 import contextlib
@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from digits_core.command import JSON_HELP, CommandParser, run_command, say, say_json
-from digits_core.errors import RunError, UsageError, UserError, printable
+from digits_core.errors import RunError, UsageError, UserError, did_you_mean, printable
 from digits_core.files import folder_bytes, size_words
 from results.record.folder import find_run, find_runs, read_record_of, read_run_file
 from results.record.lock import DRIVER_FILE, driver_at_work, lock_run
 from results.record.schema import ENDED
-from results.views.note import MOST_LETTERS, read_note, write_note
+from results.views.note import MOST_LETTERS, TAG_LETTERS, add_tag, read_note, read_tags, remove_tag, write_note
 
 
 class Run(NamedTuple):
@@ -30,6 +30,7 @@ class Run(NamedTuple):
         storage: place of its checkpoints and its copy, if set.
         fault: why it cannot be read.
         note: its note.
+        tags: its tags.
     """
 
     folder: Path
@@ -44,17 +45,18 @@ class Run(NamedTuple):
     storage: str | None
     fault: str | None
     note: str | None
+    tags: list[str]
 
 
 def look(folder: Path) -> Run:
     """Summarise one run folder; a damaged run as far as possible."""
     size, _ = folder_bytes(folder)
-    note = read_note(folder)
+    note, tags = read_note(folder), read_tags(folder)
     try:
         tree = read_run_file(folder)
         record = read_record_of(folder)
     except UserError as error:
-        return Run(folder, None, None, None, 0, 0, None, None, size, None, str(error), note)
+        return Run(folder, None, None, None, 0, 0, None, None, size, None, str(error), note, tags)
     settings = tree.get("settings")
     settings = settings if isinstance(settings, dict) else {}
     data = settings.get("data")
@@ -73,6 +75,7 @@ def look(folder: Path) -> Run:
         _text(settings.get("storage")),
         None,
         note,
+        tags,
     )
 
 
@@ -82,9 +85,9 @@ def print_runs(runs: list[Run], console: Any) -> None:
     from rich.table import Table
 
     table = Table(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False)
-    noted = any(run.note is not None for run in runs)
+    more = [name for name in ("tags", "note") if any(getattr(run, name) for run in runs)]
     headers = ("run", "started (UTC)", "space", "data", "trials", "best", "size")
-    for header in (*headers, "note") if noted else headers:
+    for header in (*headers, *more):
         table.add_column(header, justify="right" if header in ("trials", "best", "size") else "left", overflow="fold")
     for run in sorted(runs, key=lambda one: (one.started or "", one.folder.name)):
         best = "-" if run.best is None else f"{run.metric} {run.best:.2f}"
@@ -98,7 +101,8 @@ def print_runs(runs: list[Run], console: Any) -> None:
             best,
             size_words(run.size),
         )
-        table.add_row(*cells, *([run.note or ""] if noted else []))
+        words = {"tags": ", ".join(run.tags), "note": run.note or ""}
+        table.add_row(*cells, *(words[name] for name in more))
     console.print(table)
     total = sum(run.size for run in runs)
     console.print(f"{len(runs)} run{'s' * (len(runs) != 1)}, {size_words(total)}")
@@ -135,6 +139,8 @@ _EPILOG = """
 examples:
   digit-search runs
   digit-search runs --note anchors-1 "with the corrected labels"
+  digit-search runs --tag anchors-1 baseline
+  digit-search runs --with-tag baseline
   digit-search runs runs --remove anchors-1 anchors-2
 """
 
@@ -143,7 +149,7 @@ def build_parser() -> argparse.ArgumentParser:
     """The flags of this command."""
     parser = CommandParser(
         prog="python -m results.runs",
-        description="List the runs in a folder with space, data, best score and size, or note something about a run.",
+        description="List the runs in a folder with space, data, best score and size; store a note or tags of a run.",
         epilog=_EPILOG,
     )
     parser.add_argument(
@@ -155,6 +161,14 @@ def build_parser() -> argparse.ArgumentParser:
         metavar=("NAME", "TEXT"),
         help=f"store a note of at most {MOST_LETTERS} characters about this run; an empty text removes it",
     )
+    parser.add_argument(
+        "--tag",
+        nargs=2,
+        metavar=("NAME", "TAG"),
+        help=f"give this run a tag: one word of at most {TAG_LETTERS} characters",
+    )
+    parser.add_argument("--untag", nargs=2, metavar=("NAME", "TAG"), help="take a tag from this run")
+    parser.add_argument("--with-tag", metavar="TAG", help="list only the runs that have this tag")
     parser.add_argument("--remove", nargs="+", metavar="NAME", help="delete these runs after a confirmation")
     parser.add_argument("--json", action="store_true", help=JSON_HELP)
     parser.add_argument("--yes", action="store_true", help="delete without confirmation")
@@ -174,15 +188,22 @@ def _handle(args: argparse.Namespace) -> int:
         raise UsageError("--yes: needs --remove")
     if args.json and args.remove:
         raise UsageError("--json: lists runs, so it cannot be combined with --remove")
-    if args.note is not None:
-        if args.remove or args.json:
-            raise UsageError(f"--note: cannot be combined with {'--remove' if args.remove else '--json'}")
-        name, text = args.note
-        return _note(name, text, args.folder)
+    stored = _store(args)
+    if stored is not None:
+        return stored
+    if args.remove and args.with_tag is not None:
+        raise UsageError("--with-tag: lists runs, so it cannot be combined with --remove")
     console = open_console()
     folders = find_runs([args.folder])
     if args.remove is None:
         listed = sorted(map(look, folders), key=lambda one: (one.started or "", one.folder.name))
+        if args.with_tag is not None:
+            known = {tag for run in listed for tag in run.tags}
+            listed = [run for run in listed if args.with_tag in run.tags]
+            if not listed and not args.json:
+                said = f"no run in {printable(str(args.folder))} has the tag '{printable(args.with_tag)}'"
+                say(said + did_you_mean(args.with_tag, sorted(known)))
+                return 0
         if args.json:
             say_json({"runs": [document_of(run) for run in listed]})
         else:
@@ -209,6 +230,20 @@ def _handle(args: argparse.Namespace) -> int:
     return 0
 
 
+def _store(args: argparse.Namespace) -> int | None:
+    """Do what `--note`, `--tag` or `--untag` asks for; None if none of them is given."""
+    writes = {"--note": (args.note, _note), "--tag": (args.tag, _tag), "--untag": (args.untag, _untag)}
+    given = [flag for flag, (values, _) in writes.items() if values is not None]
+    others = {"--with-tag": args.with_tag is not None, "--remove": bool(args.remove), "--json": args.json}
+    if given:
+        beside = [*given[1:], *(flag for flag, is_given in others.items() if is_given)]
+        if beside:
+            raise UsageError(f"{given[0]}: cannot be combined with {beside[0]}")
+        (name, text), store = writes[given[0]]
+        return store(name, text, args.folder)
+    return None
+
+
 def _note(name: str, text: str, out: Path) -> int:
     folder = find_run(name, out)
     before = read_note(folder)
@@ -218,6 +253,19 @@ def _note(name: str, text: str, out: Path) -> int:
         say(f"{folder}: stored the note: {now}")
     else:
         say(f"{folder}: removed the note" if before is not None else f"{folder}: has no note")
+    return 0
+
+
+def _tag(name: str, tag: str, out: Path) -> int:
+    folder = find_run(name, out)
+    say(f"{folder}: has the tags {', '.join(add_tag(folder, tag))}")
+    return 0
+
+
+def _untag(name: str, tag: str, out: Path) -> int:
+    folder = find_run(name, out)
+    left = remove_tag(folder, tag)
+    say(f"{folder}: has the tags {', '.join(left)}" if left else f"{folder}: has no tags")
     return 0
 
 

@@ -34,10 +34,10 @@ GROUPS: dict[str, dict[str, Verb]] = {
     "look at the results": {
         "board": Verb("results.leaderboard", "print the leaderboard"),
         "compare": Verb("results.compare", "say which differences are real"),
-        "report": Verb("results.report", "write one HTML page about a run"),
+        "report": Verb("results.report", "write one HTML page about one run or several"),
         "plots": Verb("results.plots", "draw PNG and SVG figures"),
         "export": Verb("results.export", "write the leaderboard as csv, json, md, latex, parquet or xlsx"),
-        "runs": Verb("results.runs", "list the runs, or delete some"),
+        "runs": Verb("results.runs", "list, tag or delete runs"),
     },
     "use a model": {
         "evaluate": Verb("search.evaluate", "score a model on labelled images: AP per class, errors, numbers"),

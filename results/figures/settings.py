@@ -1,5 +1,6 @@
 """Figures about parameters, drawn with Optuna: parallel coordinates, parameter importance, slice and contour plot."""
 
+import html
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,8 +32,21 @@ MOST_PARAMETERS = 8
 SLICE_COLUMNS = 2
 """Most panels of the slice plot side by side, so that they fit into a narrow window."""
 
+SLICE_LETTERS = 15
+"""Longest label of a choice in the slice plot."""
+
+SLICE_TICKS = 5
+"""Most choices with a label in a panel of the slice plot."""
+
 LOG_SPAN = 20.0
 """A range is drawn on a logarithmic axis if its ends differ by at least this factor."""
+
+
+LABEL_LETTERS = 20
+"""Longest label of a value in the parallel coordinates."""
+
+LEAST_GAP = 105
+"""Smallest distance between the axes of the parallel coordinates, pixels."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,9 +154,19 @@ def plot_parallel(run: str | Path | OpenedRun) -> go.Figure:
     for label in figure.layout.annotations:
         if label.x == 0:  # the axis of the score, on which Optuna writes three significant digits
             label.text = f"{low + (high - low) * label.y:.3f}"
+        else:
+            label.text = _cut(label.text, LABEL_LETTERS)  # hovering a line shows the whole value
     figure.update_xaxes(ticktext=[_two_lines(name) for name in figure.layout.xaxis.ticktext], tickangle=0)
     figure = finish(figure, f"{opened.name}: parallel coordinates, {scored.label}", height=400)
-    return figure.update_layout(margin={"l": 60, "r": 40, "b": 50})
+    return figure.update_layout(margin={"l": 60, "r": 60, "b": 50}, meta={"min_width": _parallel_width(figure)})
+
+
+def _parallel_width(figure: go.Figure) -> int:
+    """The width at which no label of a value reaches the axis before it, and no two names of axes meet, pixels."""
+    names = [line for text in figure.layout.xaxis.ticktext for line in html.unescape(text).split("<br>")]
+    values = [html.unescape(label.text) for label in figure.layout.annotations if label.x]
+    apart = max([LEAST_GAP, *(len(one) * 6 + 24 for one in values), *(len(one) * 8 + 10 for one in names)])
+    return 120 + apart * (len(figure.layout.xaxis.ticktext) - 1)
 
 
 def plot_importances(run: str | Path | OpenedRun) -> go.Figure:
@@ -206,19 +230,25 @@ def plot_slices(run: str | Path | OpenedRun) -> go.Figure:
     drawn = plot_slice(scored.study, params=scored.parameters, target_name=scored.label)
     columns = min(len(drawn.data), SLICE_COLUMNS)
     rows = -(-len(drawn.data) // columns)
+    axes = [drawn.layout["xaxis" if place == 0 else f"xaxis{place + 1}"] for place in range(len(drawn.data))]
+    choices = [_unquoted(value) for axis in axes if axis.type == "category" for value in axis.categoryarray]
+    between = 100 + 6 * max((min(len(one), SLICE_LETTERS) for one in choices), default=0)
+    height = 60 + 140 * rows + between * (rows - 1)  # without the space below the last row
     figure = make_subplots(
-        rows=rows, cols=columns, shared_yaxes=True, horizontal_spacing=0.06, vertical_spacing=0.3 / rows
+        rows=rows, cols=columns, shared_yaxes=True, horizontal_spacing=0.06, vertical_spacing=between / height
     )
     known, trials = configuration_colors(opened.record), opened.record.trials
     for place, trace in enumerate(drawn.data):
         at = {"row": place // columns + 1, "col": place % columns + 1}
-        axis = drawn.layout["xaxis" if place == 0 else f"xaxis{place + 1}"]
+        axis = axes[place]
         parameter, x = str(axis.title.text), list(trace.x)  # Optuna orders the parameters by name
         kind: dict[str, Any] = {"type": axis.type, "nticks": 4}
         if axis.type == "category":
             x = [_unquoted(value) for value in x]
             choices = [_unquoted(value) for value in axis.categoryarray]
+            shown = choices[:: -(-len(choices) // SLICE_TICKS)]
             kind |= {"categoryorder": "array", "categoryarray": choices, "autotickangles": [0, 90]}
+            kind |= {"tickvals": shown, "ticktext": [_cut(one, SLICE_LETTERS) for one in shown]}
         elif axis.type == "log":
             kind |= log_ticks(min(x), max(x), most=4)
         mine = [one for one in scored.study.get_trials(deepcopy=False) if parameter in one.params]
@@ -231,7 +261,7 @@ def plot_slices(run: str | Path | OpenedRun) -> go.Figure:
         figure.update_xaxes(title=_two_lines(parameter), **kind, **at)
     figure.update_yaxes(tickformatstops=SCORE_TICKS)
     figure.update_yaxes(title=scored.label, col=1)
-    return finish(figure, f"{opened.name}: slice plot, {scored.label}", height=120 + 260 * rows)
+    return finish(figure, f"{opened.name}: slice plot, {scored.label}", height=height + between)
 
 
 def plot_contours(run: str | Path | OpenedRun) -> go.Figure:
@@ -269,6 +299,12 @@ def plot_contours(run: str | Path | OpenedRun) -> go.Figure:
 def _two_lines(name: str) -> str:
     """A name for a narrow place: broken after the group of a parameter, or before "after epoch"."""
     return name.replace(".", ".<br>", 1).replace(" after ", "<br>after ", 1)
+
+
+def _cut(text: str, letters: int) -> str:
+    """An escaped text with at most so many letters."""
+    whole = html.unescape(text)
+    return text if len(whole) <= letters else html.escape(whole[: letters - 1] + "…", quote=False)
 
 
 def _unquoted(value: object) -> str:

@@ -71,7 +71,7 @@ def plot_curves(run: str | Path | OpenedRun, *, metric: str | None = None, top: 
         ("others", [one for one in behind if one.status not in ("stopped", *FAILED)], 0.7),
     ):
         if some:
-            x, y, text = _joined(some, column)
+            x, y, text = joined_curves(some, column)
             figure.add_scatter(
                 x=x, y=y, text=text, mode="lines+markers", name=f"{name} ({len(some)})", opacity=alpha,
                 line={"color": FAINT, "width": 1}, marker={"size": 4}, connectgaps=False,
@@ -267,7 +267,7 @@ def _rungs(opened: OpenedRun) -> list[int]:
     return sorted({one.epoch for one in opened.record.arrivals if one.cut is not None})
 
 
-def _joined(trials: Iterable[TrialRecord], column: str) -> tuple[list[Any], list[Any], list[str]]:
+def joined_curves(trials: Iterable[TrialRecord], column: str) -> tuple[list[Any], list[Any], list[str]]:
     """Many curves as one trace with gaps, because a thousand traces are slow."""
     x: list[Any] = []
     y: list[Any] = []

@@ -12,9 +12,12 @@ from digits_core.errors import printable
 from results.record.trial import TrialRecord
 from results.tables.formats import csv_text
 from results.verdicts.equal_models import differing_parameters
+from results.verdicts.several_runs import joint_name
 from results.views.leaderboard import SHOWN, parameter_columns
 from results.views.opened_run import OpenedRun
 from results.views.parameters import changed_by, value_words
+from results.views.reasons import reason_words
+from results.views.several_runs import ComparedRuns
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,44 +87,35 @@ def decimals(board: pd.DataFrame, name: str) -> int:
     return min(max(math.ceil(-math.log10(typical / 2)), least), 4) if typical > 0 else least
 
 
-def board_of(run: OpenedRun) -> dict[str, Any]:
-    """The table of a page: `columns`, `rows` (cells, values to sort by, ties) and the leaderboard as `csv`."""
-    board = run.leaderboard
+def board_of(run: OpenedRun | ComparedRuns) -> dict[str, Any]:
+    """The table of a page: `columns`, `rows` (cells, values to sort by, ties) and the leaderboard as `csv`.
+
+    Of several runs, the table has a column with the name of the run, and rows are named RUN:TRIAL.
+    """
+    board, several = run.leaderboard, isinstance(run, ComparedRuns)
     whole = board[board["role"] != "retrain"]
-    parameters = parameter_columns(board)
-    shown_parameters = [parameter for parameter in parameters if whole[parameter].astype(str).nunique() > 1]
-    metric = run.metric
-    measured = [name for name in _SCORES if name != metric and whole[name].notna().any()]
-    scores = [metric, *measured]
-    columns = [
-        *_FIRST,
-        *(Column(name, SHOWN.get(name, name), True, False, _SCORES.get(name, "")) for name in scores[:1]),
-        Column("interval", "95 %", True, False, "interval over images of the score to the left"),
-        *(Column("seeds", "mean of replicates", True, False, "mean over the replicates (number of replicates)")
-          for _ in range(int(board["num_seeds"].notna().any()))),
-        *(Column(name, SHOWN.get(name, name), True, False, _SCORES.get(name, "")) for name in scores[1:]),
-        *_LATER,
-        *(Column(name, name.rpartition(".")[2], _is_number(whole[name]), False, name) for name in shown_parameters),
-        Column("role", "role", False, True, "search (first training), replicate, or confirm"),
-        *(Column(key, label, True, True, words) for key, label, words in _HIDDEN if whole[key].notna().any()),
-    ]  # fmt: skip
-    rows = whole.to_dict("records")
+    metric, rows = run.metric, whole.to_dict("records")
+    for row in rows:
+        row["reason"] = reason_words(row["status"], None if pd.isna(row["stop_reason"]) else row["stop_reason"])
+    columns = _columns(whole, metric, rows, several=several)
     places = {column.key: decimals(whole, column.key) for column in columns if column.key in _ROUNDED}
-    leads = {row["config_hash"]: row for row in rows if row["role"] == "search"}
+    leads = {(row["run"], row["config_hash"]): row for row in rows if row["role"] == "search"}
     ties = [row["ties_with_best"] for row in rows]
     tied = [pd.notna(one) and bool(one) for one in ties]
     tied = tied if sum(tied) > 1 else [False] * len(rows)
     first = {row["config_hash"] for row, one in zip(rows, tied, strict=True) if one}
     for row in rows:
-        if row["role"] != "search" and row["config_hash"] in leads:
-            row["baseline"] = f"replicate of {leads[row['config_hash']]['trial_id']}"
+        lead = leads.get((row["run"], row["config_hash"]))
+        if row["role"] != "search" and lead is not None:
+            row["baseline"] = f"replicate of {lead['trial_id']}"
+    names = [joint_name(row["run"], row["trial_id"]) if several else row["trial_id"] for row in rows]
     order = sorted(range(len(rows)), key=lambda index: rows[index]["config_hash"] not in first)
     return {
         "columns": columns,
         "num_first": sum(row["config_hash"] in first for row in rows),
         "rows": [
             {
-                "trial": rows[index]["trial_id"],
+                "trial": names[index],
                 "tied": tied[index],
                 "first": rows[index]["config_hash"] in first,
                 "status": rows[index]["status"],
@@ -132,6 +126,29 @@ def board_of(run: OpenedRun) -> dict[str, Any]:
         ],
         "csv": csv_text(board.drop(columns=["config", "model"])),
     }
+
+
+def _columns(whole: pd.DataFrame, metric: str, rows: list[dict[Any, Any]], *, several: bool) -> list[Column]:
+    """The columns of the table: without those that would be empty, and without parameters that do not vary."""
+    parameters = [name for name in parameter_columns(whole) if whole[name].astype(str).nunique() > 1]
+    measured = [name for name in _SCORES if name != metric and whole[name].notna().any()]
+    scores = [metric, *measured]
+    return [
+        *_FIRST[:1],
+        *(Column("run", "run", False, False, "name of the run") for _ in range(int(several))),
+        *_FIRST[1:],
+        *(Column(name, SHOWN.get(name, name), True, False, _SCORES.get(name, "")) for name in scores[:1]),
+        Column("interval", "95 %", True, False, "interval over images of the score to the left"),
+        *(Column("seeds", "mean of replicates", True, False, "mean over the replicates (number of replicates)")
+          for _ in range(int(whole["num_seeds"].notna().any()))),
+        *(Column(name, SHOWN.get(name, name), True, False, _SCORES.get(name, "")) for name in scores[1:]),
+        *_LATER,
+        *(Column("reason", "reason", False, False, "why the trial was stopped, failed or was not trained")
+          for _ in range(int(any(row["reason"] for row in rows)))),
+        *(Column(name, name.rpartition(".")[2], _is_number(whole[name]), False, name) for name in parameters),
+        Column("role", "role", False, True, "search (first training), replicate, or confirm"),
+        *(Column(key, label, True, True, words) for key, label, words in _HIDDEN if whole[key].notna().any()),
+    ]  # fmt: skip
 
 
 def details_of(run: OpenedRun, trial: TrialRecord, twin: str | None) -> dict[str, Any]:
@@ -149,7 +166,7 @@ def details_of(run: OpenedRun, trial: TrialRecord, twin: str | None) -> dict[str
     ]
     warnings = [f"{one['fault']}: {one['reason']} (after epoch {one['epoch']})" for one in trial.faults]
     if trial.stop_reason:
-        warnings.append(f"{trial.status}: {trial.stop_reason}")
+        warnings.append(reason_words(trial.status, trial.stop_reason))
     if twin is not None:
         parameters = ", ".join(differing_parameters(run.record.trials[twin], trial))
         warnings.append(f"trained to the same weights as {twin}: {parameters} had no effect here")

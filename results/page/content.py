@@ -41,10 +41,12 @@ def content_of(run: OpenedRun, number: int) -> dict[str, Any]:
     twins = find_twins(record)
     return {
         "key": f"r{number}",
+        "compared": False,
         "name": run.name,
         "state": _state(run),
         "live": run.live,
         "note": run.note,
+        "tags": ", ".join(run.tags),
         "space": printable(str(settings.get("space") or next((t.space for t in record.trials.values()), "?"))),
         "data": _data_words(data),
         "started": str(run.about.get("started_at") or "")[:16].replace("T", " "),

@@ -162,10 +162,7 @@ def pictures_of(run: OpenedRun) -> list[dict[str, Any]]:
 
 def min_width(figure: go.Figure | None) -> int:
     """The smallest width of a figure, pixels; a narrower window scrolls it."""
-    if figure is None:
-        return 0
-    parallel = figure.layout.xaxis.tickvals if figure.layout.xaxis.type is None else ()
-    return max(320, 105 * len(parallel or ()))
+    return 0 if figure is None else (figure.layout.meta or {}).get("min_width", 320)
 
 
 def as_json(figure: go.Figure | None) -> dict[str, Any] | None:

@@ -58,6 +58,8 @@ class RunRecord:
     """All configurations are trained to the end and equally often, so that every training counts as a replicate."""
     asha: tuple[int, int] = (1, 3)
     """Grace period and reduction factor at the first start; the default is for records without them."""
+    several: bool = False
+    """Several runs as one: ranked by score only, because their plans and numbers of replicates can differ."""
     num_drivers: int = 0
     """Number of starts of the search, including resumes."""
     planned_epochs: int | None = None
@@ -176,7 +178,7 @@ class RunRecord:
 
     def behind(self) -> set[str]:
         """The short trials, if a training of the current length has finished: they rank after the others."""
-        short = self.short()
+        short = set() if self.several else self.short()
         whole = short and any(
             trial.role == "search" and trial.status == "finished" and self.value(trial) is not None
             for trial in self.trials.values()
@@ -189,7 +191,7 @@ class RunRecord:
 
         Configurations with replicates come first, ranked by the mean of their replicates; then the others, ranked by
         their single training; then those that are `behind`; then failed ones. Within each, those without a score come
-        last. Ties are ordered by training time, then by id.
+        last. Ties are ordered by training time, then by id. In several runs as one, only the score decides.
         """
         seeds, behind = self.fresh_seeds(), self.behind()
 
@@ -197,7 +199,7 @@ class RunRecord:
             best = trial.best(self.metric)
             mean = self._replicate_mean(seeds.get(trial.config_hash, []))
             score = mean if mean is not None else None if best is None else float(best[self.metric])
-            rank = score is None, trial.trial_id in behind, mean is None
+            rank = score is None, trial.trial_id in behind, mean is None and not self.several
             return trial.status in FAILED, *rank, -(score or 0.0), trial.train_seconds, trial.trial_id
 
         return sorted((trial for trial in self.trials.values() if trial.role == "search"), key=key)

@@ -278,12 +278,15 @@ class Board:
         return np.asarray(np.mean([self._resampled(one) for one in self.fresh(trial) or [trial]], axis=0))
 
 
-def whole_board(record: RunRecord, folder: Path, metric: str, *, make: bool = True) -> list[Verdict]:
+def whole_board(
+    record: RunRecord, folder: Path, metric: str, *, folders: Mapping[str, Path] | None = None, make: bool = True
+) -> list[Verdict]:
     """Compare the best configuration with each other one; Holm's correction over all pairs that can be compared.
 
-    The correction covers all pairs because the best configuration is chosen by the same scores.
+    The correction covers all pairs because the best configuration is chosen by the same scores. The arguments are those
+    of `Board`.
     """
-    board = Board(record, folder, metric, make=make)
+    board = Board(record, folder, metric, folders=folders, make=make)
     leads = [trial for trial in record.settings() if record.value(trial) is not None]
     if not leads:
         return []
@@ -309,7 +312,11 @@ def whole_board(record: RunRecord, folder: Path, metric: str, *, make: bool = Tr
 
 def ties_with_best(record: RunRecord, folder: Path, *, make: bool = True) -> dict[str, bool]:
     """For each configuration's first trial, whether it is tied with the best; without trials not compared."""
-    verdicts = whole_board(record, folder, record.metric, make=make)
+    return ties_of(record, whole_board(record, folder, record.metric, make=make))
+
+
+def ties_of(record: RunRecord, verdicts: Sequence[Verdict]) -> dict[str, bool]:
+    """The same from `verdicts`, as `whole_board` returns them."""
     ties = {verdict.second: not verdict.told_apart for verdict in verdicts if verdict.told_apart is not None}
     winner = record.winner()
     return ties if winner is None or not ties else {winner.trial_id: True, **ties}

@@ -56,7 +56,7 @@ def leaderboard_table(record: RunRecord, folder: Path, *, make: bool = True) -> 
     varying = varying_parameters(ranked)
     schema = LEADERBOARD
     for name in varying:
-        schema = schema.append(pa.field(name, _arrow_type(name)))
+        schema = schema.append(pa.field(name, arrow_type(name)))
     try:
         ties = ties_with_best(record, folder, make=make)
     except RunError:  # a damaged match table; results.compare names it
@@ -97,7 +97,8 @@ def varying_parameters(trials: list[TrialRecord]) -> list[str]:
     ]
 
 
-def _arrow_type(name: str) -> pa.DataType:
+def arrow_type(name: str) -> pa.DataType:
+    """The type of a parameter's column."""
     try:
         return _ARROW_TYPES[parameter_named(name).kind]
     except ConfigError:  # a parameter of another version

@@ -17,7 +17,7 @@ from results.record.lock import writer_of
 from results.record.run import RunRecord
 from results.record.schema import ENDED
 from results.views.leaderboard import SHOWN, epochs_table, leaderboard_table, parameter_columns
-from results.views.note import read_note
+from results.views.note import read_note, read_tags
 
 REPR_ROWS = 10
 
@@ -55,6 +55,11 @@ class OpenedRun:
     def note(self) -> str | None:
         """The note of the run, as `digit-search runs --note` stores it; None without one."""
         return read_note(self.folder)
+
+    @property
+    def tags(self) -> list[str]:
+        """The tags of the run, as `python -m results.runs --tag` stores them."""
+        return read_tags(self.folder)
 
     @property
     def live(self) -> bool:

@@ -147,7 +147,8 @@ def by_another_metric(folder):
         (None, ["{run}", "--by", "optim.lrr"], "no such parameter varies in this run; did you mean 'optim.lr'"),
         (None, ["{run}", "--by", "optim.lr", "--trials", "t0000,t0001"], "give one of them"),
         (None, ["{run}", "--by", "space"], "have the same value"),
-        (on_other_data, ["{run}"], "2 runs are given"),
+        (on_other_data, ["{run}"], "use different data"),
+        (on_other_data, ["{run}", "--by", "optim.lr"], "--by: compares configurations of one run, 2 are given"),
         (by_another_metric, ["{run}", "--trials", "demo:t0000,bad:t0000"], "have the metrics"),
     ],
 )
@@ -178,3 +179,60 @@ def test_a_retraining_without_scores_stands_in_nobodys_way(tmp_path, capsys):
     made.done()
     assert compare.main([str(tmp_path / "runs" / "retrained")]) == 0
     assert "t0000 against t0001" in capsys.readouterr().out
+
+
+def test_two_runs_are_compared_by_their_best_configurations(run, tmp_path, capsys):
+    other = Searched(tmp_path / "other")
+    other.trial("t0000", 0.2, **{LR: 7e-3})
+    folder = other.done()
+    out = printed([run, folder], capsys)
+    assert out.startswith("demo leads with t0001, val_map 0.")
+    assert "demo is significantly better than other (t0000, val_map 0." in out
+    assert "demo:t0001 against demo:t0000" in out
+    [verdict] = [
+        one
+        for one in strict_json(printed([run, folder, "--json"], capsys))["verdicts"]
+        if one["second"] == "other:t0000"
+    ]
+    assert verdict["significant"] is True
+
+
+def test_runs_with_the_same_best_configuration_have_no_leader(tmp_path, capsys):
+    folders = []
+    for name in ("one", "two"):
+        made = Searched(tmp_path / name)
+        made.trial("t0000", 0.9, weights={1: "a", 2: "b"})
+        made.trial("t0001", 0.3, **{LR: 7e-3})
+        folders.append(made.done())
+    first = printed(folders, capsys).splitlines()[0]
+    assert first.startswith("The best trials of one (t0000, ")
+    assert first.endswith("are the same configuration, with the same weights: none of these runs leads.")
+
+
+def test_a_lead_that_is_not_significant_is_called_so(tmp_path, capsys):
+    folders = []
+    for name, rate in (("one", 1e-3), ("two", 2e-3)):
+        made = Searched(tmp_path / name)
+        made.trial("t0000", 0.8, like=name, **{LR: rate})
+        folders.append(made.done())
+    assert "as trained models: no significant difference: +0." in printed(folders, capsys).splitlines()[0]
+
+
+def test_a_run_without_replicates_can_lead_by_its_score(run, tmp_path, capsys):
+    other = Searched(tmp_path / "other")
+    other.trial("t0000", 1.0, **{LR: 7e-3})
+    first = printed([run, other.done()], capsys).splitlines()[0]
+    assert first.startswith("other leads with t0000, ")
+    assert "demo (t0001, val_map 0." in first
+    assert ", the mean of 3 replicates) as trained models: +0." in first
+
+
+def test_a_run_without_a_score_or_of_another_length_is_named(run, tmp_path, capsys):
+    short = Searched(tmp_path / "short")
+    short.trial("t0000", 0.7, **{LR: 7e-3, "optim.epochs": 9})
+    empty = Searched(tmp_path / "empty")
+    first = printed([run, short.done(), empty.done()], capsys).splitlines()[0]
+    assert first.startswith("demo leads with t0001, ")  # by its score: neither the longer nor the earlier run leads
+    assert "short (t0000, val_map 0." in first
+    assert "is not compared with demo: optim.epochs " in first
+    assert first.endswith("empty has no score yet.")

@@ -49,6 +49,14 @@ def test_the_first_screen_says_who_leads_by_what_and_whether_it_is_real(page, fo
     assert "space anchors,lr_schedules" in text
 
 
+def test_the_tags_of_a_run_are_in_its_header_as_text(tmp_path):
+    folder = told_run(tmp_path / "runs" / "tagged", trials=3)
+    assert "tags: " not in without_scripts(report.render([open_run(folder)]))
+    (folder / "tags.txt").write_text("<b>bold</b>\nsvhn\n")
+    page = report.render([open_run(folder)])
+    assert "tags: &lt;b&gt;bold&lt;/b&gt;, svhn" in page[: page.index('aria-label="Result"')]
+
+
 def test_the_note_of_a_run_is_in_its_header_as_text(tmp_path):
     folder = told_run(tmp_path / "runs" / "noted", trials=3)
     assert "note: " not in without_scripts(report.render([open_run(folder)]))
@@ -284,11 +292,67 @@ def test_a_running_search_is_read_without_writing_into_its_folder(tmp_path):
     made.done()
 
 
-def test_several_runs_share_a_page(folder, tmp_path):
+def test_several_runs_share_a_page_that_says_first_which_one_leads(folder, tmp_path):
     other = told_run(tmp_path / "runs" / "other", trials=3)
     page = report.render([open_run(folder), open_run(other)])
+    text = without_scripts(page)
+    assert [text.index(f'id="{name}-board"') for name in ("all0", "r0", "r1")] == sorted(
+        text.index(f'id="{name}-board"') for name in ("all0", "r0", "r1")
+    )
+    said = re.search(r"The best trials of (\w+) \(t\d+, mAP 0\.\d+\) and (\w+) \(t\d+", text[: text.index('id="all0"')])
+    assert {said[1], said[2]} == {"told", "other"}
+
+
+def test_several_runs_have_one_leaderboard_with_the_run_as_a_column(folder, tmp_path):
+    other = told_run(tmp_path / "runs" / "other", trials=3)
+    whole, *single = data_of(report.render([open_run(folder), open_run(other)]))["runs"]
+    assert len(whole["rows"]) == sum(len(run["rows"]) for run in single)
+    assert {row["trial"] for row in whole["rows"]} == set(whole["details"])
+    rows = list(csv.DictReader(io.StringIO(whole["csv"])))
+    assert {row["run"] for row in rows} == {"told", "other"}
+    finished = [row for row in rows if row["role"] == "search" and row["status"] == "finished"]
+    scores = [float(row["seeds_mean"] or row["val_map"]) for row in finished]
+    assert len({row["run"] for row in finished[:4]}) == 2  # ranked together, not run after run
+    assert scores == sorted(scores, reverse=True)
+
+
+def test_the_figures_of_several_runs_have_one_entry_in_the_legend_and_one_colour_for_each_run(folder, tmp_path):
+    other = told_run(tmp_path / "runs" / "other", trials=3)
+    whole = data_of(report.render([open_run(folder), open_run(other)]))["runs"][0]
+    assert list(whole["figures"]) == ["curves", "history"]
+    for figure in whole["figures"].values():
+        named = [trace for trace in figure["data"] if trace.get("showlegend")]
+        assert [trace["name"] for trace in named] == ["told", "other"]
+        colors = {(trace["legendgroup"], trace["line"]["color"]) for trace in figure["data"]}
+        assert len(colors) == 2
+
+
+def test_scores_of_different_data_are_not_ranked_together(folder, tmp_path):
+    about = json.loads((folder / "run.json").read_text())
+    other = told_run(tmp_path / "runs" / "other", trials=3)
+    about["data"]["fingerprint"] = "e" * 32
+    (other / "run.json").write_text(json.dumps(about))
+    page = report.render([open_run(folder), open_run(other)])
+    assert "Scores of different data are not ranked together: told | other." in page
+    assert 'id="all0"' not in page
+    third = told_run(tmp_path / "more" / "other", trials=3)
+    page = report.render([open_run(folder), open_run(other), open_run(third)])
+    assert f"not ranked together: told, {third} | {other}." in page
+    assert 'id="all0-board"' in page
+
+
+def test_a_run_that_is_named_twice_is_shown_once(folder, capsys):
+    assert report.main([str(folder), str(folder / ".." / folder.name)]) == 0
+    page = (folder / "report.html").read_text(encoding="utf-8")
     assert 'id="r0-board"' in page
-    assert 'id="r1-board"' in page
+    assert 'id="r1-board"' not in page
+
+
+def test_several_runs_without_any_score_have_a_page(tmp_path):
+    from searched import Searched
+
+    folders = [Searched(tmp_path / "runs" / name).done() for name in ("one", "two")]
+    assert "No run leads: no trial has a score yet." in report.render([open_run(one) for one in folders])
 
 
 def test_the_command_writes_beside_the_run_and_says_so(folder, capsys):
@@ -329,3 +393,62 @@ def test_opened_runs_have_a_word_for_themselves(folder):
     assert len(opened.epochs) == sum(len(one.epochs) for one in opened.record.trials.values())
     with pytest.raises(RunError):
         open_run(folder / "nowhere")
+
+
+def untrained(made, name, status, reason, **parameters):
+    """A trial that ended with a reason before its first epoch."""
+    from digits_core.config.train_config import TrainConfig
+    from digits_core.model.anchors import setting_digest
+
+    config = TrainConfig.from_flat(parameters)
+    made.events.write(
+        "trial", trial_id=name, space="s", role="search", baseline=None, config=config.to_flat(), seed=0, params={},
+        config_hash=setting_digest(config),
+    )  # fmt: skip
+    made.events.write("end", trial_id=name, status=status, reason=reason)
+
+
+def test_rows_say_why_a_trial_was_screened_stopped_or_failed(tmp_path):
+    from search.policy.stopping import Asha, Median
+    from searched import Searched
+
+    made = Searched(tmp_path / "runs" / "reasons")
+    made.trial("t0000", 0.9)
+    asha, median = Asha("val_map", 8), Median("val_map", 8)
+    assert asha.decide("a", 2, 0.7) is None
+    for trial in "abcd":
+        median.decide(trial, 1, 0.7)
+    reasons = {
+        "t0001": ("screened", "screen: its anchors overlap the training digits by a mean IoU of 0.21"),
+        "t0002": ("stopped", asha.decide("b", 2, 0.244)),
+        "t0003": ("stopped", median.decide("e", 1, 0.1)),
+        "t0004": ("diverged", "loss is nan at step 3"),
+        "t0005": ("failed", None),
+        "t0006": ("out_of_memory", "CUDA out of memory"),
+    }
+    for number, (name, (status, reason)) in enumerate(reasons.items(), start=1):
+        assert reason is not None or status == "failed"
+        untrained(made, name, status, reason, **{"optim.lr": number / 1000})
+    made.done()
+    opened = open_run(tmp_path / "runs" / "reasons")
+    board = board_of(opened)
+    [place] = [number for number, column in enumerate(board["columns"]) if column.label == "reason"]
+    assert {row["trial"]: row["cells"][place] for row in board["rows"]} == {
+        "t0000": "",
+        "t0001": "screened, not trained: its anchors overlap the training digits by a mean IoU of 0.21",
+        "t0002": "stopped by ASHA after epoch 2: mAP 0.244 is below 0.700, the limit of the best 1/2",
+        "t0003": "stopped by the median rule after epoch 1: best mAP 0.100, median of the others 0.700",
+        "t0004": "diverged: loss is nan at step 3",
+        "t0005": "failed: no reason is recorded",
+        "t0006": "out of memory: CUDA out of memory",
+    }
+    assert "stopped by ASHA after epoch 2" in report.render([opened])
+
+
+def test_a_board_of_finished_trials_has_no_column_for_reasons(tmp_path):
+    from searched import Searched
+
+    made = Searched(tmp_path / "runs" / "plain")
+    made.trial("t0000", 0.9)
+    board = board_of(open_run(made.done()))
+    assert "reason" not in [column.label for column in board["columns"]]

@@ -90,6 +90,16 @@ def test_the_copy_of_a_run_that_is_driven_stays(folder, capsys):
         (["--note", "frist", "text"], "frist: there is no such run; "),
         (["--note", "first", "x" * 501], "--note: at most 500 characters, this note has 501"),
         (["--note", "first", "text", "--json"], "--note: cannot be combined with --json"),
+        (["--note", "first", "text", "--tag", "first", "a"], "--note: cannot be combined with --tag"),
+        (["--tag", "frist", "a"], "frist: there is no such run; "),
+        (["--tag", "first", "two words"], "--tag 'two words': a tag is one word without spaces and commas"),
+        (["--tag", "first", ""], "--tag '': a tag is one word"),
+        (["--tag", "first", "a,b"], "--tag 'a,b': a tag is one word"),
+        (["--tag", "first", "a\x1b[2J"], "a tag is one word"),
+        (["--tag", "first", "x" * 41], "--tag: at most 40 characters, this tag has 41"),
+        (["--tag", "first", "a", "--with-tag", "a"], "--tag: cannot be combined with --with-tag"),
+        (["--untag", "first", "a"], "does not have this tag"),
+        (["--with-tag", "a", "--remove", "first", "--yes"], "--with-tag: lists runs"),
         (["--note", "first", "text", "--remove", "second", "--yes"], "--note: cannot be combined with --remove"),
     ],
 )
@@ -100,6 +110,7 @@ def test_a_mistake_is_one_sentence(folder, arguments, said, capsys):
     assert error.count("\n") == 1
     assert sorted(path.name for path in folder.iterdir()) == ["first", "second"]
     assert not list(folder.glob("*/note.txt"))
+    assert not list(folder.glob("*/tags.txt"))
 
 
 def test_a_person_is_asked(folder, capsys, monkeypatch):
@@ -157,3 +168,64 @@ def test_a_link_out_of_the_run_folder_is_refused_before_a_note_is_written(folder
     assert runs.main([str(folder), "--note", "first", "text"]) == 2
     assert "is a link to a place outside" in capsys.readouterr().err
     assert outside.read_text() == "keep"
+
+
+def test_a_tag_is_stored_listed_filtered_and_removed(folder, capsys):
+    def said(*arguments):
+        assert runs.main([str(folder), *arguments]) == 0
+        return capsys.readouterr().out
+
+    assert "tags" not in said()
+    assert said("--tag", "first", "baseline").endswith("has the tags baseline\n")
+    assert said("--tag", "first", "svhn").endswith("has the tags baseline, svhn\n")
+    said("--tag", "first", "svhn")  # again: nothing changes
+    assert (folder / "first" / "tags.txt").read_text() == "baseline\nsvhn\n"
+    assert "baseline, svhn" in said()
+    assert open_run(folder / "first").tags == ["baseline", "svhn"]
+    listed = said("--with-tag", "svhn")
+    assert "first" in listed
+    assert "second" not in listed
+    assert [run["run"] for run in strict_json(said("--with-tag", "svhn", "--json"))["runs"]] == ["first"]
+    assert strict_json(said("--with-tag", "none", "--json"))["runs"] == []
+    assert "has the tag 'svnh'; did you mean 'svhn'?" in said("--with-tag", "svnh")
+    assert said("--untag", "first", "baseline").endswith("has the tags svhn\n")
+    assert said("--untag", "first", "svhn").endswith("has no tags\n")
+    assert not list((folder / "first").glob("*tags*"))
+
+
+def test_a_run_has_at_most_twenty_tags(folder, capsys):
+    (folder / "first" / "tags.txt").write_text("".join(f"t{number}\n" for number in range(20)))
+    assert runs.main([str(folder), "--tag", "first", "more"]) == 2
+    assert "has 20 tags already; remove one with --untag" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe", b"\x1b[2J", b"a" * 70_000, b"\n\n", b"\0", b"a " * 900])
+def test_strange_tags_are_shown_without_their_control_characters(folder, content, capsys):
+    (folder / "first" / "tags.txt").write_bytes(content)
+    assert runs.main([str(folder)]) == 0
+    assert not {"\x1b", "\0"} & set(capsys.readouterr().out)
+    assert all(len(tag) <= 100 for tag in open_run(folder / "first").tags)
+    assert len(open_run(folder / "first").tags) <= 20
+
+
+def test_a_link_out_of_the_run_folder_is_refused_before_a_tag_is_written(folder, tmp_path, capsys):
+    outside = tmp_path / "outside.txt"
+    outside.write_text("keep\n")
+    (folder / "first" / "tags.txt").symlink_to(outside)
+    assert runs.main([str(folder), "--tag", "first", "more"]) == 2
+    assert "is a link to a place outside" in capsys.readouterr().err
+    assert outside.read_text() == "keep\n"
+
+
+def test_note_and_tags_are_above_the_printed_leaderboard(folder, capsys):
+    from results import leaderboard
+
+    runs.main([str(folder), "--tag", "first", "svhn"])
+    runs.main([str(folder), "--note", "first", "the corrected labels"])
+    capsys.readouterr()
+    assert leaderboard.main([str(folder / "first")]) == 0
+    out = capsys.readouterr().out
+    assert "note: the corrected labels\ntags: svhn\n" in out
+    assert leaderboard.main([str(folder / "first"), "--json"]) == 0
+    [document] = strict_json(capsys.readouterr().out)["runs"]
+    assert (document["note"], document["tags"]) == ("the corrected labels", ["svhn"])

@@ -238,6 +238,29 @@ def test_the_score_axis_of_parallel_coordinates_has_three_decimals(folder):
     assert [line.customdata[0][1] for line in lines] == [f"{score:.3f}" for score in scores]
 
 
+def test_long_values_of_parameters_are_shortened_and_the_parallel_coordinates_get_as_wide_as_they_need(tmp_path):
+    from searched import Searched
+
+    stages = "50% augment.pipeline=color; 50% augment.mirror=true augment.pipeline=geometric"
+    made = Searched(tmp_path / "runs" / "long")
+    for number in range(7):
+        parameters = {
+            "optim.lr": 0.001 + number / 1000,
+            "optim.stages": (stages, stages.replace("color", "none"))[number % 2],
+        }
+        made.trial(f"t{number:04d}", 0.9 - number / 10, **parameters, **{"optim.momentum": 0.5 + number / 100})
+    opened = open_run(made.done())
+    parallel, slices = plot_parallel(opened), plot_slices(opened)
+    apart = (parallel.layout.meta["min_width"] - 120) / 3  # four axes
+    assert 400 < parallel.layout.meta["min_width"] < 900
+    assert all(len(html.unescape(one.text)) * 6 < apart for one in parallel.layout.annotations)
+    [axis] = [axis for axis in slices.select_xaxes() if axis.type == "category"]
+    assert len(axis.tickvals) == 2
+    assert all(len(text) <= 15 for text in axis.ticktext)
+    few = plot_parallel(told_run(tmp_path / "runs" / "few", trials=4))
+    assert few.layout.meta["min_width"] < parallel.layout.meta["min_width"]
+
+
 @given(st.text(max_size=150))
 def test_names_in_a_legend_fit_into_a_narrow_window(text):
     assert all(len(html.unescape(line)) <= LINE_LETTERS for line in legend_name(text).split("<br>"))
