@@ -1,7 +1,10 @@
-"""Images with boxes, for tests of the detector."""
+"""Images with boxes, and a counter of operations, for tests of the detector."""
+
+from collections import Counter
 
 import numpy as np
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from digits_core.data.augment import Sample
 from digits_core.data.batches import pack
@@ -25,3 +28,24 @@ SCENE = (
     sample_of(64, 64, [([10, 10, 40, 60], 1)], 3),
 )
 """Three images of different shapes: two boxes, none, and one."""
+
+
+class Counting(TorchDispatchMode):
+    """Counts the ATen operations that are dispatched."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = Counter()
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.seen[str(function.overloadpacket)] += 1
+        return function(*args, **(kwargs or {}))
+
+    @property
+    def total(self):
+        return sum(self.seen.values())
+
+    @property
+    def waits(self):
+        """Operations whose result decides what the CPU does next."""
+        return sum(self.seen[name] for name in ("aten.nonzero", "aten._local_scalar_dense", "torchvision.nms"))

@@ -49,7 +49,7 @@ def encode(boxes: Tensor, origins: Tensor, weights: tuple[float, ...]) -> Tensor
     corner, end = boxes[..., :2], boxes[..., 2:]
     from_corner, from_end = origins[..., :2], origins[..., 2:]
     side, from_side = end - corner, from_end - from_corner
-    move = ((corner + 0.5 * side) - (from_corner + 0.5 * from_side)) * weights[0] / from_side
+    move = ((corner + end) - (from_corner + from_end)) * (0.5 * weights[0]) / from_side
     return torch.cat([move, (side / from_side).log() * weights[2]], dim=-1)
 
 

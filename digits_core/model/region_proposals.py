@@ -1,6 +1,7 @@
 """The region proposal network for all images of a batch at once: proposals and losses as torchvision's."""
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -164,24 +165,22 @@ class ProposalNetwork(RegionProposalNetwork):
             torchvision `RegionProposalNetwork.filter_proposals`.
         """
         device = sides.device
-        best, rows, level, offset = [], [], [], 0
-        for number, scores in enumerate(
-            torch.split(output.objectness.to(output.anchors.dtype), list(output.per_level), dim=1)
-        ):
-            top, index = scores.topk(min(self.pre_nms_top_n(), scores.shape[1]), dim=1)
-            best.append(top)
-            rows.append(index + offset)
-            level += [number] * top.shape[1]
-            offset += scores.shape[1]
-        scores, order = torch.cat(best, dim=1).sort(dim=1, descending=True, stable=True)
-        row = torch.cat(rows, dim=1).gather(1, order)
+        per_level = output.per_level
+        counts = [min(self.pre_nms_top_n(), count) for count in per_level]
+        scored = torch.split(output.objectness.to(output.anchors.dtype), list(per_level), dim=1)
+        best = [one.topk(count, dim=1) for one, count in zip(scored, counts, strict=True)]
+        scores, order = torch.cat([one.values for one in best], dim=1).sort(dim=1, descending=True, stable=True)
+        before = [0, *itertools.accumulate(per_level)]
+        offset = constant(spread(before, counts), device, torch.int64)
+        row = (torch.cat([one.indices for one in best], dim=1) + offset).gather(1, order)
         codes = output.codes.gather(1, row[:, :, None].expand(-1, -1, 4))
         boxes = clip(decode(codes, output.anchors[row], BOX_WEIGHTS), sides)
         solid = (boxes[..., 2:] - boxes[..., :2] >= self.min_size).all(dim=2)
         if self.score_thresh > 0:
             solid &= scores.sigmoid() >= self.score_thresh
         # Boxes of different levels are not compared. Boxes that are dropped anyway are a level of their own.
-        group = torch.where(solid, constant(tuple(level), device, torch.int64)[order], len(output.per_level))
+        level = constant(spread(range(len(counts)), counts), device, torch.int64)
+        group = torch.where(solid, level[order], len(counts))
         survivors = all_survivors if must_not_wait(device) else first_survivors
         kept, real = survivors(boxes, scores, group, solid, self.nms_thresh, self.post_nms_top_n())
         return Proposals(boxes.gather(1, kept[:, :, None].expand(-1, -1, 4)), real)
@@ -228,6 +227,11 @@ class ProposalNetwork(RegionProposalNetwork):
         return {"loss_objectness": scored / total, "loss_rpn_box_reg": moved / total}
 
 
+def spread(values: Iterable[int], counts: list[int]) -> tuple[int, ...]:
+    """Each value as often as its count says."""
+    return tuple(value for value, count in zip(values, counts, strict=False) for _ in range(count))
+
+
 MOST_SHAPES = 64
 """Shapes of batches whose anchors are kept."""
 
@@ -243,7 +247,7 @@ def box_loss(codes: Tensor, wanted: Tensor, foreground: Tensor, weight: Tensor) 
     """
     wanted = torch.where(foreground[..., None], wanted, codes.detach().to(wanted.dtype))
     loss = functional.smooth_l1_loss(codes.to(wanted.dtype), wanted, beta=BETA, reduction="none")
-    return (loss.sum(-1) * weight).sum()
+    return (loss * weight[..., None]).sum()
 
 
 def first_survivors(

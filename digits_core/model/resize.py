@@ -11,7 +11,7 @@ from torch import Tensor
 from digits_core.config.train_config import ModelConfig
 from digits_core.data.batches import Batch, on
 from digits_core.model.anchors import SIZE_DIVISIBLE, resized_sizes
-from digits_core.model.devices import must_not_wait
+from digits_core.model.devices import constant, must_not_wait
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,7 @@ def resize(batch: Batch, model: ModelConfig, mean: list[float], std: list[float]
     # Values in [0, 255] times factor minus offset.
     factor, offset = [1 / (255 * value) for value in std], [a / b for a, b in zip(mean, std, strict=True)]
     pixels = resized_on_device if must_not_wait(device) else resized_on_cpu
-    images = pixels(batch, sizes, (height, width), np.array([factor, offset], dtype=np.float32)).to(dtype)
+    images = pixels(batch, sizes, (height, width), (tuple(factor), tuple(offset))).to(dtype)
     ratio = (sizes / batch.sizes).astype(np.float32)  # as torchvision, which divides in float32
     sides = on(device, np.tile(sizes, 2).astype(np.float32)).to(dtype)
     boxes = batch.boxes.to(dtype) * on(device, np.tile(ratio, 2))[:, None]
@@ -61,7 +61,7 @@ def resize(batch: Batch, model: ModelConfig, mean: list[float], std: list[float]
 
 
 def resized_on_cpu(
-    batch: Batch, sizes: NDArray[np.int64], shape: tuple[int, int], normal: NDArray[np.float32]
+    batch: Batch, sizes: NDArray[np.int64], shape: tuple[int, int], normal: tuple[tuple[float, ...], ...]
 ) -> Tensor:
     """The images of a batch on a CPU, one at a time, because OpenCV is several times as fast as gathering pixels.
 
@@ -69,23 +69,24 @@ def resized_on_cpu(
         batch: the images.
         sizes: int64 [images, 2], width and height of each resized image.
         shape: height and width of the padded images.
-        normal: float32 [2, 3]: pixels times the first row minus the second one are normalised.
+        normal: factor and offset of each channel: pixels times the factor minus the offset are normalised.
 
     Returns:
         float32 [images, height, width, 3]; 0 outside of an image.
     """
     images = np.zeros((len(batch), *shape, 3), dtype=np.float32)
+    factor, offset = np.array(normal, dtype=np.float32)
     flat, starts = batch.pixels.numpy(), batch.starts.tolist()
     for row, ((before, tall), (width, height)) in enumerate(zip(batch.sizes.tolist(), sizes.tolist(), strict=True)):
         image = flat[starts[row] : starts[row + 1]].reshape(tall, before, 3).astype(np.float32)
         inside = images[row, :height, :width]
-        np.multiply(cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR), normal[0], out=inside)
-        inside -= normal[1]
+        np.multiply(cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR), factor, out=inside)
+        inside -= offset
     return torch.from_numpy(images)
 
 
 def resized_on_device(
-    batch: Batch, sizes: NDArray[np.int64], shape: tuple[int, int], normal: NDArray[np.float32]
+    batch: Batch, sizes: NDArray[np.int64], shape: tuple[int, int], normal: tuple[tuple[float, ...], ...]
 ) -> Tensor:
     """As `resized_on_cpu`, for all images at once: each pixel is the mean of four pixels, with weights."""
     device = batch.pixels.device
@@ -99,7 +100,7 @@ def resized_on_device(
     pixels = batch.pixels[taken.flatten()].view(*taken.shape, 3).float()
     above, below = torch.lerp(pixels[:, 0], pixels[:, 1], on(device, x_share)[:, None, :, None]).unbind()
     images = torch.lerp(above, below, on(device, y_share)[:, :, None, None])
-    factor, offset = on(device, normal)
+    factor, offset = (constant(one, device, torch.float32) for one in normal)
     inside = on(device, y_inside[:, :, None, None] & x_inside[:, None, :, None])
     normalised: Tensor = (images * factor - offset) * inside
     return normalised

