@@ -10,6 +10,7 @@ import pytest
 import conftest
 from digits_core.terminal import PlainConsole
 from results.record.log import EventWriter
+from search.monitor import epoch_progress
 from search.monitor.epoch_progress import (
     PAUSE_SECONDS,
     PROGRESS_FILE,
@@ -49,16 +50,17 @@ def test_a_trial_sends_at_most_one_message_a_second_and_never_the_same_one_twice
     assert sent[-1][1] == Reached(0, 1, 1.0)
 
 
-def test_a_receiver_that_does_not_answer_holds_no_training():
+def test_a_receiver_that_does_not_answer_holds_no_training(monkeypatch):
     import threading
 
+    monkeypatch.setattr(epoch_progress, "PAUSE_SECONDS", 0.01)
     blocked, answered = threading.Event(), threading.Event()
 
     def send(one):
         blocked.set()
         answered.wait(60)
 
-    with Pulse(send, wait=lambda seconds: False) as pulse:
+    with Pulse(send) as pulse:
         pulse.put(1, 0.1)
         assert blocked.wait(60)
         pulse.put(1, 0.2)  # returns while the first one is not sent
