@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from digits_core.config.train_config import DetectConfig, ModelConfig, TaskConfig, TrainConfig
+from digits_core.config.train_config import DetectConfig, TaskConfig, TrainConfig
 from digits_core.data.augment import Processing, Sample
 from digits_core.data.batches import Batch, pack
 from digits_core.data.coco import Table
@@ -111,7 +111,7 @@ def predict_images(
     started = time.perf_counter()
     ids = list(images)
     sizes = image_sizes(images)
-    damaged = _unusable(images, sizes, detector.config.model)
+    damaged = {image_id: decode_image(images[image_id])[1] for image_id, size in sizes.items() if size is None}
     found: dict[int, Candidates] = {}
     model_seconds = 0.0
     usable = [image_id for image_id in ids if image_id not in damaged]
@@ -145,17 +145,6 @@ def predict_images(
         model_seconds,
         raw,
     )
-
-
-def _unusable(images: dict[int, Path], sizes: dict[int, tuple[int, int] | None], model: ModelConfig) -> dict[int, str]:
-    """Images that cannot be used, as far as their headers show, and the reasons."""
-    damaged = {}
-    for image_id, size in sizes.items():
-        if size is None:
-            _, damaged[image_id] = decode_image(images[image_id])
-        elif model.fixed_size is None and min(size) * min(model.min_size / min(size), model.max_size / max(size)) < 1:
-            damaged[image_id] = f"is {size[0]} x {size[1]} px, too thin for the model's size of {model.max_size} px"
-    return damaged
 
 
 def _prepared(detector: Detector, image_id: int, pixels: Pixels) -> Sample:
