@@ -32,7 +32,7 @@ def panels_of(run: OpenedRun) -> dict[str, Any]:
         if stored.truth.boxes is None:
             old = f"An older version wrote the match table of {winner.trial_id} without the annotated boxes"
             return {"why_not": f"{old}; train it again, or run the search again, to see this part.", **nothing}
-        resampled = resampled_scores(run.folder, winner.trial_id, winner.config, epoch=epoch, make=not run.live)
+        resampled = resampled_scores(run.folder, winner.trial_id, winner.config, epoch=epoch, make=run.makes_intervals)
     except RunError as error:
         return {"why_not": f"{error}.", **nothing}
     detect = TrainConfig.from_flat(winner.config).detect

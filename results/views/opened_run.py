@@ -58,7 +58,7 @@ class OpenedRun:
 
     @property
     def tags(self) -> list[str]:
-        """The tags of the run, as `python -m results.runs --tag` stores them."""
+        """The tags of the run, as `digit-search runs --tag` stores them."""
         return read_tags(self.folder)
 
     @property

@@ -38,7 +38,7 @@ def test_a_search_keeps_its_command_as_it_was_typed(monkeypatch):
     from search.run import main as run_main
 
     kept = []
-    monkeypatch.setattr(driver, "run_search", lambda settings, *, command, quiet: kept.append(command) or 0)
+    monkeypatch.setattr(driver, "run_search", lambda settings, *, command, **others: kept.append(command) or 0)
     words = ["--space", "anchors", "--name", "mine"]
     assert run_main(words) == 0
     assert main(["run", *words]) == 0
