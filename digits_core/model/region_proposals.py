@@ -26,19 +26,19 @@ BETA = 1 / 9
 
 @dataclass(frozen=True, slots=True)
 class Canvas:
-    """The places of all levels of a pyramid on one map: the first level above, the others side by side below it.
+    """The places of all levels of a pyramid on one map: beside the first level the second, and below it all others.
 
     Attributes:
-        grids: height and width of each level.
-        width: of the map.
+        right: height and width of the part beside the first level.
+        below: height and width of the part below the second level.
         cells: int64 [cells of all levels]: their places on the flattened map.
         covered: [1, 1, height, width]: 1 where a level is, 0 between the levels.
         anchors: float32 [anchors, 4], xyxy, of all levels.
         per_level: the number of anchors of each level.
     """
 
-    grids: tuple[tuple[int, int], ...]
-    width: int
+    right: tuple[int, int]
+    below: tuple[int, int]
     cells: Tensor
     covered: Tensor
     anchors: Tensor
@@ -48,20 +48,27 @@ class Canvas:
     def of(
         cls, grids: tuple[tuple[int, int], ...], anchors: list[Tensor], dtype: torch.dtype, device: torch.device
     ) -> "Canvas":
-        """The canvas of these levels, of which each is at most as high as the one before."""
-        (height, first_width), others = grids[0], grids[1:]
-        width = max(first_width, sum(wide + 1 for _, wide in others))
-        place = np.arange((height + 1 + max((tall for tall, _ in others), default=0)) * width).reshape(-1, width)
-        cells, left = [place[:height, :first_width].ravel()], 0
-        for tall, wide in others:
-            cells.append(place[height + 1 :][:tall, left : left + wide].ravel())
-            left += wide + 1
+        """The canvas of the levels with these heights and widths; there are at least three."""
+        first, second, others = grids[0], grids[1], grids[2:]
+        below = max(tall for tall, _ in others), max(second[1], sum(wide + 1 for _, wide in others) - 1)
+        right = max(first[0], second[0] + 1 + below[0]), below[1]
+        place = np.arange(right[0] * (first[1] + 1 + right[1])).reshape(right[0], -1)
+        corners = [(0, 0), (0, first[1] + 1)]
+        for _, wide in others:
+            corners.append((second[0] + 1, corners[-1][1] if len(corners) == 2 else left))
+            left = corners[-1][1] + wide + 1
+        cells = np.concatenate(
+            [
+                place[top : top + tall, left : left + wide].ravel()
+                for (top, left), (tall, wide) in zip(corners, grids, strict=True)
+            ]
+        )
         covered = np.zeros(place.size, dtype=np.float32)
-        covered[np.concatenate(cells)] = 1
+        covered[cells] = 1
         return cls(
-            grids,
-            width,
-            torch.from_numpy(np.concatenate(cells)).to(device),
+            right,
+            below,
+            torch.from_numpy(cells).to(device),
             torch.from_numpy(covered.reshape(1, 1, *place.shape)).to(device, dtype),
             torch.cat(anchors),
             tuple(len(one) for one in anchors),
@@ -69,14 +76,24 @@ class Canvas:
 
     def lay_out(self, levels: list[Tensor]) -> Tensor:
         """The map [images, channels, height, width] of the levels, 0 between them."""
-        first, others = levels[0], levels[1:]
-        high = max((one.shape[2] for one in others), default=0)
-        above = functional.pad(first, (0, self.width - first.shape[3], 0, 1))
-        if not others:
-            return above
-        below = torch.cat([functional.pad(one, (0, 1, 0, high - one.shape[2])) for one in others], dim=3)
-        missing = self.width - below.shape[3]
-        return torch.cat([above, functional.pad(below, (0, missing)) if missing else below], dim=2)
+        first, second, others = levels[0], levels[1], levels[2:]
+        gaps = [*[1] * (len(others) - 1), self.below[1] - sum(one.shape[3] + 1 for one in others) + 1]
+        below = torch.cat(
+            [
+                functional.pad(one, (0, gap, 0, self.below[0] - one.shape[2]))
+                for one, gap in zip(others, gaps, strict=True)
+            ],
+            dim=3,
+        )
+        rows = self.right[0] - second.shape[2] - below.shape[2]
+        right = torch.cat(
+            [
+                functional.pad(second, (0, self.right[1] - second.shape[3], 0, 1)),
+                functional.pad(below, (0, 0, 0, rows - 1)),
+            ],
+            dim=2,
+        )
+        return torch.cat([functional.pad(first, (0, 1, 0, self.right[0] - first.shape[2])), right], dim=3)
 
 
 @dataclass(frozen=True, slots=True)
