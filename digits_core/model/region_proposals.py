@@ -53,10 +53,8 @@ class Canvas:
         below = max(tall for tall, _ in others), max(second[1], sum(wide + 1 for _, wide in others) - 1)
         right = max(first[0], second[0] + 1 + below[0]), below[1]
         place = np.arange(right[0] * (first[1] + 1 + right[1])).reshape(right[0], -1)
-        corners = [(0, 0), (0, first[1] + 1)]
-        for _, wide in others:
-            corners.append((second[0] + 1, corners[-1][1] if len(corners) == 2 else left))
-            left = corners[-1][1] + wide + 1
+        lefts = itertools.accumulate([first[1] + 1, *(wide + 1 for _, wide in others[:-1])])
+        corners = [(0, 0), (0, first[1] + 1), *((second[0] + 1, left) for left in lefts)]
         cells = np.concatenate(
             [
                 place[top : top + tall, left : left + wide].ravel()
@@ -249,6 +247,9 @@ def spread(values: Iterable[int], counts: list[int]) -> tuple[int, ...]:
     return tuple(value for value, count in zip(values, counts, strict=False) for _ in range(count))
 
 
+FIRST_SHARE = 2
+"""Boxes that NMS compares first, as a multiple of those that are needed: mostly enough."""
+
 MOST_SHAPES = 64
 """Shapes of batches whose anchors are kept."""
 
@@ -273,7 +274,7 @@ def first_survivors(
     """The first boxes of each image that NMS within each group keeps, on a CPU.
 
     torchvision's NMS compares each kept box with all that follow. So it runs on the best boxes of an image first, and
-    on all of them only if these are not enough.
+    on more of them only if these are not enough.
 
     Args:
         boxes: [images, num, 4], xyxy, not negative, best score first.
@@ -287,14 +288,14 @@ def first_survivors(
         Row numbers int64 [images, at most `most`], and whether they are real, bool of the same shape.
     """
     apart = boxes + (group * (boxes.amax() + 1))[:, :, None]
-    wanted, end = solid.numpy(), 2 * most
-    kept: list[NDArray[np.int64]] = []
+    wanted, end = solid.numpy(), FIRST_SHARE * most
     found = [nms(*some, threshold) for some in zip(apart[:, :end].unbind(), scores[:, :end].unbind(), strict=True)]
-    every = np.split(torch.cat(found).numpy(), np.cumsum([len(some) for some in found])[:-1])
-    for image, rows in enumerate(every):
-        rows = rows[wanted[image, rows]]
-        if len(rows) < most and end < boxes.shape[1]:
-            rows = nms(apart[image], scores[image], threshold).numpy()
+    kept: list[NDArray[np.int64]] = []
+    for image, rows in enumerate(np.split(torch.cat(found).numpy(), np.cumsum([len(some) for some in found])[:-1])):
+        rows, tried = rows[wanted[image, rows]], end
+        while len(rows) < most and tried < boxes.shape[1]:
+            tried = int(1.5 * tried) + 1
+            rows = nms(apart[image, :tried], scores[image, :tried], threshold).numpy()
             rows = rows[wanted[image, rows]]
         kept.append(rows[:most])
     table = np.zeros((len(kept), max(1, *map(len, kept))), dtype=np.int64)
