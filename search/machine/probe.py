@@ -3,6 +3,7 @@
 The driver does not import torch: it starts seconds sooner, while this process checks, and needs less memory.
 """
 
+import contextlib
 import json
 import os
 import subprocess
@@ -178,5 +179,7 @@ class Probe:
 
 
 if __name__ == "__main__":
+    with contextlib.suppress(Exception):  # `look` says what is wrong
+        import digits_core.model.build  # noqa: F401  # takes seconds, in which the driver prepares its question
     classes, flats = json.load(sys.stdin)
     print(json.dumps(asdict(look({name: TrainConfig.from_flat(flat) for name, flat in flats.items()}, classes))))
