@@ -241,8 +241,13 @@ class TaskConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DetectConfig:
-    """NMS and thresholds of Task 1 (boxes, COCO AP) and of Task 2 (the whole number), for one model."""
+    """What happens to the raw detections of one model: NMS and thresholds of Task 1 (boxes) and Task 2 (the number)."""
 
+    common_height: bool = parameter(
+        False,
+        "before NMS, give boxes of one image that are about as tall and beside each other one height: fits data whose "
+        "annotations draw all digits of a number equally tall, as SVHN's do",
+    )
     task1: TaskConfig = field(default_factory=TaskConfig)
     task2: TaskConfig = field(
         default_factory=lambda: TaskConfig(nms=0.5, score=0.5, max_detections=100, class_agnostic=True)

@@ -9,6 +9,7 @@ from digits_core.config.train_config import DetectConfig
 from digits_core.data.augment import Sample
 from digits_core.data.batches import load_batch
 from digits_core.data.cache import Split
+from digits_core.evaluation.common_height import with_common_height
 from digits_core.evaluation.detect import batches_by_shape, detect_raw
 from digits_core.evaluation.matching import Candidates, NmsSetting, match
 from digits_core.evaluation.metrics import MatchTable, Scores, Truth, score
@@ -55,10 +56,16 @@ def evaluate(
         change: preprocessing of each image that does not move its boxes (`augment.Processing`).
     """
     floor = min(floor, detect.task1.score, detect.task2.score)
-    found, loss = detect_split(model, split, floor, batch_size=batch_size, dtype=dtype, change=change)
+    raw, loss = detect_split(model, split, floor, batch_size=batch_size, dtype=dtype, change=change)
+    found = refined(raw, detect)
     task1, task2 = match_tasks(found, split, detect)
     truth = Truth.from_table(split.table, detect.reading)
     return Evaluation(found, task1, task2, score(task1, task2, truth, detect), loss)
+
+
+def refined(found: Candidates, detect: DetectConfig) -> Candidates:
+    """Raw detections with the changes of `detect` that come before NMS."""
+    return with_common_height(found) if detect.common_height else found
 
 
 def detect_split(

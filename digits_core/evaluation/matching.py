@@ -198,7 +198,7 @@ def keep(found: Candidates, settings: Sequence[NmsSetting]) -> Words:
     lowest = np.float32(values[0])
     if float(lowest) <= values[0]:
         lowest = np.nextafter(lowest, np.float32(np.inf))
-    for rows, inside in _chunks(found):
+    for rows, inside in chunks(found):
         boxes = found.boxes[rows]
         iou = _self_iou(boxes)
         iou[~(inside[:, :, None] & inside[:, None, :])] = 0
@@ -215,7 +215,7 @@ def keep(found: Candidates, settings: Sequence[NmsSetting]) -> Words:
     return kept
 
 
-def _chunks(found: Candidates) -> Iterator[tuple[NDArray[np.int64], NDArray[np.bool_]]]:
+def chunks(found: Candidates) -> Iterator[tuple[NDArray[np.int64], NDArray[np.bool_]]]:
     """Groups of images with similar numbers of candidates: row numbers [images, most], and which are no padding."""
     counts = np.diff(found.start)
     order = np.argsort(-counts, kind="stable")

@@ -16,6 +16,7 @@ from digits_core.data.batches import Batch, pack
 from digits_core.data.coco import Table
 from digits_core.data.source import Pixels, decode_image
 from digits_core.evaluation.detect import SCORE_FLOOR, batches_by_shape, detect_raw
+from digits_core.evaluation.evaluate import refined
 from digits_core.evaluation.matching import Candidates, NmsSetting, keep, match
 from digits_core.evaluation.metrics import MatchTable, rank_within
 from digits_core.evaluation.transcribe import numbers_of, reading_order
@@ -159,7 +160,7 @@ def detect_with(detector: Detector, batch: Batch, floor: float | None = None) ->
     enabled = detector.dtype != torch.float32
     with torch.autocast(detector.device.type, detector.dtype, enabled=enabled):
         raw, _ = detect_raw(detector.model, batch, floor=floor)
-    return raw
+    return refined(raw, detector.config.detect)
 
 
 def read_tasks(raw: Candidates, detect: DetectConfig) -> tuple[Candidates, list[str]]:
