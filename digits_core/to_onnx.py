@@ -86,6 +86,11 @@ def _export(args: argparse.Namespace) -> int:
     if not os.access(args.out.absolute().parent, os.W_OK):
         raise UsageError(f"-o {printable(str(args.out))}: no permission to write there")
     detector = load_detector(args.model, torch.device("cpu"), torch.float32)
+    if detector.config.detect.common_height:
+        raise UsageError(
+            f"{args.model} has detect.common_height=true, which changes boxes after the model and is not in an ONNX file; "
+            "use digit-search predict, or export a model without it"
+        )
     images = _images(args.images, args.check)
     with tempfile.TemporaryDirectory(dir=args.out.absolute().parent, prefix=".onnx-") as scratch:
         half = Path(scratch) / "model.onnx"
