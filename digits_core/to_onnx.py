@@ -88,7 +88,7 @@ def _export(args: argparse.Namespace) -> int:
     detector = load_detector(args.model, torch.device("cpu"), torch.float32)
     if detector.config.detect.common_height:
         raise UsageError(
-            f"{args.model} has detect.common_height=true, which changes boxes after the model and is not in an ONNX file; "
+            f"{args.model} has detect.common_height=true, which acts after the model and is not in an ONNX file; "
             "use digit-search predict, or export a model without it"
         )
     images = _images(args.images, args.check)
