@@ -192,6 +192,12 @@ class OptimConfig:
     batch_size: int = parameter(8, "images per optimiser step", low=1, high=4096)
     epochs: int = parameter(4, "epochs of the full schedule; early stopping never shortens it", low=1, high=10_000)
     max_grad_norm: float = parameter(5.0, "gradients are clipped to this norm; 0 does not clip", low=0.0, high=1e6)
+    ema: float = parameter(
+        0.0,
+        "decay of a moving average of the weights, which is scored and kept instead of them; less at first; 0: off",
+        low=0.0,
+        high=0.99999,
+    )
     early_stop_epochs: int = parameter(
         0,
         "stop after this many epochs without a better score, counted in the last stage; 0: never",
