@@ -18,6 +18,7 @@ from digits_core.config.train_config import Stage, TrainConfig
 from digits_core.data.augment import Augmentation, Processing
 from digits_core.data.batches import Batch, epoch_batches, load_batch, steps_per_epoch
 from digits_core.data.cache import DigitData, Split
+from digits_core.devices import must_not_wait
 from digits_core.errors import DivergedError
 from digits_core.evaluation.detect import SCORE_FLOOR
 from digits_core.evaluation.evaluate import Evaluation, evaluate
@@ -27,7 +28,6 @@ from digits_core.model.build import build_model, read_back
 from digits_core.model.checkpoint import load_training, save_model, save_training
 from digits_core.model.checkpoint_state import TrainingState, load_state
 from digits_core.model.detector import BatchDetector
-from digits_core.model.devices import must_not_wait
 from digits_core.seeds import derived_seed
 from digits_core.training.average import Average
 from digits_core.training.device import choose_device, choose_dtype, device_name, peak_memory
