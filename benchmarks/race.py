@@ -1,8 +1,8 @@
 """Time until a search is as good as a loop of full trainings: digit-search against plain scripts.
 
 For every seed the loop runs first. Then each peer searches the same space on the same data with the same model and
-initial weights, and trains a share of the loop's epochs. The target is the first trained model that is not significantly
-worse than the loop's best one, by the paired test over the validation images that a leaderboard uses.
+initial weights, and trains a share of the loop's epochs. The target is the first model that is not significantly worse
+than the loop's best one, by the paired test over the validation images that a leaderboard uses.
 Peers need their own packages: pip install -r benchmarks/peers/requirements.txt
 
     python benchmarks/race.py --data FOLDER --seeds 5 -o race.json
@@ -137,7 +137,7 @@ class Judge:
         self.weights = resample_weights(self.num_images, RESAMPLES)
 
     def model(self, scratch: Path, line: Line) -> Scored | None:
-        """The model of an epoch; None if the search kept nothing of it: digit-search keeps the best epoch of a trial."""
+        """The model of an epoch; None if nothing of it was kept: digit-search keeps the best epoch of a trial."""
         peers = scratch / f"found-{line.trial}-{line.epoch}.npz"
         ours = scratch / "ours" / "matches" / f"{line.trial}.parquet"
         if peers.exists():
