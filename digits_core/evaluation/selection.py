@@ -36,7 +36,7 @@ def greedy_path(num_models: int, score: Callable[[Counts], float], most: int) ->
     path: list[Step] = []
     counts: Counts = (0,) * num_models
     for _ in range(most):
-        larger = [counts[:model] + (counts[model] + 1,) + counts[model + 1 :] for model in range(num_models)]
+        larger = [(*counts[:model], counts[model] + 1, *counts[model + 1 :]) for model in range(num_models)]
         path.append(max((Step(one, score(one)) for one in larger), key=lambda step: step.score))  # the first of equals
         counts = path[-1].counts
     return path

@@ -1,5 +1,6 @@
 """Greedy selection of the models of an ensemble."""
 
+import itertools
 import math
 
 import numpy as np
@@ -23,7 +24,7 @@ def test_each_ensemble_has_the_one_before_and_the_best_further_model():
     score = mean_of([0.0, 3.0, 10.0], 4.0)
     path = greedy_path(3, score, 4)
     assert path[0].counts == (0, 1, 0)
-    for before, step in zip(path, path[1:], strict=False):
+    for before, step in itertools.pairwise(path):
         added = np.subtract(step.counts, before.counts)
         assert sorted(added) == [0, 0, 1]
         others = [tuple(np.add(before.counts, one)) for one in np.eye(3, dtype=int)]
