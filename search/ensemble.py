@@ -120,7 +120,7 @@ def _make(args: argparse.Namespace, console: "Console") -> dict[str, Any]:
             return {**document, "folder": None, "ensemble": None}
         known = {"metric": record.metric, "data": source.folder, "verdicts": [one.words for one in verdicts]}
         target, metrics = write_folder(folder, pool, counts, alone, data, device, known)
-    print_written(console, pool, target, metrics)
+    print_written(console, pool, target, metrics, verdicts)
     return {**document, "folder": str(target), "ensemble": metrics}
 
 

@@ -10,8 +10,9 @@ from rich.console import Console
 
 from results.statistics import Difference
 from results.views.evaluation import SCORES, table_of
+from results.views.leaderboard import SHOWN
 from search.models.ensemble import Choice, difference, is_real
-from search.models.pool import Pool, Scored
+from search.models.pool import Pool, Scored, reduced
 from search.monitor.summary import this_program
 
 HALVES = ("first", "second")
@@ -91,12 +92,8 @@ def print_choices(console: Console, pool: Pool, choices: Sequence[Choice], verdi
     for one in choices:
         here, there = HALVES[one.half], HALVES[1 - one.half]
         sizes = [len(pool.halves[one.half]), len(pool.halves[1 - one.half])]
-        columns = [
-            "models",
-            f"{SCORES[pool.metric.removeprefix('val_')]} where chosen",
-            *(SCORES[name] for name in names),
-            f"{SCORES[names[0]]} against {ALONE}",
-        ]
+        short = [SHOWN.get(f"val_{name}", SCORES[name]) for name in names]
+        columns = ["models", f"{short[0]}, choosing", *short, f"gain in {short[0]}"]
         title = f"Chosen on the {here} half ({sizes[0]} images), scored on the {there} half ({sizes[1]} images)"
         console.print(table_of(title, columns, _rows(pool, one, names)))
     console.print(
@@ -107,16 +104,17 @@ def print_choices(console: Console, pool: Pool, choices: Sequence[Choice], verdi
 
 
 def _rows(pool: Pool, choice: Choice, names: Sequence[str]) -> list[list[str]]:
-    rows = []
+    rows, shown = [], set()
     for step, scored in zip(choice.path, choice.sizes, strict=True):
+        if reduced(step.counts) in shown:  # copies of all its models change nothing
+            continue
+        shown.add(reduced(step.counts))
         name = models_words(pool.names(step.counts)) + (" (chosen)" if step is choice.chosen else "")
-        alone = scored is choice.alone or sum(map(bool, step.counts)) == 1
-        rows.append(
-            [name, f"{step.score:.3f}", *_points(scored, names), _against(pool, choice, scored, names[0], alone)]
-        )
+        gain = _gain(pool, choice, scored, names[0]) if len(shown) > 1 else ""
+        rows.append([name, f"{step.score:.3f}", *_points(scored, names), gain])
     fused = choice.fused_alone
     first = models_words(pool.names(fused.counts)) + ", own boxes fused"
-    rows.insert(1, [first, "", *_points(fused, names), _against(pool, choice, fused, names[0], False)])
+    rows.insert(1, [first, "", *_points(fused, names), _gain(pool, choice, fused, names[0])])
     return rows
 
 
@@ -124,8 +122,8 @@ def _points(scored: Scored, names: Sequence[str]) -> list[str]:
     return [f"{scored.points[name]:.3f}" for name in names]
 
 
-def _against(pool: Pool, choice: Choice, scored: Scored, name: str, alone: bool) -> str:
-    return "" if alone else _interval(difference(pool, [(choice.half, scored, choice.alone)], name))
+def _gain(pool: Pool, choice: Choice, scored: Scored, name: str) -> str:
+    return _interval(difference(pool, [(choice.half, scored, choice.alone)], name))
 
 
 def models_words(counts: dict[str, int]) -> str:
@@ -133,8 +131,10 @@ def models_words(counts: dict[str, int]) -> str:
     return ", ".join(name if count == 1 else f"{name} ({count})" for name, count in counts.items())
 
 
-def print_written(console: Console, pool: Pool, target: Path, metrics: dict[str, Any]) -> None:
-    """Print what was written, what it costs, and the next command."""
+def print_written(
+    console: Console, pool: Pool, target: Path, metrics: dict[str, Any], verdicts: Sequence[EnsembleVerdict]
+) -> None:
+    """Print what was written, what it costs, whether it is worth that, and the next command."""
     members = {one["trial"]: one["count"] for one in metrics["members"]}
     scores = ", ".join(
         f"{SCORES[name]} {value:.3f} [{low:.3f}, {high:.3f}]"
@@ -150,6 +150,8 @@ def print_written(console: Console, pool: Pool, target: Path, metrics: dict[str,
         f"at a time on {cost['device']}); {two['megabytes']:.1f} MB instead of {one['megabytes']:.1f} MB",
         soft_wrap=True,
     )
+    if not any(one.found.estimate > 0 and is_real(one.found) for one in verdicts if one.against == ALONE):
+        console.print(f"  it is not better for sure, so {one['trial']} alone is the cheaper choice", soft_wrap=True)
     console.print(f"next: {this_program()} predict {quote(str(target))} IMAGES -o predictions", soft_wrap=True)
 
 
