@@ -73,7 +73,7 @@ each model and fuses their boxes (weighted boxes fusion, IoU {iou:g}).
 
 {measured}
 
-These images chose the models, too. On images that took no part in the choice ({halves}):
+On images that took no part in the choice (two halves, each scored with what the other one chose):
 
 {honest}
 
@@ -122,7 +122,6 @@ def ensemble_card(name: str, config: TrainConfig, metrics: dict[str, Any]) -> st
         fingerprint=metrics["fingerprint"],
         categories=metrics["categories"],
         measured=_measured(metrics),
-        halves="two halves, each scored with what the other one chose",
         honest="\n".join(f"- {line}" for line in metrics["verdicts"]),
         device=cost["device"],
         ensemble_ms=cost["ensemble"]["milliseconds"],
@@ -181,7 +180,7 @@ def _metadata(name: str, metrics: dict[str, Any]) -> dict[str, Any]:
             "args": {
                 "fingerprint": metrics["fingerprint"],
                 "num_images": metrics["num_valid"],
-                "also_used_for": "choice of the epoch and of the thresholds",
+                "also_used_for": f"choice of {_chosen_on_them(metrics)}",
             },
         },
         "metrics": [
@@ -197,6 +196,11 @@ def _metadata(name: str, metrics: dict[str, Any]) -> dict[str, Any]:
     return {**tree, "model-index": [{"name": name, "results": [result]}]}
 
 
+def _chosen_on_them(metrics: dict[str, Any]) -> str:
+    """What was chosen on the images of the scores."""
+    return "models, epochs and thresholds" if "members" in metrics else "epoch and thresholds"
+
+
 def _measured(metrics: dict[str, Any]) -> str:
     """The scores of a model card, or why there are none."""
     if not metrics["scores"]:
@@ -209,7 +213,7 @@ def _measured(metrics: dict[str, Any]) -> str:
     ]
     return "\n".join(
         [
-            f"On {metrics['num_valid']} validation images, also used to choose epoch and thresholds (optimistic):",
+            f"On {metrics['num_valid']} validation images, which also chose {_chosen_on_them(metrics)} (optimistic):",
             "",
             "| score | value | 95 % over images |",
             "| --- | --- | --- |",

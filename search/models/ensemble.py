@@ -70,9 +70,15 @@ def difference(pool: Pool, pairs: Sequence[tuple[int, Scored, Scored]], name: st
     table = pool.valid.table
     images = table.some(np.concatenate([pool.halves[1 - half] for half, _, _ in pairs]))
     num_images = images_behind(name, len(images.image_ids), int((Truth.from_table(images).digits > 0).sum()))
-    points = [float(np.mean([pair[side].points[name] for pair in pairs])) for side in (1, 2)]
-    resampled = [np.mean([pair[side].resampled[name] for pair in pairs], axis=0) for side in (1, 2)]
+    sides = [first for _, first, _ in pairs], [second for _, _, second in pairs]
+    points = [mean_point(side, name) for side in sides]
+    resampled = [np.mean([one.resampled[name] for one in side], axis=0) for side in sides]
     return model_difference(points[0], points[1], resampled[0], resampled[1], num_images)
+
+
+def mean_point(scored: Sequence[Scored], name: str) -> float:
+    """The mean over halves of a score."""
+    return float(np.mean([one.points[name] for one in scored]))
 
 
 def is_real(found: Difference) -> bool:

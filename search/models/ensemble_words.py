@@ -11,7 +11,7 @@ from rich.console import Console
 from results.statistics import Difference
 from results.views.evaluation import SCORES, table_of
 from results.views.leaderboard import SHOWN
-from search.models.ensemble import Choice, difference, is_real
+from search.models.ensemble import Choice, difference, is_real, mean_point
 from search.models.pool import Pool, Scored, reduced
 from search.monitor.summary import this_program
 
@@ -78,10 +78,9 @@ def verdicts_of(pool: Pool, choices: Sequence[Choice]) -> list[EnsembleVerdict]:
     for name in scores_shown(pool):
         for against in (ALONE, FUSED_ALONE):
             singles = [one.alone if against == ALONE else one.fused_alone for one in choices]
-            pairs = [(one.half, one.best, single) for one, single in zip(choices, singles, strict=True)]
-            means = [sum(scored.points[name] for scored in side) / len(choices) for side in (
-                [one.best for one in choices], singles
-            )]  # fmt: skip
+            bests = [one.best for one in choices]
+            pairs = [(one.half, best, single) for one, best, single in zip(choices, bests, singles, strict=True)]
+            means = mean_point(bests, name), mean_point(singles, name)
             found.append(EnsembleVerdict(name, against, *means, difference(pool, pairs, name)))
     return found
 

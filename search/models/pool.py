@@ -95,7 +95,7 @@ class Pool:
             detect, name = self.configs[self.lead(counts)].detect, self.metric.removeprefix("val_")
             tables = match_tasks(self.found(counts), self.valid, detect)
             weights = np.zeros((3, len(self.valid)), np.int16)  # a half is a resample with each of its images once
-            for row, images in enumerate((*self.halves, slice(None))):
+            for row, images in enumerate((*self.halves, np.arange(len(self.valid)))):
                 weights[row, images] = 1
             truth = Truth.from_table(self.valid.table, detect.reading)
             found = bootstrap_scores(*tables, truth, detect, weights)
