@@ -90,6 +90,7 @@ def _ensemble(args: argparse.Namespace) -> int:
 
 def _make(args: argparse.Namespace, console: "Console") -> dict[str, Any]:
     """Choose, print, and write the ensemble; returns all of it as values for JSON."""
+    from digits_core.predict import progress_bar
     from digits_core.training.device import choose_device
     from search.models.ensemble import choose_on, choose_on_all
     from search.models.ensemble_folder import write_folder
@@ -100,7 +101,7 @@ def _make(args: argparse.Namespace, console: "Console") -> dict[str, Any]:
     folder = find_run(args.run)
     refuse_links(folder)
     record = read_record_of(folder)
-    names = None if args.trials is None else [name.strip() for name in args.trials.split(",")]
+    names = None if args.trials is None else [name.strip() for name in args.trials.split(",") if name.strip()]
     with lock_run(folder):  # a running search could delete the models
         models, notes = kept_models(folder, record, names)
         data, source = _open_data(folder, args.data)
@@ -108,7 +109,8 @@ def _make(args: argparse.Namespace, console: "Console") -> dict[str, Any]:
         for note in notes:
             console.print(note, soft_wrap=True)
         device = choose_device(args.device)
-        pool = make_pool(models, data, iou=args.iou, metric=record.metric, device=device)
+        with progress_bar(len(models)) as advance:
+            pool = make_pool(models, data, iou=args.iou, metric=record.metric, device=device, progress=advance)
         choices = [choose_on(pool, half, args.most) for half in (0, 1)]
         verdicts = verdicts_of(pool, choices)
         print_choices(console, pool, choices, verdicts)

@@ -92,7 +92,7 @@ def print_choices(console: Console, pool: Pool, choices: Sequence[Choice], verdi
         here, there = HALVES[one.half], HALVES[1 - one.half]
         sizes = [len(pool.halves[one.half]), len(pool.halves[1 - one.half])]
         short = [SHOWN.get(f"val_{name}", SCORES[name]) for name in names]
-        columns = ["models", f"{short[0]}, choosing", *short, f"gain in {short[0]}"]
+        columns = ["models", "choosing", *short, f"gain in {short[0]}"]
         title = f"Chosen on the {here} half ({sizes[0]} images), scored on the {there} half ({sizes[1]} images)"
         console.print(table_of(title, columns, _rows(pool, one, names)))
     console.print(

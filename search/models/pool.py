@@ -167,7 +167,15 @@ def split_in_halves(valid: Split) -> tuple[Indices, Indices]:
     return halves
 
 
-def make_pool(models: Sequence[Kept], data: DigitData, *, iou: float, metric: str, device: torch.device) -> Pool:
+def make_pool(
+    models: Sequence[Kept],
+    data: DigitData,
+    *,
+    iou: float,
+    metric: str,
+    device: torch.device,
+    progress: Callable[[int], None] = lambda done: None,
+) -> Pool:
     """Run each model once on the validation images.
 
     Args:
@@ -176,6 +184,7 @@ def make_pool(models: Sequence[Kept], data: DigitData, *, iou: float, metric: st
         iou: of the fusion.
         metric: of the run.
         device: where the models run.
+        progress: called with the number of models that have run.
 
     Raises:
         UserError: a model cannot be loaded or detects other classes, or there are too few images.
@@ -204,4 +213,5 @@ def make_pool(models: Sequence[Kept], data: DigitData, *, iou: float, metric: st
         )
         configs.append(config)
         raw.append(found)
+        progress(len(raw))
     return Pool(list(models), configs, raw, data.valid, halves, fusion, metric)
