@@ -31,7 +31,7 @@ from digits_core.data.cache import open_data
 from digits_core.data.drawn import write_drawn_folder
 from digits_core.data.source import DataSource
 from digits_core.evaluation.detect import detect_raw
-from digits_core.model import detector, region_proposals, resize
+from digits_core.model import detector, region_proposals, resize, sampling
 from digits_core.training.train import open_run, train_step
 
 WAITS = ("aten.nonzero", "aten._local_scalar_dense", "torchvision.nms")
@@ -64,7 +64,7 @@ def counted(call: Callable[[], object]) -> str:
 def as_on_a_gpu() -> Iterator[None]:
     """The code of a GPU on the CPU."""
     with ExitStack() as stack:
-        for module in (detector, region_proposals, resize):
+        for module in (detector, region_proposals, resize, sampling):
             stack.enter_context(mock.patch.object(module, "must_not_wait", return_value=True))
         yield
 

@@ -93,6 +93,11 @@ def _export(args: argparse.Namespace) -> int:
             + ", ".join(printable(str(args.model / name)) for name in read_ensemble(args.model).counts)
         )
     detector = load_detector(args.model, torch.device("cpu"), torch.float32)
+    if detector.config.detect.common_height:
+        raise UsageError(
+            f"{args.model} has detect.common_height=true, which acts after the model and is not in an ONNX file; "
+            "use digit-search predict, or export a model without it"
+        )
     images = _images(args.images, args.check)
     with tempfile.TemporaryDirectory(dir=args.out.absolute().parent, prefix=".onnx-") as scratch:
         half = Path(scratch) / "model.onnx"

@@ -21,6 +21,7 @@ from spaces import (
     roi_heads,
     roi_levels,
     thresholds,
+    weight_average,
 )
 from spaces.registry import Space
 
@@ -35,6 +36,7 @@ SPACES: dict[str, Space] = {
         backbones.backbones,
         lr_schedules.lr_schedules,
         optimizer.optimizer,
+        weight_average.weight_average,
         batch_size.batch_size,
         augmentation.augmentation,
         thresholds.thresholds,

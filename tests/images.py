@@ -1,6 +1,7 @@
 """Images with boxes, and a counter of operations, for tests of the detector."""
 
 from collections import Counter
+from unittest import mock
 
 import numpy as np
 import torch
@@ -30,22 +31,51 @@ SCENE = (
 """Three images of different shapes: two boxes, none, and one."""
 
 
+WAITS = (
+    "aten.nonzero",
+    "aten._local_scalar_dense",
+    "aten.masked_select",
+    "aten.repeat_interleave",
+    "aten._unique2",
+    "aten.bincount",
+    "torchvision.nms",
+    "Tensor.tolist",
+    "index by bool",
+)
+"""Operations whose result decides what the CPU does next, or how many rows a tensor has."""
+
+
 class Counting(TorchDispatchMode):
     """Counts the ATen operations that are dispatched."""
 
     def __init__(self):
         super().__init__()
         self.seen = Counter()
+        self.total = 0
+
+    def __enter__(self):
+        def tolist(tensor):
+            self.seen["Tensor.tolist"] += 1
+            return before(tensor)
+
+        before = torch.Tensor.tolist
+        self._patch = mock.patch.object(torch.Tensor, "tolist", tolist)
+        self._patch.start()
+        return super().__enter__()
+
+    def __exit__(self, *error):
+        self._patch.stop()
+        return super().__exit__(*error)
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        self.seen[str(function.overloadpacket)] += 1
+        name = str(function.overloadpacket)
+        if name == "aten.index" and any(one is not None and one.dtype == torch.bool for one in args[1]):
+            name = "index by bool"
+        self.seen[name] += 1
+        self.total += 1
         return function(*args, **(kwargs or {}))
 
     @property
-    def total(self):
-        return sum(self.seen.values())
-
-    @property
     def waits(self):
-        """Operations whose result decides what the CPU does next."""
-        return sum(self.seen[name] for name in ("aten.nonzero", "aten._local_scalar_dense", "torchvision.nms"))
+        """Operations that would make the CPU wait for a GPU."""
+        return sum(self.seen[name] for name in WAITS)

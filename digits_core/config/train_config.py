@@ -192,6 +192,12 @@ class OptimConfig:
     batch_size: int = parameter(8, "images per optimiser step", low=1, high=4096)
     epochs: int = parameter(4, "epochs of the full schedule; early stopping never shortens it", low=1, high=10_000)
     max_grad_norm: float = parameter(5.0, "gradients are clipped to this norm; 0 does not clip", low=0.0, high=1e6)
+    ema: float = parameter(
+        0.0,
+        "decay of a moving average of the weights, which is scored and kept instead of them; less at first; 0: off",
+        low=0.0,
+        high=0.99999,
+    )
     early_stop_epochs: int = parameter(
         0,
         "stop after this many epochs without a better score, counted in the last stage; 0: never",
@@ -243,11 +249,6 @@ class TaskConfig:
 class DetectConfig:
     """What happens to the raw detections of one model: NMS and thresholds of Task 1 (boxes) and Task 2 (the number)."""
 
-    common_height: bool = parameter(
-        False,
-        "before NMS, give boxes of one image that are about as tall and beside each other one height: fits data whose "
-        "annotations draw all digits of a number equally tall, as SVHN's do",
-    )
     task1: TaskConfig = field(default_factory=TaskConfig)
     task2: TaskConfig = field(
         default_factory=lambda: TaskConfig(nms=0.5, score=0.5, max_detections=100, class_agnostic=True)
@@ -256,6 +257,11 @@ class DetectConfig:
         "left_to_right",
         "order of the digits of a number; main_axis also reads digits that are one above the other",
         choices=READINGS,
+    )
+    common_height: bool = parameter(
+        False,
+        "before NMS, give boxes of one image that are about as tall and beside each other one height: fits data whose "
+        "annotations draw all digits of a number equally tall, as SVHN's do",
     )
 
     def __post_init__(self) -> None:

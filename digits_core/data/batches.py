@@ -13,6 +13,7 @@ from torch import Tensor
 from digits_core.data.augment import Sample
 from digits_core.data.cache import Split, images_per_epoch
 from digits_core.data.source import Pixels
+from digits_core.devices import on
 from digits_core.seeds import derived_seed
 
 SORTED_BATCHES = 16
@@ -74,12 +75,6 @@ def pack(samples: Sequence[Sample], device: torch.device) -> Batch:
         labels[row, : len(one.labels)] = one.labels
     pixels = np.concatenate([one.pixels.reshape(-1, 3) for one in samples])
     return Batch(on(device, pixels), sizes, on(device, boxes), on(device, labels))
-
-
-def on(device: torch.device, values: NDArray[np.generic]) -> Tensor:
-    """An array as a tensor on a device; a GPU copies it while the CPU continues."""
-    tensor = torch.from_numpy(values)
-    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
 
 
 def steps_per_epoch(num_images: int, asked: int, batch_size: int) -> int:

@@ -42,10 +42,23 @@ def save_model(
     (folder / CLASSES_FILE).write_text(json.dumps(classes), encoding="utf-8")
 
 
-def save_training(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, state: TrainingState) -> None:
-    """Write the optimiser and the training state into the folder of a model."""
+AVERAGE = "average"
+"""Prefix of the tensors of a moving average in the file of the optimiser."""
+
+
+def save_training(
+    folder: Path,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    state: TrainingState,
+    average: nn.Module | None = None,
+) -> None:
+    """Write the optimiser, the moving average of the weights if there is one, and the training state."""
     names = {id(parameter): name for name, parameter in model.named_parameters()}
-    tensors: dict[str, Tensor] = {}
+    averaged = {} if average is None else average.state_dict()
+    tensors: dict[str, Tensor] = {
+        f"{AVERAGE}:{name}": value.detach().cpu().contiguous() for name, value in averaged.items()
+    }
     for group in optimizer.param_groups:
         for parameter in group["params"]:
             for key, value in optimizer.state.get(parameter, {}).items():
@@ -129,15 +142,25 @@ def load_model(folder: Path, model: nn.Module) -> None:
         ) from None
 
 
-def load_training(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> TrainingState:
-    """Load weights and optimiser state, and return the training state.
+def load_training(
+    folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, average: nn.Module | None = None
+) -> TrainingState:
+    """Load weights, optimiser state and the moving average, and return the training state.
 
     Raises:
         WeightsError: the checkpoint is missing, damaged or of another shape.
     """
     load_model(folder, model)
     parameters = dict(model.named_parameters())
-    for key, tensor in load_tensors(folder, TRAINING_FILE).items():
+    tensors = load_tensors(folder, TRAINING_FILE)
+    averaged = {key.removeprefix(f"{AVERAGE}:"): tensors.pop(key) for key in list(tensors) if key.startswith(AVERAGE)}
+    if average is not None:
+        try:
+            average.load_state_dict(averaged)
+        except RuntimeError as error:
+            reason = str(error).splitlines()[-1].strip()
+            raise WeightsError(f"{folder / TRAINING_FILE} has no average that fits its model: {reason}") from None
+    for key, tensor in tensors.items():
         name, _, slot = key.rpartition(":")
         if name not in parameters:
             raise WeightsError(f"{folder / TRAINING_FILE} does not fit its model: unknown parameter {name}")

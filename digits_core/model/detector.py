@@ -1,4 +1,4 @@
-"""A torchvision Faster R-CNN that also works on a whole batch without loops over its images."""
+"""A torchvision Faster R-CNN that also works on a whole batch at once instead of image by image."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -10,8 +10,8 @@ from torchvision.models.detection import FasterRCNN
 
 from digits_core.config.train_config import ModelConfig
 from digits_core.data.batches import Batch
+from digits_core.devices import must_not_wait
 from digits_core.model.boxes import encode
-from digits_core.model.devices import must_not_wait
 from digits_core.model.region_proposals import ProposalNetwork, Proposals, RpnOutput, box_loss
 from digits_core.model.resize import Inputs, resize
 from digits_core.model.roi_align import PyramidRoIAlign
@@ -26,9 +26,9 @@ class Regions:
 
     Attributes:
         rows: the numbers of the proposals that the heads got, if the proposals of all images were numbered together.
-        boxes: float32 [regions, 4], xyxy, pixels of the resized image.
+        boxes: [regions, 4], xyxy, pixels of the resized image.
         image: int64 [regions], ascending.
-        real: bool [regions]; False for rows that only fill up an image with fewer proposals.
+        real: bool [regions]; False for padding of images with fewer proposals.
         logits: [regions, classes].
         codes: [regions, classes, 4], boxes relative to `boxes`.
     """
@@ -44,8 +44,9 @@ class Regions:
 class BatchDetector(FasterRCNN):
     """torchvision's model, which can be called with a `Batch` as well as with lists of images and targets.
 
-    In training mode a `Batch` gives torchvision's losses, with the same mathematics for all images at once. On a GPU,
-    only NMS makes the CPU wait, and batch norm in the box head.
+    In training mode a `Batch` gives torchvision's losses, with the same mathematics for all images at once. On a GPU
+    the CPU waits in NMS, if the box head has batch norm, if there are very many RoIs (`MOST_TAPS` of RoIAlign), and
+    for the first batch of each shape.
 
     Attributes:
         size: the sizes after the resize.
@@ -72,7 +73,7 @@ class BatchDetector(FasterRCNN):
         inputs = self.inputs(images)
         features = self.backbone(inputs.images)
         output = self.rpn.run(inputs, list(features.values()))
-        found = self.rpn.propose(output, inputs.sides)
+        found = self.rpn.propose(output, inputs)
         return self.rpn.losses(output, inputs, self.keys) | self._drawn_losses(inputs, features, found)
 
     def inputs(self, batch: Batch) -> Inputs:
@@ -93,7 +94,7 @@ class BatchDetector(FasterRCNN):
         """
         features = self.backbone(inputs.images)
         output = self.rpn.run(inputs, list(features.values()))
-        found = self.rpn.propose(output, inputs.sides)
+        found = self.rpn.propose(output, inputs)
         regions = self._regions(features, found)
         return regions, self._expected_loss(inputs, output, found, regions) if with_loss else None
 
@@ -132,7 +133,7 @@ class BatchDetector(FasterRCNN):
         some = Proposals(every.boxes.gather(1, drawn.rows[:, :, None].expand(-1, -1, 4)), drawn.used)
         regions = self._regions(features, some)
         box = assigned.box.gather(1, drawn.rows)
-        total = drawn.used.sum()
+        total = drawn.used.sum().clamp(min=1)
         return self._region_losses(inputs, regions, some.boxes, box, drawn.foreground, drawn.used / total)
 
     def _expected_loss(self, inputs: Inputs, output: RpnOutput, found: Proposals, regions: Regions) -> Tensor:

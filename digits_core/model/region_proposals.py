@@ -3,6 +3,7 @@
 import itertools
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,8 +13,8 @@ from torch.nn import functional
 from torchvision.models.detection.rpn import RegionProposalNetwork
 from torchvision.ops import nms
 
+from digits_core.devices import constant, must_not_wait
 from digits_core.model.boxes import clip, decode, encode
-from digits_core.model.devices import constant, must_not_wait
 from digits_core.model.resize import Inputs
 from digits_core.model.sampling import assign, draw, expected
 
@@ -23,22 +24,34 @@ BOX_WEIGHTS = (1.0, 1.0, 1.0, 1.0)
 BETA = 1 / 9
 """Where torchvision's smooth L1 losses change from a square to a line."""
 
+FIRST_SHARE = 2
+"""Boxes that NMS compares first, as a multiple of those that are needed: mostly enough."""
+
+MOST_SHAPES = 64
+"""Shapes of batches whose anchors are kept."""
+
+GROUPS = 8
+"""More than the levels of a pyramid and the group of the boxes that are dropped anyway."""
+
+MOST_COMPARED = 2**15
+"""Boxes of one NMS on a GPU: its time and memory grow with the square."""
+
 
 @dataclass(frozen=True, slots=True)
 class Canvas:
     """The places of all levels of a pyramid on one map: beside the first level the second, and below it all others.
 
     Attributes:
-        right: height and width of the part beside the first level.
-        below: height and width of the part below the second level.
+        right_size: height and width of the part beside the first level.
+        below_size: height and width of the part below the second level.
         cells: int64 [cells of all levels]: their places on the flattened map.
         covered: [1, 1, height, width]: 1 where a level is, 0 between the levels.
-        anchors: float32 [anchors, 4], xyxy, of all levels.
+        anchors: [anchors, 4], xyxy, of all levels, in the dtype of the model.
         per_level: the number of anchors of each level.
     """
 
-    right: tuple[int, int]
-    below: tuple[int, int]
+    right_size: tuple[int, int]
+    below_size: tuple[int, int]
     cells: Tensor
     covered: Tensor
     anchors: Tensor
@@ -75,23 +88,23 @@ class Canvas:
     def lay_out(self, levels: list[Tensor]) -> Tensor:
         """The map [images, channels, height, width] of the levels, 0 between them."""
         first, second, others = levels[0], levels[1], levels[2:]
-        gaps = [*[1] * (len(others) - 1), self.below[1] - sum(one.shape[3] + 1 for one in others) + 1]
+        gaps = [*[1] * (len(others) - 1), self.below_size[1] - sum(one.shape[3] + 1 for one in others) + 1]
         below = torch.cat(
             [
-                functional.pad(one, (0, gap, 0, self.below[0] - one.shape[2]))
+                functional.pad(one, (0, gap, 0, self.below_size[0] - one.shape[2]))
                 for one, gap in zip(others, gaps, strict=True)
             ],
             dim=3,
         )
-        rows = self.right[0] - second.shape[2] - below.shape[2]
+        rows = self.right_size[0] - second.shape[2] - below.shape[2]
         right = torch.cat(
             [
-                functional.pad(second, (0, self.right[1] - second.shape[3], 0, 1)),
+                functional.pad(second, (0, self.right_size[1] - second.shape[3], 0, 1)),
                 functional.pad(below, (0, 0, 0, rows - 1)),
             ],
             dim=2,
         )
-        return torch.cat([functional.pad(first, (0, 1, 0, self.right[0] - first.shape[2])), right], dim=3)
+        return torch.cat([functional.pad(first, (0, 1, 0, self.right_size[0] - first.shape[2])), right], dim=3)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +112,7 @@ class RpnOutput:
     """What the RPN says about each anchor.
 
     Attributes:
-        anchors: float32 [anchors, 4], xyxy, the same for every image of the batch.
+        anchors: [anchors, 4], xyxy, the same for every image of the batch.
         per_level: the number of anchors of each level.
         objectness: logits [images, anchors].
         codes: [images, anchors, 4], boxes relative to the anchors.
@@ -116,7 +129,7 @@ class Proposals:
     """The proposals of each image, best first.
 
     Attributes:
-        boxes: float32 [images, most, 4], xyxy, pixels of the resized image.
+        boxes: [images, most, 4], xyxy, pixels of the resized image.
         real: bool [images, most]; False where an image has fewer proposals.
     """
 
@@ -126,6 +139,11 @@ class Proposals:
 
 class ProposalNetwork(RegionProposalNetwork):
     """torchvision's network, whose weights and settings it has, with methods for a whole batch."""
+
+    def __init__(self, *given: Any) -> None:
+        """The arguments are torchvision's."""
+        super().__init__(*given)
+        self._canvases: dict[object, Canvas] = {}
 
     def run(self, inputs: Inputs, levels: list[Tensor]) -> RpnOutput:
         """Apply the head to the feature maps [images, channels, height, width] of the levels.
@@ -150,11 +168,11 @@ class ProposalNetwork(RegionProposalNetwork):
         """The canvas for feature maps of these shapes, which is made once."""
         shape, dtype, device = tuple(inputs.images.shape[2:]), inputs.images.dtype, inputs.images.device
         grids = tuple((one.shape[2], one.shape[3]) for one in levels)
-        known: dict[object, Canvas] = self.__dict__.setdefault("canvases", {})
+        known = self._canvases
         key = (grids, shape, dtype, device)
         if key not in known:
             if len(known) >= MOST_SHAPES:
-                known.clear()
+                known.pop(next(iter(known)))  # the oldest
             with torch.inference_mode(False):
                 strides = [
                     [torch.tensor(whole // part, device=device) for whole, part in zip(shape, grid, strict=True)]
@@ -166,7 +184,7 @@ class ProposalNetwork(RegionProposalNetwork):
         return known[key]
 
     @torch.no_grad()
-    def propose(self, output: RpnOutput, sides: Tensor) -> Proposals:
+    def propose(self, output: RpnOutput, inputs: Inputs) -> Proposals:
         """The proposals of each image; the mode of the network, training or not, determines how many.
 
         NMS is greedy: whether a box is kept depends only on boxes with higher scores. Only the first
@@ -174,22 +192,22 @@ class ProposalNetwork(RegionProposalNetwork):
 
         Args:
             output: from `run`.
-            sides: [images, 4], width, height, width, height of each resized image.
+            inputs: the batch.
 
         Source:
             torchvision `RegionProposalNetwork.filter_proposals`.
         """
-        device = sides.device
+        device = output.codes.device
         per_level = output.per_level
         counts = [min(self.pre_nms_top_n(), count) for count in per_level]
         scored = torch.split(output.objectness.to(output.anchors.dtype), list(per_level), dim=1)
         best = [one.topk(count, dim=1) for one, count in zip(scored, counts, strict=True)]
         scores, order = torch.cat([one.values for one in best], dim=1).sort(dim=1, descending=True, stable=True)
-        before = [0, *itertools.accumulate(per_level)]
+        before = [0, *itertools.accumulate(per_level[:-1])]
         offset = constant(spread(before, counts), device, torch.int64)
         row = (torch.cat([one.indices for one in best], dim=1) + offset).gather(1, order)
         codes = output.codes.gather(1, row[:, :, None].expand(-1, -1, 4))
-        boxes = clip(decode(codes, output.anchors[row], BOX_WEIGHTS), sides)
+        boxes = clip(decode(codes, output.anchors[row], BOX_WEIGHTS), inputs.sides)
         solid = (boxes[..., 2:] - boxes[..., :2] >= self.min_size).all(dim=2)
         if self.score_thresh > 0:
             solid &= scores.sigmoid() >= self.score_thresh
@@ -197,8 +215,9 @@ class ProposalNetwork(RegionProposalNetwork):
         level = constant(spread(range(len(counts)), counts), device, torch.int64)
         group = torch.where(solid, level[order], len(counts))
         survivors = all_survivors if must_not_wait(device) else first_survivors
-        kept, real = survivors(boxes, scores, group, solid, self.nms_thresh, self.post_nms_top_n())
-        return Proposals(boxes.gather(1, kept[:, :, None].expand(-1, -1, 4)), real)
+        reach = int(inputs.sizes.max()) + 1
+        kept, real = survivors(boxes, scores, group, solid, reach, self.nms_thresh, self.post_nms_top_n())
+        return Proposals(boxes.gather(1, kept[:, :, None].expand(-1, -1, 4)).nan_to_num(), real)
 
     def losses(
         self, output: RpnOutput, inputs: Inputs, keys: Callable[[torch.Size], Tensor] | None
@@ -239,19 +258,13 @@ class ProposalNetwork(RegionProposalNetwork):
         )
         matched = inputs.boxes.gather(1, box[:, :, None].expand(-1, -1, 4))
         moved = box_loss(codes, encode(matched, anchors, BOX_WEIGHTS), foreground, weight)
+        total = total.clamp(min=1)
         return {"loss_objectness": scored / total, "loss_rpn_box_reg": moved / total}
 
 
 def spread(values: Iterable[int], counts: list[int]) -> tuple[int, ...]:
-    """Each value as often as its count says."""
-    return tuple(value for value, count in zip(values, counts, strict=False) for _ in range(count))
-
-
-FIRST_SHARE = 2
-"""Boxes that NMS compares first, as a multiple of those that are needed: mostly enough."""
-
-MOST_SHAPES = 64
-"""Shapes of batches whose anchors are kept."""
+    """Each value, repeated as often as its count says."""
+    return tuple(value for value, count in zip(values, counts, strict=True) for _ in range(count))
 
 
 def box_loss(codes: Tensor, wanted: Tensor, foreground: Tensor, weight: Tensor) -> Tensor:
@@ -269,7 +282,7 @@ def box_loss(codes: Tensor, wanted: Tensor, foreground: Tensor, weight: Tensor) 
 
 
 def first_survivors(
-    boxes: Tensor, scores: Tensor, group: Tensor, solid: Tensor, threshold: float, most: int
+    boxes: Tensor, scores: Tensor, group: Tensor, solid: Tensor, reach: int, threshold: float, most: int
 ) -> tuple[Tensor, Tensor]:
     """The first boxes of each image that NMS within each group keeps, on a CPU.
 
@@ -281,13 +294,14 @@ def first_survivors(
         scores: [images, num].
         group: int64 [images, num]; boxes of different groups are not compared.
         solid: bool [images, num]; others are not returned.
+        reach: larger than every coordinate.
         threshold: IoU above which the box with the lower score is dropped.
         most: the number of boxes of an image that are returned at most.
 
     Returns:
         Row numbers int64 [images, at most `most`], and whether they are real, bool of the same shape.
     """
-    apart = boxes + (group * (boxes.amax() + 1))[:, :, None]
+    apart = boxes + (group * reach)[:, :, None]
     wanted, end = solid.numpy(), FIRST_SHARE * most
     found = [nms(*some, threshold) for some in zip(apart[:, :end].unbind(), scores[:, :end].unbind(), strict=True)]
     kept: list[NDArray[np.int64]] = []
@@ -306,21 +320,20 @@ def first_survivors(
 
 
 def all_survivors(
-    boxes: Tensor, scores: Tensor, group: Tensor, solid: Tensor, threshold: float, most: int
+    boxes: Tensor, scores: Tensor, group: Tensor, solid: Tensor, reach: int, threshold: float, most: int
 ) -> tuple[Tensor, Tensor]:
-    """As `first_survivors`, for a GPU: one NMS over all images, which is the only time that the CPU waits.
+    """As `first_survivors`, for a GPU: one NMS for many images. The CPU waits for the GPU only there.
 
-    The boxes of different images and groups are moved apart, in float64 so that they keep their exact overlap.
+    The boxes of different images and groups are moved apart, in float64 because float32 would round moved boxes.
     """
     images, num = scores.shape
-    number = group + constant(tuple(range(0, images * GROUPS, GROUPS)), boxes.device, torch.int64)[:, None]
-    apart = boxes.double() + (number * (boxes.amax().double() + 1))[:, :, None]
-    rows = nms(apart.flatten(0, 1), scores.flatten().double(), threshold)
-    kept = torch.zeros(images * num, dtype=torch.bool, device=boxes.device).index_fill(0, rows, True)
+    first = constant(tuple(range(0, images * GROUPS, GROUPS)), boxes.device, torch.int64)
+    apart = boxes.double() + ((group + first[:, None]) * reach)[:, :, None]
+    step = max(1, MOST_COMPARED // num)
+    parts = zip(torch.split(apart, step), torch.split(scores.double(), step), strict=True)
+    rows = [nms(some.flatten(0, 1), its.flatten(), threshold) for some, its in parts]
+    rows = [some + number * step * num if number else some for number, some in enumerate(rows)]
+    kept = torch.zeros(images * num, dtype=torch.bool, device=boxes.device).index_fill(0, torch.cat(rows), True)
     kept = kept.view(images, num) & solid
     order = kept.to(torch.int8).sort(dim=1, descending=True, stable=True).indices[:, :most]
     return order, kept.gather(1, order)
-
-
-GROUPS = 8
-"""More than the levels of a pyramid and the group of the boxes that are dropped anyway."""

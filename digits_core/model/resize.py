@@ -9,9 +9,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from digits_core.config.train_config import ModelConfig
-from digits_core.data.batches import Batch, on
+from digits_core.data.batches import Batch
+from digits_core.devices import constant, must_not_wait, on
 from digits_core.model.anchors import SIZE_DIVISIBLE, resized_sizes
-from digits_core.model.devices import constant, must_not_wait
+
+MOST_PIXELS = 2**22
+"""Resized pixels that are gathered together on a GPU: each needs about 200 bytes while it is gathered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,22 +91,26 @@ def resized_on_cpu(
 def resized_on_device(
     batch: Batch, sizes: NDArray[np.int64], shape: tuple[int, int], normal: tuple[tuple[float, ...], ...]
 ) -> Tensor:
-    """As `resized_on_cpu`, for all images at once: each pixel is the mean of four pixels, with weights."""
-    device = batch.pixels.device
-    columns, x_share, x_inside = _taps(batch.sizes[:, 0], sizes[:, 0], shape[1])
-    rows, y_share, y_inside = _taps(batch.sizes[:, 1], sizes[:, 1], shape[0])
-    line = batch.starts[:-1, None, None] + rows * batch.sizes[:, :1, None]
-    # [rows above and below, columns left and right, images, height, width]
-    taken = on(device, line.transpose(2, 0, 1)[:, None, :, :, None]) + on(
-        device, columns.transpose(2, 0, 1)[None, :, :, None, :]
-    )
-    pixels = batch.pixels[taken.flatten()].view(*taken.shape, 3).float()
-    above, below = torch.lerp(pixels[:, 0], pixels[:, 1], on(device, x_share)[:, None, :, None]).unbind()
-    images = torch.lerp(above, below, on(device, y_share)[:, :, None, None])
-    factor, offset = (constant(one, device, torch.float32) for one in normal)
-    inside = on(device, y_inside[:, :, None, None] & x_inside[:, None, :, None])
-    normalised: Tensor = (images * factor - offset) * inside
-    return normalised
+    """As `resized_on_cpu`, for many images at once: each pixel is the mean of four pixels, with weights."""
+    device, starts = batch.pixels.device, batch.starts[:-1]
+    factor = constant(normal[0], device, torch.float32)
+    minus_offset = constant(tuple(-one for one in normal[1]), device, torch.float32)
+    step = max(1, MOST_PIXELS // (shape[0] * shape[1]))
+    parts = []
+    for part in (slice(first, first + step) for first in range(0, len(batch), step)):
+        columns, x_share, x_inside = _taps(batch.sizes[part, 0], sizes[part, 0], shape[1])
+        rows, y_share, y_inside = _taps(batch.sizes[part, 1], sizes[part, 1], shape[0])
+        line = starts[part, None, None] + rows * batch.sizes[part, :1, None]
+        # [rows above and below, columns left and right, images, height, width]
+        taken = on(device, line.transpose(2, 0, 1)[:, None, :, :, None]) + on(
+            device, columns.transpose(2, 0, 1)[None, :, :, None, :]
+        )
+        left, right = batch.pixels[taken].float().unbind(1)
+        above, below = torch.lerp(left, right, on(device, x_share)[:, None, :, None]).unbind()
+        images = torch.lerp(above, below, on(device, y_share)[:, :, None, None])
+        inside = on(device, y_inside[:, :, None, None] & x_inside[:, None, :, None])
+        parts.append(torch.addcmul(minus_offset, images, factor) * inside)
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
 def _taps(
@@ -112,7 +119,7 @@ def _taps(
     """Which two pixels give each pixel of a resized axis, for every image.
 
     Returns:
-        Their numbers int64 [images, padded, 2], the share of the second one float32 [images, padded], and whether the
+        Their indices, int64 [images, padded, 2], the share of the second one float32 [images, padded], and whether the
         pixel is inside of the resized image.
     """
     at = np.arange(padded, dtype=np.float32)[None]

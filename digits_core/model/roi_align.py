@@ -15,7 +15,7 @@ from torch.nn import functional
 from torchvision.ops import MultiScaleRoIAlign
 from torchvision.ops.poolers import initLevelMapper
 
-from digits_core.model.devices import constant
+from digits_core.devices import constant
 
 CANONICAL_SCALE, CANONICAL_LEVEL, EPSILON = 224, 4, 1e-6
 """A RoI of 224 px is read from level 4, a RoI of half that size from level 3 (Lin et al. 2017, equation 1)."""

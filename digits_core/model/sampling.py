@@ -1,7 +1,7 @@
 """Which anchors or proposals belong to a box, and which of them a loss uses, for all images of a batch at once.
 
-Nothing here makes the CPU wait for a GPU: a sample has the same number of rows for every image, and a mask says which
-rows are used.
+On a GPU nothing here makes the CPU wait: a sample has the same number of rows for every image, and a mask says which
+of them are used.
 """
 
 from dataclasses import dataclass
@@ -9,10 +9,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from digits_core.devices import must_not_wait
 from digits_core.model.boxes import pairwise_iou
 
 MOST_IOUS = 2**25
-"""Overlaps that are computed together; a batch with more is computed in parts, which limits the memory."""
+"""Overlaps that are computed together; a batch with more is computed in parts of whole images."""
+
+MOST_PADDING = 256
+"""Rows of padding that are compared on a CPU rather than in a further part."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +46,7 @@ def assign(
 
     Args:
         boxes: [images, boxes, 4], xyxy.
-        real: bool [images, boxes]; False where `boxes` is only filled up.
+        real: bool [images, boxes]; False for padding, which is at the end.
         others: [images or 1, num, 4], anchors or proposals, xyxy.
         foreground_iou: overlap from which they are foreground.
         background_iou: overlap below which they are background.
@@ -52,15 +56,37 @@ def assign(
     Source:
         torchvision `Matcher`; images without boxes as in `RegionProposalNetwork.assign_targets_to_anchors`.
     """
-    most = max(1, MOST_IOUS // (boxes.shape[1] * others.shape[1]))
-    if len(boxes) > most:
-        chunks = (torch.split(one, most) for one in (boxes, real, others.expand(len(boxes), -1, -1)))
-        parts = [
-            _assign(some, its, other, foreground_iou, background_iou, best_of_each_box)
-            for some, its, other in zip(*chunks, strict=True)
-        ]
-        return Assignment(*(torch.cat(part) for part in zip(*parts, strict=True)))
-    return Assignment(*_assign(boxes, real, others, foreground_iou, background_iou, best_of_each_box))
+    thresholds = foreground_iou, background_iou
+    parts = _parts(real, others.shape[1])
+    if len(parts) == 1:
+        return Assignment(*_assign(boxes, real, others, *thresholds, best_of_each_box))
+    found = [
+        _assign(boxes[part, :end], real[part, :end], other, *thresholds, best_of_each_box)
+        for part, end in parts
+        for other in [others if len(others) == 1 else others[part]]
+    ]
+    return Assignment(*map(torch.cat, zip(*found, strict=True)))
+
+
+def _parts(real: Tensor, num: int) -> list[tuple[slice, int]]:
+    """Images that are compared together, and how many boxes they have at most.
+
+    A CPU compares images with few boxes apart from those with many, because padding would cost time.
+
+    Args:
+        real: bool [images, boxes].
+        num: anchors or proposals of an image.
+    """
+    images, most = real.shape
+    counts = [most] * images if must_not_wait(real.device) else real.sum(1).clamp(min=1).tolist()
+    parts: list[tuple[slice, int]] = []
+    first = 0
+    for end in range(1, images + 1):
+        size = (end + 1 - first) * max(counts[first : end + 1])
+        if end == images or size * num > MOST_IOUS or size > 2 * sum(counts[first : end + 1]) + MOST_PADDING:
+            parts.append((slice(first, end), max(counts[first:end])))
+            first = end
+    return parts
 
 
 def _assign(
@@ -81,8 +107,8 @@ class Drawn:
     """A random sample of the anchors or proposals of each image, foreground first.
 
     Attributes:
-        rows: int64 [images, most]: their numbers.
-        used: bool [images, most]: False for rows that only fill up an image with too few.
+        rows: int64 [images, most]: their row indices.
+        used: bool [images, most]: False for padding of images with too few.
         foreground: bool [images, most].
     """
 

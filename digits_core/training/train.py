@@ -18,6 +18,7 @@ from digits_core.config.train_config import Stage, TrainConfig
 from digits_core.data.augment import Augmentation, Processing
 from digits_core.data.batches import Batch, epoch_batches, load_batch, steps_per_epoch
 from digits_core.data.cache import DigitData, Split
+from digits_core.devices import must_not_wait
 from digits_core.errors import DivergedError
 from digits_core.evaluation.detect import SCORE_FLOOR
 from digits_core.evaluation.evaluate import Evaluation, evaluate
@@ -27,8 +28,8 @@ from digits_core.model.build import build_model, read_back
 from digits_core.model.checkpoint import load_training, save_model, save_training
 from digits_core.model.checkpoint_state import TrainingState, load_state
 from digits_core.model.detector import BatchDetector
-from digits_core.model.devices import must_not_wait
 from digits_core.seeds import derived_seed
+from digits_core.training.average import Average
 from digits_core.training.device import choose_device, choose_dtype, device_name, peak_memory
 from digits_core.training.optim import build_optimizer, lr_at, set_lr
 from digits_core.training.parallel import ALONE, World
@@ -51,6 +52,7 @@ class Run:
         train_sample: the training images that are scored after each epoch; None if there are none.
         world: the processes that train together.
         forward: the model as training steps call it.
+        average: the moving average of the weights; None if no stage has one.
         unchecked: the losses of the steps since the last check that they are finite.
     """
 
@@ -66,7 +68,13 @@ class Run:
     train_sample: Split | None
     world: World
     forward: torch.nn.Module
+    average: Average | None = None
     unchecked: dict[int, Tensor] = field(default_factory=dict)
+
+    @property
+    def scored(self) -> BatchDetector:
+        """The model that is scored and kept: the average if the stage has one."""
+        return self.model if self.average is None or not self.stage.config.optim.ema else self.average.model
 
     @property
     def steps_before(self) -> int:
@@ -86,6 +94,8 @@ class Run:
             return
         self.stage = stage
         self.optimizer = build_optimizer(self.model.parameters(), stage.config.optim)
+        if self.average is not None:
+            self.average.restart(self.model)
         self.state = dataclasses.replace(self.state, best_epoch=0, best_value=None)
 
     def record_score(self, epoch: int, value: float | None) -> bool:
@@ -271,8 +281,9 @@ def open_run(
     state = TrainingState(epoch=0, step=0, best_epoch=0, best_value=None)
     stage = stage_of(config, 1 if resume_from is None else load_state(resume_from).epoch)
     optimizer = build_optimizer(model.parameters(), stage.config.optim)
+    average = Average(model) if any(one.config.optim.ema for one in config.stages) else None
     if resume_from is not None:
-        state = load_training(resume_from, model, optimizer)
+        state = load_training(resume_from, model, optimizer, None if average is None else average.model)
     return Run(
         config=config,
         data=data,
@@ -286,6 +297,7 @@ def open_run(
         train_sample=_train_sample(config, data.train),
         world=world,
         forward=world.wrap(model, chosen),
+        average=average,
     )
 
 
@@ -326,6 +338,8 @@ def train_one_epoch(run: Run, epoch: int) -> tuple[dict[str, float], int]:
             set_lr(run.optimizer, lr_at(optim, run.state.step - steps_before, steps))
             weight = run.world.weight(len(mine), len(indices))
             sums += train_step(run, batch, weight) * len(mine)
+            if run.average is not None and optim.ema:
+                run.average.update(run.model, optim.ema, run.state.step - steps_before)
             num_images += len(indices)
         run.state = dataclasses.replace(run.state, step=run.state.step + 1)
         if run.world.leads:
@@ -384,7 +398,7 @@ def check_losses(run: Run) -> None:
 
 def _evaluate(run: Run, split: Split, floor: float) -> Evaluation:
     return evaluate(
-        run.model,
+        run.scored,
         split,
         run.config.detect,
         floor,
@@ -400,10 +414,10 @@ def _save(run: Run, workdir: Path, improved: bool, resume_from: Path | None) -> 
     shutil.rmtree(folder, ignore_errors=True)
     categories = run.data.categories
     save_model(folder, run.model, run.config, categories=categories)
-    save_training(folder, run.model, run.optimizer, run.state)
+    save_training(folder, run.model, run.optimizer, run.state, None if run.average is None else run.average.model)
     if improved:
         shutil.rmtree(best, ignore_errors=True)
-        save_model(best, run.model, run.config, categories=categories)
+        save_model(best, run.scored, run.config, categories=categories)
     elif not best.exists() and resume_from is not None and (resume_from / BEST_FOLDER).is_dir():
         shutil.copytree(resume_from / BEST_FOLDER, best)
     if best.exists():

@@ -133,7 +133,8 @@ def _report(
         values["model"] = json.dumps(report.model)
         values["device"] = report.device
     if report.checkpoint is not None:
-        values["weights"] = file_digest(report.checkpoint / MODEL_FILE)
+        scored = report.checkpoint / BEST_FOLDER if report.improved else report.checkpoint
+        values["weights"] = file_digest(scored / MODEL_FILE)
         if report.improved:
             started = time.perf_counter()
             values |= keep_evaluation(report, data, config, tasks, workdir / BEST_FOLDER)

@@ -85,7 +85,7 @@ def test_the_loss_is_the_mean_of_many_sampled_ones(model):
     with torch.inference_mode():
         features = model.backbone(inputs.images)
         output = model.rpn.run(inputs, list(features.values()))
-        found = model.rpn.propose(output, inputs.sides)
+        found = model.rpn.propose(output, inputs)
         sampled = []
         for _ in range(300):
             rpn = model.rpn.losses(output, inputs, model.keys)

@@ -168,6 +168,20 @@ def test_losses_are_torchvisions_for_other_parameters(flat):
     assert_same(*both_losses(model_of(**flat).double(), config.model, SCENE))
 
 
+def without_proposals_or_boxes():
+    model = model_of().double()
+    model.rpn.min_size = 1e9
+    return {name: float(value.detach()) for name, value in model(packed(sample_of(64, 50), sample_of(40, 50))).items()}
+
+
+def test_images_without_boxes_and_proposals_have_no_loss_of_the_heads(request):
+    ours = without_proposals_or_boxes()
+    assert ours["loss_classifier"] == ours["loss_box_reg"] == 0
+    assert ours["loss_objectness"] > 0
+    request.getfixturevalue("as_on_a_gpu")
+    assert without_proposals_or_boxes() == pytest.approx(ours)
+
+
 def test_losses_of_one_class_and_without_any_proposal_are_torchvisions():
     samples = [sample_of(90, 40, [([5, 6, 20, 30], 1)], 1), sample_of(64, 50, [], 2)]
     model = model_of(num_classes=2).double()
@@ -180,7 +194,7 @@ def test_losses_of_one_class_and_without_any_proposal_are_torchvisions():
 
 def rpn_of(model, samples):
     inputs = model.inputs(packed(*samples))
-    return model.rpn.run(inputs, list(model.backbone(inputs.images).values())), inputs.sides
+    return model.rpn.run(inputs, list(model.backbone(inputs.images).values())), inputs
 
 
 @pytest.mark.parametrize("backbone", ["tiny", "resnet18", "resnet50_v2"])
@@ -201,7 +215,7 @@ def test_the_rpn_head_on_one_canvas_gives_torchvisions_output(backbone):
 @pytest.fixture
 def as_on_a_gpu(monkeypatch):
     """The way of a GPU, on which no number of rows depends on values."""
-    for module in (detector, region_proposals, resize):
+    for module in (detector, region_proposals, resize, sampling):
         monkeypatch.setattr(module, "must_not_wait", lambda device: True)
 
 
@@ -235,12 +249,38 @@ def test_the_survivors_of_nms_are_torchvisions(seed, threshold, most):
     scores = torch.rand(images, num, generator=generator).sort(dim=1, descending=True).values
     solid = ((boxes[..., 2:] - boxes[..., :2]) > 0).all(2)
     level = torch.where(solid, torch.randint(0, 3, (images, num), generator=generator), 3)
-    results = [one(boxes, scores, level, solid, threshold, most) for one in (first_survivors, all_survivors)]
+    results = [one(boxes, scores, level, solid, 100, threshold, most) for one in (first_survivors, all_survivors)]
     for image in range(images):
         rows = solid[image].nonzero()[:, 0]
         kept = batched_nms(boxes[image, rows], scores[image, rows], level[image, rows], threshold)[:most]
         for found, real in results:
             assert found[image][real[image]].tolist() == rows[kept].tolist()
+
+
+@pytest.mark.parametrize("survivors", [first_survivors, all_survivors])
+def test_a_box_that_is_not_a_number_changes_nothing_in_other_images(survivors, monkeypatch):
+    model = model_of().eval()
+    monkeypatch.setattr(region_proposals, "must_not_wait", lambda device: survivors is all_survivors)
+    output, inputs = rpn_of(model, SCENE)
+    sound = model.rpn.propose(output, inputs)
+    codes = output.codes.clone()
+    codes[1, 7] = float("nan")
+    damaged = model.rpn.propose(dataclasses.replace(output, codes=codes), inputs)
+    for image in (0, 2):
+        assert torch.equal(damaged.boxes[image][damaged.real[image]], sound.boxes[image][sound.real[image]])
+    assert damaged.boxes.isfinite().all()
+
+
+def test_a_gpu_compares_a_part_of_the_images_at_once_with_the_same_result(as_on_a_gpu, monkeypatch):
+    found = []
+    for most in (2**15, 1):
+        monkeypatch.setattr(region_proposals, "MOST_COMPARED", most)
+        monkeypatch.setattr(resize, "MOST_PIXELS", most)
+        model = model_of().eval()
+        output, inputs = rpn_of(model, SCENE)
+        found.append(model.rpn.propose(output, inputs))
+    assert torch.equal(found[0].boxes, found[1].boxes)
+    assert torch.equal(found[0].real, found[1].real)
 
 
 sizes = st.lists(st.tuples(st.integers(1, 200), st.integers(1, 200)), min_size=1, max_size=4)

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from torchvision.models.detection._utils import BoxCoder, Matcher
 from torchvision.ops import box_iou
 
+from digits_core.model import sampling
 from digits_core.model.boxes import decode, encode, pairwise_iou
 from digits_core.model.sampling import Assignment, assign, draw, expected
 
@@ -49,6 +50,20 @@ def test_boxes_are_compared_and_encoded_as_in_torchvision(seed):
     torch.testing.assert_close(codes[0], coder.encode_single(boxes[0], others[0]))
     codes = codes + torch.randn(codes.shape, generator=generator)
     torch.testing.assert_close(decode(codes, others, weights)[1], coder.decode_single(codes[1], others[1]))
+
+
+def test_images_with_many_boxes_and_with_few_are_compared_apart_on_a_cpu(monkeypatch):
+    generator = torch.Generator().manual_seed(0)
+    boxes, others = boxes_of(generator, 5, 40), boxes_of(generator, 1, 25)
+    real = torch.arange(40)[None] < torch.tensor([[2], [40], [1], [0], [3]])
+    given = {"foreground_iou": 0.5, "background_iou": 0.3, "best_of_each_box": True}
+    together = assign(boxes, real, others, **given)
+    monkeypatch.setattr(sampling, "MOST_PADDING", 0)
+    assert sampling._parts(real, 25) == [(slice(0, 2), 40), (slice(2, 5), 3)]
+    apart = assign(boxes, real, others, **given)
+    for name in ("foreground", "background"):
+        assert torch.equal(getattr(apart, name), getattr(together, name))
+    assert torch.equal(apart.box[apart.foreground], together.box[together.foreground])
 
 
 def test_boxes_of_half_precision_codes_are_not_rounded_to_half_precision():

@@ -282,6 +282,14 @@ def test_onnx_gives_what_the_model_gives(model, images, tmp_path, capsys):
         to_onnx.compare(other, out, pixels)
 
 
+def test_onnx_refuses_what_happens_after_the_model(model, tmp_path, capsys):
+    detector = load_detector(model, torch.device("cpu"), torch.float32)
+    save_model(tmp_path / "m", detector.model, TrainConfig.from_flat({"detect.common_height": True}))
+    assert to_onnx.main([str(tmp_path / "m"), "-o", str(tmp_path / "m.onnx")]) == 2
+    assert "has detect.common_height=true" in capsys.readouterr().err
+    assert not (tmp_path / "m.onnx").exists()
+
+
 def test_onnx_joins_classes_where_the_model_does(model, images, tmp_path):
     config = TrainConfig.from_flat({"detect.task1.class_agnostic": True, "detect.task1.nms": 0.3})
     detector = load_detector(model, torch.device("cpu"), torch.float32)

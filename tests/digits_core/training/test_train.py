@@ -77,7 +77,9 @@ def test_the_same_seed_gives_the_same_numbers_and_another_seed_others(tiny_data,
     assert first["train_loss"] != other["train_loss"]
 
 
-@pytest.mark.parametrize("extra", [{}, {"optim.optimizer": "sgd", "data.images_per_epoch": 5}])
+@pytest.mark.parametrize(
+    "extra", [{}, {"optim.optimizer": "sgd", "data.images_per_epoch": 5}, {"optim.ema": 0.9}], ids=str
+)
 def test_stopping_and_going_on_equals_running_through(tiny_data, spy_report, tmp_path, one_thread, extra):
     config = config_of(**{"optim.epochs": 4, **extra})
     train(config, tiny_data, spy_report, checkpoints=Checkpoints(tmp_path / "through"))

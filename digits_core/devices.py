@@ -3,7 +3,9 @@
 from functools import lru_cache
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 
@@ -13,6 +15,12 @@ def must_not_wait(device: torch.device) -> bool:
     The CPU would have to wait for a GPU to know this number. On a CPU, computing only the rows that count is faster.
     """
     return device.type != "cpu"
+
+
+def on(device: torch.device, values: NDArray[np.generic]) -> Tensor:
+    """An array as a tensor on a device; a GPU copies it while the CPU continues."""
+    tensor = torch.from_numpy(values)
+    return tensor.pin_memory().to(device, non_blocking=True) if must_not_wait(device) else tensor
 
 
 @lru_cache(maxsize=512)
