@@ -33,7 +33,7 @@ def find_model(name: Path) -> tuple[Path, str]:
     Raises:
         RunError: there is none.
     """
-    source = find_source(str(name), "MODEL")
+    source = find_source(str(name), "MODEL", ensembles=True)
     say(f"model: {source.words}", error=True)
     return source.folder, source.words
 

@@ -102,6 +102,18 @@ class Candidates:
             for image, (begin, end) in enumerate(itertools.pairwise(self.start.tolist()))
         ]
 
+    def some(self, images: NDArray[np.int64]) -> "Candidates":
+        """The images with the given indices, in their order."""
+        each = self.split()
+        return Candidates.join([each[index] for index in images.tolist()])
+
+    def above(self, score: float) -> "Candidates":
+        """The detections with a higher score."""
+        rows = self.scores > np.float32(score)
+        counts = np.bincount(self.image[rows], minlength=len(self.start) - 1)
+        start = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+        return Candidates(start, self.boxes[rows], self.scores[rows], self.labels[rows], self.scale)
+
     @classmethod
     def join(cls, parts: "Sequence[Candidates]") -> "Candidates":
         """The images of all parts, in the order of the parts."""
