@@ -93,9 +93,11 @@ def _export(args: argparse.Namespace) -> int:
             + ", ".join(printable(str(args.model / name)) for name in read_ensemble(args.model).counts)
         )
     detector = load_detector(args.model, torch.device("cpu"), torch.float32)
-    if detector.config.detect.common_height:
+    detect = detector.config.detect
+    after = "detect.common_height=true" if detect.common_height else f"detect.box_merge={detect.box_merge:g}"
+    if detect.common_height or detect.box_merge:
         raise UsageError(
-            f"{args.model} has detect.common_height=true, which acts after the model and is not in an ONNX file; "
+            f"{args.model} has {after}, which acts after the model and is not in an ONNX file; "
             "use digit-search predict, or export a model without it"
         )
     images = _images(args.images, args.check)

@@ -258,6 +258,13 @@ class DetectConfig:
         "order of the digits of a number; main_axis also reads digits that are one above the other",
         choices=READINGS,
     )
+    box_merge: float = parameter(
+        0.0,
+        "before NMS, each box becomes the mean, weighted by score, of the raw boxes of its class that overlap with it by "
+        "at least this IoU (box voting); 0: off",
+        low=0.0,
+        high=1.0,
+    )
     common_height: bool = parameter(
         False,
         "before NMS, give boxes of one image that are about as tall and beside each other one height: fits data whose "

@@ -212,7 +212,7 @@ def keep(found: Candidates, settings: Sequence[NmsSetting]) -> Words:
         lowest = np.nextafter(lowest, np.float32(np.inf))
     for rows, inside in chunks(found):
         boxes = found.boxes[rows]
-        iou = _self_iou(boxes)
+        iou = self_iou(boxes)
         iou[~(inside[:, :, None] & inside[:, None, :])] = 0
         one, first, second = np.nonzero(np.triu(iou >= lowest, k=1))
         level = np.searchsorted(values, iou[one, first, second].astype(np.float64), side="left")
@@ -242,7 +242,7 @@ def chunks(found: Candidates) -> Iterator[tuple[NDArray[np.int64], NDArray[np.bo
         yield np.where(inside, found.start[some, None] + column, 0), inside
 
 
-def _self_iou(boxes: NDArray[np.float32]) -> NDArray[np.float32]:
+def self_iou(boxes: NDArray[np.float32]) -> NDArray[np.float32]:
     """IoU of all pairs, float32 [images, most, most], with torchvision's order of operations."""
     left, top, right, bottom = (np.ascontiguousarray(boxes[:, :, side]) for side in range(4))
     area = (right - left) * (bottom - top)
