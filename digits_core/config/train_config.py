@@ -260,8 +260,8 @@ class DetectConfig:
     )
     box_merge: float = parameter(
         0.0,
-        "before NMS, each box becomes the mean, weighted by score, of the raw boxes of its class that overlap with it by "
-        "at least this IoU (box voting); 0: off",
+        "before NMS, each box becomes the mean, weighted by score, of the raw boxes of its class that overlap with it "
+        "by at least this IoU (box voting); 0: off",
         low=0.0,
         high=1.0,
     )
