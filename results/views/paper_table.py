@@ -34,7 +34,9 @@ def leaderboard_for_paper(board: pd.DataFrame, metrics: Sequence[str]) -> pd.Dat
         paper[heading] = [score_cells(row, metric)[1] or None for row in board.to_dict("records")]
     if "val_number_accuracy" not in metrics:
         paper["val_number_accuracy"] = board["val_number_accuracy"]
-    for name in ("epochs", "status", *parameter_columns(board), "baseline"):
+    searched = board[board["role"] != "retrain"]
+    parameters = [name for name in parameter_columns(board) if searched[name].astype(str).nunique() > 1]
+    for name in ("epochs", "status", *parameters, "baseline"):
         paper[name] = board[name]
     return paper.dropna(axis="columns", how="all")
 
