@@ -62,7 +62,7 @@ class Sweep:
         """The rows that have a score `name`, best first; among equals the best digit accuracy, then the first row."""
         values = getattr(self, name)
         digits = np.where(np.isnan(self.digit_accuracy), -1.0, self.digit_accuracy)
-        order = np.lexsort((-digits, -values))  # NaN comes last
+        order: NDArray[np.int64] = np.lexsort((-digits, -values))
         return order[~np.isnan(values[order])]
 
     def best(self, name: str) -> int | None:

@@ -163,8 +163,8 @@ class TrialRecord:
         """Time in slots, seconds; of a retraining, which has no slot, the sum of its epochs, None if unknown."""
         if self.role != "retrain":
             return self.slot_seconds
-        spent = [one.get("epoch_seconds") for one in self.epochs.values()]
-        return sum(map(float, spent)) if spent and None not in spent else None
+        spent = [one["epoch_seconds"] for one in self.epochs.values() if one["epoch_seconds"] is not None]
+        return float(sum(spent)) if spent and len(spent) == len(self.epochs) else None
 
     @property
     def num_epochs(self) -> int:
