@@ -62,8 +62,9 @@ class Sweep:
         """The rows that have a score `name`, best first; among equals the best digit accuracy, then the first row."""
         values = getattr(self, name)
         digits = np.where(np.isnan(self.digit_accuracy), -1.0, self.digit_accuracy)
-        order: NDArray[np.int64] = np.lexsort((-digits, -values))
-        return order[~np.isnan(values[order])]
+        order = np.lexsort((-digits, -values))
+        ranked: NDArray[np.int64] = order[~np.isnan(values[order])]
+        return ranked
 
     def best(self, name: str) -> int | None:
         """The first row of `ranked`; None if nothing could be measured."""
