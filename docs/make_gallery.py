@@ -39,6 +39,7 @@ FLAGS = {
     "image_size": SAMPLED,
     "lr_schedules": SAMPLED,
     "optimizer": SAMPLED,
+    "weight_average": SAMPLED,
     "batch_size": COMPARED,
     "augmentation": COMPARED,
     "thresholds": "--epochs 2 --images-per-epoch 160",

@@ -24,7 +24,7 @@ class Run(NamedTuple):
         folder: the run folder.
         started: start time from run.json, UTC.
         space, data: search space and data folder.
-        trials, ended: number of trials, and of trials that have ended.
+        trials, ended: number of trials without retrainings, and of those that have ended.
         metric, best: the metric, and its value for the best configuration.
         size: bytes on disk.
         storage: place of its checkpoints and its copy, if set.
@@ -60,7 +60,7 @@ def look(folder: Path) -> Run:
     settings = tree.get("settings")
     settings = settings if isinstance(settings, dict) else {}
     data = settings.get("data")
-    trials = [trial for trial in record.trials.values() if trial.status != "screened"]
+    trials = [one for one in record.trials.values() if one.status != "screened" and one.role != "retrain"]
     winner = record.winner()
     return Run(
         folder,

@@ -68,7 +68,7 @@ class Shown:
     truth_labels: list[str] | None = None
 
 
-LEGEND = "orange: predicted, read at Task 2's thresholds"
+LEGEND = "orange: predictions at the thresholds of Task 2"
 
 
 def write_predictions(shown: list[Shown], path: Path) -> None:
@@ -90,7 +90,7 @@ def write_predictions(shown: list[Shown], path: Path) -> None:
     )
     sheet = Image.new("RGB", size, BACKGROUND)
     draw = ImageDraw.Draw(sheet)
-    legend = LEGEND + ("; blue: annotated; the number of wrong digits first" if both else "")
+    legend = LEGEND + ("; blue: annotations; images with most errors first" if both else "")
     draw.text((GAP_PX, GAP_PX), legend, fill=(30, 30, 30), font_size=13)
     top = 2 * GAP_PX + TITLE_PX
     for row, height in zip(rows, heights, strict=True):

@@ -58,17 +58,18 @@ class Sweep:
             class_agnostic=bool(self.class_agnostic[row]),
         )
 
-    def best(self, name: str) -> int | None:
-        """The row with the highest score `name`; among equals the one with the best digit accuracy, then the first one.
-
-        Returns:
-            None if nothing could be measured.
-        """
-        values = np.where(np.isnan(getattr(self, name)), -1.0, getattr(self, name))
-        if not len(values) or values.max() < 0:
-            return None
+    def ranked(self, name: str) -> NDArray[np.int64]:
+        """The rows that have a score `name`, best first; among equals the best digit accuracy, then the first row."""
+        values = getattr(self, name)
         digits = np.where(np.isnan(self.digit_accuracy), -1.0, self.digit_accuracy)
-        return int(np.lexsort((-digits, -values))[0])
+        order = np.lexsort((-digits, -values))
+        ranked: NDArray[np.int64] = order[~np.isnan(values[order])]
+        return ranked
+
+    def best(self, name: str) -> int | None:
+        """The first row of `ranked`; None if nothing could be measured."""
+        rows = self.ranked(name)
+        return int(rows[0]) if len(rows) else None
 
 
 def sweep(found: Candidates, annotated: Table, detect: DetectConfig, more: Iterable[TaskConfig] = ()) -> Sweep:

@@ -50,9 +50,9 @@ def draw_sheet(
         theirs = known.get(image_id)
         shown.append(
             Shown(
-                (f"{wrong[image_id]} wrong, " if wrong else "")
-                + f"image {image_id}"
-                + (f": {found.numbers[image_id]}" if found.numbers is not None else ""),
+                f"image {image_id}"
+                + (f": {found.numbers[image_id]}" if found.numbers is not None else "")
+                + (f", {wrong[image_id]} wrong" if wrong.get(image_id) else ""),
                 pixels,
                 boxes[rows],
                 labels,

@@ -159,9 +159,10 @@ def predictions_figure(run: OpenedRun, lead: TrialRecord) -> "Figure | None":
         _image(left, one, sample.boxes, [run.category_name(label) for label in sample.labels], COLORS[0])
         _image(right, one, one.boxes, [run.category_name(label) for label in one.labels], COLORS[1])
         _write_scores(right, one)
-        left.set_title(f"image {sample.image_id}: truth", fontsize=7, loc="left")
-        right.set_title(f"{lead.trial_id}, score > {least:g}", fontsize=7, loc="left")
-    figure.suptitle(f"{run.name}: annotations (left of each pair) and predictions (right)", x=0.01, ha="left")
+        left.set_title(f"image {sample.image_id}: annotated", fontsize=7, loc="left")
+        right.set_title("predicted", fontsize=7, loc="left")
+    title = f"{run.name}: annotations (blue) and predictions of {lead.trial_id} with a score above {least:g} (orange)"
+    figure.suptitle(printable(title), x=0.01, ha="left", fontsize=10)
     figure.tight_layout()
     return figure
 

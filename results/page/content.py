@@ -201,10 +201,15 @@ def _commands(run: OpenedRun) -> list[tuple[str, str]]:
                 f"digit-search predict {folder}/{winner.checkpoint or 'models/' + winner.trial_id + '-r1'} "
                 "IMAGES -o predictions",
             ),
-            ("compare", f"digit-search compare {folder}"),
+            *([("compare", f"digit-search compare {folder}")] if _num_scored(run) > 1 else []),
             ("export", f"digit-search export {folder} --format csv -o leaderboard.csv"),
         ]
     return found
+
+
+def _num_scored(run: OpenedRun) -> int:
+    """The number of configurations with a score: a comparison needs two."""
+    return sum(run.record.value(lead) is not None for lead in run.record.settings())
 
 
 def _duration(seconds: float) -> str:

@@ -76,14 +76,14 @@ LEADERBOARD = pa.schema(
         pa.field("anchor_recall_70", pa.float64()),
         pa.field("anchor_mean_iou", pa.float64()),  # mean over training digits of the best anchor's IoU
         pa.field("train_seconds", pa.float64(), nullable=False),  # optimiser steps only
-        pa.field("trial_seconds", pa.float64(), nullable=False),  # total time in a slot
+        pa.field("trial_seconds", pa.float64()),  # total time in a slot; of a retraining, the sum of its epochs
         pa.field("images_per_second", pa.float64()),
         pa.field("peak_memory_bytes", pa.int64()),
         pa.field("device", pa.string()),
         pa.field("num_parameters", pa.int64()),
         pa.field("model", pa.string()),  # read back from the built model, as JSON
         pa.field("checkpoint", pa.string()),  # folder, relative to the run folder; null if deleted
-        pa.field("started_at", _TIME),
+        pa.field("started_at", _TIME),  # null for a retraining
         pa.field("finished_at", _TIME),
     ],
     metadata=_METADATA,

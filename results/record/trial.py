@@ -159,6 +159,14 @@ class TrialRecord:
         return sum((end - start).total_seconds() for start, end in self.parts)
 
     @property
+    def seconds(self) -> float | None:
+        """Time in slots, seconds; of a retraining, which has no slot, the sum of its epochs, None if unknown."""
+        if self.role != "retrain":
+            return self.slot_seconds
+        spent = [one["epoch_seconds"] for one in self.epochs.values() if one["epoch_seconds"] is not None]
+        return float(sum(spent)) if spent and len(spent) == len(self.epochs) else None
+
+    @property
     def num_epochs(self) -> int:
         """Number of finished epochs."""
         return max(self.epochs, default=0)

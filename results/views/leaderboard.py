@@ -88,7 +88,11 @@ def epochs_table(record: RunRecord) -> pa.Table:
 
 
 def varying_parameters(trials: list[TrialRecord]) -> list[str]:
-    """Parameters that differ between trials, without the seed, which has its own column."""
+    """Parameters that differ between the trials of a search, without the seed, which has its own column.
+
+    Retrainings are left out: their thresholds and changed parameters are not searched.
+    """
+    trials = [trial for trial in trials if trial.role != "retrain"]
     names = dict.fromkeys(name for trial in trials for name in trial.config)
     return [
         name
@@ -133,7 +137,7 @@ def _row(record: RunRecord, trial: TrialRecord) -> dict[str, Any]:
         "train_map_50": best.get("train_map_50"),
         **{f"anchor_{name}": value for name, value in (trial.coverage or {}).items()},
         "train_seconds": trial.train_seconds,
-        "trial_seconds": trial.slot_seconds,
+        "trial_seconds": trial.seconds,
         "images_per_second": best.get("images_per_second"),
         "peak_memory_bytes": max((epoch["peak_memory_bytes"] or 0 for epoch in epochs), default=None),
         "device": trial.device,

@@ -106,7 +106,7 @@ class OpenedRun:
     def __repr__(self) -> str:
         """One line about the run."""
         winner = self.record.winner()
-        trials = len(self.record.trials)
+        trials = sum(trial.role != "retrain" for trial in self.record.trials.values())
         if winner is None:
             return f"<run {self.name}: {trials} trials, no score yet>"
         score = f"{SHOWN.get(self.metric, self.metric)} {self.record.standing(winner) or 0:.2f}"

@@ -12,23 +12,31 @@ INTERVAL = "95 %"
 
 
 def leaderboard_for_paper(board: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:
-    """Trial, metric with interval, number accuracy, epochs, status, parameters that vary, baseline.
+    """Trial, role, metric with interval, number accuracy, epochs, status, parameters that vary, baseline.
+
+    The role has a column if there are replicates or retrainings; retrainings come last.
 
     Args:
         board: as from `read_leaderboards`.
         metrics: the metrics of its runs.
     """
+    retrained = board["role"] == "retrain"
+    board = pd.concat([board[~retrained], board[retrained]])
     paper = pd.DataFrame(index=board.index)
     if board["run"].nunique() > 1:
         paper["run"] = board["run"]
     paper["trial"] = board["trial_id"]
+    if board["role"].nunique() > 1:
+        paper["role"] = board["role"]
     for metric in metrics:
         paper[metric] = board[metric]
         heading = INTERVAL if len(metrics) == 1 else f"{metric}, {INTERVAL}"
         paper[heading] = [score_cells(row, metric)[1] or None for row in board.to_dict("records")]
     if "val_number_accuracy" not in metrics:
         paper["val_number_accuracy"] = board["val_number_accuracy"]
-    for name in ("epochs", "status", *parameter_columns(board), "baseline"):
+    searched = board[board["role"] != "retrain"]
+    parameters = [name for name in parameter_columns(board) if searched[name].astype(str).nunique() > 1]
+    for name in ("epochs", "status", *parameters, "baseline"):
         paper[name] = board[name]
     return paper.dropna(axis="columns", how="all")
 

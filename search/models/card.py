@@ -1,6 +1,7 @@
 """The model card of a model folder: metadata for the Hugging Face Hub, and Markdown."""
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ _CARD = """---
 A Faster R-CNN ({backbone}), retrained from trial {parent} of {run}.
 
 - trained on: {trained_on}, {num_train} images, {epochs} epochs of {images_per_epoch} images each, seed {seed}, \
-{workers} process(es) on {device}
+{processes} on {device}
 - data: {data}, fingerprint {fingerprint}
 - categories: {categories}
 
@@ -33,11 +34,13 @@ A Faster R-CNN ({backbone}), retrained from trial {parent} of {run}.
 
 Task 2 is read from Task 1's detections.
 
-## Parameters that differ from the default
+## Searched parameters
 
-| parameter | value |
-| --- | --- |
-{changed}
+{searched}
+
+## Other parameters that differ from the default
+
+{others}
 
 ## Use
 
@@ -144,21 +147,30 @@ def _thresholds(config: TrainConfig) -> str:
 
 def card(name: str, config: TrainConfig, metrics: dict[str, Any]) -> str:
     """The model card of a retrained model, in Markdown."""
-    default = TrainConfig().to_flat()
-    changed = [
-        f"| `{parameter}` | {value} |"
+    default, searched = TrainConfig().to_flat(), metrics["searched"]
+    shown = {
+        parameter: value
         for parameter, value in config.to_flat().items()
-        if value != default[parameter] and not parameter.startswith("detect.task")
-    ]
+        if not parameter.startswith("detect.task") and parameter != "runtime.seed"  # both are shown above
+    }
+    others = {name: value for name, value in shown.items() if value != default[name] and name not in searched}
     return _CARD.format(
-        **metrics,
+        **{key: value for key, value in metrics.items() if key != "searched"},
+        processes=f"{metrics['workers']} process{'es' * (metrics['workers'] != 1)}",
         metadata=yaml.safe_dump(_metadata(name, metrics), sort_keys=False, allow_unicode=True),
         name=name,
         backbone=config.model.backbone,
         measured=_measured(metrics),
         thresholds=_thresholds(config),
-        changed="\n".join(changed),
+        searched=_parameters({name: value for name, value in shown.items() if name in searched}),
+        others=_parameters(others),
     )
+
+
+def _parameters(values: Mapping[str, object]) -> str:
+    """A table of parameters with their values."""
+    rows = [f"| `{name}` | {value} |" for name, value in values.items()]
+    return "\n".join(["| parameter | value |", "| --- | --- |", *rows]) if rows else "None."
 
 
 def _metadata(name: str, metrics: dict[str, Any]) -> dict[str, Any]:

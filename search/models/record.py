@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any
 from digits_core.config.train_config import TrainConfig
 from digits_core.data.cache import DigitData, images_per_epoch
 from digits_core.model.anchors import setting_digest
-from results.record.folder import MODELS, RETRAIN
+from results.record.folder import MODELS, RETRAIN, read_record_of
 from results.record.log import EventWriter
+from results.record.run import RunRecord
 from results.record.schema import EPOCH_NUMBERS
 from results.tables.matches import matches_path, write_matches
-from results.views.leaderboard import write_views
+from results.views.leaderboard import varying_parameters, write_views
 from search.cli.settings import SearchSettings
 from search.models.check import record_check
 from search.models.folder import Claim, measure, write_model
@@ -31,15 +32,21 @@ def ends_after(plan: "Plan") -> str:
 
 
 def _metrics(
-    run: str, plan: "Plan", epochs: list[dict[str, Any]], claim: Claim | None, settings: SearchSettings, data: DigitData
+    record: RunRecord,
+    plan: "Plan",
+    epochs: list[dict[str, Any]],
+    claim: Claim | None,
+    settings: SearchSettings,
+    data: DigitData,
 ) -> dict[str, Any]:
     """The content of metrics.json."""
     config = TrainConfig.from_flat(plan.config)
     train = data.train if claim is not None else data.joined().train
     best = best_epoch(epochs)
     return {
-        "run": run,
+        "run": record.run,
         "parent": plan.parent,
+        "searched": varying_parameters(list(record.trials.values())),
         "seed": config.runtime.seed,
         "trained_on": plan.trained_on,
         "epochs": len(epochs),
@@ -84,7 +91,9 @@ def keep_retraining(
         claim = measure(load_detector(model, choose_device("auto" if plan.gpus else "cpu")), data)
         config = replace(config, detect=claim.detect)
     best = best_epoch(epochs)
-    write_model(folder / MODELS / name, model, config, _metrics(folder.name, plan, epochs, claim, settings, data))
+    write_model(
+        folder / MODELS / name, model, config, _metrics(read_record_of(folder), plan, epochs, claim, settings, data)
+    )
     if claim is not None and claim.matches is not None:
         path = matches_path(folder, name, "val")
         path.parent.mkdir(exist_ok=True)

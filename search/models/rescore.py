@@ -24,9 +24,9 @@ from search.cli.prepare_data import prepare_data
 from search.cli.run_folder import write_description
 from search.cli.settings import SearchSettings, make_plan
 from search.cli.trusted import choices_of, data_choices, refuse_unnamed, remember
+from search.models.best_thresholds import print_swept
 from search.models.check import check_best
 from search.models.source import Source, find_source
-from search.monitor.summary import print_end
 from search.policy.plan import Plan
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ def rescore(settings: SearchSettings, source: str, *, own_data: bool, dry_run: b
         return 0
     swept = _evaluate(settings, plan, model, data, console)
     record = _write_run(settings, plan, model, data, command, swept)
-    return print_end(settings, plan, folder, record, None, console).code
+    return print_swept(settings, model, folder, record, swept.sweep, console)
 
 
 class _Swept(NamedTuple):

@@ -149,7 +149,7 @@ def _next_commands(settings: SearchSettings, plan: Plan, folder: Path) -> list[s
         f"            {program} report {named} --open",
         f"            {program} retrain {named} --replicates 3",
         f"            {program} export {named} -o leaderboard.csv",
-        f"            {program} run {_next_search(settings)} --config {quote(str(folder / BEST_FILE))}",
+        f"            {program} run {next_search(settings)} --config {quote(str(folder / BEST_FILE))}",
     ]
 
 
@@ -170,7 +170,7 @@ def fewer_words(plan: Plan, trained: int, tried: int) -> str:
     return f"{trained} of {plan.trials} configurations were trained: the sampler repeated configurations tried before"
 
 
-def _next_search(settings: SearchSettings) -> str:
+def next_search(settings: SearchSettings) -> str:
     """The flags of a search that varies other parameters of the winner: another space, the same data."""
     searched = settings.space.split(",")
     space = next((name for name in ("lr_schedules", "anchors", "thresholds") if name not in searched), "aspect_ratios")

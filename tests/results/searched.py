@@ -123,6 +123,17 @@ class Searched:
             matches_path(self.folder, name, "val").unlink()
         return scores
 
+    def retraining(self, name, parent, *, epoch_seconds=2.0, **parameters):
+        """A retraining of a trial as `digit-search retrain` records it: written after its end, without a start."""
+        config = TrainConfig.from_flat({**parameters, "runtime.seed": 200_000})
+        self.events.write(
+            "trial", trial_id=name, space="s", role="retrain", baseline=None, config=config.to_flat(), parent=parent,
+            config_hash=setting_digest(config), seed=200_000, params={}, trained_on="train",
+        )  # fmt: skip
+        for epoch in (1, 2):
+            self.events.write("report", trial_id=name, **report(epoch, 0.5, epoch_seconds=epoch_seconds))
+        self.events.write("end", trial_id=name, status="finished", reason=f"retrained from {parent}")
+
     def _write(self, name, part, table, quality, config, draw):
         split = _Split(table)
         found = detections(table, quality, zlib.crc32(draw.encode()))

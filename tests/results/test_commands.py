@@ -112,6 +112,23 @@ def test_a_paper_table_has_the_metric_with_its_interval_and_the_parameters(tmp_p
     assert epochs.startswith("| trial | epoch | val_number_accuracy | val_map |")
 
 
+@pytest.mark.parametrize(("epoch_seconds", "trial_seconds"), [(2.5, "5.0"), (None, "")])
+def test_a_retraining_is_no_searched_configuration(tmp_path, epoch_seconds, trial_seconds, capsys):
+    made = Searched(tmp_path / "runs" / "demo")
+    made.trial("t0000", 0.9)
+    made.trial("t0001", 0.6, **{"optim.lr": 2e-3})
+    made.retraining("t0000-r1", "t0000", epoch_seconds=epoch_seconds, **{"detect.task1.nms": 0.75, "optim.epochs": 9})
+    folder = made.done()
+    head, _, *rows = exported([folder, "--format", "md", "-o", "-"], capsys).splitlines()
+    assert head == ("| trial | role | val_map | 95 % | val_number_accuracy | epochs | status | optim.lr |")
+    assert [row.split(" | ")[:2] for row in rows] == [
+        ["| t0000", "search"], ["| t0001", "search"], ["| t0000-r1", "retrain"],
+    ]  # fmt: skip
+    columns = "trial_id,trial_seconds,started_at"
+    lines = exported([folder, "--format", "csv", "-o", "-", "--columns", columns], capsys).splitlines()
+    assert f"t0000-r1,{trial_seconds}," in lines
+
+
 def test_a_paper_table_of_several_runs_names_the_run_and_each_metric(run_folder, capsys):
     made = Searched(run_folder.parent / "other", metric="val_number_accuracy")
     made.trial("t0000", 0.9)

@@ -181,6 +181,19 @@ def test_a_retraining_without_scores_stands_in_nobodys_way(tmp_path, capsys):
     assert "t0000 against t0001" in capsys.readouterr().out
 
 
+def test_parameters_of_a_retraining_do_not_vary_in_the_search(tmp_path, capsys):
+    made = Searched(tmp_path / "runs" / "demo")
+    made.trial("t0000", 0.9)
+    made.trial("t0001", 0.6, **{"optim.momentum": 0.5})
+    made.retraining("t0000-r1", "t0000", **{LR: 2e-3, "detect.task2.score": 0.39})
+    folder = made.done()
+    assert compare.main([str(folder), "--by", LR]) == 2
+    said = capsys.readouterr().err
+    assert "no such parameter varies in this run" in said
+    assert "detect." not in said
+    assert "optim.momentum" in said
+
+
 def test_two_runs_are_compared_by_their_best_configurations(run, tmp_path, capsys):
     other = Searched(tmp_path / "other")
     other.trial("t0000", 0.2, **{LR: 7e-3})

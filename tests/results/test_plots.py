@@ -105,12 +105,14 @@ def test_the_gap_is_validation_minus_training(run):
 def test_predictions_stand_beside_the_truth_of_each_sample(run):
     record, folder = run
     figure = draw_figures(open_run(folder), chosen_settings(record, "t0000", 6))["predictions"]
+    assert "predictions of t0000 with a score above 0.5 (orange)" in figure.get_suptitle()
     samples = read_samples(folder)
     assert len(samples) == NUM_SAMPLES
     titles = [one.get_title(loc="left") for one in figure.axes]
     for sample in samples:
-        assert f"image {sample.image_id}: truth" in titles
-        place = figure.axes[titles.index(f"image {sample.image_id}: truth")]
+        title = f"image {sample.image_id}: annotated"
+        assert titles[titles.index(title) + 1] == "predicted"
+        place = figure.axes[titles.index(title)]
         assert len(place.patches) == 2 * len(sample.boxes)  # each with its white rim
         assert [text.get_text() for text in place.texts] == [str(label - 1) for label in sample.labels]
 

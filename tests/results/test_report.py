@@ -17,6 +17,7 @@ from results.page.origin import origin_of
 from results.page.panels import panels_of
 from results.tables.parquet import read_arrow, write_table
 from results.tables.samples import worst_images
+from searched import Searched
 
 
 @pytest.fixture(scope="module")
@@ -47,6 +48,19 @@ def test_the_first_screen_says_who_leads_by_what_and_whether_it_is_real(page, fo
     assert "against the second" in text
     assert "digit-search retrain" in text
     assert "space anchors,lr_schedules" in text
+
+
+def test_a_run_with_one_configuration_is_not_told_to_compare(page, folder, tmp_path):
+    assert f"digit-search compare {folder}" in page
+    made = Searched(tmp_path / "runs" / "one")
+    made.trial("t0000", 0.9)
+    assert "digit-search compare" not in report.render([open_run(made.done())])
+
+
+def test_a_caption_does_not_break_between_image_and_its_number(page):
+    captions = re.findall(r"<figcaption>.*?</figcaption>", page)
+    assert any("image&nbsp;" in caption for caption in captions)
+    assert not any(re.search(r"image \d", caption) for caption in captions)
 
 
 def test_the_tags_of_a_run_are_in_its_header_as_text(tmp_path):

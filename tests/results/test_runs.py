@@ -38,6 +38,16 @@ def test_runs_are_listed_with_what_they_are_about(folder, capsys):
     assert "\x1b" not in out
 
 
+def test_a_retraining_is_not_counted_as_a_trial(tmp_path, capsys):
+    made = Searched(tmp_path / "runs" / "demo")
+    made.trial("t0000", 0.9)
+    made.retraining("t0000-r1", "t0000")
+    assert repr(open_run(made.done())).startswith("<run demo: 1 trials, ")
+    assert runs.main([str(tmp_path / "runs"), "--json"]) == 0
+    [run] = strict_json(capsys.readouterr().out)["runs"]
+    assert (run["trials"], run["ended"]) == (1, 1)
+
+
 def test_json_lists_the_runs_in_the_same_order(folder, capsys):
     (folder / "third").mkdir()
     (folder / "third" / "events.jsonl").write_text("{")

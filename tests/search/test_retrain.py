@@ -1,6 +1,7 @@
 """What a retraining uses from a run, and mistakes of a user."""
 
 import json
+import re
 import shutil
 
 import pytest
@@ -137,7 +138,7 @@ METRICS = {
     "run": "r", "parent": "t0", "seed": 1, "trained_on": "train+valid", "epochs": 3, "workers": 2, "device": "cpu",
     "ends_after": "It ended after 3 epochs.",
     "data": "/data/my digits", "fingerprint": "f", "categories": "digits", "num_train": 9, "images_per_epoch": 9,
-    "num_valid": 0, "scores": {},
+    "num_valid": 0, "scores": {}, "searched": [],
 }  # fmt: skip
 
 
@@ -154,6 +155,27 @@ def test_the_card_says_what_it_is_and_what_it_is_not():
     assert "model-index" not in metadata_of(text)
     text = card("m", TrainConfig(), METRICS | {"num_valid": 5, "scores": {"val_map": [0.5, 0.4, 0.6]}})
     assert "| map | 0.500 | [0.400, 0.600] |" in text
+
+
+def test_the_card_tells_searched_parameters_from_fixed_ones():
+    config = TrainConfig.from_flat({"model.fresh_rpn": True, "optim.momentum": 0.5, "runtime.seed": 7})
+    text = card("m", config, METRICS | {"searched": ["optim.momentum", "optim.lr", "detect.task1.nms"]})
+    searched, _, others = text.partition("## Searched parameters")[2].partition("## Other parameters that differ")
+    assert re.findall(r"`(\S+)`", searched) == ["optim.lr", "optim.momentum"]
+    assert re.findall(r"\| `(\S+)` \|", others) == ["model.fresh_rpn"]
+    assert "2 processes on cpu" in text
+    assert "1 process on cpu" in card("m", TrainConfig(), METRICS | {"workers": 1})
+    assert "None." in card("m", TrainConfig(), METRICS).partition("## Searched parameters")[2]
+
+
+def test_the_searched_parameters_of_a_card_are_those_that_vary_in_the_run(tmp_path, tiny_data):
+    run = Searched(tmp_path / "run")
+    run.trial("t0000", 0.9)
+    run.trial("t0001", 0.4, **{"optim.lr": 1e-3})
+    folder = run.done()
+    shutil.copytree(DRAWN_WEIGHTS, folder / "retrain" / "t0000-r1" / MODEL_FOLDER)
+    kept(folder, tiny_data, "t0000-r1", "train+valid", epoch_numbers(None, None))
+    assert json.loads((folder / "models" / "t0000-r1" / "metrics.json").read_text())["searched"] == ["optim.lr"]
 
 
 def test_the_metadata_of_a_card_have_every_score_with_its_interval_and_the_split(searched_run, tiny_data):

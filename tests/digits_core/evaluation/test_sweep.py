@@ -92,7 +92,8 @@ def columns(**values):
 
 def test_the_best_row_is_the_highest_then_the_one_with_more_digits_then_the_first():
     swept = columns(number_accuracy=[0.5, 0.7, 0.7, 0.7], digit_accuracy=[0.9, 0.5, 0.6, 0.6])
+    assert swept.ranked("number_accuracy").tolist() == [2, 3, 1, 0]
     assert swept.best("number_accuracy") == 2
     nowhere = columns(map=[np.nan, np.nan], digit_accuracy=[np.nan, np.nan])
     assert nowhere.best("map") is None
-    assert columns(map=[np.nan, 0.0], digit_accuracy=[np.nan, 0.0]).best("map") == 1
+    assert columns(map=[np.nan, 0.0], digit_accuracy=[np.nan, 0.0]).ranked("map").tolist() == [1]

@@ -36,6 +36,25 @@ def test_a_checkpoint_is_swept_in_a_process_without_training(tiny_folder, tmp_pa
     best = TrainConfig.from_flat(read_toml(folder / "best.toml"))
     assert best.detect.task1.nms == row["task1_nms"]
     assert best.detect.task2.class_agnostic == row["task2_class_agnostic"]
+    for task, name in (("Task 1", "val_map"), ("Task 2", "val_number_accuracy")):
+        rows = [line.split() for line in out.partition(f"{task}: the best 5 of 3,400")[2].splitlines()]
+        places = {cells[0]: cells for cells in rows[:12] if cells}
+        best = sweep.sort_values([name, "val_digit_accuracy"], ascending=False, kind="stable")[name].head(5)
+        assert [places[place][-2] for place in "12345"] == [f"{value:.3f}" for value in best]
+        assert places["1"][1] == f"{row[task.lower().replace(' ', '') + '_nms']:g}"
+        assert places["own"][1] == "0.5"
+    assert places["own"][4] == "0.7"
+
+
+def test_the_next_commands_fit_a_run_with_one_configuration(tiny_folder, tmp_path, capsys):
+    arguments = ["--space", "thresholds", "--from", DRAWN_WEIGHTS, "--data", tiny_folder, "--out", tmp_path]
+    assert command(*arguments, "--name", "swept") == 0
+    commands = capsys.readouterr().out.partition("\nnext\n")[2]
+    assert " compare " not in commands
+    assert " retrain " not in commands  # the model is of no run
+    [config] = [line.split("--config ")[1] for line in commands.splitlines() if "--config" in line]
+    assert config == str(tmp_path / "swept" / "best.toml")
+    assert f"report {tmp_path / 'swept'} --open" in commands
 
 
 def test_settings_of_ones_own_are_swept_beside_the_grid(tiny_folder, tmp_path):
