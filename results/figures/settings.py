@@ -103,8 +103,9 @@ def scored_settings(run: str | Path | OpenedRun) -> Scored:
         if best is not None and best.get(metric) is not None:
             values.append((trial, float(best[metric])))
     parameters = {trial.trial_id: dict(trial.params) for trial, _ in values}
-    sampled = sum(map(bool, parameters.values()))
-    if sampled < 3:  # a comparison, or only baselines so far: configurations are named, not sampled
+    if (
+        sum(map(bool, parameters.values())) < 3
+    ):  # a comparison, or only baselines so far: configurations are named, not sampled
         varying = varying_parameters([trial for trial, _ in values])
         parameters = {
             trial.trial_id: {parameter: trial.config.get(parameter) for parameter in varying} for trial, _ in values
@@ -128,7 +129,8 @@ def scored_settings(run: str | Path | OpenedRun) -> Scored:
                     )
                 )
     label = f"{SHOWN.get(metric, metric)}" + ("" if alike else f" after epoch {common}")
-    return Scored(study, None if alike else common, label, None if opened.record.comparison else sampled)
+    sampled = None if opened.record.comparison else sum(trial.baseline is None for trial, _ in values)
+    return Scored(study, None if alike else common, label, sampled)
 
 
 def plot_parallel(run: str | Path | OpenedRun) -> go.Figure:

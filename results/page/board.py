@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from digits_core.errors import printable
+from results.record.schema import FAILED
 from results.record.trial import TrialRecord
 from results.tables.formats import csv_text
 from results.verdicts.equal_models import differing_parameters
@@ -112,8 +113,8 @@ def board_of(run: OpenedRun | ComparedRuns) -> dict[str, Any]:
             row["baseline"] = f"replicate of {lead['trial_id']}"
     names = [joint_name(row["run"], row["trial_id"]) if several else row["trial_id"] for row in rows]
     order = sorted(range(len(rows)), key=lambda index: rows[index]["config_hash"] not in first)
-    ranked = [rows[index] for index in order if rows[index]["role"] == "search" and rows[index]["status"] != "screened"]
-    for rank, row in enumerate(ranked, start=1):
+    leading = [row for row in (rows[index] for index in order) if row["role"] == "search" and pd.notna(row[metric])]
+    for rank, row in enumerate((row for row in leading if row["status"] not in FAILED), start=1):
         row["rank"] = rank
     return {
         "columns": columns,

@@ -1,5 +1,6 @@
 """The figures of a report page: titles, captions, and the figures as JSON for the page's script."""
 
+import itertools
 import json
 from collections.abc import Callable
 from typing import Any
@@ -166,10 +167,14 @@ def pictures_of(run: OpenedRun) -> list[dict[str, Any]]:
 
 
 def arranged(pictures: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The pictures, each with `wide`: whether it takes the whole width; others are two in a row without a gap."""
-    halves = [one for one in pictures if one["figure"] and one["key"] not in WIDE]
-    last = halves[-1:] if len(halves) % 2 else []
-    return [{**one, "wide": one["key"] in WIDE or one in last} for one in pictures]
+    """The pictures, each with `wide`: whether it takes the whole width; others are two in a row, none is alone."""
+    found = [{**one, "wide": one["key"] in WIDE} for one in pictures]
+    drawn = [one for one in found if one["figure"]]
+    for wide, group in itertools.groupby(drawn, key=lambda one: bool(one["wide"])):
+        some = list(group)
+        if not wide and len(some) % 2:
+            some[-1]["wide"] = True
+    return found
 
 
 def min_width(figure: go.Figure | None) -> int:

@@ -12,9 +12,11 @@ from digits_core.config.train_config import TrainConfig
 from digits_core.errors import RunError
 from results import open_run, read_leaderboard, report, write_report
 from results.page.board import board_of, decimals
+from results.page.fill import whole
 from results.page.gallery import gallery_of
 from results.page.origin import origin_of
 from results.page.panels import panels_of
+from results.page.pictures import WIDE, arranged
 from results.tables.parquet import read_arrow, write_table
 from results.tables.samples import worst_images
 
@@ -115,6 +117,7 @@ def test_the_page_has_the_panels_of_the_evaluation_at_the_winners_thresholds(pag
         for row in rows:
             assert " ".join(" ".join(row[1:]).split()) in shown
     assert f"{winner.trial_id} after epoch 3, on 40 validation images" in shown
+    assert "at the thresholds of the search (Task 1: NMS " in shown
     assert f"digit-search evaluate {folder} prints the same" in shown
     figures = data_of(page)["runs"][0]["figures"]
     assert {"precision_recall", "confusion", "errors", "sizes"} <= set(figures)
@@ -130,10 +133,12 @@ def test_a_match_table_that_cannot_be_evaluated_is_said_in_a_sentence(tmp_path):
     assert f"An older version wrote the match table of {winner} without the annotated boxes; train it again" in shown
     path.write_bytes(b"nothing")
     shown = words_of(section(report.render([open_run(folder)]), "evaluation"))
-    assert re.search(r"Nothing to show: \S+ is damaged or no Parquet file .*\.$", shown)
+    assert re.search(r"best trial \S+ is damaged or no Parquet file .*\.$", shown)
     path.unlink()
-    shown = words_of(section(report.render([open_run(folder)]), "evaluation"))
+    page = report.render([open_run(folder)])
+    shown = words_of(section(page, "evaluation"))
     assert shown.endswith(f"There is no match table of {winner}; a training writes it at its end.")
+    assert words_of(section(page, "gallery")).endswith("Not shown for the same reason.")
 
 
 def test_labels_without_a_name_are_shown_by_their_number(tmp_path):
@@ -191,6 +196,38 @@ def test_rows_that_tie_stand_first_and_seeds_under_their_setting(folder):
     assert names.index("t0901") == names.index("t0000") + 1
     cells = board["rows"][names.index("t0901")]["cells"]
     assert "replicate of t0000" in cells
+
+
+def test_searched_parameters_are_directly_after_the_score_and_reasons_are_last(folder):
+    labels = [column.label for column in board_of(open_run(folder))["columns"]]
+    shown = ["#", "trial", "mAP", "95 %", "mean of replicates", "anchor_sizes", "lr", "baseline"]
+    assert [label for label in labels if label in shown] == labels[: labels.index("baseline") + 1]
+    assert labels.index("lr") < labels.index("mAP@.5")
+    assert "best/trained epochs" in labels
+
+
+def test_baselines_are_named_before_the_parameters_if_there_are_many(tmp_path):
+    from searched import Searched
+
+    made = Searched(tmp_path / "runs" / "many")
+    made.trial("t0000", 0.9, baseline="default")
+    many = {
+        "optim.lr": 0.002, "optim.momentum": 0.8, "optim.weight_decay": 0.01, "optim.max_grad_norm": 2.0,
+        "optim.batch_size": 2, "model.fresh_rpn": True, "augment.mirror": True,
+    }  # fmt: skip
+    made.trial("t0001", 0.8, **many)
+    labels = [column.label for column in board_of(open_run(made.done()))["columns"]]
+    assert labels.index("baseline") < labels.index("lr")
+
+
+def test_configurations_with_a_score_are_ranked_and_replicates_are_not(folder):
+    board = board_of(open_run(folder))
+    assert board["columns"][0].label == "#"
+    ranks = {row["trial"]: row["values"][0] for row in board["rows"]}
+    assert ranks["t0901"] is None
+    assert ranks["t0900"] is None  # diverged
+    known = [rank for rank in ranks.values() if rank is not None]
+    assert known == list(range(1, len(known) + 1))
 
 
 def test_scores_have_the_decimals_that_their_intervals_support(folder):
@@ -288,6 +325,9 @@ def test_a_running_search_is_read_without_writing_into_its_folder(tmp_path):
     page = report.render([opened], watch=5)
     assert 'data-watch="5"' in page
     assert "running: 1 of 1 trials finished" in page
+    assert "t0000 leads so far" in words_of(page)
+    assert "is the best trial" not in page
+    assert "None: the default leads so far." in page
     assert sorted(tmp_path.rglob("*")) == before
     made.done()
 
@@ -381,8 +421,8 @@ def test_a_damaged_table_of_the_winner_leaves_the_page_whole(tmp_path):
     (folder / "boxes.parquet").write_bytes(b"nothing")
     (folder / "misses.parquet").write_bytes(b"nothing")
     page = report.render([open_run(folder)])
-    assert "Nothing to draw: " in page
-    assert "is damaged or no Parquet file" in page
+    shown = words_of(section(page, "pictures"))
+    assert re.search(r"Nothing to draw .*Anchors and box sizes: \S+ is damaged or no Parquet file", shown)
 
 
 def test_opened_runs_have_a_word_for_themselves(folder):
@@ -432,7 +472,8 @@ def test_rows_say_why_a_trial_was_screened_stopped_or_failed(tmp_path):
     made.done()
     opened = open_run(tmp_path / "runs" / "reasons")
     board = board_of(opened)
-    [place] = [number for number, column in enumerate(board["columns"]) if column.label == "reason"]
+    assert board["columns"][-1].label == "reason"
+    place = -1
     assert {row["trial"]: row["cells"][place] for row in board["rows"]} == {
         "t0000": "",
         "t0001": "screened, not trained: its anchors overlap the training digits by a mean IoU of 0.21",
@@ -452,3 +493,75 @@ def test_a_board_of_finished_trials_has_no_column_for_reasons(tmp_path):
     made.trial("t0000", 0.9)
     board = board_of(open_run(made.done()))
     assert "reason" not in [column.label for column in board["columns"]]
+
+
+def test_a_running_search_shows_its_trials_slots_and_time_left(tmp_path):
+    from conftest import introduce, report
+    from results.page.now import now_of
+    from results.report import render
+    from searched import Searched
+
+    made = Searched(tmp_path / "runs" / "live")
+    for name, done in (("t0000", 1), ("t0001", 0)):
+        introduce(made.events, name, **{"optim.epochs": 4, "optim.lr": 0.001 + done / 1000})
+        made.events.write("start", trial_id=name)
+        for epoch in range(1, done + 1):
+            made.events.write("report", trial_id=name, **report(epoch, 0.5) | {"epoch_seconds": 100.0})
+    found = dict(now_of(open_run(made.folder)))
+    assert found == {
+        "t0000": "epoch 2 of 4, mAP 0.50 so far",
+        "t0001": "epoch 1 of 4",
+        "slots in use": "2",
+        "time left": "2 min to 6 min",
+    }
+    page = words_of(render([open_run(made.folder)]))
+    assert "Running now t0000 epoch 2 of 4" in page
+    assert (
+        "Thresholds for Task 1, Thresholds for Task 2: the map of t0000 is written at the end of its training" in page
+    )
+    assert now_of(open_run(made.done())) == []
+
+
+def test_flags_are_not_broken_and_lists_are_broken_after_commas():
+    assert whole("add --replicates 3") == 'add <span class="flag">--replicates</span> 3'
+    assert whole("18,26") == "18,<wbr>26"
+    assert whole("--x <b>, </b>") == '<span class="flag">--x</span> &lt;b&gt;,<wbr> &lt;/b&gt;'
+
+
+@pytest.mark.parametrize("drawn", ["abc", "abcd", "a curves bcd", "ab parallel c slices d"])
+def test_no_figure_is_alone_in_a_row_of_two(drawn):
+    keys = [key for word in drawn.split() for key in ([word] if word in WIDE else word)]
+    row = 0
+    for picture in arranged([{"key": key, "figure": {"data": []}} for key in keys]):
+        if picture["wide"]:
+            assert row % 2 == 0
+        else:
+            row += 1
+    assert row % 2 == 0
+
+
+def test_figures_that_cannot_be_drawn_share_one_list(tmp_path):
+    page = report.render([open_run(told_run(tmp_path / "runs" / "few", trials=4))])
+    shown = words_of(section(page, "pictures"))
+    assert shown.count("Nothing to draw") == 1
+    assert "Parameter importance, Contour plot: needs 10 sampled configurations" in shown
+
+
+def test_captions_say_what_the_figure_shows(page):
+    shown = words_of(section(page, "pictures"))
+    assert "over both parameters" in shown
+    assert "A line that rises means overfitting if validation mAP falls at the same time" in shown
+
+
+def test_errors_are_counted_and_weighed_over_different_detections(folder):
+    [columns] = [columns for title, columns, _ in panels_of(open_run(folder))["tables"] if title == "Errors"]
+    assert re.fullmatch(r"count above score 0\.\d\d", columns[1])
+    assert columns[2] == "mAP@.5 lost at all scores"
+
+
+def test_the_evaluation_says_that_the_best_thresholds_are_others(tmp_path):
+    folder = told_run(tmp_path / "runs" / "swept", trials=3)
+    opened = open_run(folder)
+    winner = opened.record.winner()
+    winner.optima_after[winner.best_epoch(opened.metric)] = {"task1_map": 0.9}
+    assert "at the thresholds of the search, not the best ones above (Task 1" in panels_of(opened)["about"]
