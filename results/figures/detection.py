@@ -62,7 +62,9 @@ def plot_thresholds(run: str | Path | OpenedRun, *, task: int = 1, trial: str | 
     chosen = chosen_trial(opened, trial)
     path = opened.folder / THRESHOLDS / f"{chosen.trial_id}.parquet"
     if not path.is_file():
-        raise NothingToDrawError(opened, f"trial {chosen.trial_id} has no threshold sweep yet")
+        late = f"the map of {chosen.trial_id} is written at the end of its training"
+        never = f"trial {chosen.trial_id} has no threshold sweep"
+        raise NothingToDrawError(opened, late if chosen.status == "running" else never)
     column, label, name = TASKS[task]
     table = read_arrow(path, WITHOUT)
     check_epoch(path, epoch_of(table), chosen.best_epoch(opened.record.metric))
@@ -93,8 +95,8 @@ def plot_thresholds(run: str | Path | OpenedRun, *, task: int = 1, trial: str | 
         marker={"symbol": "star", "size": 16, "color": BEST, "line": {"color": "white", "width": 2}},
         name=f"best: {float(best[column]):.3f}", hovertemplate="best: score %{x:.2f}, NMS %{y:.2f}<extra></extra>",
     )  # fmt: skip
-    figure.update_xaxes(tickformat=".1f", matches="x")
-    figure.update_xaxes(title="score threshold", row=2, col=1)
+    figure.update_xaxes(tickformat=".1f")
+    figure.update_xaxes(title="score threshold", matches="x", row=2, col=1)
     figure.update_yaxes(title="NMS IoU", tickformat=".1f")
     return finish(figure, f"{opened.name}, {chosen.trial_id}: {name}, {label} by thresholds", height=500)
 

@@ -5,22 +5,37 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from results.figures.style import DASHES, SCALE, finish, plain
+from results.figures.style import DASHES, FAINT, SCALE, finish, plain
 from results.views.curves import COLORS
 from results.views.evaluation import size_words
 
+NUM_WEAK = 4
+"""Classes with a colour of their own among the precision-recall curves: those with the lowest mAP@.5."""
+
 
 def plot_precision_recall(found: dict[str, Any]) -> go.Figure:
-    """Precision against recall of each class at IoU .50; `found` is what `evaluation_of` returns."""
+    """Precision against recall of each class at IoU .50, the weakest ones in colour.
+
+    Args:
+        found: what `evaluation_of` returns.
+    """
     curves = found["precision_recall"]
     figure = go.Figure()
-    for number, (name, precision) in enumerate(curves["precision"].items()):
+    areas = {name: sum(precision) / len(precision) for name, precision in curves["precision"].items()}
+    weak = sorted(areas, key=lambda name: areas[name])[:NUM_WEAK]
+    strong = [name for name in areas if name not in weak]
+    for name in [*strong, *weak]:  # the coloured lines are above the grey ones
+        place = weak.index(name) if name in weak else None
+        grey = place is None
         figure.add_scatter(
             x=curves["recall"],
-            y=precision,
+            y=curves["precision"][name],
             mode="lines",
-            name=plain(name),
-            line={"color": COLORS[number % len(COLORS)], "dash": DASHES[number // len(COLORS) % len(DASHES)]},
+            name="other classes" if grey else f"{plain(name)} ({areas[name]:.3f})",
+            legendgroup="other classes" if grey else plain(name),
+            legendrank=NUM_WEAK if grey else place,
+            showlegend=not grey or name == strong[0],
+            line={"color": FAINT, "width": 1} if place is None else {"color": COLORS[place], "dash": DASHES[place]},
             hovertemplate=f"{plain(name)}: precision %{{y:.3f}} at recall %{{x:.2f}}<extra></extra>",
         )
     figure.update_xaxes(title="recall", range=[0, 1])
@@ -92,7 +107,7 @@ FIGURES: tuple[tuple[str, str, Callable[[dict[str, Any]], go.Figure]], ...] = (
     (
         "precision_recall",
         "Each class at IoU .50, over all detections above the score threshold of Task 1. The area below a line is the "
-        "class's mAP@.5.",
+        "class's mAP@.5. The classes with the lowest mAP@.5 (in brackets) are coloured, the others grey.",
         plot_precision_recall,
     ),
     (

@@ -57,11 +57,13 @@ class Scored:
         study: contains complete trials only.
         epoch: the epoch after which all are compared; None if all were trained equally long and have their best epoch.
         label: name of the score.
+        num_sampled: how many of the configurations were sampled; None in a comparison, whose configurations are named.
     """
 
     study: optuna.Study
     epoch: int | None
     label: str
+    num_sampled: int | None
 
     @property
     def parameters(self) -> list[str]:
@@ -101,7 +103,9 @@ def scored_settings(run: str | Path | OpenedRun) -> Scored:
         if best is not None and best.get(metric) is not None:
             values.append((trial, float(best[metric])))
     parameters = {trial.trial_id: dict(trial.params) for trial, _ in values}
-    if sum(map(bool, parameters.values())) < 3:  # a comparison: configurations are named, not sampled
+    if (
+        sum(map(bool, parameters.values())) < 3
+    ):  # a comparison, or only baselines so far: configurations are named, not sampled
         varying = varying_parameters([trial for trial, _ in values])
         parameters = {
             trial.trial_id: {parameter: trial.config.get(parameter) for parameter in varying} for trial, _ in values
@@ -125,7 +129,8 @@ def scored_settings(run: str | Path | OpenedRun) -> Scored:
                     )
                 )
     label = f"{SHOWN.get(metric, metric)}" + ("" if alike else f" after epoch {common}")
-    return Scored(study, None if alike else common, label)
+    sampled = None if opened.record.comparison else sum(trial.baseline is None for trial, _ in values)
+    return Scored(study, None if alike else common, label, sampled)
 
 
 def plot_parallel(run: str | Path | OpenedRun) -> go.Figure:
@@ -324,8 +329,10 @@ def _names(scored: Scored, parameters: list[str]) -> list[str]:
 def _few_words(scored: Scored) -> str:
     """Why parameters cannot be ranked."""
     count = len(scored.study.get_trials(deepcopy=False))
+    if count < FEW and scored.num_sampled is None:
+        return f"needs {FEW} configurations, this run has {count}"
     if count < FEW:
-        return f"needs {FEW} sampled configurations, this run has {count}"
+        return f"needs {FEW} sampled configurations, this run has {scored.num_sampled}"
     return "the configurations share too few parameters, or all scores are equal"
 
 

@@ -4,7 +4,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from results.figures.history import MOST_TICKS, best_by_number, best_by_time, scored_trials
-from results.figures.style import DASHES, MARKERS, SCORE_TICKS, finish, legend_name, plain
+from results.figures.style import DASHES, MARKERS, SCORE_TICKS, epoch_axis, finish, legend_name, plain
 from results.figures.training import joined_curves
 from results.views.curves import COLORS, LABELS, LEAST_SPAN
 from results.views.several_runs import ComparedRuns
@@ -30,7 +30,7 @@ def plot_curves_of_runs(compared: ComparedRuns) -> go.Figure:
                 hovertemplate=f"{plain(name)}, %{{text}}<br>epoch %{{x}}: %{{y:.3f}}<extra></extra>",
             )  # fmt: skip
     longest = max((one.num_epochs for one in compared.record.trials.values()), default=1)
-    figure.update_xaxes(title="epoch", dtick=1 if longest <= 12 else None)
+    figure.update_xaxes(title="epoch", **epoch_axis(longest))
     figure.update_yaxes(title=LABELS.get(column, column), tickformatstops=SCORE_TICKS)
     return finish(figure, f"{compared.record.run}: learning curves", height=420)
 

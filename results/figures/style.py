@@ -107,6 +107,11 @@ def log_ticks(low: float, high: float, most: int = 8) -> dict[str, Any]:
     return {"tickmode": "array", "tickvals": values, "ticktext": [_full(value) for value in values]}
 
 
+def epoch_axis(longest: int) -> dict[str, Any]:
+    """Ticks and range of an axis of epochs: up to 12 epochs each has a tick, and a single one has no neighbours."""
+    return {"dtick": 1 if longest <= 12 else None, "range": [0.5, 1.5] if longest == 1 else None}
+
+
 def _full(value: float) -> str:
     """A number without a unit prefix; with an exponent only below 0.0001 and from a million."""
     if 1e-4 <= value < 1e6:

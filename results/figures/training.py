@@ -19,6 +19,7 @@ from results.figures.style import (
     PART_COLORS,
     SCORE_TICKS,
     STATUS_COLORS,
+    epoch_axis,
     finish,
     legend_name,
     plain,
@@ -82,7 +83,7 @@ def plot_curves(run: str | Path | OpenedRun, *, metric: str | None = None, top: 
     for rung in _rungs(opened):
         figure.add_vline(x=rung, line={"dash": "dot", "width": 1, "color": FAINT}, annotation_text="rung",
                          annotation_font_size=11)  # fmt: skip
-    figure.update_xaxes(title="epoch", dtick=_step(leads))
+    figure.update_xaxes(title="epoch", **epoch_axis(_longest(leads)))
     label = LABELS.get(column, column)
     figure.update_yaxes(title=label, tickformatstops=SCORE_TICKS, range=curve_range(opened, column, top))
     cut = num_cut(opened, column, top)
@@ -152,7 +153,7 @@ def plot_overfitting(run: str | Path | OpenedRun, *, top: int = MOST_LINES) -> g
             _draw(figure, number, line, line.gap(gap), place=place)
     if not any(len(trace.x) for trace in figure.data):
         raise NothingToDrawError(opened, "no loss was measured")
-    figure.update_xaxes(dtick=_step(leads))
+    figure.update_xaxes(**epoch_axis(_longest(leads)))
     figure.update_xaxes(title="epoch", row=len(gaps), col=1)
     return finish(figure, f"{opened.name}: overfitting", height=HEIGHT if len(gaps) == 1 else 560)
 
@@ -302,7 +303,5 @@ def _draw(figure: go.Figure, number: int, line: Line, curve: tuple[list[int], Va
     )
 
 
-def _step(leads: list[TrialRecord]) -> int | None:
-    """Tick distance of the epoch axis; None lets Plotly choose."""
-    longest = max((lead.num_epochs for lead in leads), default=1)
-    return 1 if longest <= 12 else None
+def _longest(leads: list[TrialRecord]) -> int:
+    return max((lead.num_epochs for lead in leads), default=1)

@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from digits_core.errors import printable
+from results.record.schema import FAILED
 from results.record.trial import TrialRecord
 from results.tables.formats import csv_text
 from results.verdicts.equal_models import differing_parameters
@@ -39,10 +40,12 @@ class Column:
     help: str
 
 
-_FIRST = (
-    Column("trial_id", "trial", False, False, "name of the trial; opens its parameters, curve and warnings"),
-    Column("baseline", "baseline", False, False, "name of the published or default configuration"),
-)
+FEW_PARAMETERS = 6
+"""Up to this many searched parameters, all of them are before the names of baselines."""
+
+_RANK = Column("rank", "#", True, False, "rank of the configuration; = is statistically tied with the best")
+_TRIAL = Column("trial_id", "trial", False, False, "name of the trial; opens its parameters, curve and warnings")
+_BASELINE = Column("baseline", "baseline", False, False, "name of the published or default configuration")
 _SCORES = {
     "val_map": "COCO AP averaged over IoU .50:.95, at the best epoch",
     "val_map_50": "AP at IoU .50",
@@ -50,7 +53,7 @@ _SCORES = {
     "val_number_accuracy": "share of images whose complete number is read correctly",
 }
 _LATER = (
-    Column("epochs", "epochs", True, False, "best epoch / number of trained epochs"),
+    Column("epochs", "best/trained epochs", True, False, "best epoch / number of trained epochs"),
     Column("status", "status", False, False, "finished, stopped by the scheduler, failed, ..."),
     Column("trial_seconds", "minutes", True, False, "training and evaluation time"),
 )
@@ -110,6 +113,9 @@ def board_of(run: OpenedRun | ComparedRuns) -> dict[str, Any]:
             row["baseline"] = f"replicate of {lead['trial_id']}"
     names = [joint_name(row["run"], row["trial_id"]) if several else row["trial_id"] for row in rows]
     order = sorted(range(len(rows)), key=lambda index: rows[index]["config_hash"] not in first)
+    leading = [row for row in (rows[index] for index in order) if row["role"] == "search" and pd.notna(row[metric])]
+    for rank, row in enumerate((row for row in leading if row["status"] not in FAILED), start=1):
+        row["rank"] = rank
     return {
         "columns": columns,
         "num_first": sum(row["config_hash"] in first for row in rows),
@@ -133,21 +139,23 @@ def _columns(whole: pd.DataFrame, metric: str, rows: list[dict[Any, Any]], *, se
     parameters = [name for name in parameter_columns(whole) if whole[name].astype(str).nunique() > 1]
     measured = [name for name in _SCORES if name != metric and whole[name].notna().any()]
     scores = [metric, *measured]
+    searched = [Column(name, name.rpartition(".")[2], _is_number(whole[name]), False, name) for name in parameters]
+    named = [*searched, _BASELINE] if len(searched) <= FEW_PARAMETERS else [_BASELINE, *searched]
     return [
-        *_FIRST[:1],
+        _RANK,
+        _TRIAL,
         *(Column("run", "run", False, False, "name of the run") for _ in range(int(several))),
-        *_FIRST[1:],
         *(Column(name, SHOWN.get(name, name), True, False, _SCORES.get(name, "")) for name in scores[:1]),
         Column("interval", "95 %", True, False, "interval over images of the score to the left"),
         *(Column("seeds", "mean of replicates", True, False, "mean over the replicates (number of replicates)")
           for _ in range(int(whole["num_seeds"].notna().any()))),
+        *named,
         *(Column(name, SHOWN.get(name, name), True, False, _SCORES.get(name, "")) for name in scores[1:]),
         *_LATER,
-        *(Column("reason", "reason", False, False, "why the trial was stopped, failed or was not trained")
-          for _ in range(int(any(row["reason"] for row in rows)))),
-        *(Column(name, name.rpartition(".")[2], _is_number(whole[name]), False, name) for name in parameters),
         Column("role", "role", False, True, "search (first training), replicate, or confirm"),
         *(Column(key, label, True, True, words) for key, label, words in _HIDDEN if whole[key].notna().any()),
+        *(Column("reason", "reason", False, False, "why the trial was stopped, failed or was not trained")
+          for _ in range(int(any(row["reason"] for row in rows)))),
     ]  # fmt: skip
 
 
@@ -194,7 +202,7 @@ def _cell(row: dict[Any, Any], column: Column, metric: str, places: dict[str, in
         return f"{'–' if pd.isna(row['best_epoch']) else int(row['best_epoch'])}/{row['epochs']}"
     value = row.get(key)
     if value is None or pd.isna(value):
-        return "" if not column.number else "–"
+        return "–" if column.number and key != "rank" else ""
     if key in places:
         return f"{value:.{places[key]}f}"
     if key == "trial_seconds":

@@ -7,6 +7,7 @@ from typing import Any
 from digits_core.errors import RunError, printable
 from results.page.board import board_of, decimals, details_of, number
 from results.page.gallery import gallery_of
+from results.page.now import duration, now_of, trials_asked
 from results.page.origin import origin_of
 from results.page.panels import panels_of
 from results.page.pictures import pictures_of
@@ -45,6 +46,8 @@ def content_of(run: OpenedRun, number: int) -> dict[str, Any]:
         "name": run.name,
         "state": _state(run),
         "live": run.live,
+        "so_far": not run.ended,
+        "now": now_of(run),
         "note": run.note,
         "tags": ", ".join(run.tags),
         "space": printable(str(settings.get("space") or next((t.space for t in record.trials.values()), "?"))),
@@ -75,9 +78,7 @@ def content_of(run: OpenedRun, number: int) -> dict[str, Any]:
 def _state(run: OpenedRun) -> str:
     trials = [one for one in run.record.trials.values() if one.status != "screened" and one.role != "retrain"]
     ended = sum(one.status in ENDED for one in trials)
-    space = run.about.get("space")
-    asked = space.get("trials") if isinstance(space, dict) else None
-    asked = max(asked if isinstance(asked, int) else 0, len(trials))
+    asked = max(trials_asked(run), len(trials))
     if run.live:
         return f"running: {ended} of {asked} trials finished"
     return "finished" if ended == len(trials) else f"interrupted: {ended} of {asked} trials finished"
@@ -128,6 +129,7 @@ def _winner(run: OpenedRun) -> dict[str, Any] | None:
         "mean": None
         if mean is None or seeds is None
         else f"{mean:.{places}f} over {seeds:.0f} replicate{'s' * (seeds != 1)}",
+        "unfinished": winner.status == "running",
         "epoch": best["epoch"],
         "epochs": winner.num_epochs,
         "numbers": None if best["val_number_accuracy"] is None else f"{best['val_number_accuracy']:.0%}",
@@ -172,7 +174,7 @@ def _cost(run: OpenedRun) -> list[tuple[str, str]]:
     rows = [
         ("trials", f"{len(trained)} trained" + (f", {failed} failed" if failed else "") + _screened(run)),
         ("epochs", f"{epochs} of {most} without early stopping" if most > epochs else f"{epochs}"),
-        ("time", f"{_duration(total / max(lanes, 1))} on {lanes} slot{'s' * (lanes != 1)}"),
+        ("time", f"{duration(total / max(lanes, 1))} on {lanes} slot{'s' * (lanes != 1)}"),
     ]
     if total:
         rows.append(
@@ -210,10 +212,3 @@ def _commands(run: OpenedRun) -> list[tuple[str, str]]:
 def _num_scored(run: OpenedRun) -> int:
     """The number of configurations with a score: a comparison needs two."""
     return sum(run.record.value(lead) is not None for lead in run.record.settings())
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"

@@ -1,11 +1,12 @@
 """Fills a page's template; a page needs no network, so its style is part of it."""
 
+import re
 from datetime import datetime
 from importlib import resources
 from typing import Any
 
 from jinja2 import Environment, FunctionLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from digits_core.command import version_of
 
@@ -24,8 +25,20 @@ def fill(template: str, **values: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["whole"] = whole
     return environment.get_template(template).render(
         style=page_file("style.css"), version=version_of("digit-search") or "", written=now(), **values
+    )
+
+
+def whole(text: Any) -> Markup:
+    """Text whose flags, such as --replicates, are not broken, and whose lists are broken after commas."""
+    parts = re.split(r"(--[a-z][a-z-]*)", str(text))
+    return Markup("").join(
+        Markup('<span class="flag">{}</span>').format(part)
+        if place % 2
+        else escape(part).replace(",", Markup(",<wbr>"))
+        for place, part in enumerate(parts)
     )
 
 

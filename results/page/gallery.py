@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from digits_core.config.train_config import TrainConfig
 from digits_core.errors import RunError
 from digits_core.evaluation.transcribe import read_number
+from results.page.panels import NO_SCORE, no_table_words
 from results.tables.matches import StoredMatches, matches_path, read_matches
 from results.tables.samples import SampleImage, predictions_on, read_misses, read_samples, worst_images
 from results.views.opened_run import OpenedRun
@@ -22,19 +23,23 @@ JPEG_QUALITY = 80
 
 
 def gallery_of(run: OpenedRun) -> dict[str, Any]:
-    """Images in two groups, `misses` and `samples`; both empty if the winner has no match table yet."""
+    """Images in two groups, `misses` and `samples`; or `why_not`, a sentence."""
     nothing: dict[str, Any] = {"misses": [], "samples": [], "trial": None, "num_wrong": 0, "num_images": 0}
     winner = run.record.winner()
     if winner is None:
-        return nothing
+        return {"why_not": NO_SCORE, **nothing}
+    path = matches_path(run.folder, winner.trial_id, "val")
+    if not path.is_file():
+        return {"why_not": no_table_words(winner.trial_id), **nothing}
     try:
-        stored = read_matches(matches_path(run.folder, winner.trial_id, "val"), winner.best_epoch(run.record.metric))
+        stored = read_matches(path, winner.best_epoch(run.record.metric))
         samples = read_samples(run.folder)
         misses, whose = read_misses(run.folder)
-    except RunError:  # not written yet, or by an older version
-        return nothing
+    except RunError as error:  # not written yet, or by an older version
+        return {"why_not": f"{error}.", **nothing}
     worst, wrong = worst_images(stored, winner.config)
     return {
+        "why_not": "",
         "misses": _pictures(run, misses, stored, wrong) if whose == winner.trial_id else [],
         "samples": _pictures(run, samples, stored, wrong),
         "trial": winner.trial_id,

@@ -161,6 +161,16 @@
     setTimeout(() => { button.textContent = "copy"; }, 1500);
   });
 
+  // A table or figure that goes on to the right has a faded edge, and the leaderboard says so.
+  const edge = (one) => {
+    const cut = one.scrollLeft + one.clientWidth < one.scrollWidth - 1;
+    one.classList.toggle("cut", cut);
+    const hint = one.closest(".board")?.querySelector(".sideways");
+    if (hint) hint.hidden = !cut;
+  };
+  const sizes = new ResizeObserver((entries) => entries.forEach((entry) => edge(entry.target.closest(".scroll"))));
+  document.addEventListener("scroll", (event) => { if (event.target.classList?.contains("scroll")) edge(event.target); }, true);
+
   // Plotly is loaded and figures are drawn when they become visible, so that the table appears first.
   const library = document.getElementById("plotly");
   const draw = (plot, template) => {
@@ -192,6 +202,8 @@
     document.querySelectorAll("article").forEach((article, number) => build(article, number, (remembered.runs || [])[number]));
     plots = [...document.querySelectorAll(".plot")];
     if (library) plots.forEach((plot) => watcher.observe(plot));
+    sizes.disconnect();
+    document.querySelectorAll(".scroll").forEach((one) => { sizes.observe(one); sizes.observe(one.firstElementChild); });
   };
 
   let typed = 0;

@@ -1,5 +1,6 @@
 """The figures of a report page: titles, captions, and the figures as JSON for the page's script."""
 
+import itertools
 import json
 from collections.abc import Callable
 from typing import Any
@@ -24,6 +25,9 @@ from results.views.opened_run import OpenedRun
 
 TOP_MARGIN = 36
 """Top margin of a figure, pixels; its title is outside the figure."""
+
+WIDE = ("curves", "parallel", "slices")
+"""Figures that take the whole width of the page."""
 
 Picture = tuple[str, str, str, Callable[[OpenedRun], go.Figure]]
 """Key, title, caption, and the function that draws it."""
@@ -54,7 +58,8 @@ def _of_training(run: OpenedRun) -> list[Picture]:
         (
             "overfitting",
             "Overfitting",
-            "The gap between training and validation. A line that rises means overfitting.",
+            "The gap between training and validation. A line that rises means overfitting if validation mAP falls "
+            "at the same time (learning curves). While both rise, the model still learns.",
             plot_overfitting,
         ),
         (
@@ -104,6 +109,7 @@ def _of_settings(run: OpenedRun) -> list[Picture]:
     early = "" if scored.epoch is None else (
         f" Scores are those after epoch {scored.epoch}, the last epoch that all configurations reached."
     )  # fmt: skip
+    pair = "both parameters" if len(scored.everywhere) == 2 else "the two most important parameters"
     some = f" Uncertain, with only {count} configurations." if count < SOME else ""
     return [
         (
@@ -115,7 +121,7 @@ def _of_settings(run: OpenedRun) -> list[Picture]:
         (
             "contours",
             "Contour plot",
-            f"{score} over the two most important parameters, interpolated between configurations.{early}",
+            f"{score} over {pair}, interpolated between configurations.{early}",
             plot_contours,
         ),
         (
@@ -157,6 +163,17 @@ def pictures_of(run: OpenedRun) -> list[dict[str, Any]]:
                 "min_width": min_width(figure),
             }
         )
+    return arranged(found)
+
+
+def arranged(pictures: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The pictures, each with `wide`: whether it takes the whole width; others are two in a row, none is alone."""
+    found = [{**one, "wide": one["key"] in WIDE} for one in pictures]
+    drawn = [one for one in found if one["figure"]]
+    for wide, group in itertools.groupby(drawn, key=lambda one: bool(one["wide"])):
+        some = list(group)
+        if not wide and len(some) % 2:
+            some[-1]["wide"] = True
     return found
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from results.figures.several_runs import plot_curves_of_runs, plot_history_of_runs
 from results.page.board import board_of
-from results.page.pictures import as_json, min_width
+from results.page.pictures import arranged, as_json, min_width
 from results.verdicts.several_runs import joint_name
 from results.views.leaderboard import SHOWN
 from results.views.several_runs import ComparedRuns
@@ -57,7 +57,7 @@ def content_of_compared(
         "leader": compared.leader,
         "metric": SHOWN.get(compared.metric, compared.metric),
         "board": board_of(compared),
-        "pictures": pictures,
+        "pictures": arranged(pictures),
         "details": {
             joint_name(name, trial): details
             for name in compared.runs

@@ -104,7 +104,7 @@ ERROR_WORDS = {
     "both": "wrong class and wrong place",
     "duplicate": "duplicate (the digit has a better detection)",
     "background": "background (IoU below .1 with every digit)",
-    "missed": "missed (a digit without any of these detections)",
+    "missed": "missed (the digit has no right, wrong-class or wrong-place detection)",
 }
 
 
@@ -144,7 +144,8 @@ def tables_of(found: dict[str, Any]) -> list[tuple[str, list[str], list[list[str
         classes.append(
             ["all together", f"{found['digits']:,}", "", "", "", _figure(best["f1"]), f"{best['threshold']:.2f}"]
         )
-    at = f" (above score {found['best_f1']['threshold']:.2f}, the best F1)" if found["best_f1"] else ""
+    above = f"above score {found['best_f1']['threshold']:.2f}" if found["best_f1"] else ""
+    at = f" ({above}, the best F1)" if above else ""
     errors = [[ERROR_WORDS[one["kind"]], f"{one['count']:,}", _figure(one["map_50_lost"])] for one in found["errors"]]
     sizes = [
         [size_words(one), f"{one['digits']:,}", _figure(one["found"] / one["digits"]) if one["digits"] else "-"]
@@ -153,7 +154,7 @@ def tables_of(found: dict[str, Any]) -> list[tuple[str, list[str], list[list[str
     return [
         ("Scores", ["score", "value", "95 %"], scores),
         ("Classes", ["class", "digits", "mAP", "mAP@.5", "mAP@.75", "best F1", "at score"], classes),
-        (f"Errors{at}", ["kind", "count", "mAP@.5 lost (all scores)"], errors),
+        ("Errors", ["kind", f"count {above}".strip(), "mAP@.5 lost at all scores"], errors),
         (f"Digits by height{at}", ["height", "digits", "found"], sizes),
     ]
 

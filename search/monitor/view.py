@@ -24,8 +24,8 @@ from results.tables.matches import score_intervals
 from results.views.fitted_columns import column_of, empty_table, fit
 from results.views.leaderboard import SHOWN
 from results.views.parameters import changed_parameters, value_words
+from results.views.time_left import seconds_left
 from search.monitor.epoch_progress import Reached, progress_of
-from search.monitor.time_left import seconds_left
 
 Side = Literal["left", "right"]
 

@@ -58,6 +58,15 @@ def test_no_table_of_the_first_box_or_the_evaluation_is_cut(open_page, path, wid
     assert cut == []
 
 
+def test_a_table_that_is_wider_than_the_window_says_so_until_its_end_is_reached(open_page, path):
+    page = open_page(path, width=400)
+    page.locator(".scroll.cut .big").wait_for()
+    assert page.locator(".sideways").is_visible()
+    page.locator(".board .scroll").evaluate("one => { one.scrollLeft = one.scrollWidth; }")
+    page.locator(".scroll:not(.cut) .big").wait_for()
+    assert not page.locator(".sideways").is_visible()
+
+
 def test_hostile_names_stay_text(open_page, path):
     page = open_page(path)
     draw_all(page)

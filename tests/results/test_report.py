@@ -129,6 +129,7 @@ def test_the_page_has_the_panels_of_the_evaluation_at_the_winners_thresholds(pag
         for row in rows:
             assert " ".join(" ".join(row[1:]).split()) in shown
     assert f"{winner.trial_id} after epoch 3, on 40 validation images" in shown
+    assert "at the thresholds of the search (Task 1: NMS " in shown
     assert f"digit-search evaluate {folder} prints the same" in shown
     figures = data_of(page)["runs"][0]["figures"]
     assert {"precision_recall", "confusion", "errors", "sizes"} <= set(figures)
@@ -144,10 +145,12 @@ def test_a_match_table_that_cannot_be_evaluated_is_said_in_a_sentence(tmp_path):
     assert f"An older version wrote the match table of {winner} without the annotated boxes; train it again" in shown
     path.write_bytes(b"nothing")
     shown = words_of(section(report.render([open_run(folder)]), "evaluation"))
-    assert re.search(r"Nothing to show: \S+ is damaged or no Parquet file .*\.$", shown)
+    assert re.search(r"best trial \S+ is damaged or no Parquet file .*\.$", shown)
     path.unlink()
-    shown = words_of(section(report.render([open_run(folder)]), "evaluation"))
+    page = report.render([open_run(folder)])
+    shown = words_of(section(page, "evaluation"))
     assert shown.endswith(f"There is no match table of {winner}; a training writes it at its end.")
+    assert words_of(section(page, "gallery")).endswith("Not shown for the same reason.")
 
 
 def test_labels_without_a_name_are_shown_by_their_number(tmp_path):
@@ -205,6 +208,38 @@ def test_rows_that_tie_stand_first_and_seeds_under_their_setting(folder):
     assert names.index("t0901") == names.index("t0000") + 1
     cells = board["rows"][names.index("t0901")]["cells"]
     assert "replicate of t0000" in cells
+
+
+def test_searched_parameters_are_directly_after_the_score_and_reasons_are_last(folder):
+    labels = [column.label for column in board_of(open_run(folder))["columns"]]
+    shown = ["#", "trial", "mAP", "95 %", "mean of replicates", "anchor_sizes", "lr", "baseline"]
+    assert [label for label in labels if label in shown] == labels[: labels.index("baseline") + 1]
+    assert labels.index("lr") < labels.index("mAP@.5")
+    assert "best/trained epochs" in labels
+
+
+def test_baselines_are_named_before_the_parameters_if_there_are_many(tmp_path):
+    from searched import Searched
+
+    made = Searched(tmp_path / "runs" / "many")
+    made.trial("t0000", 0.9, baseline="default")
+    many = {
+        "optim.lr": 0.002, "optim.momentum": 0.8, "optim.weight_decay": 0.01, "optim.max_grad_norm": 2.0,
+        "optim.batch_size": 2, "model.fresh_rpn": True, "augment.mirror": True,
+    }  # fmt: skip
+    made.trial("t0001", 0.8, **many)
+    labels = [column.label for column in board_of(open_run(made.done()))["columns"]]
+    assert labels.index("baseline") < labels.index("lr")
+
+
+def test_configurations_with_a_score_are_ranked_and_replicates_are_not(folder):
+    board = board_of(open_run(folder))
+    assert board["columns"][0].label == "#"
+    ranks = {row["trial"]: row["values"][0] for row in board["rows"]}
+    assert ranks["t0901"] is None
+    assert ranks["t0900"] is None  # diverged
+    known = [rank for rank in ranks.values() if rank is not None]
+    assert known == list(range(1, len(known) + 1))
 
 
 def test_scores_have_the_decimals_that_their_intervals_support(folder):
@@ -302,6 +337,9 @@ def test_a_running_search_is_read_without_writing_into_its_folder(tmp_path):
     page = report.render([opened], watch=5)
     assert 'data-watch="5"' in page
     assert "running: 1 of 1 trials finished" in page
+    assert "t0000 leads so far" in words_of(page)
+    assert "is the best trial" not in page
+    assert "None: the default leads so far." in page
     assert sorted(tmp_path.rglob("*")) == before
     made.done()
 
@@ -395,8 +433,8 @@ def test_a_damaged_table_of_the_winner_leaves_the_page_whole(tmp_path):
     (folder / "boxes.parquet").write_bytes(b"nothing")
     (folder / "misses.parquet").write_bytes(b"nothing")
     page = report.render([open_run(folder)])
-    assert "Nothing to draw: " in page
-    assert "is damaged or no Parquet file" in page
+    shown = words_of(section(page, "pictures"))
+    assert re.search(r"Nothing to draw .*Anchors and box sizes: \S+ is damaged or no Parquet file", shown)
 
 
 def test_opened_runs_have_a_word_for_themselves(folder):
@@ -446,7 +484,8 @@ def test_rows_say_why_a_trial_was_screened_stopped_or_failed(tmp_path):
     made.done()
     opened = open_run(tmp_path / "runs" / "reasons")
     board = board_of(opened)
-    [place] = [number for number, column in enumerate(board["columns"]) if column.label == "reason"]
+    assert board["columns"][-1].label == "reason"
+    place = -1
     assert {row["trial"]: row["cells"][place] for row in board["rows"]} == {
         "t0000": "",
         "t0001": "screened, not trained: its anchors overlap the training digits by a mean IoU of 0.21",

@@ -304,7 +304,7 @@ def test_importance_is_shares_and_is_silent_on_few_settings(folder, tmp_path):
     assert set(found) == {"model.anchor_sizes", "optim.lr"}
     assert sum(found.values()) == pytest.approx(1)
     few = told_run(tmp_path / "runs" / "few", trials=4)
-    with pytest.raises(RunError, match=r"for run 'few': needs 10 sampled configurations, this run has 4$"):
+    with pytest.raises(RunError, match=r"for run 'few': needs 10 sampled configurations, this run has 3$"):
         plot_importances(few)
     assert plot_parallel(few).data
     assert plot_slices(few).data
@@ -370,7 +370,7 @@ def test_a_run_without_a_sweep_or_boxes_says_which_is_missing(folder, tmp_path):
     shutil.copytree(folder, bare)
     shutil.rmtree(bare / "thresholds")
     (bare / "boxes.parquet").unlink()
-    with pytest.raises(RunError, match=r"for run 'bare': trial t\d+ has no threshold sweep yet"):
+    with pytest.raises(RunError, match=r"for run 'bare': trial t\d+ has no threshold sweep$"):
         plot_thresholds(bare)
     with pytest.raises(RunError, match=r"for run 'bare': it has no boxes\.parquet"):
         plot_anchors(bare)
@@ -402,3 +402,49 @@ def test_the_front_is_what_no_other_beats(goals):
 def test_text_of_a_picture_holds_no_tag(text):
     assert "<" not in plain(text)
     assert len(plain(HOSTILE)) < 200
+
+
+def test_baselines_are_no_sampled_configurations(tmp_path):
+    from searched import Searched
+
+    made = Searched(tmp_path / "runs" / "begun")
+    made.trial("t0000", 0.9, baseline="default", **{"optim.lr": 0.001})
+    made.trial("t0001", 0.8, baseline="report A", **{"optim.lr": 0.002})
+    with pytest.raises(RunError, match=r"needs 10 sampled configurations, this run has 0$"):
+        plot_importances(made.done())
+
+
+def test_curves_of_one_epoch_have_an_axis_with_one_tick(tmp_path):
+    from searched import Searched
+
+    made = Searched(tmp_path / "runs" / "short")
+    made.trial("t0000", 0.9, epochs=1)
+    made.trial("t0001", 0.8, epochs=1, **{"optim.lr": 0.002})
+    folder = made.done()
+    for draw in (plot_curves, plot_overfitting):
+        axis = draw(folder).layout.xaxis
+        assert (axis.dtick, axis.range) == (1, (0.5, 1.5))
+
+
+def test_no_axis_of_the_threshold_maps_follows_itself(folder):
+    figure = plot_thresholds(folder)
+    assert figure.layout.xaxis.matches is None
+    assert figure.layout.xaxis2.matches == "x"
+
+
+def test_the_weakest_classes_have_a_colour_each_and_the_others_one_entry_in_the_legend():
+    from results.figures.evaluation import NUM_WEAK, plot_precision_recall
+    from results.figures.style import FAINT
+
+    areas = {str(digit): (digit * 7 % 10 + 1) / 20 for digit in range(10)}
+    precision = {name: [area] * 101 for name, area in areas.items()}
+    found = {"precision_recall": {"recall": [at / 100 for at in range(101)], "precision": precision}}
+    lines = plot_precision_recall(found).data
+    assert len(lines) == len(areas)
+    coloured = [line for line in lines if line.line.color != FAINT]
+    assert len({line.line.color for line in coloured}) == len(coloured) == NUM_WEAK
+    weakest = sorted(areas, key=areas.get)[:NUM_WEAK]
+    assert {line.name for line in coloured} == {f"{name} ({areas[name]:.3f})" for name in weakest}
+    assert sum(line.showlegend for line in lines) == NUM_WEAK + 1
+    few = {"precision_recall": {"recall": [0.0, 1.0], "precision": {"<b>": [1.0, 0.5]}}}
+    assert [line.name for line in plot_precision_recall(few).data] == ["&lt;b&gt; (0.750)"]

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from conftest import introduce, report
 from results.record.log import EventWriter
+from results.views.time_left import seconds_left
 from search.machine.cost import Speed, Workload, cost_of, expected_epochs, hours_words
-from search.monitor.time_left import seconds_left
 from search.monitor.view import spark
 
 
