@@ -19,7 +19,7 @@ from results.views.leaderboard import SHOWN
 from results.views.opened_run import OpenedRun
 from results.views.parameters import changed_by, value_words
 from results.views.slots import time_parts, timeline
-from results.views.winner import recommend, verdict_words
+from results.views.winner import Advice, advise, verdict_words
 
 
 def content_of(run: OpenedRun, number: int) -> dict[str, Any]:
@@ -39,6 +39,7 @@ def content_of(run: OpenedRun, number: int) -> dict[str, Any]:
     data = data if isinstance(data, dict) else {}
     judged = _judged(run)
     twins = find_twins(record)
+    advice = None if run.live or judged is None else advise(record, judged)
     return {
         "key": f"r{number}",
         "compared": False,
@@ -52,7 +53,7 @@ def content_of(run: OpenedRun, number: int) -> dict[str, Any]:
         "started": str(run.about.get("started_at") or "")[:16].replace("T", " "),
         "metric": SHOWN.get(run.metric, run.metric),
         "winner": _winner(run),
-        "recommendation": None if run.live or judged is None else recommend(record, judged),
+        "recommendation": None if advice is None else advice.words,
         "verdicts": [] if judged is None else _verdicts(run, judged),
         "cost": _cost(run),
         "notes": [
@@ -62,7 +63,7 @@ def content_of(run: OpenedRun, number: int) -> dict[str, Any]:
             *left_out_words(record),
             *check_words(record),
         ],
-        "commands": _commands(run),
+        "commands": _commands(run, advice),
         "origin": origin_of(run),
         "board": board_of(run),
         "pictures": pictures_of(run),
@@ -186,16 +187,22 @@ def _screened(run: OpenedRun) -> str:
     return f", {screened} screened out" if screened else ""
 
 
-def _commands(run: OpenedRun) -> list[tuple[str, str]]:
+def _commands(run: OpenedRun, advice: Advice | None) -> list[tuple[str, str]]:
+    """The next commands with their names, the recommended one first."""
     folder = shlex.quote(str(run.folder))
     found = []
+    out = "" if str(run.folder.parent) == "runs" else f" --out {shlex.quote(str(run.folder.parent))}"
+    resume = f"digit-search resume {shlex.quote(run.name)}{out}"
     if not run.ended and not run.live:
-        out = "" if str(run.folder.parent) == "runs" else f" --out {shlex.quote(str(run.folder.parent))}"
-        found.append(("resume", f"digit-search resume {shlex.quote(run.name)}{out}"))
+        found.append(("resume", resume))
+    elif advice is not None and advice.flags is not None:
+        found.append(("add replicates (recommended)", f"{resume} {advice.flags}"))
     winner = run.record.winner()
     if winner is not None:
+        again = [("train the best again", f"digit-search retrain {folder} --replicates 3")]
+        last = again if advice is not None and advice.keeps_default and winner.checkpoint else []
         found += [
-            ("train the best again", f"digit-search retrain {folder} --replicates 3"),
+            *([] if last else again),
             (
                 "predict" if winner.checkpoint else "then predict",
                 f"digit-search predict {folder}/{winner.checkpoint or 'models/' + winner.trial_id + '-r1'} "
@@ -203,6 +210,7 @@ def _commands(run: OpenedRun) -> list[tuple[str, str]]:
             ),
             ("compare", f"digit-search compare {folder}"),
             ("export", f"digit-search export {folder} --format csv -o leaderboard.csv"),
+            *last,
         ]
     return found
 

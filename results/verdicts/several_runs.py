@@ -98,6 +98,14 @@ def leader_words(whole: RunRecord, runs: Sequence[str], verdicts: Sequence[Verdi
         several = ", ".join(named[run] for run in [leader, *same][:-1]) + f" and {named[same[-1]]}"
         words = [f"The best trials of {several} are the same configuration{alike}: none of these runs leads."]
     known = {verdict.second: verdict for verdict in verdicts}
+    rest = [known.get(bests[run].trial_id) for run in others if run not in same]
+    unequal = [one is not None and one.words.startswith("not compared: ") for one in rest]
+    if any(unequal) and not same:
+        words = [f"{leader} leads the runs with trainings as long as its own, with {_scored(whole, best, label)}."]
+        if all(unequal):
+            words = [
+                f"No run leads: the best trainings of the runs differ in length. {named[leader]} has the best score."
+            ]
     words += [_against(leader, named[run], known.get(bests[run].trial_id)) for run in others if run not in same]
     return " ".join([*words, *lacking])
 
