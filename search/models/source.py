@@ -49,7 +49,7 @@ def find_source(source: str, flag: str, out: Path = RUNS_FOLDER) -> Source:
         RunError: there is no such model.
     """
     path = Path(source)
-    if (path / MODEL_FILE).is_file() and (path / CONFIG_FILE).is_file():
+    if is_model_folder(path):
         inside = path.resolve().parent
         of_run = inside.name == CHECKPOINTS and (inside.parent / RUN_FILE).is_file()
         return Source(path, f"checkpoint {path}", _data_of(inside.parent) if of_run else None)
@@ -68,6 +68,11 @@ def find_source(source: str, flag: str, out: Path = RUNS_FOLDER) -> Source:
     best = trial.best(record.metric)
     words = f"{trial.trial_id} of {folder}"
     return Source(folder / trial.checkpoint, words, _data_of(folder), 1 if best is None else int(best["epoch"]))
+
+
+def is_model_folder(path: Path) -> bool:
+    """Whether a folder has a model: a checkpoint, or what a retraining wrote."""
+    return (path / MODEL_FILE).is_file() and (path / CONFIG_FILE).is_file()
 
 
 def find_trial(source: str | None, flag: str, out: Path = RUNS_FOLDER) -> tuple[Path, RunRecord, TrialRecord]:
