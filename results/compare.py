@@ -77,8 +77,11 @@ def _compare(args: argparse.Namespace) -> int:
     if args.trials and args.by:
         raise UsageError("--trials and --by cannot be combined; give one of them")
     folders = find_runs(args.runs)
-    folders = list(dict.fromkeys(folder.resolve() for folder in folders))
-    records = {folder.name: (read_record_of(folder), folder) for folder in folders}
+    named: dict[Path, Path] = {}
+    for folder in folders:
+        named.setdefault(folder.resolve(), folder)
+    folders = list(named.values())
+    records = {folder.resolve().name: (read_record_of(folder), folder) for folder in folders}
     if len(records) < len(folders):
         raise UsageError(f"two of the runs have the same name ({folders[0].name}); rename one of their folders")
     if len(records) > 1 and args.by:

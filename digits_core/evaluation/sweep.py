@@ -59,16 +59,14 @@ class Sweep:
         )
 
     def best(self, name: str) -> int | None:
-        """The row with the highest score `name`; among equals the one with the best digit accuracy, then the first one.
+        """The row with the highest score `name`, the first of `ranked`; None if nothing could be measured."""
+        return next(iter(self.ranked(name)), None)
 
-        Returns:
-            None if nothing could be measured.
-        """
+    def ranked(self, name: str) -> list[int]:
+        """The rows that have the score `name`, best first; among equals by digit accuracy, then by place."""
         values = np.where(np.isnan(getattr(self, name)), -1.0, getattr(self, name))
-        if not len(values) or values.max() < 0:
-            return None
         digits = np.where(np.isnan(self.digit_accuracy), -1.0, self.digit_accuracy)
-        return int(np.lexsort((-digits, -values))[0])
+        return [int(row) for row in np.lexsort((-digits, -values)) if values[row] >= 0]
 
 
 def sweep(found: Candidates, annotated: Table, detect: DetectConfig, more: Iterable[TaskConfig] = ()) -> Sweep:

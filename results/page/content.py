@@ -208,7 +208,7 @@ def _commands(run: OpenedRun, advice: Advice | None) -> list[tuple[str, str]]:
                 f"digit-search predict {folder}/{winner.checkpoint or 'models/' + winner.trial_id + '-r1'} "
                 "IMAGES -o predictions",
             ),
-            ("compare", f"digit-search compare {folder}"),
+            *([] if advice is not None and advice.alone else [("compare", f"digit-search compare {folder}")]),
             ("export", f"digit-search export {folder} --format csv -o leaderboard.csv"),
             *last,
         ]

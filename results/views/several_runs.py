@@ -97,9 +97,8 @@ def compared_runs(runs: Sequence[OpenedRun]) -> tuple[list[ComparedRuns], str | 
     metrics, prints = {kind.metric for kind in groups}, {kind.fingerprint for kind in groups}
     what = "different data" if len(prints) > 1 else "different metrics"
     what = "different data and different metrics" if len(prints) > 1 and len(metrics) > 1 else what
-    said = " | ".join(
-        ", ".join(group) + (f" ({kind.data})" if len(prints) > 1 else "") for kind, group in groups.items()
-    )
+    telling = len({kind.data for kind in groups}) == len(groups)
+    said = " | ".join(", ".join(group) + (f" ({kind.data})" if telling else "") for kind, group in groups.items())
     sentence = f"Scores of {what} are not ranked together: {said}."
     return [ComparedRuns(group) for group in groups.values() if len(group) > 1], sentence
 

@@ -82,11 +82,13 @@ class Advice(NamedTuple):
 
     Attributes:
         words: the same in a sentence or two, with what more would show.
+        alone: whether the run has only this configuration, so that nothing can be compared.
         keeps_default: whether the default is to be kept: there is no evidence yet that the winner is better.
         flags: the flags of the resume that it proposes first; None if it proposes none.
     """
 
     words: str
+    alone: bool = False
     keeps_default: bool = False
     flags: str | None = None
 
@@ -108,6 +110,8 @@ def advise(record: RunRecord, verdicts: Sequence[Verdict]) -> Advice | None:
     default = next((trial for trial in record.settings() if trial.baseline == "default"), None)
     if winner is None:
         return None
+    if default is None and len(record.settings()) == 1:
+        return Advice(f"Use {winner.trial_id}: the run has no other configuration.", alone=True)
     if default is None:
         return Advice(f"Use {winner.trial_id}; the run has no default to compare it with.")
     if winner is default:

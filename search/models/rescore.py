@@ -29,6 +29,9 @@ from search.models.source import Source, find_source
 from search.monitor.summary import print_end
 from search.policy.plan import Plan
 
+BEST = 5
+"""Threshold settings of each task that are printed."""
+
 if TYPE_CHECKING:
     from digits_core.evaluation.evaluate import Evaluation
     from digits_core.evaluation.sweep import Sweep
@@ -75,7 +78,24 @@ def rescore(settings: SearchSettings, source: str, *, own_data: bool, dry_run: b
         return 0
     swept = _evaluate(settings, plan, model, data, console)
     record = _write_run(settings, plan, model, data, command, swept)
+    for line in best_lines(swept.sweep):
+        console.print(line, soft_wrap=True)
     return print_end(settings, plan, folder, record, None, console).code
+
+
+def best_lines(found: "Sweep") -> list[str]:
+    """The best thresholds of each task, as lines."""
+    lines = []
+    for task, score, words in ((1, "map", "mAP"), (2, "number_accuracy", "of the numbers read correctly")):
+        rows = found.ranked(score)[:BEST]
+        if rows:
+            lines.append(f"best thresholds for Task {task}, selected on these validation images:")
+        for row in rows:
+            one, value = found.task(row), float(getattr(found, score)[row])
+            kind = "across classes" if one.class_agnostic else "within classes"
+            reached = f"{value:.4f} {words}" if task == 1 else f"{value:.1%} {words}"
+            lines.append(f"  nms {one.nms:<4g} {kind}, score above {one.score:<4g}  {reached}")
+    return lines
 
 
 class _Swept(NamedTuple):

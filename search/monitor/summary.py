@@ -191,12 +191,14 @@ def next_commands(settings: SearchSettings, plan: Plan, folder: Path, advice: Ad
     ]
     if advice is None:
         return [resume_command(settings), *look]
-    first = [] if advice.flags is None else [f"{resume_command(settings)} {advice.flags}"]
     export = f"{program} export {named} -o leaderboard.csv"
+    search = f"{program} run {_next_search(settings)} --config {quote(str(folder / BEST_FILE))}"
+    if advice.alone:
+        return [look[-1], f"{program} evaluate {named}", export, search]
+    first = [] if advice.flags is None else [f"{resume_command(settings)} {advice.flags}"]
     if advice.keeps_default:  # nothing shows yet that the winner is better, so nothing builds on it
         return [*first, *look, export]
     use = f"{program} retrain {named} --replicates 3"
-    search = f"{program} run {_next_search(settings)} --config {quote(str(folder / BEST_FILE))}"
     return [*first, *look, use, export, search]
 
 

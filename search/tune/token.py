@@ -51,7 +51,7 @@ def token_warning() -> str | None:
     if "RAY_AUTH_TOKEN" in os.environ:
         return None
     try:
-        modes = [one.stat().st_mode for one in (path, *path.resolve().parents)]
+        modes = [path.stat().st_mode, *_modes_above(path)]
     except OSError:
         return None
     if not open_to_others(modes):
@@ -60,6 +60,10 @@ def token_warning() -> str | None:
         f"warning: other users of this machine can read {path}, and with the token in it they can run code as you "
         f"through Ray: chmod 600 {path}"
     )
+
+
+def _modes_above(path: Path) -> list[int]:
+    return [folder.stat().st_mode for folder in path.resolve().parents]
 
 
 def open_to_others(modes: Sequence[int]) -> bool:

@@ -163,7 +163,7 @@ def by_another_metric(folder):
         (None, ["{run}", "--by", "optim.lrr"], "no such parameter varies in this run; did you mean 'optim.lr'"),
         (None, ["{run}", "--by", "optim.lr", "--trials", "t0000,t0001"], "give one of them"),
         (None, ["{run}", "--by", "space"], "have the same value"),
-        (on_other_data, ["{run}"], "use different data"),
+        (on_other_data, ["{run}"], "use different data (data eeeeeeee and data ffffffff); scores on different images"),
         (on_other_data, ["{run}", "--by", "optim.lr"], "--by: compares configurations of one run, 2 are given"),
         (by_another_metric, ["{run}", "--trials", "demo:t0000,bad:t0000"], "have the metrics"),
     ],

@@ -61,6 +61,11 @@ def test_a_mistake_is_one_sentence_and_writes_nothing(folder, tmp_path, capsys, 
     assert [one.name for one in tmp_path.iterdir()] == ["runs"]
 
 
+def test_a_model_folder_without_images_says_what_it_needs(place, capsys):
+    assert main([str(place / "model")]) == 2
+    assert "a model folder needs --images and --annotations; for the stored" in capsys.readouterr().err
+
+
 def test_a_run_of_an_older_version_asks_for_images(folder, capsys):
     path = folder / "matches" / "t0000.parquet"
     write_table(path, read_arrow(path, "").drop_columns(["truth_boxes", "crowds", "crowd_boxes"]))

@@ -44,6 +44,8 @@ def test_a_search_without_a_default_or_a_score_says_so(tmp_path):
     made = Searched(tmp_path / "demo")
     assert recommend(made.events.record, []) is None
     made.trial("t0001", 0.8)
+    assert recommend(made.events.record, []) == "Use t0001: the run has no other configuration."
+    made.trial("t0002", 0.1, **{"optim.lr": 1e-3})
     assert recommend(made.events.record, []) == "Use t0001; the run has no default to compare it with."
     made.done()
 
