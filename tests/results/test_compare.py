@@ -48,6 +48,11 @@ def test_the_confirmation_and_parameters_that_did_nothing_are_told(run, capsys):
     assert "confirmed, it is better" in board
 
 
+def test_a_run_is_named_by_the_path_that_was_given(run, monkeypatch, capsys):
+    monkeypatch.chdir(run.parent)
+    assert printed(["demo", "demo", run], capsys).startswith("demo: val_map on 60 ")
+
+
 def test_configurations_with_only_one_training_are_named_if_others_have_replicates(run, tmp_path, capsys):
     few = "Only one training per configuration so far: this compares models."
     assert "t0002" in [one["second"] for one in strict_json(printed([run, "--json"], capsys))["verdicts"]]

@@ -120,6 +120,16 @@ def test_a_prediction_with_annotations_prints_the_same_evaluation(place, tmp_pat
     assert (tmp_path / "out" / "pred.json").is_file()
 
 
+def test_a_prediction_takes_the_model_of_a_run_and_says_so(capsys):
+    from search import predict
+
+    assert predict.main(["my-run"]) == 2
+    assert "needs MODEL (a run, RUN:TRIAL, or a model folder) and IMAGES (a folder)" in capsys.readouterr().err
+    assert "a run, RUN:TRIAL, or a model folder; and a folder of images" in " ".join(
+        predict.build_parser().format_help().split()
+    )
+
+
 def test_annotations_of_some_images_of_a_prediction_score_these(place, tmp_path, capsys):
     from search import predict
 
