@@ -20,7 +20,7 @@ The status is hidden after the parameters if a trial of the board has not ended 
 AS_PLANNED = ("finished", "stopped", "screened")
 """The statuses of trials that ended as planned."""
 
-EPOCHS_WORDS = "epochs: the best one / those trained"
+EPOCHS_WORDS = "epochs: best epoch / trained epochs"
 
 MEAN_WORDS = "configurations with replicates are sorted by the mean of the replicates"
 NOT_COUNTED = "; the first training does not count, because its score selected it"

@@ -164,7 +164,7 @@ def folder_lines(folder: Path) -> list[str]:
     return [
         "",
         f"run folder  {folder}",
-        f"            leaderboard.parquet, epochs.parquet, {BEST_FILE} (the winner's configuration), events.jsonl, "
+        f"            leaderboard.parquet, epochs.parquet, {BEST_FILE} (the best configuration), events.jsonl, "
         "thresholds/, matches/",
     ]
 

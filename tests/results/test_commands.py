@@ -229,7 +229,7 @@ def test_the_board_says_that_means_decide_the_order_and_which_epoch_is_the_best(
     leaderboard.rebuild(made.done())
     said = printed_board(leaderboard.read_leaderboard(made.folder), 200)
     assert "sorted by the mean of the replicates; the first training does not count" in said
-    assert "epochs: the best one / those trained" in said
+    assert "epochs: best epoch / trained epochs" in said
 
 
 def test_one_bad_run_does_not_hide_the_others(run_folder, capsys):
