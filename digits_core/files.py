@@ -14,6 +14,9 @@ TRAINING_FILE, STATE_FILE = "training.safetensors", "state.json"
 CLASSES_FILE = "classes.json"
 """Ids and names of the categories of a model; without this file they are the digits."""
 
+ENSEMBLE_FILE = "ensemble.json"
+"""In the model folder of an ensemble, instead of weights: the folders of its models, and how they are fused."""
+
 BEST_FOLDER = "best"
 """The folder in a checkpoint that contains the model of the best epoch so far."""
 

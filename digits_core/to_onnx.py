@@ -73,6 +73,8 @@ def _export(args: argparse.Namespace) -> int:
         raise UsageError(f"ONNX export needs more packages ({error.name} is missing): pip install '.[onnx]'") from None
     import torch
 
+    from digits_core.files import ENSEMBLE_FILE
+    from digits_core.submission.ensemble import read_ensemble
     from digits_core.submission.inference import load_detector
 
     if args.out.suffix != ".onnx":
@@ -85,10 +87,17 @@ def _export(args: argparse.Namespace) -> int:
         raise UsageError(f"-o {printable(str(args.out))}: no such folder {args.out.parent}")
     if not os.access(args.out.absolute().parent, os.W_OK):
         raise UsageError(f"-o {printable(str(args.out))}: no permission to write there")
-    detector = load_detector(args.model, torch.device("cpu"), torch.float32)
-    if detector.config.detect.common_height:
+    if (args.model / ENSEMBLE_FILE).is_file():
         raise UsageError(
-            f"{args.model} has detect.common_height=true, which acts after the model and is not in an ONNX file; "
+            f"{printable(str(args.model))}: is an ensemble; a file can have only one model, so export one of: "
+            + ", ".join(printable(str(args.model / name)) for name in read_ensemble(args.model).counts)
+        )
+    detector = load_detector(args.model, torch.device("cpu"), torch.float32)
+    detect = detector.config.detect
+    after = "detect.common_height=true" if detect.common_height else f"detect.box_merge={detect.box_merge:g}"
+    if detect.common_height or detect.box_merge:
+        raise UsageError(
+            f"{args.model} has {after}, which acts after the model and is not in an ONNX file; "
             "use digit-search predict, or export a model without it"
         )
     images = _images(args.images, args.check)

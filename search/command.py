@@ -30,6 +30,7 @@ GROUPS: dict[str, dict[str, Verb]] = {
         "resume": Verb("search.run", "continue a run, or make it longer (--trials +20)", "--resume"),
         "status": Verb("search.run", "print the progress of a run from another terminal", "--status"),
         "retrain": Verb("search.retrain", "train the best trial again, on more data or with more seeds"),
+        "ensemble": Verb("search.ensemble", "combine kept models, and say whether they beat the best one"),
     },
     "look at the results": {
         "board": Verb("results.leaderboard", "print the leaderboard"),

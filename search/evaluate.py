@@ -173,7 +173,7 @@ def _predicted(args: argparse.Namespace) -> Evaluated:
     from digits_core.training.device import choose_device
     from search.models.source import find_source
 
-    source = find_source(args.model or "", "MODEL")
+    source = find_source(args.model or "", "MODEL", ensembles=True)
     images = numbered_images(args.images)
     detector = load_detector(source.folder, choose_device(args.device))
     table = read_truth(args.annotations, images, detector.categories)

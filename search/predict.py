@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from digits_core.data.coco import Table
     from digits_core.submission.inference import Detector, Predictions
 
-MODEL = "a run, RUN:TRIAL, or a model folder"
+MODEL = "a run, RUN:TRIAL, a model folder or an ensemble"
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -40,7 +40,7 @@ def find_model(name: Path) -> tuple[Path, str]:
     Raises:
         RunError: there is none.
     """
-    source = find_source(str(name), "MODEL")
+    source = find_source(str(name), "MODEL", ensembles=True)
     say(f"model: {source.words}", error=True)
     return source.folder, source.words
 

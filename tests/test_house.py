@@ -14,7 +14,7 @@ from digits_core.data import command as data
 from results import compare, export, leaderboard, plots, repair, report, runs
 from results.record.schema import EPOCHS, LEADERBOARD
 from results.views.leaderboard import SHOWN
-from search import command, evaluate, replay, retrain, run
+from search import command, ensemble, evaluate, replay, retrain, run
 from search.defaults import METRICS, SAMPLERS, SCHEDULERS
 
 ROOT = Path(__file__).parents[1]
@@ -34,6 +34,7 @@ COMMANDS = {
     "search.replay": replay,
     "search.evaluate": evaluate,
     "search.retrain": retrain,
+    "search.ensemble": ensemble,
 }
 
 WRAPPED = {"digits_core.predict": "search.predict"}

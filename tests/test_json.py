@@ -29,6 +29,7 @@ EVERY = {
     "resume": None,  # the flags of run
     "status": ["{run}", "--json"],
     "retrain": ["{run}", "--json", "--gpus", "0"],
+    "ensemble": None,  # needs models, as in tests/search/models/test_ensemble.py
     "board": ["{run}", "--json"],
     "compare": ["{run}", "--json"],
     "runs": ["{runs}", "--json"],

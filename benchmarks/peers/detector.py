@@ -10,7 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
@@ -105,6 +107,7 @@ class Training:
     Attributes:
         images_per_second: of the last epoch's training steps.
         eval_seconds: of its evaluation.
+        found: the detections of the last evaluation: image ids, and for each detection the image, box, score and label.
     """
 
     def __init__(self, setting: dict[str, Any], folder: Path, epochs: int, seed: int = 0) -> None:
@@ -120,6 +123,7 @@ class Training:
             self.optimizer, optim.lr, total_steps=epochs * len(self.train_loader), pct_start=optim.onecycle_peak
         )
         self.images_per_second = self.eval_seconds = 0.0
+        self.found: dict[str, NDArray[Any]] = {}
 
     def epochs(self) -> Iterator[float]:
         """Train on, and yield val_map after each epoch."""
@@ -148,10 +152,18 @@ class Training:
         """COCO AP by torchmetrics with its default backend."""
         self.model.eval()
         started, metric = time.perf_counter(), MeanAveragePrecision()
+        found = []
         for images, targets in self.valid_loader:
-            metric.update(self.model(list(images)), list(targets))
+            found += self.model(list(images))
+            metric.update(found[-len(images) :], list(targets))
         value = float(metric.compute()["map"])
         self.eval_seconds = time.perf_counter() - started
+        counts = [len(one["scores"]) for one in found]
+        self.found = {name: torch.cat([one[name] for one in found]).numpy() for name in ("boxes", "scores", "labels")}
+        self.found |= {
+            "ids": np.array(self.valid_loader.dataset.ids),
+            "image": np.repeat(np.arange(len(found)), counts),
+        }
         return value
 
 
@@ -162,9 +174,10 @@ class Trace:
         """Lines go to the end of `path`."""
         self.path = path
 
-    def add(self, trial: str, epoch: int, value: float) -> None:
-        """Write down one epoch."""
+    def add(self, trial: str, epoch: int, value: float, training: Training) -> None:
+        """Write down one epoch, and its detections beside the file."""
         line = {"time": time.time(), "trial": trial, "epoch": epoch, "val_map": value}
+        np.savez(self.path.parent / f"found-{trial}-{epoch}.npz", **training.found)
         with self.path.open("a") as file:
             file.write(json.dumps(line) + "\n")
 

@@ -12,8 +12,9 @@ def main() -> None:
     trace, rng = Trace(args.trace), random.Random(args.seed)
     for trial in range(args.trials):
         setting = anchor_setting(4 * 8 ** rng.random(), rng.uniform(1.2, 2.0))
-        for epoch, value in enumerate(Training(setting, args.data, args.epochs, args.seed).epochs(), start=1):
-            trace.add(str(trial), epoch, value)
+        training = Training(setting, args.data, args.epochs, args.seed)
+        for epoch, value in enumerate(training.epochs(), start=1):
+            trace.add(str(trial), epoch, value, training)
             if trace.count() >= args.budget:
                 return
 

@@ -26,7 +26,7 @@ def work(args: Namespace, journal: str, worker: int) -> None:
         value = 0.0
         training = Training(anchor_setting(base, growth), args.data, args.epochs, args.seed)
         for epoch, value in enumerate(training.epochs(), start=1):
-            trace.add(str(trial.number), epoch, value)
+            trace.add(str(trial.number), epoch, value, training)
             trial.report(value, epoch)
             if trace.count() >= args.budget:
                 trial.study.stop()

@@ -22,7 +22,7 @@ def trainable(config: dict) -> None:
         anchor_setting(config["base"], config["growth"]), Path(config["data"]), config["epochs"], config["seed"]
     )
     for epoch, value in enumerate(training.epochs(), start=1):
-        trace.add(tune.get_context().get_trial_id(), epoch, value)
+        trace.add(tune.get_context().get_trial_id(), epoch, value, training)
         tune.report({"val_map": value})
 
 

@@ -20,8 +20,9 @@ def main() -> None:
     report, trace = Reporter(), Trace(args.trace)
     setting = anchor_setting(args.base, args.growth)
     name = f"{args.base:.6f},{args.growth:.6f}"
-    for epoch, value in enumerate(Training(setting, args.data, args.epochs, args.seed).epochs(), start=1):
-        trace.add(name, epoch, value)
+    training = Training(setting, args.data, args.epochs, args.seed)
+    for epoch, value in enumerate(training.epochs(), start=1):
+        trace.add(name, epoch, value, training)
         report(epoch=epoch, val_map=value)
 
 

@@ -249,11 +249,6 @@ class TaskConfig:
 class DetectConfig:
     """What happens to the raw detections of one model: NMS and thresholds of Task 1 (boxes) and Task 2 (the number)."""
 
-    common_height: bool = parameter(
-        False,
-        "before NMS, give boxes of one image that are about as tall and beside each other one height: fits data whose "
-        "annotations draw all digits of a number equally tall, as SVHN's do",
-    )
     task1: TaskConfig = field(default_factory=TaskConfig)
     task2: TaskConfig = field(
         default_factory=lambda: TaskConfig(nms=0.5, score=0.5, max_detections=100, class_agnostic=True)
@@ -262,6 +257,18 @@ class DetectConfig:
         "left_to_right",
         "order of the digits of a number; main_axis also reads digits that are one above the other",
         choices=READINGS,
+    )
+    box_merge: float = parameter(
+        0.0,
+        "before NMS, each box becomes the mean, weighted by score, of the raw boxes of its class that overlap with it "
+        "by at least this IoU (box voting); 0: off",
+        low=0.0,
+        high=1.0,
+    )
+    common_height: bool = parameter(
+        False,
+        "before NMS, give boxes of one image that are about as tall and beside each other one height: fits data whose "
+        "annotations draw all digits of a number equally tall, as SVHN's do",
     )
 
     def __post_init__(self) -> None:

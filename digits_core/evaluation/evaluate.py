@@ -12,6 +12,7 @@ from digits_core.data.cache import Split
 from digits_core.evaluation.common_height import with_common_height
 from digits_core.evaluation.detect import batches_by_shape, detect_raw
 from digits_core.evaluation.matching import Candidates, NmsSetting, match
+from digits_core.evaluation.merged_boxes import with_merged_boxes
 from digits_core.evaluation.metrics import MatchTable, Scores, Truth, score
 from digits_core.model.detector import BatchDetector
 
@@ -65,7 +66,8 @@ def evaluate(
 
 def refined(found: Candidates, detect: DetectConfig) -> Candidates:
     """Raw detections with the changes of `detect` that come before NMS."""
-    return with_common_height(found) if detect.common_height else found
+    merged = with_merged_boxes(found, detect.box_merge) if detect.box_merge else found
+    return with_common_height(merged) if detect.common_height else merged
 
 
 def detect_split(

@@ -102,6 +102,18 @@ class Candidates:
             for image, (begin, end) in enumerate(itertools.pairwise(self.start.tolist()))
         ]
 
+    def some(self, images: NDArray[np.int64]) -> "Candidates":
+        """The images with the given indices, in their order."""
+        each = self.split()
+        return Candidates.join([each[index] for index in images.tolist()])
+
+    def above(self, score: float) -> "Candidates":
+        """The detections with a higher score."""
+        rows = self.scores > np.float32(score)
+        counts = np.bincount(self.image[rows], minlength=len(self.start) - 1)
+        start = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+        return Candidates(start, self.boxes[rows], self.scores[rows], self.labels[rows], self.scale)
+
     @classmethod
     def join(cls, parts: "Sequence[Candidates]") -> "Candidates":
         """The images of all parts, in the order of the parts."""
@@ -200,7 +212,7 @@ def keep(found: Candidates, settings: Sequence[NmsSetting]) -> Words:
         lowest = np.nextafter(lowest, np.float32(np.inf))
     for rows, inside in chunks(found):
         boxes = found.boxes[rows]
-        iou = _self_iou(boxes)
+        iou = self_iou(boxes)
         iou[~(inside[:, :, None] & inside[:, None, :])] = 0
         one, first, second = np.nonzero(np.triu(iou >= lowest, k=1))
         level = np.searchsorted(values, iou[one, first, second].astype(np.float64), side="left")
@@ -230,7 +242,7 @@ def chunks(found: Candidates) -> Iterator[tuple[NDArray[np.int64], NDArray[np.bo
         yield np.where(inside, found.start[some, None] + column, 0), inside
 
 
-def _self_iou(boxes: NDArray[np.float32]) -> NDArray[np.float32]:
+def self_iou(boxes: NDArray[np.float32]) -> NDArray[np.float32]:
     """IoU of all pairs, float32 [images, most, most], with torchvision's order of operations."""
     left, top, right, bottom = (np.ascontiguousarray(boxes[:, :, side]) for side in range(4))
     area = (right - left) * (bottom - top)

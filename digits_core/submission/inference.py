@@ -1,7 +1,7 @@
 """Runs a trained model on image files: threads decode the images in advance, and one pass serves both tasks."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -10,20 +10,25 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from digits_core.config.train_config import DetectConfig, TaskConfig, TrainConfig
+from digits_core.config.train_config import AugmentConfig, DetectConfig, TaskConfig, TrainConfig
 from digits_core.data.augment import Processing, Sample
 from digits_core.data.batches import Batch, pack
+from digits_core.data.cache import Split
 from digits_core.data.coco import Table
 from digits_core.data.source import Pixels, decode_image
+from digits_core.errors import WeightsError, printable
 from digits_core.evaluation.detect import SCORE_FLOOR, batches_by_shape, detect_raw
-from digits_core.evaluation.evaluate import refined
+from digits_core.evaluation.evaluate import detect_split, refined
+from digits_core.evaluation.fusion import Fusion, fuse
 from digits_core.evaluation.matching import Candidates, NmsSetting, keep, match
 from digits_core.evaluation.metrics import MatchTable, rank_within
 from digits_core.evaluation.transcribe import numbers_of, reading_order
+from digits_core.files import ENSEMBLE_FILE
 from digits_core.labels import Categories
 from digits_core.model.build import build_model
 from digits_core.model.checkpoint import load_categories, load_config, load_model
 from digits_core.model.detector import BatchDetector
+from digits_core.submission.ensemble import read_ensemble
 
 AHEAD = 3
 """Batches that are decoded in advance."""
@@ -34,18 +39,40 @@ class Detector:
     """A trained model, ready to detect.
 
     Attributes:
-        model: in evaluation mode, on `device`.
+        model: in evaluation mode, on `device`; None for an ensemble.
         config: includes the thresholds of both tasks.
         categories: the classes of the model's labels.
         device: of the model.
         dtype: of the forward pass.
+        ensemble: the models of an ensemble, and how their raw detections are fused.
     """
 
-    model: BatchDetector
+    model: BatchDetector | None
     config: TrainConfig
     categories: Categories
     device: torch.device
     dtype: torch.dtype
+    ensemble: "Ensemble | None" = None
+
+    @property
+    def singles(self) -> "tuple[Detector, ...]":
+        """The models of an ensemble, or the one model."""
+        return (self,) if self.ensemble is None else self.ensemble.detectors
+
+
+@dataclass(frozen=True, slots=True)
+class Ensemble:
+    """The models of an ensemble.
+
+    Attributes:
+        detectors: each with one model.
+        weights: how often each of them is in the ensemble.
+        fusion: how their raw detections are fused.
+    """
+
+    detectors: tuple[Detector, ...]
+    weights: tuple[int, ...]
+    fusion: Fusion
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +101,7 @@ class Predictions:
 
 
 def load_detector(folder: Path, device: torch.device, dtype: torch.dtype | None = None) -> Detector:
-    """Load a model folder or checkpoint; this runs no code from it.
+    """Load a model folder or checkpoint, also that of an ensemble; this runs no code from it.
 
     Raises:
         WeightsError: it is missing, damaged, or does not fit its configuration.
@@ -82,12 +109,34 @@ def load_detector(folder: Path, device: torch.device, dtype: torch.dtype | None 
     """
     from digits_core.training.device import choose_dtype
 
+    if (folder / ENSEMBLE_FILE).is_file():
+        return _load_ensemble(folder, device, dtype)
     config, categories = load_config(folder), load_categories(folder)
     bare = replace(config, model=replace(config.model, weights="none"))
     model, _ = build_model(bare, num_classes=categories.num_classes)
     load_model(folder, model)
     chosen = choose_dtype(config.runtime.precision, device) if dtype is None else dtype
     return Detector(model.to(device).eval(), config, categories, device, chosen)
+
+
+def _load_ensemble(folder: Path, device: torch.device, dtype: torch.dtype | None) -> Detector:
+    """Load the folder of an ensemble; errors as of `load_detector`."""
+    known = read_ensemble(folder)
+    for name in known.counts:
+        if (folder / name / ENSEMBLE_FILE).is_file():
+            raise WeightsError(
+                f"{printable(str(folder / name))}: is an ensemble; an ensemble consists of single models"
+            )
+    config, categories = load_config(folder), load_categories(folder)
+    detectors = tuple(load_detector(folder / name, device, dtype) for name in known.counts)
+    for name, one in zip(known.counts, detectors, strict=True):
+        if one.categories != categories:
+            raise WeightsError(
+                f"{printable(str(folder / name))} detects {printable(one.categories.words)}, the ensemble "
+                f"{printable(categories.words)}; all models of an ensemble must have the same categories"
+            )
+    ensemble = Ensemble(detectors, tuple(known.counts.values()), known.fusion)
+    return Detector(None, config, categories, device, detectors[0].dtype, ensemble)
 
 
 def predict_images(
@@ -124,9 +173,9 @@ def predict_images(
             pixels = {image_id: one for image_id, (one, _) in zip(batch, results, strict=True) if one is not None}
             damaged |= {image_id: fault for image_id, (one, fault) in zip(batch, results, strict=True) if one is None}
             if pixels:
-                ready = pack([_prepared(detector, image_id, one) for image_id, one in pixels.items()], detector.device)
+                ready = prepare(detector, pixels)
                 begun = time.perf_counter()
-                raw = detect_with(detector, ready, floor)
+                raw = detect_batches(detector, ready, floor)
                 model_seconds += time.perf_counter() - begun
                 found |= dict(zip(pixels, raw.split(), strict=True))
             done += len(batch)
@@ -148,19 +197,72 @@ def predict_images(
     )
 
 
-def _prepared(detector: Detector, image_id: int, pixels: Pixels) -> Sample:
-    """An image without boxes, processed as in training."""
-    sample = Sample(pixels, np.zeros((0, 4), np.float32), np.zeros(0, np.int64))
-    return Processing(detector.config.augment)(sample, image_id)
+def prepare(detector: Detector, images: Mapping[int, Pixels]) -> list[Batch]:
+    """The batch of each model of a detector: the images, processed as in its training.
+
+    Args:
+        detector: a model or an ensemble.
+        images: uint8 [height, width, 3], RGB, by image id.
+    """
+    batches: dict[AugmentConfig, Batch] = {}
+    for one in detector.singles:
+        augment = one.config.augment
+        if augment not in batches:
+            change = Processing(augment)
+            batches[augment] = pack([change(_without_boxes(pixels), key) for key, pixels in images.items()], one.device)
+    return [batches[one.config.augment] for one in detector.singles]
+
+
+def _without_boxes(pixels: Pixels) -> Sample:
+    return Sample(pixels, np.zeros((0, 4), np.float32), np.zeros(0, np.int64))
 
 
 def detect_with(detector: Detector, batch: Batch, floor: float | None = None) -> Candidates:
-    """Raw detections of one batch above a score; None is the threshold of Task 1."""
+    """Raw detections of one batch above a score; None is the threshold of Task 1. For a detector of one model."""
+    return detect_batches(detector, [batch], floor)
+
+
+def detect_batches(detector: Detector, batches: list[Batch], floor: float | None = None) -> Candidates:
+    """Raw detections above a score; None is the threshold of Task 1.
+
+    Args:
+        detector: a model or an ensemble.
+        batches: the same images for each of its models, from `prepare`.
+        floor: the score.
+    """
     floor = detector.config.detect.task1.score if floor is None else floor
-    enabled = detector.dtype != torch.float32
-    with torch.autocast(detector.device.type, detector.dtype, enabled=enabled):
-        raw, _ = detect_raw(detector.model, batch, floor=floor)
+    lowest = floor if detector.ensemble is None else detector.ensemble.fusion.floor
+    found = [_detect(one, batch, lowest) for one, batch in zip(detector.singles, batches, strict=True)]
+    return merged(detector, found, floor)
+
+
+def _detect(single: Detector, batch: Batch, floor: float) -> Candidates:
+    assert single.model is not None  # the models of an ensemble are no ensembles
+    with torch.autocast(single.device.type, single.dtype, enabled=single.dtype != torch.float32):
+        raw, _ = detect_raw(single.model, batch, floor=floor)
+    return raw
+
+
+def merged(detector: Detector, found: Sequence[Candidates], floor: float) -> Candidates:
+    """The raw detections of a detector above a score, from those of each of its models."""
+    if detector.ensemble is None:
+        [raw] = found
+    else:
+        raw = fuse(found, detector.ensemble.weights, detector.ensemble.fusion.iou).above(floor)
     return refined(raw, detector.config.detect)
+
+
+def detect_annotated(detector: Detector, split: Split, floor: float) -> tuple[Candidates, float | None]:
+    """Raw detections of a split above a score, and the mean loss, which an ensemble does not have."""
+    lowest = floor if detector.ensemble is None else detector.ensemble.fusion.floor
+    found, losses = [], []
+    for one in detector.singles:
+        assert one.model is not None
+        size, change = one.config.runtime.eval_batch_size, Processing(one.config.augment)
+        raw, loss = detect_split(one.model, split, lowest, batch_size=size, dtype=one.dtype, change=change)
+        found.append(raw)
+        losses.append(loss)
+    return merged(detector, found, floor), losses[0] if detector.ensemble is None else None
 
 
 def read_tasks(raw: Candidates, detect: DetectConfig) -> tuple[Candidates, list[str]]:

@@ -23,6 +23,7 @@ def exportable(detector: Detector) -> Iterator[nn.Module]:
     Inside this context the detector's model has another resize and, if NMS is class-agnostic, other post-processing.
     """
     model = detector.model
+    assert model is not None  # the command refuses ensembles
     before = model.transform
     model.transform = _Transform(before.min_size, before.max_size, before.image_mean, before.image_std)
     model.transform.fixed_size, model.transform.size_divisible = before.fixed_size, before.size_divisible

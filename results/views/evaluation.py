@@ -120,7 +120,7 @@ def size_words(one: dict[str, Any]) -> str:
 def print_evaluation(found: dict[str, Any], console: Any) -> None:
     """Print an evaluation as tables."""
     for title, columns, rows in tables_of(found):
-        console.print(_table(title, columns, rows))
+        console.print(table_of(title, columns, rows))
 
 
 def tables_of(found: dict[str, Any]) -> list[tuple[str, list[str], list[list[str]]]]:
@@ -162,7 +162,8 @@ def _figure(value: float | None) -> str:
     return "-" if value is None else f"{value:.3f}"
 
 
-def _table(title: str, columns: list[str], rows: list[list[str]]) -> Any:
+def table_of(title: str, columns: list[str], rows: list[list[str]]) -> Any:
+    """A table for the terminal: the first column to the left, the others to the right."""
     from rich import box
     from rich.table import Table
 

@@ -1,4 +1,4 @@
-"""Trained models after a search: retraining, model folders, sweeping the thresholds of an existing model.
+"""Trained models after a search: retraining, ensembles, model folders, sweeping the thresholds of an existing model.
 
 May import, of this package: every other room; and `search.defaults`.
 """

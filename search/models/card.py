@@ -54,12 +54,96 @@ detector = load_detector(Path("{name}"), torch.device("cpu"))
 """
 
 
-def card(name: str, config: TrainConfig, metrics: dict[str, Any]) -> str:
-    """The model card, in Markdown."""
-    thresholds = []
+_ENSEMBLE = """---
+{metadata}---
+
+# {name}
+
+An ensemble of {number} Faster R-CNN models of {run}, chosen by {metric} on the validation images. It detects with \
+each model and fuses their boxes (weighted boxes fusion, IoU {iou:g}).
+
+| model | counts |
+| --- | --- |
+{members}
+
+- data: {data}, fingerprint {fingerprint}
+- categories: {categories}
+
+## Scores
+
+{measured}
+
+On images that took no part in the choice (two halves, each scored with what the other one chose):
+
+{honest}
+
+## Cost
+
+| | milliseconds an image, one at a time on {device} | megabytes |
+| --- | --- | --- |
+| ensemble | {ensemble_ms:.1f} | {ensemble_mb:.1f} |
+| best single model ({single}) | {single_ms:.1f} | {single_mb:.1f} |
+
+## Thresholds
+
+| | NMS | score above | maximum |
+| --- | --- | --- | --- |
+{thresholds}
+
+Task 2 is read from Task 1's detections.
+
+## Use
+
+```sh
+digit-search predict {name} IMAGES -o OUT
+```
+
+```python
+from pathlib import Path
+import torch
+from digits_core.submission.inference import load_detector
+detector = load_detector(Path("{name}"), torch.device("cpu"))
+```
+"""
+
+
+def ensemble_card(name: str, config: TrainConfig, metrics: dict[str, Any]) -> str:
+    """The model card of an ensemble, in Markdown."""
+    cost = metrics["cost"]
+    return _ENSEMBLE.format(
+        metadata=yaml.safe_dump(_metadata(name, metrics), sort_keys=False, allow_unicode=True),
+        name=name,
+        number=len(metrics["members"]),
+        run=metrics["run"],
+        metric=metrics["metric"],
+        iou=metrics["fusion"]["iou"],
+        members="\n".join(f"| {one['trial']} | {one['count']} |" for one in metrics["members"]),
+        data=metrics["data"],
+        fingerprint=metrics["fingerprint"],
+        categories=metrics["categories"],
+        measured=_measured(metrics),
+        honest="\n".join(f"- {line}" for line in metrics["verdicts"]),
+        device=cost["device"],
+        ensemble_ms=cost["ensemble"]["milliseconds"],
+        ensemble_mb=cost["ensemble"]["megabytes"],
+        single=cost["single"]["trial"],
+        single_ms=cost["single"]["milliseconds"],
+        single_mb=cost["single"]["megabytes"],
+        thresholds=_thresholds(config),
+    )
+
+
+def _thresholds(config: TrainConfig) -> str:
+    """The rows of the table of thresholds."""
+    rows = []
     for number, task in ((1, config.detect.task1), (2, config.detect.task2)):
         kind = "across classes" if task.class_agnostic else "within classes"
-        thresholds.append(f"| Task {number} | {task.nms:g} {kind} | {task.score:g} | {task.max_detections} |")
+        rows.append(f"| Task {number} | {task.nms:g} {kind} | {task.score:g} | {task.max_detections} |")
+    return "\n".join(rows)
+
+
+def card(name: str, config: TrainConfig, metrics: dict[str, Any]) -> str:
+    """The model card of a retrained model, in Markdown."""
     default = TrainConfig().to_flat()
     changed = [
         f"| `{parameter}` | {value} |"
@@ -72,7 +156,7 @@ def card(name: str, config: TrainConfig, metrics: dict[str, Any]) -> str:
         name=name,
         backbone=config.model.backbone,
         measured=_measured(metrics),
-        thresholds="\n".join(thresholds),
+        thresholds=_thresholds(config),
         changed="\n".join(changed),
     )
 
@@ -96,7 +180,7 @@ def _metadata(name: str, metrics: dict[str, Any]) -> dict[str, Any]:
             "args": {
                 "fingerprint": metrics["fingerprint"],
                 "num_images": metrics["num_valid"],
-                "also_used_for": "choice of the epoch and of the thresholds",
+                "also_used_for": f"choice of {_chosen_on_them(metrics)}",
             },
         },
         "metrics": [
@@ -112,6 +196,11 @@ def _metadata(name: str, metrics: dict[str, Any]) -> dict[str, Any]:
     return {**tree, "model-index": [{"name": name, "results": [result]}]}
 
 
+def _chosen_on_them(metrics: dict[str, Any]) -> str:
+    """What was chosen on the images of the scores."""
+    return "models, epochs and thresholds" if "members" in metrics else "epoch and thresholds"
+
+
 def _measured(metrics: dict[str, Any]) -> str:
     """The scores of a model card, or why there are none."""
     if not metrics["scores"]:
@@ -124,7 +213,7 @@ def _measured(metrics: dict[str, Any]) -> str:
     ]
     return "\n".join(
         [
-            f"On {metrics['num_valid']} validation images, also used to choose epoch and thresholds (optimistic):",
+            f"On {metrics['num_valid']} validation images, which also chose {_chosen_on_them(metrics)} (optimistic):",
             "",
             "| score | value | 95 % over images |",
             "| --- | --- | --- |",

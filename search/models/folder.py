@@ -29,7 +29,7 @@ class Claim:
         scores: name to (value, low, high) on the validation images; empty if the model trained on them.
         matches: the match tables of the scores; None if the model trained on the validation images.
         optima: the best thresholds of the sweep, as in a trial's row.
-        loss: loss on the validation images.
+        loss: loss on the validation images; None for an ensemble.
     """
 
     detect: DetectConfig
@@ -45,36 +45,27 @@ def measure(detector: "Detector", data: DigitData) -> Claim:
     Task 2 is read only from the detections of Task 1, as in a prediction. The thresholds are chosen and scored
     on the same images.
     """
-    from digits_core.data.augment import Processing
     from digits_core.evaluation.bootstrap import bootstrap_scores, resample_weights
     from digits_core.evaluation.detect import SCORE_FLOOR
-    from digits_core.evaluation.evaluate import evaluate
     from digits_core.evaluation.metrics import Truth, score
     from digits_core.evaluation.sweep import sweep
-    from digits_core.submission.inference import match_as_predicted
+    from digits_core.submission.inference import detect_annotated, match_as_predicted
     from search.tune.trainable import optima
 
     config, valid = detector.config, data.valid
-    found = evaluate(
-        detector.model,
-        valid,
-        config.detect,
-        SCORE_FLOOR,
-        batch_size=config.runtime.eval_batch_size,
-        dtype=detector.dtype,
-        change=Processing(config.augment),
-    )
-    best = optima(sweep(found.found, valid.table, config.detect, [config.detect.task1, config.detect.task2]))
+    tasks = [config.detect.task1, config.detect.task2]
+    found, loss = detect_annotated(detector, valid, min([SCORE_FLOOR, *(task.score for task in tasks)]))
+    best = optima(sweep(found, valid.table, config.detect, tasks))
     detect = with_optima(config.detect, best)
-    tables = match_as_predicted(found.found, valid.table, detect)
+    tables = match_as_predicted(found, valid.table, detect)
     truth = Truth.from_table(valid.table, detect.reading)
     points = dataclasses.asdict(score(tables[0], tables[1], truth, detect))
     resampled = bootstrap_scores(
         tables[0], tables[1], truth, detect, resample_weights(len(valid.table.image_ids), RESAMPLES)
     )
     ends = intervals_of(points, resampled, truth.num_images, int((truth.digits > 0).sum()))
-    scores = {name: (points[name], *found) for name, found in ends.items()}
-    return Claim(detect, scores, StoredMatches(valid.table.image_ids, truth, tables[0], tables[1]), best, found.loss)
+    scores = {name: (points[name], *two) for name, two in ends.items()}
+    return Claim(detect, scores, StoredMatches(valid.table.image_ids, truth, tables[0], tables[1]), best, loss)
 
 
 def with_optima(detect: DetectConfig, best: dict[str, Any]) -> DetectConfig:

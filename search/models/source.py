@@ -6,7 +6,7 @@ from pathlib import Path
 from digits_core.config.parameter import Flat
 from digits_core.data.source import DataSource
 from digits_core.errors import DataError, RunError, UsageError, did_you_mean, printable
-from digits_core.files import CONFIG_FILE, MODEL_FILE
+from digits_core.files import CONFIG_FILE, ENSEMBLE_FILE, MODEL_FILE
 from results.record.folder import (
     CHECKPOINTS,
     RUN_FILE,
@@ -37,22 +37,27 @@ class Source:
     epoch: int = 1
 
 
-def find_source(source: str, flag: str, out: Path = RUNS_FOLDER) -> Source:
+def find_source(source: str, flag: str, out: Path = RUNS_FOLDER, *, ensembles: bool = False) -> Source:
     """Find the model of a flag.
 
     Args:
         source: RUN, RUN:TRIAL or a checkpoint folder.
         flag: the flag, for messages.
         out: the folder of run folders.
+        ensembles: whether the folder of an ensemble is a model too.
 
     Raises:
         RunError: there is no such model.
     """
     path = Path(source)
+    if (path / ENSEMBLE_FILE).is_file():
+        if not ensembles:
+            raise RunError(f"{flag} {printable(source)}: is an ensemble; give the folder of one of the models in it")
+        return Source(path, f"ensemble {path}")
     if is_model_folder(path):
         inside = path.resolve().parent
         of_run = inside.name == CHECKPOINTS and (inside.parent / RUN_FILE).is_file()
-        return Source(path, f"checkpoint {path}", _data_of(inside.parent) if of_run else None)
+        return Source(path, f"checkpoint {path}", data_of(inside.parent) if of_run else None)
     folder, record, trial = find_trial(source, flag, out)
     if trial.checkpoint is None:
         raise RunError(
@@ -67,12 +72,12 @@ def find_source(source: str, flag: str, out: Path = RUNS_FOLDER) -> Source:
         )
     best = trial.best(record.metric)
     words = f"{trial.trial_id} of {folder}"
-    return Source(folder / trial.checkpoint, words, _data_of(folder), 1 if best is None else int(best["epoch"]))
+    return Source(folder / trial.checkpoint, words, data_of(folder), 1 if best is None else int(best["epoch"]))
 
 
 def is_model_folder(path: Path) -> bool:
-    """Whether a folder has a model: a checkpoint, or what a retraining wrote."""
-    return (path / MODEL_FILE).is_file() and (path / CONFIG_FILE).is_file()
+    """Whether a folder has a model: a checkpoint, what a retraining wrote, or an ensemble."""
+    return (path / ENSEMBLE_FILE).is_file() or ((path / MODEL_FILE).is_file() and (path / CONFIG_FILE).is_file())
 
 
 def find_trial(source: str | None, flag: str, out: Path = RUNS_FOLDER) -> tuple[Path, RunRecord, TrialRecord]:
@@ -99,7 +104,7 @@ def find_trial(source: str | None, flag: str, out: Path = RUNS_FOLDER) -> tuple[
     return folder, record, trial
 
 
-def _data_of(folder: Path) -> DataSource:
+def data_of(folder: Path) -> DataSource:
     """The data of a run.
 
     Raises:

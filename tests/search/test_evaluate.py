@@ -124,8 +124,10 @@ def test_a_prediction_takes_the_model_of_a_run_and_says_so(capsys):
     from search import predict
 
     assert predict.main(["my-run"]) == 2
-    assert "needs MODEL (a run, RUN:TRIAL, or a model folder) and IMAGES (a folder)" in capsys.readouterr().err
-    assert "a run, RUN:TRIAL, or a model folder; and a folder of images" in " ".join(
+    assert (
+        "needs MODEL (a run, RUN:TRIAL, a model folder or an ensemble) and IMAGES (a folder)" in capsys.readouterr().err
+    )
+    assert "a run, RUN:TRIAL, a model folder or an ensemble; and a folder of images" in " ".join(
         predict.build_parser().format_help().split()
     )
 

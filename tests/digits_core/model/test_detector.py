@@ -130,6 +130,14 @@ def assert_same(ours, theirs, our_gradients, their_gradients):
         torch.testing.assert_close(mine, expected, rtol=1e-4, atol=1e-5 * max(largest, 1e-3), msg=name)
 
 
+V2 = {
+    "model.backbone": "resnet50_v2",
+    "model.min_size": 32,
+    "model.max_size": 64,
+    "model.rpn_post_nms_top_n_train": 9,
+}
+"""A box head with batch norm."""
+
 SMALL = {
     "model.rpn_batch_size": 16,
     "model.roi_batch_size": 12,
@@ -154,12 +162,7 @@ def test_losses_and_gradients_are_torchvisions(samples):
         {"model.roi_levels": 1},
         {"model.roi_positive_fraction": 0.0, "model.rpn_positive_fraction": 1.0},
         {"model.rpn_fg_iou": 0.5, "model.rpn_bg_iou": 0.5, "model.roi_batch_size": 512},
-        {
-            "model.backbone": "resnet50_v2",
-            "model.min_size": 32,
-            "model.max_size": 64,
-            "model.rpn_post_nms_top_n_train": 9,
-        },
+        V2,
     ],
     ids=str,
 )
@@ -220,7 +223,7 @@ def as_on_a_gpu(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "flat", [{}, {"model.rpn_post_nms_top_n_train": 7}, {"model.backbone": "resnet50_v2"}], ids=str
+    "flat", [{}, {"model.rpn_post_nms_top_n_train": 7}, V2], ids=["default", "few proposals", "resnet50_v2"]
 )
 def test_the_way_of_a_gpu_gives_the_same_losses(as_on_a_gpu, flat):
     config = TrainConfig.from_flat({"model.weights": "none", **flat})
