@@ -9,11 +9,12 @@ import math
 import os
 import platform
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
+from types import MappingProxyType
 from typing import Any, NoReturn
 
-from digits_core.errors import UserError, escaped, printable, refuse_credentials, suggestion
+from digits_core.errors import UserError, escaped, meant_words, near_names, printable, refuse_credentials
 
 PROGRAM = "digit-search"
 """The console command."""
@@ -52,7 +53,15 @@ class _Version(argparse.Action):
 
 
 class CommandParser(argparse.ArgumentParser):
-    """An ArgumentParser that answers wrong arguments with one sentence instead of the usage, and exits with code 2."""
+    """An ArgumentParser that answers wrong arguments with one sentence instead of the usage, and exits with code 2.
+
+    Attributes:
+        lists: what `--help` lists.
+        hints: what to do instead of giving a flag that this command does not have.
+    """
+
+    lists = "flags"
+    hints: Mapping[str, str] = MappingProxyType({})
 
     def __init__(self, *, prog: str | None = None, **settings: Any) -> None:
         """As ArgumentParser, but descriptions keep their line breaks, and flags cannot be abbreviated."""
@@ -85,12 +94,21 @@ class CommandParser(argparse.ArgumentParser):
         """Print an error message and how to get help, and exit with code 2."""
         _, unknown, words = message.partition("unrecognized arguments: ")
         if unknown:
-            flag = words.split()[0].partition("=")[0]
-            flags = [one for one in self._option_string_actions if one.startswith("--")]
-            message += suggestion(flag, flags) if flag.startswith("--") else ""
+            message += self._meant([one.partition("=")[0] for one in words.split() if one.startswith("--")])
         message = printable(message)
         message = message if len(message) <= MOST_LETTERS else message[:MOST_LETTERS] + "..."
-        self.exit(2, f"{self.prog.removeprefix('python -m ')}: {message}; --help lists all flags\n")
+        self.exit(2, f"{self.prog.removeprefix('python -m ')}: {message}; --help lists all {self.lists}\n")
+
+    def _meant(self, unknown: list[str]) -> str:
+        """The end of a message about unknown flags: what the user may have meant."""
+        hints = [f"; {self.hints[flag]}" for flag in unknown if flag in self.hints]
+        flags = [one.removeprefix("--") for one in self._option_string_actions if one.startswith("--")]
+        others = [flag.removeprefix("--") for flag in unknown if flag not in self.hints]
+        if len(others) == 1:
+            near = near_names(others[0], flags)
+        else:
+            near = list(dict.fromkeys(name for one in others for name in near_names(one, flags)[:1]))
+        return "".join(hints) + meant_words([f"--{name}" for name in near])
 
 
 def at_least(low: int) -> Callable[[str], int]:

@@ -1,6 +1,6 @@
 """The errors that a user can cause, and texts for messages (only the standard library)."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from difflib import SequenceMatcher, get_close_matches
 
 from digits_core.credentials import fault_of, scrub
@@ -60,9 +60,18 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 
 def suggestion(name: str, known: Iterable[str]) -> str:
     """The end of a message with the most similar known names: `; did you mean 'anchors'?`; empty if none is similar."""
+    return meant_words(near_names(name, known))
+
+
+def meant_words(names: Sequence[str]) -> str:
+    """The end of a message with names that may be meant; empty without any."""
+    return "; did you mean " + " or ".join(f"'{name}'" for name in names) + "?" if names else ""
+
+
+def near_names(name: str, known: Iterable[str]) -> list[str]:
+    """The known names that are most similar to a name, at most two."""
     names = sorted(known)
-    near = get_close_matches(name, names, n=2, cutoff=0.6) or _with_such_an_end(name, names)
-    return "; did you mean " + " or ".join(f"'{match}'" for match in near) + "?" if near else ""
+    return get_close_matches(name, names, n=2, cutoff=0.65) or _with_such_an_end(name, names)
 
 
 def _with_such_an_end(name: str, names: list[str]) -> list[str]:

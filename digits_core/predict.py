@@ -45,17 +45,19 @@ annotations, 2 wrong arguments or data
 _score = number_where(lambda number: 0 <= number < 1, "be a number from 0 to below 1")
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """The flags of this command."""
+MODEL = "a model folder or checkpoint"
+"""What MODEL can be."""
+
+
+def build_parser(model: str = MODEL) -> argparse.ArgumentParser:
+    """The flags of this command; `model` is what MODEL can be."""
     parser = CommandParser(
         prog="python -m digits_core.predict",
         usage="%(prog)s MODEL IMAGES -o OUT [flags]\n       %(prog)s --check FILE IMAGES",
         description="Detect and read the numbers on a folder of images: pred.json, pred.csv, submission.zip.",
         epilog=_EPILOG,
     )
-    parser.add_argument(
-        "paths", nargs="+", type=Path, metavar="MODEL IMAGES", help="model folder or checkpoint, and folder of images"
-    )
+    parser.add_argument("paths", nargs="+", type=Path, metavar="MODEL IMAGES", help=f"{model}; and a folder of images")
     parser.add_argument("-o", "--out", type=Path, metavar="OUT", help="new folder to write")
     parser.add_argument("--force", action="store_true", help="replace OUT if it exists")
     parser.add_argument(
@@ -91,12 +93,14 @@ class Helpers(NamedTuple):
         evaluate: scores predictions against annotations, as values for JSON; the first argument is a title.
         print_evaluation: prints these values as tables.
         exit_code: of the evaluation.
+        model: what MODEL can be.
     """
 
     find_model: Callable[[Path], tuple[Path, str]]
     evaluate: "Callable[[str, Predictions, Table, Detector], dict[str, Any]]"
     print_evaluation: Callable[[dict[str, Any]], None]
     exit_code: Callable[[dict[str, Any]], int]
+    model: str = MODEL
 
 
 def main(argv: Sequence[str] | None = None, helpers: Helpers | None = None) -> int:
@@ -106,7 +110,7 @@ def main(argv: Sequence[str] | None = None, helpers: Helpers | None = None) -> i
         argv: the arguments; None takes those of the process.
         helpers: None takes MODEL as a path, and does not score predictions.
     """
-    args = build_parser().parse_args(argv)
+    args = build_parser(MODEL if helpers is None else helpers.model).parse_args(argv)
     os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
     return run_command("digits_core.predict", lambda: _check(args) if args.check else _predict(args, helpers))
 
@@ -140,7 +144,8 @@ def _predict(args: argparse.Namespace, helpers: Helpers | None) -> int:
     from digits_core.training.device import choose_device
 
     if len(args.paths) != 2:
-        raise UsageError("needs two folders, MODEL and IMAGES")
+        what = MODEL if helpers is None else helpers.model
+        raise UsageError(f"needs MODEL ({what}) and IMAGES (a folder)")
     if args.out is None:
         raise UsageError("-o is missing: give a new folder to write to")
     if args.annotations is not None and args.draw is None and helpers is None:

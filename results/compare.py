@@ -21,7 +21,7 @@ from results.verdicts.equal_models import best_weights
 from results.verdicts.published import Answer, Published, luck_of
 from results.verdicts.several_runs import joint_record, kind_of, leader_words, why_apart
 from results.verdicts.verdict import Verdict
-from results.verdicts.words import confirmation_words, length_words, twin_words, verdict_lines
+from results.verdicts.words import confirmation_words, length_words, seed_words, twin_words, verdict_lines
 from results.views.leaderboard import varying_parameters
 
 METRICS = tuple(f"val_{name}" for name in SCORE_NAMES)
@@ -77,8 +77,11 @@ def _compare(args: argparse.Namespace) -> int:
     if args.trials and args.by:
         raise UsageError("--trials and --by cannot be combined; give one of them")
     folders = find_runs(args.runs)
-    folders = list(dict.fromkeys(folder.resolve() for folder in folders))
-    records = {folder.name: (read_record_of(folder), folder) for folder in folders}
+    named: dict[Path, Path] = {}
+    for folder in folders:
+        named.setdefault(folder.resolve(), folder)
+    folders = list(named.values())
+    records = {folder.resolve().name: (read_record_of(folder), folder) for folder in folders}
     if len(records) < len(folders):
         raise UsageError(f"two of the runs have the same name ({folders[0].name}); rename one of their folders")
     if len(records) > 1 and args.by:
@@ -89,8 +92,9 @@ def _compare(args: argparse.Namespace) -> int:
         board = Board(record, folder, args.metric or record.metric)
         if args.by != "table":
             lines.append(f"{folder}: {board.metric} on {board.num_images} validation images; {_luck(board)}")
+    whole = record
     if args.trials:
-        verdicts = _pairs(records, args.trials, args.metric)
+        whole, verdicts = _pairs(records, args.trials, args.metric)
     elif args.by == "table":
         published = Published(record, folder, board.metric)
         if args.json:
@@ -112,8 +116,9 @@ def _compare(args: argparse.Namespace) -> int:
         lines += [*length_words(record), *confirmation_words(record, folder), *twin_words(record)]
     if not verdicts and not args.by:
         lines.append("nothing to compare: fewer than two configurations have a score")
-    if any(one.level == "models" and one.told_apart for one in verdicts):
-        lines.append("Only one training per configuration so far: this compares models. Add seeds with --replicates 3.")
+    seeds = seed_words(whole, verdicts)
+    if seeds is not None:
+        lines.append(seeds)
     if args.json:
         metric = args.metric or next(iter(records.values()))[0].metric
         say_json({"metric": metric, "notes": lines, "verdicts": [verdict_document(one) for one in verdicts]})
@@ -266,8 +271,10 @@ def check_tables(record: RunRecord, folder: Path) -> None:
         read_matches(path)
 
 
-def _pairs(records: dict[str, tuple[RunRecord, Path]], names: str, metric: str | None) -> list[Verdict]:
-    """Compare all pairs of the named trials."""
+def _pairs(
+    records: dict[str, tuple[RunRecord, Path]], names: str, metric: str | None
+) -> tuple[RunRecord, list[Verdict]]:
+    """The record of the runs as one, and the verdicts on all pairs of the named trials."""
     found = [_named(records, name.strip()) for name in names.split(",")]
     if len(found) < 2:
         raise UsageError(f"--trials {printable(names)}: names one trial; give two or more, like t0003,t0000")
@@ -278,7 +285,7 @@ def _pairs(records: dict[str, tuple[RunRecord, Path]], names: str, metric: str |
     board = Board(record, folder, metric or record.metric, folders=folders)
     trials = [trial if len(runs) == 1 else record.trials[f"{run}:{trial.trial_id}"] for run, trial in found]
     verdicts = [board.compare(first, second) for first, second in itertools.combinations(trials, 2)]
-    return board.correct(verdicts)
+    return record, board.correct(verdicts)
 
 
 def _one_board(records: dict[str, tuple[RunRecord, Path]]) -> tuple[RunRecord, Path, dict[str, Path]]:

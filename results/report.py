@@ -82,6 +82,7 @@ def _report(args: argparse.Namespace) -> int:
         return _serve(args)
     from results.tables.parquet import check_target
     from results.views.opened_run import open_run
+    from results.views.several_runs import compared_runs
 
     folders = list({folder.resolve(): folder for folder in find_runs(args.runs)}.values())
     path = args.out or (folders[0] / REPORT_FILE if len(folders) == 1 else Path(REPORT_FILE))
@@ -93,6 +94,9 @@ def _report(args: argparse.Namespace) -> int:
             live = args.watch if any(run.live for run in runs) else None
             size = write_report(runs, path, watch=live)
             if not shown:
+                apart = compared_runs(runs)[1]
+                if apart is not None:
+                    say(apart, error=True)
                 say(f"wrote {path}: {size / 1e6:.1f} MB")
                 shown = True
             if args.open and not opened:

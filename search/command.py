@@ -71,6 +71,7 @@ def build_parser() -> CommandParser:
         epilog=f"{PROGRAM} COMMAND --help lists the flags of a command.\n"
         "RUN is the name of a run, or its folder; without it a command takes the latest run.\n",
     )
+    parser.lists = "commands"
     parser.add_argument(
         "--print-completion", choices=SHELLS, help="print a completion script for a shell (needs the package shtab)"
     )

@@ -22,7 +22,7 @@ from results.views.leaderboard import write_views
 from search.cli.forecast import Done, done_of, forecast, measured_training, workload
 from search.cli.prepare_data import prepare_data
 from search.cli.run_folder import check_folder, is_comparison, make_longer, open_folder, planned
-from search.cli.settings import SearchSettings, make_plan, trial_words
+from search.cli.settings import SearchSettings, length_notes, make_plan, trial_words
 from search.cli.trusted import choices_of, remember
 from search.defaults import GRACE_EPOCHS, LOOPBACK, REDUCTION_FACTOR
 from search.machine.cost import measured
@@ -134,7 +134,8 @@ def run_search(
         data = prepare_data(settings, console)
         check_data(plan, data)
         if not resume:
-            console.print(f"configurations: {trial_words(plan)}", soft_wrap=True)
+            for line in (f"configurations: {trial_words(plan)}", *length_notes(settings)):
+                console.print(line, soft_wrap=True)
         warning = prepare_environment(joins=settings.address is not None)
         if warning is not None:
             console.print(warning, style="yellow", soft_wrap=True)

@@ -10,7 +10,7 @@ from digits_core.terminal import open_console
 from results.record.folder import read_record_of
 from search.cli.forecast import Done, done_of, measured_training, workload
 from search.cli.prepare_data import prepare_data
-from search.cli.settings import SearchSettings, make_plan, trial_words
+from search.cli.settings import SearchSettings, length_notes, make_plan, trial_words
 from search.driver import check_data, check_place
 from search.machine.cost import Cost, Workload, cost_of, hours_words, measure
 from search.machine.probe import Findings, Probe
@@ -43,6 +43,7 @@ def dry_run(settings: SearchSettings, resumed: Path | None = None) -> int:
         f"would train: {trial_words(plan)}, of space {settings.space}",
         *([f"of these, {done.trials} have ended already"] if resumed is not None else []),
         f"each at most {epochs} epochs of {images} images; {stopping}, sampler {settings.sampler}",
+        *length_notes(settings),
         *([f"then at most {further} more trainings: replicates of {which}"] if further else []),
         f"in total at most {most} epochs and {most * images:,} images",
         f"slots: {slots}",

@@ -55,6 +55,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "model", nargs="?", metavar="MODEL", help=f"RUN, RUN:TRIAL, or a model folder; RUN is the {RUN_HELP}"
     )
+    parser.hints = {"--data": "name the images and their annotations with --images and --annotations"}
     parser.add_argument("--images", type=Path, metavar="FOLDER", help="images to score the model on")
     parser.add_argument("--annotations", type=Path, metavar="FILE.json", help="their annotations, in COCO format")
     parser.add_argument("--batch-size", type=at_least(1), default=32, metavar="N", help="images at once (default 32)")
@@ -137,11 +138,17 @@ def _stored(name: str | None) -> Evaluated:
 
     Raises:
         RunError: there is no such run or trial, or it stored no annotated boxes.
+        UsageError: a model folder is named.
     """
     from results.tables.matches import matches_path, read_matches
     from results.views.opened_run import OpenedRun
-    from search.models.source import find_trial
+    from search.models.source import find_trial, is_model_folder
 
+    if name and is_model_folder(Path(name)):
+        raise UsageError(
+            f"MODEL {printable(name)}: a model folder needs --images and --annotations; for the stored detections of a "
+            "run give RUN or RUN:TRIAL"
+        )
     folder, record, trial = find_trial(name, "MODEL")
     run = OpenedRun(folder, record, read_run_file(folder))
     path = matches_path(folder, trial.trial_id, "val")

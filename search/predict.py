@@ -1,11 +1,13 @@
 """python -m search.predict: digits_core.predict, for the model of a run too (RUN, RUN:TRIAL, or a model folder)."""
 
+import argparse
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from digits_core.command import say
-from digits_core.predict import Helpers, build_parser
+from digits_core.predict import Helpers
+from digits_core.predict import build_parser as parser_for
 from digits_core.predict import main as predict
 from search.evaluate import evaluate_matches, exit_code, of_predictions, print_found
 from search.models.source import find_source
@@ -14,12 +16,17 @@ if TYPE_CHECKING:
     from digits_core.data.coco import Table
     from digits_core.submission.inference import Detector, Predictions
 
-__all__ = ["build_parser", "main"]
+MODEL = "a run, RUN:TRIAL, a model folder or an ensemble"
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The flags of this command."""
+    return parser_for(MODEL)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command."""
-    return predict(argv, Helpers(find_model, evaluate, print_found, exit_code))
+    return predict(argv, Helpers(find_model, evaluate, print_found, exit_code, MODEL))
 
 
 def evaluate(title: str, found: "Predictions", table: "Table", detector: "Detector") -> dict[str, Any]:

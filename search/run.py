@@ -143,7 +143,10 @@ def _new_settings(args: argparse.Namespace, how: "Manner") -> "SearchSettings":
 
 
 def _resume(args: argparse.Namespace, typed: list[str]) -> int:
-    only = f"a resumed run keeps its settings; --resume takes only {', '.join(_flag(one) for one in CHANGEABLE)}"
+    only = (
+        "a resumed run keeps its settings; start a new run with digit-search run for other ones (resume takes "
+        f"{', '.join(_flag(one) for one in CHANGEABLE)})"
+    )
     _refuse_others(args, {"resume", "quiet", "notify", "dry_run", *CHANGEABLE}, only)
     from search.cli.run_folder import planned, resumed_settings
     from search.cli.settings import make_plan, storage_address, with_baselines

@@ -20,7 +20,7 @@ from results.views.leaderboard import SHOWN
 from results.views.opened_run import OpenedRun
 from results.views.parameters import changed_by, value_words
 from results.views.slots import time_parts, timeline
-from results.views.winner import recommend, verdict_words
+from results.views.winner import Advice, advise, verdict_words
 
 
 def content_of(run: OpenedRun, number: int) -> dict[str, Any]:
@@ -40,6 +40,7 @@ def content_of(run: OpenedRun, number: int) -> dict[str, Any]:
     data = data if isinstance(data, dict) else {}
     judged = _judged(run)
     twins = find_twins(record)
+    advice = None if run.live or judged is None else advise(record, judged)
     return {
         "key": f"r{number}",
         "compared": False,
@@ -55,7 +56,7 @@ def content_of(run: OpenedRun, number: int) -> dict[str, Any]:
         "started": str(run.about.get("started_at") or "")[:16].replace("T", " "),
         "metric": SHOWN.get(run.metric, run.metric),
         "winner": _winner(run),
-        "recommendation": None if run.live or judged is None else recommend(record, judged),
+        "recommendation": None if advice is None else advice.words,
         "verdicts": [] if judged is None else _verdicts(run, judged),
         "cost": _cost(run),
         "notes": [
@@ -65,7 +66,7 @@ def content_of(run: OpenedRun, number: int) -> dict[str, Any]:
             *left_out_words(record),
             *check_words(record),
         ],
-        "commands": _commands(run),
+        "commands": _commands(run, advice),
         "origin": origin_of(run),
         "board": board_of(run),
         "pictures": pictures_of(run),
@@ -188,27 +189,29 @@ def _screened(run: OpenedRun) -> str:
     return f", {screened} screened out" if screened else ""
 
 
-def _commands(run: OpenedRun) -> list[tuple[str, str]]:
+def _commands(run: OpenedRun, advice: Advice | None) -> list[tuple[str, str]]:
+    """The next commands with their names, the recommended one first."""
     folder = shlex.quote(str(run.folder))
     found = []
+    out = "" if str(run.folder.parent) == "runs" else f" --out {shlex.quote(str(run.folder.parent))}"
+    resume = f"digit-search resume {shlex.quote(run.name)}{out}"
     if not run.ended and not run.live:
-        out = "" if str(run.folder.parent) == "runs" else f" --out {shlex.quote(str(run.folder.parent))}"
-        found.append(("resume", f"digit-search resume {shlex.quote(run.name)}{out}"))
+        found.append(("resume", resume))
+    elif advice is not None and advice.flags is not None:
+        found.append(("add replicates (recommended)", f"{resume} {advice.flags}"))
     winner = run.record.winner()
     if winner is not None:
+        again = [("train the best again", f"digit-search retrain {folder} --replicates 3")]
+        last = again if advice is not None and advice.keeps_default and winner.checkpoint else []
         found += [
-            ("train the best again", f"digit-search retrain {folder} --replicates 3"),
+            *([] if last else again),
             (
                 "predict" if winner.checkpoint else "then predict",
                 f"digit-search predict {folder}/{winner.checkpoint or 'models/' + winner.trial_id + '-r1'} "
                 "IMAGES -o predictions",
             ),
-            *([("compare", f"digit-search compare {folder}")] if _num_scored(run) > 1 else []),
+            *([] if advice is not None and advice.alone else [("compare", f"digit-search compare {folder}")]),
             ("export", f"digit-search export {folder} --format csv -o leaderboard.csv"),
+            *last,
         ]
     return found
-
-
-def _num_scored(run: OpenedRun) -> int:
-    """The number of configurations with a score: a comparison needs two."""
-    return sum(run.record.value(lead) is not None for lead in run.record.settings())

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from digits_core.command import say
-from digits_core.errors import RunError, printable, suggestion
+from digits_core.errors import RunError, did_you_mean, printable
 from digits_core.files import link_out_of, read_text
 from results.record.log import EVENTS_FILE, read_record
 from results.record.run import RunRecord
@@ -54,7 +54,9 @@ def find_runs(names: Sequence[str | PathLike[str]], out: Path = RUNS_FOLDER) -> 
         folders = _runs_at(path) or _runs_at(out / path)
         if not folders:
             what = "this folder has no run" if path.is_dir() else "there is no such run"
-            hint = suggestion(path.name, [one.name for one in _runs_at(out)]) if path.parent == Path() else ""
+            hint = did_you_mean(path.name, [one.name for one in _runs_at(out)]) if path.parent == Path() else ""
+            if path.parent == Path() and not hint and _runs_at(out):
+                hint = "; digit-search runs lists them"
             raise RunError(
                 f"{printable(str(path))}: {what}; name a run in {out}/ or give the path of a run folder (it contains "
                 f"{EVENTS_FILE}){hint}"

@@ -103,7 +103,7 @@ def needed(difference: Difference, num_images: int, comparisons: int = 1, unit: 
         )
     way = next((one for one in ways if sensible(one, num_images)), ways[0])
     if way.images > MOST_TIMES * num_images:
-        return "a difference this small needs more than a hundred times the images"
+        return f"a difference this small needs more than {MOST_TIMES} times as many images as now ({num_images:,})"
     if way.replicates > MAX_SENSIBLE:
         return f"a difference this small needs more than {MAX_SENSIBLE:,} {unit}"
     if not way.images:

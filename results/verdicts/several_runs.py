@@ -1,9 +1,10 @@
 """Several runs compared with each other: which can be, their record as one, and which run leads."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from typing import Any, NamedTuple
+from dataclasses import dataclass, field, replace
+from typing import Any
 
+from digits_core.errors import printable
 from results.record.lengths import run_of
 from results.record.run import RunRecord
 from results.record.trial import TrialRecord
@@ -11,22 +12,28 @@ from results.verdicts.equal_models import best_weights
 from results.verdicts.verdict import Verdict
 
 
-class Kind(NamedTuple):
+@dataclass(frozen=True)
+class Kind:
     """What runs must have in common to be compared.
 
     Attributes:
         metric: the metric of the run.
         fingerprint: the fingerprint of its data, from run.json.
+        data: the name of its data; the same data can be in two places.
     """
 
     metric: str
     fingerprint: str
+    data: str = field(default="", compare=False)
 
 
 def kind_of(record: RunRecord, about: Mapping[str, Any]) -> Kind:
     """The metric and the data of a run; `about` is the content of its run.json."""
     data = about.get("data")
-    return Kind(record.metric, str(data.get("fingerprint")) if isinstance(data, dict) else "unknown")
+    if not isinstance(data, dict):
+        return Kind(record.metric, "unknown", "unknown data")
+    fingerprint = str(data.get("fingerprint"))
+    return Kind(record.metric, fingerprint, printable(str(data.get("folder") or f"data {fingerprint[:8]}")))
 
 
 def why_apart(first: str, second: str, kinds: Mapping[str, Kind]) -> str | None:
@@ -39,10 +46,17 @@ def why_apart(first: str, second: str, kinds: Mapping[str, Kind]) -> str | None:
         )
     if one.fingerprint != other.fingerprint:
         return (
-            f"runs '{first}' and '{second}' use different data (fingerprints {one.fingerprint} and "
-            f"{other.fingerprint}); scores on different images cannot be compared"
+            f"runs '{first}' and '{second}' use different data ({_both(one, other)}); scores on different images "
+            "cannot be compared"
         )
     return None
+
+
+def _both(one: Kind, other: Kind) -> str:
+    """The names of two data sets; with the beginning of their fingerprints if the names are the same."""
+    if one.data != other.data:
+        return f"{one.data} and {other.data}"
+    return f"{one.data}, with the fingerprints {one.fingerprint[:8]} and {other.fingerprint[:8]}"
 
 
 def joint_record(records: Mapping[str, RunRecord]) -> RunRecord:
@@ -98,6 +112,14 @@ def leader_words(whole: RunRecord, runs: Sequence[str], verdicts: Sequence[Verdi
         several = ", ".join(named[run] for run in [leader, *same][:-1]) + f" and {named[same[-1]]}"
         words = [f"The best trials of {several} are the same configuration{alike}: none of these runs leads."]
     known = {verdict.second: verdict for verdict in verdicts}
+    rest = [known.get(bests[run].trial_id) for run in others if run not in same]
+    unequal = [one is not None and one.words.startswith("not compared: ") for one in rest]
+    if any(unequal) and not same:
+        words = [f"{leader} leads the runs with trainings as long as its own, with {_scored(whole, best, label)}."]
+        if all(unequal):
+            words = [
+                f"No run leads: the best trainings of the runs differ in length. {named[leader]} has the best score."
+            ]
     words += [_against(leader, named[run], known.get(bests[run].trial_id)) for run in others if run not in same]
     return " ".join([*words, *lacking])
 

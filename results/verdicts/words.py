@@ -19,6 +19,32 @@ def verdict_lines(verdicts: Sequence[Verdict]) -> list[str]:
     return [f"  {pair:{width}}  {one.words}" for pair, one in zip(pairs, verdicts, strict=True)]
 
 
+def seed_words(record: RunRecord, verdicts: Sequence[Verdict]) -> str | None:
+    """Which verdicts hold only for trained models, because configurations have too few replicates; None if none does.
+
+    Args:
+        record: the run's, or that of several runs as one.
+        verdicts: the verdicts on its trials, or on groups of them.
+    """
+    judged = [one for one in verdicts if one.told_apart is not None]
+    models = [one for one in judged if one.level == "models"]
+    names = dict.fromkeys(name for one in models for name in (one.first, one.second))
+    seeds = record.fresh_seeds()
+    single = [name for name in names if (trial := record.trials.get(name)) is None or trial.config_hash not in seeds]
+    if not models or (len(models) < len(judged) and not single):
+        return None
+    if len(models) == len(judged):
+        repeated = any(trial.role == "replicate" for trial in record.trials.values())
+        few = "Too few replicates" if repeated else "Only one training"
+        return f"{few} per configuration so far: this compares models. Add seeds with --replicates 3."
+    more = f" and {len(single) - MOST_NAMED} more" if len(single) > MOST_NAMED else ""
+    have = "has" if len(single) == 1 else "have"
+    return (
+        f"{', '.join(single[:MOST_NAMED])}{more} {have} only one training: those lines compare models. Add seeds with "
+        "--replicates 3."
+    )
+
+
 def confirmation_words(record: RunRecord, folder: Path) -> list[str]:
     """Whether the best configurations are better than the default on the confirmation images.
 

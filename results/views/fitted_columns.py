@@ -1,11 +1,12 @@
 """Which columns of a table fit a terminal: texts and details are hidden before scores, and numbers are never cut."""
 
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 TEXT_WIDTH = 12
-"""Letters of a text that must fit; the rest continues on another line or is cut."""
+"""Letters of a text that must fit; the rest continues on another line, after a comma or a space, or is cut."""
 
 LOOSE, TIGHT = 3, 2
 """Characters between two columns, in a wide and in a narrow terminal."""
@@ -20,12 +21,14 @@ class Column:
         heading: the printed heading.
         is_text: whether long cells need not fit completely.
         width: the characters that it needs.
+        longest: the characters of its longest cell, or of its heading.
     """
 
     name: str
     heading: str
     is_text: bool
     width: int
+    longest: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +54,8 @@ class Fitted:
 def column_of(name: str, heading: str, rows: Sequence[Mapping[str, Any]], *, is_text: bool = False) -> Column:
     """A column with the width that its cells need."""
     longest = max((len(row[name]) for row in rows), default=0)
-    return Column(name, heading, is_text, max(min(TEXT_WIDTH, longest) if is_text else longest, len(heading)))
+    needed = max(min(TEXT_WIDTH, longest) if is_text else longest, len(heading))
+    return Column(name, heading, is_text, needed, max(longest, len(heading)))
 
 
 def fit(columns: Sequence[Column], hide: Sequence[str], width: int | None) -> Fitted:
@@ -63,14 +67,30 @@ def fit(columns: Sequence[Column], hide: Sequence[str], width: int | None) -> Fi
         width: characters of the terminal; None is any number.
     """
     kept, hidden = list(columns), list[str]()
-    if width is None or _needed(kept, LOOSE) <= width:
-        return Fitted(kept, hidden, LOOSE)
+    whole = [replace(one, width=one.longest) for one in kept]
+    if width is None or _needed(whole, LOOSE) <= width:
+        return Fitted(whole, hidden, LOOSE)
     for name in hide:
         if _needed(kept, TIGHT) <= width:
             break
         hidden += [one.heading for one in kept if one.name == name]
         kept = [one for one in kept if one.name != name]
+    spare = max(width - _needed(kept, TIGHT), 0)
+    for place, one in enumerate(kept):
+        more = min(spare, one.longest - one.width)
+        kept[place] = replace(one, width=one.width + more)
+        spare -= more
     return Fitted(kept, hidden, TIGHT)
+
+
+def in_lines(text: str, width: int) -> str:
+    """A text with line breaks after commas and spaces, so that no number in it is broken; long words stay whole."""
+    lines = [""]
+    for piece in re.split(r"(?<=[, ])", text):
+        if lines[-1] and len(lines[-1]) + len(piece.rstrip()) > width:
+            lines.append("")
+        lines[-1] += piece
+    return "\n".join(line.rstrip(" ") for line in lines)
 
 
 def _needed(columns: Sequence[Column], gap: int) -> int:

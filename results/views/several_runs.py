@@ -11,7 +11,7 @@ import pyarrow as pa
 from digits_core.errors import RunError
 from results.record.run import RunRecord
 from results.verdicts.comparison import ties_of, whole_board
-from results.verdicts.several_runs import joint_name, joint_record, kind_of, leader_words
+from results.verdicts.several_runs import Kind, joint_name, joint_record, kind_of, leader_words
 from results.verdicts.verdict import Verdict
 from results.views.leaderboard import SHOWN, arrow_type, parameter_columns, varying_parameters
 from results.views.opened_run import OpenedRun
@@ -89,15 +89,16 @@ def compared_runs(runs: Sequence[OpenedRun]) -> tuple[list[ComparedRuns], str | 
         ranked together, None if all of them are.
     """
     names = run_names(runs)
-    groups: dict[tuple[str, str], dict[str, OpenedRun]] = {}
+    groups: dict[Kind, dict[str, OpenedRun]] = {}
     for name, run in zip(names, runs, strict=True):
         groups.setdefault(kind_of(run.record, run.about), {})[name] = run
     if len(groups) < 2:
         return [ComparedRuns(group) for group in groups.values() if len(group) > 1], None
-    metrics, prints = ({kind[place] for kind in groups} for place in (0, 1))
+    metrics, prints = {kind.metric for kind in groups}, {kind.fingerprint for kind in groups}
     what = "different data" if len(prints) > 1 else "different metrics"
     what = "different data and different metrics" if len(prints) > 1 and len(metrics) > 1 else what
-    said = " | ".join(", ".join(group) for group in groups.values())
+    telling = len({kind.data for kind in groups}) == len(groups)
+    said = " | ".join(", ".join(group) + (f" ({kind.data})" if telling else "") for kind, group in groups.items())
     sentence = f"Scores of {what} are not ranked together: {said}."
     return [ComparedRuns(group) for group in groups.values() if len(group) > 1], sentence
 

@@ -5,12 +5,25 @@ from typing import Any
 
 import pandas as pd
 
+from digits_core.errors import printable
 from results.views.curves import short
-from results.views.fitted_columns import Column, Fitted, column_of, empty_table, fit
+from results.views.fitted_columns import Column, Fitted, column_of, empty_table, fit, in_lines
 from results.views.leaderboard import SHOWN, parameter_columns
 
-DETAILS, LAST_HIDDEN = ("status", "epochs", "role"), ("95 %", "mean of replicates", "run")
-"""Columns that a narrow terminal hides before the parameters and after them; scores are never hidden."""
+MEAN = "mean of replicates"
+
+DETAILS, LAST_HIDDEN = ("status", "epochs", "role"), ("95 %", MEAN, "run")
+"""Columns that a narrow terminal hides before the parameters and after them; scores are never hidden.
+
+The status is hidden after the parameters if a trial of the board has not ended as planned."""
+
+AS_PLANNED = ("finished", "stopped", "screened")
+"""The statuses of trials that ended as planned."""
+
+EPOCHS_WORDS = "epochs: best epoch / trained epochs"
+
+MEAN_WORDS = "configurations with replicates are sorted by the mean of the replicates"
+NOT_COUNTED = "; the first training does not count, because its score selected it"
 
 LEFT = ("run", "trial", "status", "95 %", "role")
 """Columns aligned to the left, besides texts."""
@@ -41,7 +54,8 @@ def print_leaderboard(
     for number, row in enumerate(rows):
         row["#"] = f"{number + 1}{'=' if ties[number] else ' '}"
     names = [name for name in rows[0] if name not in constant and name != "#"]
-    fitted = _fitted(_columns(["#", *names], rows, parameters), parameters, console.width)
+    odd = not set(shown["status"]) <= set(AS_PLANNED)
+    fitted = _fitted(_columns(["#", *names], rows, parameters), parameters, console.width, keep_status=odd)
     console.print(_table(fitted, rows, ties, top))
     if fitted.hidden_words:
         console.print(fitted.hidden_words, soft_wrap=True)
@@ -49,6 +63,8 @@ def print_leaderboard(
         console.print(f"and {len(rows) - top} more")
     if any(ties):
         console.print(TIE_WORDS)
+    for line in _footnotes(board, rows, [one.name for one in fitted.columns]):
+        console.print(line, soft_wrap=True)
     screened = int((board["status"] == "screened").sum())
     if screened and not whole:
         console.print(f"{screened} more configurations were screened out before training because of their anchors")
@@ -80,13 +96,30 @@ def _columns(names: list[str], rows: list[dict[str, str]], parameters: list[str]
     return found
 
 
-def _fitted(columns: list[Column], parameters: list[str], width: int) -> Fitted:
+def _footnotes(board: pd.DataFrame, rows: list[dict[str, str]], names: list[str]) -> list[str]:
+    """What the columns mean whose cells can surprise: a mean that decides the order, a best epoch before the last."""
+    notes = []
+    if "epochs" in names and any(best != last for best, last in (row["epochs"].split("/") for row in rows)):
+        notes.append(EPOCHS_WORDS)
+    if MEAN in names:
+        trained = board[(board["role"] == "replicate") & (board["status"] == "finished")]
+        replicates = trained["config_hash"].value_counts()
+        counted = board["num_seeds"] > board["config_hash"].map(replicates).fillna(0)  # true in comparisons
+        notes.append(MEAN_WORDS + ("" if counted.fillna(False).any() else NOT_COUNTED))
+    return notes
+
+
+def _fitted(columns: list[Column], parameters: list[str], width: int, *, keep_status: bool) -> Fitted:
     """The columns that fit: the scores stay, and of the parameters the first ones."""
-    return fit(columns, [*DETAILS, "baseline", *reversed(parameters), *LAST_HIDDEN], width)
+    details = [name for name in DETAILS if name != "status" or not keep_status]
+    late = ["status"] if keep_status else []
+    return fit(columns, [*details, "baseline", *reversed(parameters), *late, *LAST_HIDDEN], width)
 
 
 def _table(fitted: Fitted, rows: list[dict[str, str]], ties: list[bool], top: int | None) -> Any:
     """A rich Table of the first `top` rows, with a line under the last tie."""
+    from rich.text import Text
+
     table = empty_table(fitted)
     for one in fitted.columns:
         table.add_column(
@@ -98,7 +131,11 @@ def _table(fitted: Fitted, rows: list[dict[str, str]], ties: list[bool], top: in
         )
     for number, row in enumerate(rows[:top]):
         last_tie = ties[number] and number + 1 < len(ties) and not ties[number + 1]
-        table.add_row(*(row[one.name] for one in fitted.columns), end_section=last_tie)
+        cells = [
+            Text(in_lines(printable(row[one.name]), one.width)) if one.is_text else row[one.name]
+            for one in fitted.columns
+        ]
+        table.add_row(*cells, end_section=last_tie)
     return table
 
 
@@ -110,7 +147,7 @@ def _cells(row: Mapping[Any, Any], board: pd.DataFrame, metric: str, *, whole: b
     cells |= {"trial": row["trial_id"], SHOWN.get(metric, metric): score, "95 %": interval}
     if not whole and board["num_seeds"].notna().any():
         several = pd.notna(row["num_seeds"])
-        cells["mean of replicates"] = f"{row['seeds_mean']:.3f} ({row['num_seeds']:.0f})" if several else ""
+        cells[MEAN] = f"{row['seeds_mean']:.3f} ({row['num_seeds']:.0f})" if several else ""
     cells |= {SHOWN[name]: "-" if pd.isna(row[name]) else f"{row[name]:.2f}" for name in SHOWN if name != metric}
     cells |= {"epochs": f"{best}/{row['epochs']}", "status": row["status"]}
     cells |= {"role": row["role"]} if whole else {}

@@ -20,9 +20,9 @@ def prepare_data(settings: SearchSettings, console: Console) -> DigitData:
     started = time.monotonic()
     data = open_data(settings.data)
     took = time.monotonic() - started
-    sizes = f"{len(data.train)} training and {len(data.valid)} validation images"
+    sizes = f"{len(data.train):,} training and {len(data.valid):,} validation images"
     if data.confirm is not None:
-        sizes += f", {len(data.confirm)} more for confirmations"
+        sizes += f", {len(data.confirm):,} more for confirmations"
     console.print(f"data: {what}, {sizes}" + (f" (decoded in {took:.0f} s)" if took > 1 else ""))
     if not data.categories.are_digits:
         console.print(f"data: {data.categories.words}: these are not digits, so no numbers are read")

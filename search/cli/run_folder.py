@@ -15,7 +15,7 @@ from digits_core.command import PACKAGES, version_of
 from digits_core.config.train_config import TrainConfig
 from digits_core.credentials import REMOVED, scrub
 from digits_core.data.cache import DigitData
-from digits_core.errors import RunError, UsageError, UserError, suggestion
+from digits_core.errors import RunError, UsageError, UserError, did_you_mean
 from digits_core.evaluation.sweep import NUM_SWEPT
 from digits_core.model.anchors import setting_digest
 from results.record.folder import RUN_FILE, read_run_file, refuse_links
@@ -155,7 +155,7 @@ def resumed_settings(out: str, name: str) -> SearchSettings:
     """
     folder = Path(out) / name
     if not (folder / RUN_FILE).is_file():
-        hint = suggestion(name, [path.parent.name for path in Path(out).glob(f"*/{RUN_FILE}")])
+        hint = did_you_mean(name, [path.parent.name for path in Path(out).glob(f"*/{RUN_FILE}")])
         raise RunError(f"--resume {name}: there is no run {folder}{hint}")
     tree = read_run_file(folder)
     try:

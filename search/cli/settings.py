@@ -288,6 +288,20 @@ def manner(
     )
 
 
+def length_notes(settings: SearchSettings) -> list[str]:
+    """Lines about the lengths of a training that `--config` sets and no flag: they differ from the usual ones."""
+    found = []
+    for parameter, flag, given in (
+        ("optim.epochs", "--epochs", settings.epochs),
+        ("data.images_per_epoch", "--images-per-epoch", settings.images_per_epoch),
+    ):
+        value = settings.config.get(parameter)
+        usual = value in (None, TrainConfig().to_flat()[parameter])
+        if not usual and given is None and parameter not in settings.fixed:
+            found.append(f"{parameter} {value}: from --config; {flag} N changes it")
+    return found
+
+
 def count_settings(space: Space, base: TrainConfig) -> int:
     """The number of different configurations of a finite space, including the default and the baselines.
 

@@ -54,7 +54,7 @@ def find_source(source: str, flag: str, out: Path = RUNS_FOLDER, *, ensembles: b
         if not ensembles:
             raise RunError(f"{flag} {printable(source)}: is an ensemble; give the folder of one of the models in it")
         return Source(path, f"ensemble {path}")
-    if (path / MODEL_FILE).is_file() and (path / CONFIG_FILE).is_file():
+    if is_model_folder(path):
         inside = path.resolve().parent
         of_run = inside.name == CHECKPOINTS and (inside.parent / RUN_FILE).is_file()
         return Source(path, f"checkpoint {path}", data_of(inside.parent) if of_run else None)
@@ -73,6 +73,11 @@ def find_source(source: str, flag: str, out: Path = RUNS_FOLDER, *, ensembles: b
     best = trial.best(record.metric)
     words = f"{trial.trial_id} of {folder}"
     return Source(folder / trial.checkpoint, words, data_of(folder), 1 if best is None else int(best["epoch"]))
+
+
+def is_model_folder(path: Path) -> bool:
+    """Whether a folder has a model: a checkpoint, what a retraining wrote, or an ensemble."""
+    return (path / ENSEMBLE_FILE).is_file() or ((path / MODEL_FILE).is_file() and (path / CONFIG_FILE).is_file())
 
 
 def find_trial(source: str | None, flag: str, out: Path = RUNS_FOLDER) -> tuple[Path, RunRecord, TrialRecord]:

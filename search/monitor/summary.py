@@ -2,6 +2,7 @@
 
 import shutil
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from shlex import quote
 from typing import Any, NamedTuple
@@ -22,7 +23,7 @@ from results.verdicts.equal_models import left_out_words
 from results.verdicts.words import ERROR, check_words, confirmation_words, length_words, twin_words
 from results.views.leaderboard import leaderboard_table
 from results.views.terminal_table import print_leaderboard
-from results.views.winner import recommend, verdict_words, winner_words, write_best
+from results.views.winner import Advice, advise, verdict_words, winner_words, write_best
 from search.cli.forecast import stored_forecast
 from search.cli.settings import SearchSettings, count_settings
 from search.machine.cost import hours_words
@@ -58,6 +59,8 @@ def print_end(
         The exit code and the recommendation.
     """
     loud = open_console() if console.quiet else console
+    if ending == "interrupted":
+        say_resume(loud, "interrupted", settings)
     board = leaderboard_table(record, folder).to_pandas()
     print_leaderboard(board, settings.metric, console)
     notes = [*length_words(record), *confirmation_words(record, folder), *twin_words(record), *left_out_words(record)]
@@ -75,9 +78,8 @@ def print_end(
         else:
             loud.print("no trial has a score: none finished its first epoch")
     else:
-        verdict = _print_winner(settings, plan, folder, record, board, console)
+        verdict = _print_winner(settings, plan, folder, record, board, console, whole=ending != "interrupted")
     if ending == "interrupted":
-        say_resume(loud, "interrupted", settings)
         return Printed(0 if winner is not None else 1, verdict)
     unfinished = sum(trial.status == "interrupted" for trial in record.trials.values())
     if ending == "time budget":
@@ -116,41 +118,88 @@ def forecast_words(about: dict[str, Any], record: RunRecord) -> list[str]:
 
 
 def _print_winner(
-    settings: SearchSettings, plan: Plan, folder: Path, record: RunRecord, board: pd.DataFrame, console: Console
+    settings: SearchSettings,
+    plan: Plan,
+    folder: Path,
+    record: RunRecord,
+    board: pd.DataFrame,
+    console: Console,
+    *,
+    whole: bool,
 ) -> str | None:
-    """Print the winner, its verdicts and the next commands; write best.toml. Returns the recommendation."""
+    """Print the winner, its verdicts and the next commands; write best.toml.
+
+    Args:
+        settings: the settings of the search.
+        plan: the same, resolved.
+        folder: the run folder.
+        record: the record of the run.
+        board: its leaderboard.
+        console: where to print.
+        whole: whether the search was not interrupted; otherwise nothing is recommended yet, except to resume.
+
+    Returns:
+        The recommendation.
+    """
     winner = record.winner()
     assert winner is not None
     write_best(folder, record)
     [row] = board[board["trial_id"] == winner.trial_id].to_dict("records")
     verdicts = whole_board(record, folder, record.metric)
-    for line in [*winner_words(record, plan.probe_config(), row), *verdict_words(record, verdicts)]:
+    leads = winner_words(record, plan.probe_config(), row, name="winner" if whole else "best so far")
+    for line in [*leads, *verdict_words(record, verdicts)]:
         console.print(line, soft_wrap=True)
-    advice = recommend(record, verdicts)
-    console.print(f"        {advice}", style="bold", soft_wrap=True)
+    advice = advise(record, verdicts) if whole else None
+    if advice is not None:
+        console.print(f"        {advice.words}", style="bold", soft_wrap=True)
     if console.quiet:
-        leads = winner_words(record, plan.probe_config(), row)[1]
-        open_console().print(f"{leads}; run folder {folder}", soft_wrap=True)
-    for line in _next_commands(settings, plan, folder):
+        open_console().print(f"{leads[1]}; run folder {folder}", soft_wrap=True)
+    for line in [*folder_lines(folder), *next_lines(next_commands(settings, plan, folder, advice))]:
         console.print(line, soft_wrap=True)
-    return advice
+    return None if advice is None else advice.words
 
 
-def _next_commands(settings: SearchSettings, plan: Plan, folder: Path) -> list[str]:
-    """The files of the run folder and commands to try next."""
-    program, named = this_program(), quote(str(folder))
+def folder_lines(folder: Path) -> list[str]:
+    """The run folder and its files."""
     return [
         "",
         f"run folder  {folder}",
-        f"            leaderboard.parquet, epochs.parquet, {BEST_FILE} (the winner's configuration), events.jsonl, "
+        f"            leaderboard.parquet, epochs.parquet, {BEST_FILE} (the best configuration), events.jsonl, "
         "thresholds/, matches/",
-        f"next        {program} board {named}",
-        f"            {program} compare {named}{' --by table' if plan.space.tables else ''}",
-        f"            {program} report {named} --open",
-        f"            {program} retrain {named} --replicates 3",
-        f"            {program} export {named} -o leaderboard.csv",
-        f"            {program} run {next_search(settings)} --config {quote(str(folder / BEST_FILE))}",
     ]
+
+
+def next_lines(commands: Sequence[str]) -> list[str]:
+    """The commands to try next, one a line."""
+    return [f"{'' if place else 'next':12}{command}" for place, command in enumerate(commands)]
+
+
+def next_commands(settings: SearchSettings, plan: Plan, folder: Path, advice: Advice | None) -> list[str]:
+    """Commands to try next, the recommended one first.
+
+    Args:
+        settings: the settings of the search.
+        plan: the same, resolved.
+        folder: the run folder.
+        advice: what to do with the result; None after an interruption.
+    """
+    program, named = this_program(), quote(str(folder))
+    look = [
+        f"{program} board {named}",
+        f"{program} compare {named}{' --by table' if plan.space.tables else ''}",
+        f"{program} report {named} --open",
+    ]
+    if advice is None:
+        return [resume_command(settings), *look]
+    export = f"{program} export {named} -o leaderboard.csv"
+    search = f"{program} run {next_search(settings)} --config {quote(str(folder / BEST_FILE))}"
+    if advice.alone:
+        return [look[-1], f"{program} evaluate {named}", export, search]
+    first = [] if advice.flags is None else [f"{resume_command(settings)} {advice.flags}"]
+    if advice.keeps_default:  # nothing shows yet that the winner is better, so nothing builds on it
+        return [*first, *look, export]
+    use = f"{program} retrain {named} --replicates 3"
+    return [*first, *look, use, export, search]
 
 
 def fewer_words(plan: Plan, trained: int, tried: int) -> str:

@@ -102,6 +102,12 @@ def _table(
     return table
 
 
+def _named_setting(trial: TrialRecord, base: Flat) -> str:
+    """The parameters of a configuration that differ from the base, and its name as a baseline."""
+    words = setting_words(trial.config, base)
+    return words if trial.baseline in (None, words) else f"{words} ({trial.baseline})"
+
+
 class SearchView:
     """Describes a search from its record."""
 
@@ -244,9 +250,7 @@ class SearchView:
                 "epochs": f"{trial.num_epochs}/{self._epochs}",
                 "curve": _curve(record, trial, span),
                 "status": trial.status,
-                CONFIGURATION: _cut_to_fit(
-                    setting_words(trial.config, self._base) + (f" ({trial.baseline})" if trial.baseline else "")
-                ),
+                CONFIGURATION: _cut_to_fit(_named_setting(trial, self._base)),
             }
             for trial in leads
         ]

@@ -3,6 +3,7 @@
 import os
 import secrets
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 TOKEN_BYTES = 32
@@ -47,13 +48,32 @@ def _write_token(path: Path) -> None:
 def token_warning() -> str | None:
     """A warning if other users can read the token; None if they cannot."""
     path = token_file()
+    if "RAY_AUTH_TOKEN" in os.environ:
+        return None
     try:
-        readable = path.stat().st_mode & 0o077
+        modes = [path.stat().st_mode, *_modes_above(path)]
     except OSError:
         return None
-    if not readable or "RAY_AUTH_TOKEN" in os.environ:
+    if not open_to_others(modes):
         return None
     return (
         f"warning: other users of this machine can read {path}, and with the token in it they can run code as you "
         f"through Ray: chmod 600 {path}"
     )
+
+
+def _modes_above(path: Path) -> list[int]:
+    return [folder.stat().st_mode for folder in path.resolve().parents]
+
+
+def open_to_others(modes: Sequence[int]) -> bool:
+    """Whether the group or all others can read or write a file.
+
+    Args:
+        modes: of the file, and of all folders above it: without the right to search a folder, nobody gets to the file.
+    """
+    file, *folders = modes
+    for file_bits, search_bits in ((0o060, 0o011), (0o006, 0o001)):  # the folders can have another group than the file
+        if file & file_bits and all(folder & search_bits for folder in folders):
+            return True
+    return False

@@ -48,6 +48,27 @@ def test_the_confirmation_and_parameters_that_did_nothing_are_told(run, capsys):
     assert "confirmed, it is better" in board
 
 
+def test_a_run_is_named_by_the_path_that_was_given(run, monkeypatch, capsys):
+    monkeypatch.chdir(run.parent)
+    assert printed(["demo", "demo", run], capsys).startswith("demo: val_map on 60 ")
+
+
+def test_configurations_with_only_one_training_are_named_if_others_have_replicates(run, tmp_path, capsys):
+    few = "Only one training per configuration so far: this compares models."
+    assert "t0002" in [one["second"] for one in strict_json(printed([run, "--json"], capsys))["verdicts"]]
+    assert "t0002 has only one training" not in printed([run, "--trials", "t0000,t0001"], capsys)
+    one = Searched(tmp_path / "one")
+    for number, quality in enumerate((0.6, 0.95, 0.3, 0.2)):
+        one.trial(f"t000{number}", quality, **{LR: 1e-3 * (number + 1)})
+    assert few in printed([one.folder], capsys)
+    for seed in (1, 2):
+        for number, quality in enumerate((0.6, 0.95)):
+            one.trial(f"t00{seed}{number}", quality, seed=seed, role="replicate", **{LR: 1e-3 * (number + 1)})
+    out = printed([one.done()], capsys)
+    assert "t0002, t0003 have only one training: those lines compare models. Add seeds with --replicates 3." in out
+    assert few not in out
+
+
 def test_pairs_are_compared_by_name_and_by_any_score(run, capsys):
     out = printed([run, "--trials", "t0000,t0001", "--metric", "val_number_accuracy"], capsys)
     assert "val_number_accuracy on 60 validation images" in out
@@ -147,7 +168,7 @@ def by_another_metric(folder):
         (None, ["{run}", "--by", "optim.lrr"], "no such parameter varies in this run; did you mean 'optim.lr'"),
         (None, ["{run}", "--by", "optim.lr", "--trials", "t0000,t0001"], "give one of them"),
         (None, ["{run}", "--by", "space"], "have the same value"),
-        (on_other_data, ["{run}"], "use different data"),
+        (on_other_data, ["{run}"], "use different data (data eeeeeeee and data ffffffff); scores on different images"),
         (on_other_data, ["{run}", "--by", "optim.lr"], "--by: compares configurations of one run, 2 are given"),
         (by_another_metric, ["{run}", "--trials", "demo:t0000,bad:t0000"], "have the metrics"),
     ],
@@ -245,7 +266,7 @@ def test_a_run_without_a_score_or_of_another_length_is_named(run, tmp_path, caps
     short.trial("t0000", 0.7, **{LR: 7e-3, "optim.epochs": 9})
     empty = Searched(tmp_path / "empty")
     first = printed([run, short.done(), empty.done()], capsys).splitlines()[0]
-    assert first.startswith("demo leads with t0001, ")  # by its score: neither the longer nor the earlier run leads
+    assert first.startswith("No run leads: the best trainings of the runs differ in length. demo (t0001, val_map 0.")
     assert "short (t0000, val_map 0." in first
     assert "is not compared with demo: optim.epochs " in first
     assert first.endswith("empty has no score yet.")

@@ -12,6 +12,7 @@ from digits_core.config.train_config import TrainConfig
 from digits_core.errors import RunError
 from results import open_run, read_leaderboard, report, write_report
 from results.page.board import board_of, decimals
+from results.page.content import content_of
 from results.page.gallery import gallery_of
 from results.page.origin import origin_of
 from results.page.panels import panels_of
@@ -379,7 +380,20 @@ def test_the_figures_of_several_runs_have_one_entry_in_the_legend_and_one_colour
         assert len(colors) == 2
 
 
-def test_scores_of_different_data_are_not_ranked_together(folder, tmp_path):
+def test_the_recommended_command_is_the_first_on_the_page(tmp_path):
+    made = Searched(tmp_path / "demo")
+    made.trial("t0000", 0.3, baseline="default")
+    made.trial("t0001", 0.95, **{"optim.lr": 1e-3})
+    content = content_of(open_run(made.done()), 0)
+    (name, command), *others = content["commands"]
+    assert name == "add replicates (recommended)"
+    assert command.startswith("digit-search resume demo ")
+    assert command[command.index("--replicates") :] in content["recommendation"]
+    assert "--replicates 3 --replicate-top " in command
+    assert others[0][0] == "train the best again"
+
+
+def test_scores_of_different_data_are_not_ranked_together(folder, tmp_path, capsys):
     about = json.loads((folder / "run.json").read_text())
     other = told_run(tmp_path / "runs" / "other", trials=3)
     about["data"]["fingerprint"] = "e" * 32
@@ -387,9 +401,14 @@ def test_scores_of_different_data_are_not_ranked_together(folder, tmp_path):
     page = report.render([open_run(folder), open_run(other)])
     assert "Scores of different data are not ranked together: told | other." in page
     assert 'id="all0"' not in page
+    about["data"]["folder"] = "numbers"
+    (other / "run.json").write_text(json.dumps(about))
+    assert report.main([str(folder), str(other), "-o", str(tmp_path / "both.html")]) == 0
+    said = capsys.readouterr().err
+    assert said == "Scores of different data are not ranked together: told (drawn) | other (numbers).\n"
     third = told_run(tmp_path / "more" / "other", trials=3)
     page = report.render([open_run(folder), open_run(other), open_run(third)])
-    assert f"not ranked together: told, {third} | {other}." in page
+    assert f"not ranked together: told, {third} (drawn) | {other} (numbers)." in page
     assert 'id="all0-board"' in page
 
 

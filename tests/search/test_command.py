@@ -62,11 +62,17 @@ def test_a_mistake_names_the_command_that_was_typed(capsys, tmp_path, monkeypatc
 def test_mistyped_commands_and_flags_are_suggested(capsys):
     assert answer(capsys, "bord") == (
         2,
-        "digit-search: there is no command 'bord'; did you mean 'board'?; --help lists all flags\n",
+        "digit-search: there is no command 'bord'; did you mean 'board'?; --help lists all commands\n",
     )
     code, said = answer(capsys, "run", "--trails", "4")
     assert code == 2
     assert "--trails 4; did you mean '--trials'" in said
+    code, said = answer(capsys, "run", "--space", "anchors", "--trial", "3", "--epoc", "2")
+    assert "did you mean '--trials' or '--epochs'?; --help lists all flags" in said
+    code, said = answer(capsys, "evaluate", "--data", "fresh")
+    assert (
+        "unrecognized arguments: --data; name the images and their annotations with --images and --annotations" in said
+    )
 
 
 def test_resume_and_status_stand_for_flags(capsys, tmp_path):
@@ -74,6 +80,13 @@ def test_resume_and_status_stand_for_flags(capsys, tmp_path):
     assert "none: there is no such run" in capsys.readouterr().err
     assert main(["resume", "none", "--out", str(tmp_path)]) == 2
     assert "--resume none: there is no run" in capsys.readouterr().err
+
+
+def test_a_changed_parameter_of_a_resumed_run_needs_a_new_run(capsys):
+    assert main(["resume", "none", "--set", "optim.lr=1"]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("digit-search resume: --set: a resumed run keeps its settings; start a new run with ")
+    assert "--resume" not in said
 
 
 @pytest.mark.parametrize("shell", SHELLS)

@@ -61,6 +61,11 @@ def test_a_mistake_is_one_sentence_and_writes_nothing(folder, tmp_path, capsys, 
     assert [one.name for one in tmp_path.iterdir()] == ["runs"]
 
 
+def test_a_model_folder_without_images_says_what_it_needs(place, capsys):
+    assert main([str(place / "model")]) == 2
+    assert "a model folder needs --images and --annotations; for the stored" in capsys.readouterr().err
+
+
 def test_a_run_of_an_older_version_asks_for_images(folder, capsys):
     path = folder / "matches" / "t0000.parquet"
     write_table(path, read_arrow(path, "").drop_columns(["truth_boxes", "crowds", "crowd_boxes"]))
@@ -113,6 +118,18 @@ def test_a_prediction_with_annotations_prints_the_same_evaluation(place, tmp_pat
     assert predict.main([model, str(data / "valid"), "-o", str(tmp_path / "out"), *annotations]) == 0
     assert capsys.readouterr().out.endswith(expected)
     assert (tmp_path / "out" / "pred.json").is_file()
+
+
+def test_a_prediction_takes_the_model_of_a_run_and_says_so(capsys):
+    from search import predict
+
+    assert predict.main(["my-run"]) == 2
+    assert (
+        "needs MODEL (a run, RUN:TRIAL, a model folder or an ensemble) and IMAGES (a folder)" in capsys.readouterr().err
+    )
+    assert "a run, RUN:TRIAL, a model folder or an ensemble; and a folder of images" in " ".join(
+        predict.build_parser().format_help().split()
+    )
 
 
 def test_annotations_of_some_images_of_a_prediction_score_these(place, tmp_path, capsys):

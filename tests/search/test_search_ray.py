@@ -100,7 +100,7 @@ def test_it_ends_with_leaderboard_winner_folder_and_next_commands(whole):
     trained = sum(len(one.epochs) for one in read_record(folder, "whole").trials.values())
     forecast = json.loads((folder / "run.json").read_text())["forecast"]["epochs"]
     assert re.search(rf"^forecast {forecast} epochs.*, trained {trained}\b", out, re.MULTILINE)
-    for verb in ("board", "export", "run"):
+    for verb in ("board", "compare", "report"):
         assert re.search(rf"(digit-search| -m search.command) {verb} ", out), verb
     assert "dashboard: http://127.0.0.1:" in out
     assert "\x1b" not in out  # plain lines, not a terminal

@@ -184,7 +184,7 @@ def test_a_model_of_other_categories_writes_their_ids_and_no_numbers(tmp_path, s
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["{model}"], "needs two folders, MODEL and IMAGES"),
+        (["{model}"], "needs MODEL (a model folder or checkpoint) and IMAGES (a folder)"),
         (["{model}", "{images}"], "-o is missing"),
         (["{model}", "{tmp}/none", "-o", "{tmp}/out"], "no such folder of images"),
         (["{tmp}/none", "{images}", "-o", "{tmp}/out"], "none: no such folder; digit-search retrain"),

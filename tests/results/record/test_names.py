@@ -44,6 +44,11 @@ def test_no_name_means_the_latest_run_and_says_which(runs, capsys):
     ]
 
 
+def test_all_names_are_listed_if_none_is_similar(runs):
+    with pytest.raises(RunError, match=r"there is no such run; .*; known: .*monday"):
+        find_runs(["xyz"])
+
+
 def test_a_mistyped_name_is_suggested(runs):
     with pytest.raises(RunError, match=r"mondai: there is no such run; .*; did you mean 'monday'"):
         find_run("mondai")

@@ -21,7 +21,7 @@ def difference(estimate, images, seeds, replicates):
         (difference(0.01, 0.01, None, 0), 500, "needs about 3,400 more images"),
         (difference(0.01, 0.01, 0.01, 3), 500, "needs about 7,300 more images and 46 more replicates of each"),
         (difference(0.0001, 0.0, 0.01, 3), 500, "a difference this small needs more than 1,000 replicates of each"),
-        (difference(0.0001, 0.01, None, 0), 500, "more than a hundred times the images"),
+        (difference(0.0001, 0.01, None, 0), 500, "more than 100 times as many images as now (500)"),
     ],
 )
 def test_what_it_would_take_is_said_in_words(one, images, expected):

@@ -3,7 +3,7 @@ import pytest
 from digits_core.config.train_config import TrainConfig
 from results.verdicts.comparison import whole_board
 from results.views.leaderboard import leaderboard_table
-from results.views.winner import recommend, winner_words
+from results.views.winner import advise, recommend, winner_words
 from searched import Searched
 
 
@@ -44,8 +44,33 @@ def test_a_search_without_a_default_or_a_score_says_so(tmp_path):
     made = Searched(tmp_path / "demo")
     assert recommend(made.events.record, []) is None
     made.trial("t0001", 0.8)
+    assert recommend(made.events.record, []) == "Use t0001: the run has no other configuration."
+    made.trial("t0002", 0.1, **{"optim.lr": 1e-3})
     assert recommend(made.events.record, []) == "Use t0001; the run has no default to compare it with."
     made.done()
+
+
+def test_the_proposed_resume_and_whether_to_keep_the_default_are_known(tmp_path):
+    made = Searched(tmp_path / "demo")
+    made.trial("t0000", 0.80, baseline="default")
+    made.trial("t0001", 0.81, **{"optim.lr": 1e-3})
+    record = made.events.record
+    advice = advise(record, whole_board(record, made.done(), record.metric))
+    assert advice.keeps_default
+    assert f"resume the run with {advice.flags} " in advice.words
+
+
+def test_a_winner_with_replicates_has_their_mean_in_its_line(tmp_path):
+    made = Searched(tmp_path / "demo")
+    made.trial("t0000", 0.9)
+    for seed in (1, 2):
+        made.trial(f"t000{seed}", 0.9, seed=seed, role="replicate")
+    made.done()
+    record = made.events.record
+    row = next(one for one in leaderboard_table(record, made.folder).to_pylist() if one["trial_id"] == "t0000")
+    line = winner_words(record, TrainConfig(), row, name="best so far")[1]
+    assert line.startswith("best so far: t0000, best at epoch 2 of 2: mAP 0.")
+    assert f", mean of 2 replicates {record.standing(record.trials['t0000']):.3f}" in line
 
 
 def parameters_of_the_winner(folder, **flat):

@@ -7,6 +7,7 @@ from digits_core.errors import SpaceError, UsageError
 from search.cli.settings import (
     SearchSettings,
     data_source,
+    length_notes,
     make_plan,
     manner,
     parse_duration,
@@ -36,6 +37,14 @@ def test_a_plan_resolves_space_config_and_flags():
     )
     assert plan.trials == 12
     assert plan.sweep == []
+
+
+def test_a_length_that_only_the_config_file_sets_is_noted():
+    config = {"optim.epochs": 2, "data.images_per_epoch": TrainConfig().data.images_per_epoch}
+    assert length_notes(SearchSettings(space="anchors", config=config)) == [
+        "optim.epochs 2: from --config; --epochs N changes it"
+    ]
+    assert length_notes(SearchSettings(space="anchors", config=config, epochs=9)) == []
 
 
 def test_thresholds_alone_train_once_and_sweep():

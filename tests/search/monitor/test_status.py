@@ -54,6 +54,8 @@ def test_the_text_says_the_same(folder, capsys):
     assert ": not running" in out
     assert "2 of 3 trials ended" in out
     assert "resume with " in out
+    assert " default " in out
+    assert "default (default)" not in out
 
 
 def test_json_without_status_is_one_sentence(capsys):

@@ -5,6 +5,7 @@ import stat
 
 import pytest
 
+from search.tune import token as token_module
 from search.tune.cluster import prepare_environment
 
 
@@ -71,14 +72,33 @@ def test_a_token_of_the_users_own_is_left_alone_and_a_sentence_says_when_others_
     token.parent.mkdir(exist_ok=True)
     token.write_text("mine")
     token.chmod(0o640)
+    monkeypatch.setattr(token_module, "_modes_above", lambda path: [0o755])  # the folders of a test can be private
     if named:
         monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(token))
     said = prepare_environment(joins=joins)
     assert f"chmod 600 {token}" in said
     assert "\n" not in said
     assert (token.read_text(), mode(token)) == ("mine", 0o640)
+    monkeypatch.setattr(token_module, "_modes_above", lambda path: [0o755, 0o700, 0o755])
+    assert prepare_environment(joins=joins) is None
+    monkeypatch.undo()
     token.chmod(0o600)
     assert prepare_environment(joins=joins) is None
+
+
+@pytest.mark.parametrize(
+    ("modes", "is_open"),
+    [
+        ((0o644, 0o755), True),
+        ((0o644, 0o755, 0o700), False),
+        ((0o640, 0o750, 0o755), True),
+        ((0o604, 0o750), False),
+        ((0o602, 0o711), True),
+        ((0o600, 0o777), False),
+    ],
+)
+def test_a_file_is_open_to_others_only_if_they_can_get_through_every_folder_above_it(modes, is_open):
+    assert token_module.open_to_others(modes) == is_open
 
 
 def test_no_token_is_made_where_none_is_needed(home, monkeypatch):
