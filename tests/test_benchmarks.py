@@ -97,23 +97,31 @@ def test_what_a_record_says_of_start_and_slots():
     assert found["share of slot time in training and evaluation, %"] == pytest.approx(100 * 7.6 / 10)
 
 
-def test_the_race_counts_a_mark_not_reached_as_all_the_time_that_a_search_had():
+def test_the_race_counts_a_target_not_reached_as_all_the_time_that_a_search_had():
     race = script("race")
-
-    def outcome(name, seconds, *trace):
-        return race.Outcome(name, 0, 0.4, seconds, 3, [list(one) for one in trace])
-
     text = race.table(
         [
-            outcome(race.LOOP, 300.0, (200.0, 0.4), (300.0, 0.1)),
-            outcome("plain Optuna", 90.0, (45.0, 0.395), (90.0, 0.3)),
-            outcome(race.OURS, 40.0, (15.0, 0.39), (30.0, 0.41)),
+            race.Outcome(race.LOOP, 0, 300.0, 3, [[200.0, 0.4], [300.0, 0.1]]),
+            race.Outcome("plain Optuna", 0, 90.0, 3, [[45.0, 0.395], [90.0, 0.3]]),
+            race.Outcome("plain Ray Tune", 0, 80.0, 3, [[45.0, 0.395], [80.0, 0.3]], target=45.0),
+            race.Outcome(race.OURS, 0, 40.0, 3, [[15.0, 0.39], [40.0, 0.41]], target=15.0),
         ]
     )
     rows = {line.split("|")[1].strip(): [cell.strip() for cell in line.split("|")] for line in text.splitlines()[2:]}
-    assert rows[race.LOOP][2:4] == ["300 (300 to 300), 1 of 1 reached it", "10.0 (10.0 to 10.0)"]
-    assert rows["plain Optuna"][2:4] == ["90 (90 to 90), 0 of 1 reached it", "3.0 (3.0 to 3.0)"]
-    assert rows["plain Optuna"][4:6] == ["45 (45 to 45), 1 of 1 reached it", "3.0 (3.0 to 3.0)"]
+    assert rows[race.LOOP][2:4] == ["300 (300 to 300), 1 of 1 reached it", "20.0 (20.0 to 20.0)"]
+    assert rows["plain Optuna"][2:4] == ["90 (90 to 90), 0 of 1 reached it", "6.0 (6.0 to 6.0)"]
+    assert rows["plain Ray Tune"][2:6] == [
+        "45 (45 to 45), 1 of 1 reached it", "3.0 (3.0 to 3.0)", "40.0 (40.0 to 40.0)", "2.0 (2.0 to 2.0)"
+    ]  # fmt: skip
+
+
+def test_a_model_reaches_the_target_of_the_race_unless_it_is_significantly_worse():
+    race = script("race")
+    noise = np.random.default_rng(0).normal(0, 0.01, 1000)
+    best = race.Scored(0.5, 0.5 + noise)
+    assert not race.Scored(0.6, 0.6 - noise).is_worse_than(best, 500)
+    assert not race.Scored(0.49, 0.49 - noise).is_worse_than(best, 500)  # a difference of half its standard error
+    assert race.Scored(0.49, 0.49 + noise * 0.9).is_worse_than(best, 500)  # the same one, measured ten times as exactly
 
 
 @pytest.fixture(scope="module")
