@@ -24,7 +24,6 @@ def test_a_checkpoint_is_swept_in_a_process_without_training(tiny_folder, tmp_pa
     out = capsys.readouterr().out
     assert "3,400 settings scored in" in out
     assert "Task 1: the best 5 of 3,4" in out
-    assert "the run has no other configuration" in out
     assert " compare " not in out
     folder = tmp_path / "swept"
     [row] = read_leaderboard(folder).to_dict("records")
