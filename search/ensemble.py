@@ -16,8 +16,7 @@ from digits_core.command import (
     say_json,
     stdout_to_stderr,
 )
-from digits_core.errors import RunError, printable
-from results.record.folder import RUN_HELP, find_run, read_record_of, read_run_file, refuse_links
+from results.record.folder import RUN_HELP, find_run, read_record_of, refuse_links
 from results.record.lock import lock_run
 
 if TYPE_CHECKING:
@@ -135,7 +134,7 @@ def _open_data(folder: Path, given: str | None) -> "tuple[DigitData, DataSource]
     from digits_core.data.cache import open_data
     from search.cli.settings import data_source
     from search.cli.trusted import data_choices, refuse_unnamed, remember
-    from search.models.source import data_of
+    from search.models.source import check_unchanged, data_of
 
     source = data_of(folder)
     if given is None:
@@ -144,8 +143,7 @@ def _open_data(folder: Path, given: str | None) -> "tuple[DigitData, DataSource]
         source = replace(source, folder=data_source(given).folder)
     remember(data_choices(source))
     data = open_data(source)
-    if data.fingerprint != (read_run_file(folder).get("data") or {}).get("fingerprint"):
-        raise RunError(f"{folder}: the data at {printable(source.folder)} has changed since the run began")
+    check_unchanged(folder, data, source)
     return data, source
 
 

@@ -18,7 +18,6 @@ from results.record.folder import (
     RUN_HELP,
     find_run,
     read_record_of,
-    read_run_file,
     refuse_links,
 )
 from results.record.lock import lock_run
@@ -172,6 +171,7 @@ def _train_again(args: argparse.Namespace) -> "Retrained":
     from search.cli.prepare_data import prepare_data
     from search.machine.probe import Probe
     from search.models.retrained import Retrained
+    from search.models.source import check_unchanged
     from search.monitor.notify import Notifier, notify_target
     from search.tune.cluster import prepare_environment
 
@@ -189,8 +189,7 @@ def _train_again(args: argparse.Namespace) -> "Retrained":
         console.print(f"  {line}")
     probe = Probe({trial.trial_id: config})
     data = prepare_data(settings, console)
-    if data.fingerprint != (read_run_file(folder).get("data") or {}).get("fingerprint"):
-        raise RunError(f"{folder}: the data at {settings.data.folder} has changed since the run began")
+    check_unchanged(folder, data, settings.data)
     data.check(config)
     found = probe.findings(data.categories.num_classes)
     workers, gpus = crew(found.resources(), args.gpus, args.workers)

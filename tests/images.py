@@ -1,4 +1,4 @@
-"""Images with boxes, and a counter of operations, for tests of the detector."""
+"""Images with boxes, a small training, and a counter of operations, for tests of the detector."""
 
 from collections import Counter
 from unittest import mock
@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from digits_core.config.train_config import TrainConfig
 from digits_core.data.augment import Sample
 from digits_core.data.batches import pack
 
@@ -29,6 +30,21 @@ SCENE = (
     sample_of(64, 64, [([10, 10, 40, 60], 1)], 3),
 )
 """Three images of different shapes: two boxes, none, and one."""
+
+
+SETTINGS = {
+    "model.weights": "none",
+    "model.min_size": 32,
+    "model.max_size": 128,
+    "model.anchor_sizes": "8,12,16,24,32",
+    "optim.epochs": 1,
+    "optim.batch_size": 4,
+}
+
+
+def config_of(**flat):
+    """One epoch of a small training from random weights, with other parameters changed."""
+    return TrainConfig.from_flat(SETTINGS | flat)
 
 
 WAITS = (

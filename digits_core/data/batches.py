@@ -12,6 +12,7 @@ from torch import Tensor
 
 from digits_core.data.augment import Sample
 from digits_core.data.cache import Split, images_per_epoch
+from digits_core.data.coco import starts_of
 from digits_core.data.source import Pixels
 from digits_core.devices import on
 from digits_core.seeds import derived_seed
@@ -47,7 +48,7 @@ class Batch:
     @property
     def starts(self) -> NDArray[np.int64]:
         """int64 [images + 1]: where the pixels of each image begin, and where the last one ends."""
-        return np.concatenate([[0], np.cumsum(self.sizes.prod(axis=1))])
+        return starts_of(self.sizes.prod(axis=1))
 
     def split(self, count: int) -> list["Batch"]:
         """At most `count` batches of consecutive images, as even as possible."""

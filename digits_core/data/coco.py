@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from digits_core.errors import DataError, printable
 from digits_core.labels import DIGITS, NUM_DIGITS, Categories, coco_categories
@@ -343,6 +343,11 @@ def describe(parts: Mapping[str, "Table"]) -> list[str]:
     return lines
 
 
+def starts_of(counts: ArrayLike) -> NDArray[np.int64]:
+    """Where the rows of each image begin, and where the last ones end, from the number of rows of each image."""
+    return np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+
+
 @dataclass(frozen=True, slots=True)
 class Table:
     """The annotations of one split as arrays; image i has the boxes box_start[i] to box_start[i + 1] - 1.
@@ -374,7 +379,7 @@ class Table:
         return cls(
             image_ids=np.array(ids, dtype=np.int64),
             sizes=np.array([part.images[number][1:] for number in ids], dtype=np.int32).reshape(-1, 2),
-            box_start=np.concatenate([[0], np.cumsum([len(some) for some in rows])]).astype(np.int64),
+            box_start=starts_of([len(some) for some in rows]),
             boxes=np.array([row[1:5] for row in flat], dtype=np.float32).reshape(-1, 4),
             labels=np.array([part.categories.label_of(row[5]) for row in flat], dtype=np.int64),
             crowds=np.array([row[6] for row in flat], dtype=bool),
@@ -384,7 +389,7 @@ class Table:
     def some(self, images: NDArray[np.int64]) -> "Table":
         """The annotations of the images with the given indices."""
         counts = np.diff(self.box_start)[images]
-        start = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+        start = starts_of(counts)
         rows = np.repeat(self.box_start[images] - start[:-1], counts) + np.arange(start[-1])
         return Table(
             self.image_ids[images],

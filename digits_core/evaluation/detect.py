@@ -7,9 +7,10 @@ import torch
 from numpy.typing import NDArray
 
 from digits_core.data.batches import Batch
+from digits_core.data.coco import starts_of
 from digits_core.evaluation.matching import Candidates
 from digits_core.evaluation.metrics import rank_within
-from digits_core.model.boxes import decode
+from digits_core.model.boxes import clip, decode
 from digits_core.model.detector import BatchDetector
 
 SCORE_FLOOR = 0.01
@@ -47,9 +48,9 @@ def detect_raw(
     row, label = above.nonzero().unbind(1)
     image = regions.image[row]
     boxes = decode(regions.codes[row, label + 1].float(), regions.boxes[row], model.roi_heads.box_coder.weights)
-    boxes = torch.minimum(boxes.clamp(min=0), inputs.sides[image])
+    boxes = clip(boxes, inputs.sides[image])
     found = _sorted(boxes.cpu().numpy(), scores[row, label].cpu().numpy(), image.cpu().numpy(), label.cpu().numpy() + 1)
-    start = np.concatenate([[0], np.cumsum(np.bincount(found[2], minlength=len(batch)))])
+    start = starts_of(np.bincount(found[2], minlength=len(batch)))
     scale = np.tile((batch.sizes / inputs.sizes).astype(np.float32), 2)
     return Candidates(start, found[0], found[1], found[3], scale), None if loss is None else float(loss)
 

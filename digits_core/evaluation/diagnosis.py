@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from digits_core.config.train_config import DetectConfig
-from digits_core.evaluation.matching import IOU_THRESHOLDS
+from digits_core.evaluation.matching import IOU_THRESHOLDS, iou_of
 from digits_core.evaluation.metrics import RECALL_THRESHOLDS, MatchTable, Truth, average_precision
 
 FOREGROUND, BACKGROUND = 0.5, 0.1
@@ -227,7 +227,7 @@ def _pair(table: MatchTable, truth: Truth) -> _Pairing:
         rows, digits = slice(ends[image], ends[image + 1]), slice(digit_ends[image], digit_ends[image + 1])
         if rows.start == rows.stop:
             continue
-        iou = _iou(table.boxes[rows], truth.boxes[digits])
+        iou = iou_of(table.boxes[rows][:, None], truth.boxes[digits][None])
         same = table.labels[rows, None] == truth.labels[None, digits]
         matches = _greedy(np.where(same, iou, 0.0))
         own[rows] = np.where(matches >= 0, matches + digits.start, -1)
@@ -238,15 +238,6 @@ def _pair(table: MatchTable, truth: Truth) -> _Pairing:
                 kind[rows.start + row], aim = _kind(iou[row], same[row])
                 target[rows.start + row] = aim + digits.start if aim >= 0 else -1
     return _Pairing(own, any_class, kind, target)
-
-
-def _iou(first: NDArray[np.float32], second: NDArray[np.float32]) -> NDArray[np.float64]:
-    """float64 [num_first, num_second]: IoU of boxes xyxy."""
-    a, b = first[:, None].astype(np.float64), second[None].astype(np.float64)
-    sides = np.clip(np.minimum(a[..., 2:], b[..., 2:]) - np.maximum(a[..., :2], b[..., :2]), 0, None)
-    inter = sides.prod(axis=-1)
-    union = (a[..., 2:] - a[..., :2]).prod(axis=-1) + (b[..., 2:] - b[..., :2]).prod(axis=-1) - inter
-    return np.asarray(np.divide(inter, union, out=np.zeros_like(inter), where=union > 0))
 
 
 def _greedy(iou: NDArray[np.float64]) -> NDArray[np.int64]:

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from digits_core.evaluation.matching import Candidates
+from digits_core.data.coco import starts_of
+from digits_core.evaluation.matching import Candidates, iou_of
 
 MAX_MODELS = 64
 """Models of one fusion: each has a bit of a word."""
@@ -121,7 +122,7 @@ def _fuse_groups(
         rows, width = first[:active] + rank, max(int(used[:active].max()), 1)
         box, each = every.boxes[rows], np.arange(active)
         fused = sums[:active, :width] / np.maximum(mass[:active, :width, None], 1e-300)
-        overlap = np.where(np.arange(width) < used[:active, None], _iou(fused, box[:, None]), -1)
+        overlap = np.where(np.arange(width) < used[:active, None], iou_of(fused, box[:, None]), -1)
         best = overlap.argmax(axis=1)
         place = np.where(overlap[each, best] > iou, best, used[:active])
         share = every.weight[rows] * every.scores[rows]
@@ -135,15 +136,6 @@ def _fuse_groups(
     return which, sums[which, column] / mass[which, column, None], score[which, column]
 
 
-def _iou(one: NDArray[np.float64], two: NDArray[np.float64]) -> NDArray[np.float64]:
-    """IoU of boxes, xyxy in the last dimension; 0 without an area."""
-    wide = np.minimum(one[..., 2], two[..., 2]) - np.maximum(one[..., 0], two[..., 0])
-    tall = np.minimum(one[..., 3], two[..., 3]) - np.maximum(one[..., 1], two[..., 1])
-    inter = np.maximum(wide, 0) * np.maximum(tall, 0)
-    area = [(box[..., 2] - box[..., 0]) * (box[..., 3] - box[..., 1]) for box in (one, two)]
-    return np.asarray(inter / np.maximum(area[0] + area[1] - inter, 1e-300))
-
-
 def _candidates(
     image: NDArray[np.int64],
     labels: NDArray[np.int64],
@@ -155,7 +147,7 @@ def _candidates(
     order = np.lexsort((labels, -scores, image))
     counts = np.bincount(image, minlength=num_images)
     return Candidates(
-        np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
+        starts_of(counts),
         boxes[order].astype(np.float32),
         scores[order].astype(np.float32),
         labels[order],

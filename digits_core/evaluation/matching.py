@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from digits_core.data.coco import Table
+from digits_core.data.coco import Table, starts_of
 
 MAX_SETTINGS = 64
 """NMS settings of one pass: the bits of a word."""
@@ -111,7 +111,7 @@ class Candidates:
         """The detections with a higher score."""
         rows = self.scores > np.float32(score)
         counts = np.bincount(self.image[rows], minlength=len(self.start) - 1)
-        start = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+        start = starts_of(counts)
         return Candidates(start, self.boxes[rows], self.scores[rows], self.labels[rows], self.scale)
 
     @classmethod
@@ -119,7 +119,7 @@ class Candidates:
         """The images of all parts, in the order of the parts."""
         counts = np.concatenate([np.zeros(0, np.int64), *(np.diff(part.start) for part in parts)])
         return cls(
-            np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
+            starts_of(counts),
             np.concatenate([np.zeros((0, 4), np.float32), *(part.boxes for part in parts)]),
             np.concatenate([np.zeros(0, np.float32), *(part.scores for part in parts)]),
             np.concatenate([np.zeros(0, np.int64), *(part.labels for part in parts)]),
@@ -240,6 +240,17 @@ def chunks(found: Candidates) -> Iterator[tuple[NDArray[np.int64], NDArray[np.bo
         column = np.arange(most)
         inside = column < counts[some, None]
         yield np.where(inside, found.start[some, None] + column, 0), inside
+
+
+def iou_of(first: NDArray[np.floating], second: NDArray[np.floating]) -> NDArray[np.float64]:
+    """IoU of boxes, xyxy in the last dimension, broadcast, in float64; 0 without an area."""
+    a, b = first.astype(np.float64), second.astype(np.float64)
+    wide = np.minimum(a[..., 2], b[..., 2]) - np.maximum(a[..., 0], b[..., 0])
+    tall = np.minimum(a[..., 3], b[..., 3]) - np.maximum(a[..., 1], b[..., 1])
+    inter = np.maximum(wide, 0) * np.maximum(tall, 0)
+    areas = [(one[..., 2] - one[..., 0]) * (one[..., 3] - one[..., 1]) for one in (a, b)]
+    union = areas[0] + areas[1] - inter
+    return np.asarray(np.divide(inter, union, out=np.zeros_like(inter), where=union > 0))
 
 
 def self_iou(boxes: NDArray[np.float32]) -> NDArray[np.float32]:

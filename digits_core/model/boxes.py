@@ -76,5 +76,10 @@ def decode(codes: Tensor, origins: Tensor, weights: tuple[float, ...]) -> Tensor
 
 
 def clip(boxes: Tensor, sides: Tensor) -> Tensor:
-    """Boxes [images, num, 4] moved into their images; `sides` [images, 4] is width, height, width, height."""
-    return torch.minimum(boxes.clamp(min=0), sides[:, None])
+    """Boxes [..., 4] moved into their images; `sides` [..., 4] is width, height, width, height of the image of each."""
+    return torch.minimum(boxes.clamp(min=0), sides)
+
+
+def take(boxes: Tensor, rows: Tensor) -> Tensor:
+    """Some boxes, or codes, of each image: [images, some, 4] from [images, num, 4] and row indices [images, some]."""
+    return boxes.gather(1, rows[:, :, None].expand(-1, -1, 4))

@@ -11,7 +11,7 @@ from torchvision.models.detection import FasterRCNN
 from digits_core.config.train_config import ModelConfig
 from digits_core.data.batches import Batch
 from digits_core.devices import must_not_wait
-from digits_core.model.boxes import encode
+from digits_core.model.boxes import encode, take
 from digits_core.model.region_proposals import ProposalNetwork, Proposals, RpnOutput, box_loss
 from digits_core.model.resize import Inputs, resize
 from digits_core.model.roi_align import PyramidRoIAlign
@@ -130,7 +130,7 @@ class BatchDetector(FasterRCNN):
         assigned = self._assign(inputs, every)
         keys = self.keys(every.real.shape)
         drawn = draw(assigned, sampler.batch_size_per_image, sampler.positive_fraction, keys)
-        some = Proposals(every.boxes.gather(1, drawn.rows[:, :, None].expand(-1, -1, 4)), drawn.used)
+        some = Proposals(take(every.boxes, drawn.rows), drawn.used)
         regions = self._regions(features, some)
         box = assigned.box.gather(1, drawn.rows)
         total = drawn.used.sum().clamp(min=1)
@@ -173,7 +173,7 @@ class BatchDetector(FasterRCNN):
         Source:
             torchvision `fastrcnn_loss`.
         """
-        matched = inputs.boxes.gather(1, box[:, :, None].expand(-1, -1, 4))
+        matched = take(inputs.boxes, box)
         wanted = encode(matched, boxes, self.roi_heads.box_coder.weights)
         label = inputs.labels.gather(1, box) * foreground
         wanted, label, weight = (one.flatten(0, 1)[regions.rows] for one in (wanted, label, weight))

@@ -14,7 +14,7 @@ from torchvision.models.detection.rpn import RegionProposalNetwork
 from torchvision.ops import nms
 
 from digits_core.devices import constant, must_not_wait
-from digits_core.model.boxes import clip, decode, encode
+from digits_core.model.boxes import clip, decode, encode, take
 from digits_core.model.resize import Inputs
 from digits_core.model.sampling import assign, draw, expected
 
@@ -206,8 +206,8 @@ class ProposalNetwork(RegionProposalNetwork):
         before = [0, *itertools.accumulate(per_level[:-1])]
         offset = constant(spread(before, counts), device, torch.int64)
         row = (torch.cat([one.indices for one in best], dim=1) + offset).gather(1, order)
-        codes = output.codes.gather(1, row[:, :, None].expand(-1, -1, 4))
-        boxes = clip(decode(codes, output.anchors[row], BOX_WEIGHTS), inputs.sides)
+        codes = take(output.codes, row)
+        boxes = clip(decode(codes, output.anchors[row], BOX_WEIGHTS), inputs.sides[:, None])
         solid = (boxes[..., 2:] - boxes[..., :2] >= self.min_size).all(dim=2)
         if self.score_thresh > 0:
             solid &= scores.sigmoid() >= self.score_thresh
@@ -217,7 +217,7 @@ class ProposalNetwork(RegionProposalNetwork):
         survivors = all_survivors if must_not_wait(device) else first_survivors
         reach = int(inputs.sizes.max()) + 1
         kept, real = survivors(boxes, scores, group, solid, reach, self.nms_thresh, self.post_nms_top_n())
-        return Proposals(boxes.gather(1, kept[:, :, None].expand(-1, -1, 4)).nan_to_num(), real)
+        return Proposals(take(boxes, kept).nan_to_num(), real)
 
     def losses(
         self, output: RpnOutput, inputs: Inputs, keys: Callable[[torch.Size], Tensor] | None
@@ -251,12 +251,12 @@ class ProposalNetwork(RegionProposalNetwork):
             drawn = draw(found, *asked, keys(found.foreground.shape))
             total, foreground = drawn.used.sum(), drawn.foreground
             objectness, box = objectness.gather(1, drawn.rows), box.gather(1, drawn.rows)
-            codes = codes.gather(1, drawn.rows[:, :, None].expand(-1, -1, 4))
+            codes = take(codes, drawn.rows)
             anchors, weight = output.anchors[drawn.rows], drawn.used.to(objectness.dtype)
         scored = functional.binary_cross_entropy_with_logits(
             objectness, foreground.to(objectness.dtype), weight, reduction="sum"
         )
-        matched = inputs.boxes.gather(1, box[:, :, None].expand(-1, -1, 4))
+        matched = take(inputs.boxes, box)
         moved = box_loss(codes, encode(matched, anchors, BOX_WEIGHTS), foreground, weight)
         total = total.clamp(min=1)
         return {"loss_objectness": scored / total, "loss_rpn_box_reg": moved / total}

@@ -14,7 +14,7 @@ from digits_core.config.train_config import AugmentConfig, DetectConfig, TaskCon
 from digits_core.data.augment import Processing, Sample
 from digits_core.data.batches import Batch, pack
 from digits_core.data.cache import Split
-from digits_core.data.coco import Table
+from digits_core.data.coco import Table, starts_of
 from digits_core.data.source import Pixels, decode_image
 from digits_core.errors import WeightsError, printable
 from digits_core.evaluation.detect import SCORE_FLOOR, batches_by_shape, detect_raw
@@ -283,7 +283,7 @@ def kept_at(found: Candidates, task: TaskConfig) -> Candidates:
     rows = rows[rank_within(image[rows]) < task.max_detections]
     counts = np.bincount(image[rows], minlength=len(found.start) - 1)
     return Candidates(
-        np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
+        starts_of(counts),
         found.boxes[rows],
         found.scores[rows],
         found.labels[rows],

@@ -2,6 +2,7 @@
 
 import dataclasses
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from digits_core.config.parameter import Flat
 from digits_core.data.source import DataSource
@@ -18,6 +19,9 @@ from results.record.folder import (
 )
 from results.record.run import RunRecord
 from results.record.trial import TrialRecord
+
+if TYPE_CHECKING:
+    from digits_core.data.cache import DigitData
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -114,6 +118,16 @@ def data_of(folder: Path) -> DataSource:
         return DataSource(**read_run_file(folder)["settings"]["data"])
     except (KeyError, TypeError, DataError) as error:
         raise RunError(f"{folder / RUN_FILE} is damaged or of another version: {error}") from None
+
+
+def check_unchanged(folder: Path, data: "DigitData", source: DataSource) -> None:
+    """Check that data is that of a run.
+
+    Raises:
+        RunError: it has changed since the run began.
+    """
+    if data.fingerprint != (read_run_file(folder).get("data") or {}).get("fingerprint"):
+        raise RunError(f"{folder}: the data at {printable(source.folder)} has changed since the run began")
 
 
 def initial_weights(source: str, out: str, fixed: Flat) -> str:

@@ -2,6 +2,7 @@ import copy
 
 import pytest
 import torch
+from images import config_of
 from torch import nn
 
 from digits_core.config.train_config import TrainConfig
@@ -10,19 +11,6 @@ from digits_core.files import BEST_FOLDER
 from digits_core.model.checkpoint import load_tensors
 from digits_core.training.average import Average, decay_at
 from digits_core.training.train import Checkpoints, open_run, train, train_one_epoch
-
-SMALL = {
-    "model.weights": "none",
-    "model.min_size": 32,
-    "model.max_size": 128,
-    "model.anchor_sizes": "8,12,16,24,32",
-    "optim.epochs": 1,
-    "optim.batch_size": 4,
-}
-
-
-def config_of(**flat):
-    return TrainConfig.from_flat(SMALL | flat)
 
 
 def test_the_decay_grows_to_the_given_one():

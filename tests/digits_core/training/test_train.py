@@ -3,7 +3,7 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from images import Counting
+from images import Counting, config_of
 
 from digits_core.config.train_config import TrainConfig
 from digits_core.data.batches import epoch_batches, load_batch
@@ -15,19 +15,6 @@ from digits_core.training.device import choose_device, choose_dtype
 from digits_core.training.parallel import World
 from digits_core.training.reports import LOSSES, EpochMetrics, EpochProgress
 from digits_core.training.train import Checkpoints, Selection, check_losses, open_run, train, train_step
-
-SETTINGS = {
-    "model.weights": "none",
-    "model.min_size": 32,
-    "model.max_size": 128,
-    "model.anchor_sizes": "8,12,16,24,32",
-    "optim.epochs": 1,
-    "optim.batch_size": 4,
-}
-
-
-def config_of(**flat):
-    return TrainConfig.from_flat(SETTINGS | flat)
 
 
 def numbers(report):
