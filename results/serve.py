@@ -23,7 +23,7 @@ from digits_core.errors import UsageError, UserError, reason_of
 from results.record.folder import LEADERBOARD_FILE, RUN_FILE
 from results.record.lock import writer_of
 from results.record.log import EVENTS_FILE
-from results.views.note import NOTE_FILE
+from results.views.note import NOTE_FILE, TAGS_FILE
 from results.views.opened_run import open_run
 
 HOST = "127.0.0.1"
@@ -44,7 +44,7 @@ PING_SECONDS = 15.0
 REQUEST_SECONDS, PART_BYTES = 30.0, 2**16
 """Time for a request to arrive, and for a reader to take each part of what is sent."""
 
-WATCHED = (EVENTS_FILE, RUN_FILE, LEADERBOARD_FILE, NOTE_FILE)
+WATCHED = (EVENTS_FILE, RUN_FILE, LEADERBOARD_FILE, NOTE_FILE, TAGS_FILE)
 
 HEADERS = {
     "Cache-Control": "no-store",

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from digits_core.command import JSON_HELP, CommandParser, at_least, run_command, say_json, stdout_to_stderr
 from digits_core.config.reading import parse_assignment
 from digits_core.config.train_config import TrainConfig
-from digits_core.errors import RunError, UsageError, did_you_mean, printable
+from digits_core.errors import RunError, UsageError
 from results.record.folder import (
     MODELS,
     RETRAIN,
@@ -115,11 +115,7 @@ def choose_trial(record: RunRecord, folder: Path, name: str) -> tuple[TrialRecor
     from results.verdicts.comparison import Board
 
     if name != "best":
-        trial = record.trials.get(name)
-        if trial is None:
-            raise RunError(
-                f"--trial {printable(name)}: run '{record.run}' has no such trial{did_you_mean(name, record.trials)}"
-            )
+        trial = record.named(name, "--trial")
         if trial.role == "retrain":
             raise RunError(f"--trial {name}: is a retraining of {trial.parent} itself; give {trial.parent} instead")
         if record.value(trial) is None:

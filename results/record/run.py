@@ -7,6 +7,7 @@ tables in the run folder can be rebuilt from it.
 from dataclasses import dataclass, field
 from itertools import chain
 
+from digits_core.errors import RunError, did_you_mean, printable
 from results.record.events import Event
 from results.record.lengths import run_of, varied_lengths
 from results.record.schema import FAILED
@@ -238,6 +239,23 @@ class RunRecord:
         for one in chain.from_iterable(seeds.values()):
             found += [one, *retrained.pop(one.trial_id, [])]
         return [*found, *chain.from_iterable(retrained.values())]
+
+    def named(self, name: str, flag: str) -> TrialRecord:
+        """The trial of a name.
+
+        Args:
+            name: its id.
+            flag: the flag that names it, for messages.
+
+        Raises:
+            RunError: there is none.
+        """
+        trial = self.trials.get(name)
+        if trial is None:
+            raise RunError(
+                f"{flag} {printable(name)}: run '{self.run}' has no such trial{did_you_mean(name, self.trials)}"
+            )
+        return trial
 
     def winner(self) -> TrialRecord | None:
         """The first training of the best configuration; None before the first score."""

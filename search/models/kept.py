@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from digits_core.errors import RunError, UsageError, did_you_mean, printable
+from digits_core.errors import RunError, UsageError, printable
 from digits_core.files import MODEL_FILE, file_digest
 from results.record.run import RunRecord
 from results.record.trial import TrialRecord
@@ -71,11 +71,7 @@ def kept_models(folder: Path, record: RunRecord, names: Sequence[str] | None = N
 
 def _named(folder: Path, record: RunRecord, name: str) -> TrialRecord:
     """The trial of a name, which must have a kept model."""
-    trial = record.trials.get(name)
-    if trial is None:
-        raise RunError(
-            f"--trials {printable(name)}: run '{record.run}' has no such trial{did_you_mean(name, record.trials)}"
-        )
+    trial = record.named(name, "--trials")
     if trial.checkpoint is None:
         raise RunError(
             f"--trials {name}: the checkpoint of {name} was not kept (see --keep); train it again with digit-search "

@@ -11,7 +11,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from http.client import HTTPException
 from typing import Any, Literal
@@ -21,6 +21,7 @@ from digits_core.credentials import NOTIFY_VARIABLE, REMOVED
 from digits_core.errors import UsageError, printable, reason_of
 from results.record.run import RunRecord
 from search.machine.cost import hours_words
+from search.speaker import Speaker
 
 TIMEOUT_SECONDS = 10.0
 """How long a server or a command may take."""
@@ -195,7 +196,7 @@ def _run(command: str, news: News) -> str | None:
     return f"the command ended with the exit code {code}" if code else None
 
 
-class Notifier:
+class Notifier(Speaker):
     """Tells of the end of a search, and of stalls while it runs, from a thread of its own.
 
     It is a watcher (`search.monitor.watchers`); an error that leaves its with block is told as a failure.
@@ -209,7 +210,8 @@ class Notifier:
             record: the record of the run.
             say: prints a sentence for the user.
         """
-        self._target, self._record, self._say = target, record, say
+        super().__init__(say)
+        self._target, self._record = target, record
         self._started = self._last = time.monotonic()
         self._longest: float | None = None
         self._epochs, self._stalled, self._told = -1, False, False
@@ -227,15 +229,6 @@ class Notifier:
         """Tell of a failure, or of a second Ctrl-C, unless the end is told already."""
         stopped = error is None or isinstance(error, KeyboardInterrupt | SystemExit)
         self.end("stopped" if stopped else "failed", None if error is None or stopped else reason_of(error))
-
-    @contextlib.contextmanager
-    def telling(self, say: Callable[[str], None]) -> Iterator[None]:
-        """Use another `say` inside the with block."""
-        before, self._say = self._say, say
-        try:
-            yield
-        finally:
-            self._say = before
 
     def update(self, record: RunRecord, trial_id: str) -> None:
         """A trial has changed: an epoch may have finished."""

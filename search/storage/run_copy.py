@@ -1,10 +1,10 @@
 """Keeps the copy of a run folder in its storage up to date."""
 
-import contextlib
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
+from search.speaker import Speaker
 from search.storage.storage import Storage
 
 COPY_SECONDS = 5.0
@@ -14,7 +14,7 @@ LAST_SECONDS = 90.0
 """How long the end of a search waits for a storage that fails."""
 
 
-class Copier:
+class Copier(Speaker):
     """Copies in a separate thread; without a remote storage it does nothing.
 
     Attributes:
@@ -24,7 +24,8 @@ class Copier:
 
     def __init__(self, storage: Storage, say: Callable[[str], None]) -> None:
         """Copy to a storage; `say` prints a sentence for the user."""
-        self.storage, self._say = storage, say
+        super().__init__(say)
+        self.storage = storage
         self.fault: str | None = None
         self._ended = threading.Event()
         self._wanted = storage.is_remote
@@ -50,15 +51,6 @@ class Copier:
                 f"the copy of {self.storage.folder} in --storage is incomplete ({self.fault}); --resume completes it"
             )
         self.storage.release()
-
-    @contextlib.contextmanager
-    def telling(self, say: Callable[[str], None]) -> Iterator[None]:
-        """Use another `say` inside the with block."""
-        before, self._say = self._say, say
-        try:
-            yield
-        finally:
-            self._say = before
 
     def forget(self) -> None:
         """Delete the copy of a run without trials."""
