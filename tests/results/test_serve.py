@@ -22,6 +22,7 @@ from conftest import introduce
 from results import report
 from results.record.log import EventWriter
 from results.serve import LivePage, ReportServer, tunnel_command
+from results.views.note import NOTE_FILE, TAGS_FILE
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -167,6 +168,15 @@ def test_a_change_of_the_record_is_an_event_for_every_reader_and_changes_the_con
         assert next_version(other) > first
         assert "t0950" in answer(server, f"/content?token={server.token}")[2]
     events.close()
+
+
+def test_a_new_note_or_tag_is_a_change_too(tmp_path):
+    folder = told_run(tmp_path / "runs" / "told", trials=2)
+    live = LivePage([folder], lambda runs, live: "")
+    for number, file in enumerate((NOTE_FILE, TAGS_FILE), start=1):
+        (folder / file).write_text("words")
+        live.look()
+        assert live.version == 1 + number
 
 
 def test_a_reader_that_leaves_leaves_no_thread(folder):
