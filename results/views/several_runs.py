@@ -32,11 +32,6 @@ class ComparedRuns:
         """The metric of the runs."""
         return next(iter(self.runs.values())).metric
 
-    @property
-    def live(self) -> bool:
-        """Whether a process is writing one of them."""
-        return any(run.live for run in self.runs.values())
-
     @cached_property
     def record(self) -> RunRecord:
         """The runs as one record with trials named RUN:TRIAL."""
@@ -47,8 +42,9 @@ class ComparedRuns:
         """The best configuration of all against each other one; empty if a match table is damaged."""
         folders: dict[str, Path] = {name: run.folder for name, run in self.runs.items()}
         first = next(iter(folders.values()))
+        make = all(run.makes_intervals for run in self.runs.values())
         try:
-            return whole_board(self.record, first, self.metric, folders=folders, make=not self.live)
+            return whole_board(self.record, first, self.metric, folders=folders, make=make)
         except RunError:  # results.compare names the table
             return []
 

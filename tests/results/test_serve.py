@@ -31,9 +31,9 @@ PATIENCE = 60.0
 
 
 @contextmanager
-def served(folder):
-    """A server of the page of a run, in a thread of its own."""
-    server = ReportServer(LivePage([folder], report.render), 0)
+def served(*folders):
+    """A server of the page of one or several runs, in a thread of its own."""
+    server = ReportServer(LivePage(list(folders), report.render), 0)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
     thread.start()
     try:
@@ -219,6 +219,15 @@ def test_nothing_is_written_into_the_run_folder(tmp_path):
     with served(folder) as server:
         assert answer(server, f"/?token={server.token}")[0] == 200
     assert state_of(folder) == before
+
+
+def test_a_served_comparison_writes_into_no_run_folder(tmp_path):
+    folders = [told_run(tmp_path / name, trials=3) for name in ("one", "other")]
+    before = [state_of(folder) for folder in folders]
+    with served(*folders) as server:
+        _, _, text = answer(server, f"/?token={server.token}")
+    assert all(folder.name in text for folder in folders)
+    assert [state_of(folder) for folder in folders] == before
 
 
 def test_the_command_says_the_address_and_the_tunnel_and_ends_with_ctrl_c(folder):
