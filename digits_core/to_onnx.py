@@ -100,6 +100,11 @@ def _export(args: argparse.Namespace) -> int:
             f"{args.model} has {after}, which acts after the model and is not in an ONNX file; "
             "use digit-search predict, or export a model without it"
         )
+    if detector.config.model.cascade_stages > 1:
+        raise UsageError(
+            f"{args.model} has model.cascade_stages={detector.config.model.cascade_stages}, which an ONNX file cannot "
+            "have yet; use digit-search predict"
+        )
     images = _images(args.images, args.check)
     with tempfile.TemporaryDirectory(dir=args.out.absolute().parent, prefix=".onnx-") as scratch:
         half = Path(scratch) / "model.onnx"

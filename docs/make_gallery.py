@@ -36,12 +36,17 @@ FLAGS = {
     "aspect_ratios": SAMPLED,
     "roi_heads": SAMPLED,
     "roi_levels": COMPARED,
+    "cascade": SAMPLED,
+    "box_loss": SAMPLED,
     "image_size": SAMPLED,
     "lr_schedules": SAMPLED,
     "optimizer": SAMPLED,
     "weight_average": SAMPLED,
+    "long": "--trials 1 --images-per-epoch 160",
     "batch_size": COMPARED,
     "augmentation": COMPARED,
+    "multi_scale": SAMPLED,
+    "regularization": SAMPLED,
     "thresholds": "--epochs 2 --images-per-epoch 160",
     "reports_tiny": "--trials 0 --epochs 2 --images-per-epoch 160 --replicates 1",  # its stages need two epochs
 }

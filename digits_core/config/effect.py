@@ -28,6 +28,8 @@ def _model(model: ModelConfig) -> Iterator[tuple[str, str]]:
         yield "model.trainable_layers", "only for a resnet"
     if model.backbone in ("tiny", "resnet50_v2"):
         yield "model.live_batch_norm", f"{model.backbone} always trains it"
+    if model.box_loss != "smooth_l1":
+        yield "model.box_loss_beta", "only for box_loss=smooth_l1"
     if model.fixed_size is not None:
         yield from ((f"model.{name}", "fixed_size is set") for name in ("min_size", "max_size"))
 

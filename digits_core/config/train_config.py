@@ -32,6 +32,9 @@ PROCESSING = ("binarize",)
 READINGS = ("left_to_right", "main_axis")
 """Rules that combine the digits of an image into a number; `evaluation/transcribe.py` implements them."""
 
+BOX_LOSSES = ("smooth_l1", "l1", "giou", "ciou")
+"""Losses of the boxes in the RoI heads; `model/box_loss.py` implements them."""
+
 LR_BATCH = 8
 """The batch size for which `optim.lr` is given if `optim.lr_scaling` is used."""
 
@@ -56,6 +59,19 @@ class AugmentConfig:
         "none", "none, color, color_b, geometric or binarize; or several, separated by commas, in order"
     )
     mirror: bool = parameter(False, "mirror half of the training images; note that a mirrored 2 is not a 2")
+    scale_jitter: float = parameter(
+        1.0,
+        "crop a training image at random, or put it onto a larger grey one, so that its content becomes up to this "
+        "many times as large or as small after the resize (large-scale jitter); 1: off",
+        low=1.0,
+        high=8.0,
+    )
+    multi_scale: float = parameter(
+        1.0,
+        "multiply the image size of each training step by a random factor from 1 / this value to this value; 1: off",
+        low=1.0,
+        high=4.0,
+    )
 
     def __post_init__(self) -> None:
         """Check each parameter and the names of the pipelines."""
@@ -76,7 +92,11 @@ class AugmentConfig:
     def steps(self) -> tuple[str, ...]:
         """The names of the steps, in order."""
         named = () if self.pipeline == "none" else tuple(self.pipeline.split(","))
-        return (*named, *(("mirror",) if self.mirror else ()))
+        return (
+            *named,
+            *(("mirror",) if self.mirror else ()),
+            *(("scale_jitter",) if self.scale_jitter > 1 else ()),
+        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -122,6 +142,30 @@ class ModelConfig:
     roi_levels: int = parameter(4, "pyramid levels that RoIAlign reads: 4 means 0-3, 2 means 0-1", low=1, high=4)
     roi_output_size: int = parameter(5, "side of the pooled RoI features", low=1, high=28)
     roi_sampling_ratio: int = parameter(2, "RoIAlign samples per bin and axis", low=1, high=8)
+    cascade_stages: int = parameter(
+        1,
+        "stages of the RoI heads (Cascade R-CNN): each moves the boxes of the one before, at IoU .5, .6 and .7; 1 is "
+        "Faster R-CNN",
+        low=1,
+        high=3,
+    )
+    box_loss: str = parameter(
+        "smooth_l1", "box loss of the RoI heads; the RPN always has smooth_l1", choices=BOX_LOSSES
+    )
+    box_loss_beta: float = parameter(
+        1 / 9, "where box_loss=smooth_l1 changes from a square to a line", low=1e-3, high=10.0
+    )
+    box_loss_weight: float = parameter(1.0, "weight of the box loss of the RoI heads", low=0.0, high=100.0)
+    label_smoothing: float = parameter(
+        0.0, "label smoothing of the classification loss of the RoI heads", low=0.0, high=0.5
+    )
+    box_jitter: float = parameter(
+        0.0,
+        "the annotated boxes, which training uses as proposals too, have each side moved by up to this share of their "
+        "width or height; 0: exact boxes, as in torchvision",
+        low=0.0,
+        high=0.5,
+    )
 
     def __post_init__(self) -> None:
         """Check each parameter and their combination."""

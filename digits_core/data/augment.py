@@ -27,6 +27,9 @@ MIN_VISIBILITY = 0.5
 
 BINARIZE_BLOCK, BINARIZE_C = 11, 2
 
+GREY = (124, 116, 104)
+"""The colour around an image that was made smaller: about 0 after the normalisation of torchvision's detectors."""
+
 
 @dataclass(frozen=True, slots=True)
 class Sample:
@@ -60,7 +63,9 @@ class Augmentation:
         if not self.config.steps:
             return sample
         for number, name in enumerate(self.config.steps):
-            sample = STEPS[name](sample, derived_seed("augment", self.seed, self.epoch, image_id, number, name))
+            seed = derived_seed("augment", self.seed, self.epoch, image_id, number, name)
+            step = scale_jitter(self.config.scale_jitter) if name == "scale_jitter" else STEPS[name]
+            sample = step(sample, seed)
         return _solid(sample)
 
 
@@ -185,6 +190,46 @@ def _mirror(sample: Sample, seed: int) -> Sample:
     boxes = sample.boxes.copy()
     boxes[:, [0, 2]] = width - sample.boxes[:, [2, 0]]
     return Sample(np.ascontiguousarray(sample.pixels[:, ::-1]), boxes, sample.labels)
+
+
+def scale_jitter(most: float) -> Step:
+    """The step that makes the content of an image up to `most` times as large or as small after the resize.
+
+    A larger one is a random part of the image with the same aspect ratio. A smaller one is the image at a random
+    place of a larger grey image. No pixel is resized here; the model resizes every image to its own size.
+
+    Source:
+        Ghiasi et al. 2021, Simple copy-paste (large-scale jittering), with factors of the same probability on a
+        logarithmic scale.
+    """
+
+    def step(sample: Sample, seed: int) -> Sample:
+        random = np.random.default_rng(seed)
+        factor = most ** random.uniform(-1, 1)
+        place = random.random(2)
+        before = np.array(sample.pixels.shape[1::-1])
+        after = np.maximum(np.rint(before / factor).astype(np.int64), 1)
+        corner = np.floor(place * (abs(after - before) + 1)).astype(np.int64)
+        if factor > 1:
+            (left, top), (right, bottom) = corner, corner + after
+            pixels = np.ascontiguousarray(sample.pixels[top:bottom, left:right])
+            return _visible(Sample(pixels, sample.boxes - np.tile(corner, 2).astype(np.float32), sample.labels))
+        (left, top), (right, bottom) = corner, corner + before
+        pixels = np.empty((*after[::-1], 3), dtype=np.uint8)
+        pixels[:] = GREY
+        pixels[top:bottom, left:right] = sample.pixels
+        return Sample(pixels, sample.boxes + np.tile(corner, 2).astype(np.float32), sample.labels)
+
+    return step
+
+
+def _visible(sample: Sample) -> Sample:
+    """The sample without boxes of which less than MIN_VISIBILITY is inside the image."""
+    height, width = sample.pixels.shape[:2]
+    inside = np.clip(sample.boxes, 0, np.array([width, height, width, height], dtype=np.float32))
+    areas = [(one[:, 2:] - one[:, :2]).prod(axis=1) for one in (inside, sample.boxes)]
+    kept = areas[0] >= MIN_VISIBILITY * areas[1]
+    return Sample(sample.pixels, sample.boxes[kept], sample.labels[kept])
 
 
 STEPS: dict[str, Step] = {

@@ -35,12 +35,14 @@ class Batch:
         sizes: int64 [images, 2] in the memory of the CPU: width and height of each image.
         boxes: float32 [images, most boxes, 4], xyxy in pixels of the image; zeros where an image has fewer boxes.
         labels: int64 [images, most boxes]; 0 where there is no box.
+        factor: multiplies the sizes to which the model resizes the images (`augment.multi_scale`).
     """
 
     pixels: Tensor
     sizes: NDArray[np.int64]
     boxes: Tensor
     labels: Tensor
+    factor: float = 1.0
 
     def __len__(self) -> int:
         return len(self.sizes)
@@ -60,13 +62,14 @@ class Batch:
                 self.sizes[first:end],
                 self.boxes[first:end],
                 self.labels[first:end],
+                self.factor,
             )
             for first, end in pairwise(edges)
         ]
 
 
-def pack(samples: Sequence[Sample], device: torch.device) -> Batch:
-    """One batch of images and boxes, copied to a device."""
+def pack(samples: Sequence[Sample], device: torch.device, factor: float = 1.0) -> Batch:
+    """One batch of images and boxes, copied to a device; `factor` as in `Batch`."""
     sizes = np.array([one.pixels.shape[1::-1] for one in samples], dtype=np.int64).reshape(-1, 2)
     most = max([1, *(len(one.boxes) for one in samples)])
     boxes = np.zeros((len(samples), most, 4), dtype=np.float32)
@@ -75,7 +78,7 @@ def pack(samples: Sequence[Sample], device: torch.device) -> Batch:
         boxes[row, : len(one.boxes)] = one.boxes
         labels[row, : len(one.labels)] = one.labels
     pixels = np.concatenate([one.pixels.reshape(-1, 3) for one in samples])
-    return Batch(on(device, pixels), sizes, on(device, boxes), on(device, labels))
+    return Batch(on(device, pixels), sizes, on(device, boxes), on(device, labels), factor)
 
 
 def steps_per_epoch(num_images: int, asked: int, batch_size: int) -> int:
@@ -112,8 +115,25 @@ def epoch_batches(split: Split, *, seed: int, epoch: int, batch_size: int, asked
     return batches
 
 
+def size_factor(multi_scale: float, *seeds: int) -> float:
+    """A random factor from 1 / multi_scale to multi_scale, as probable below 1 as above, for one batch.
+
+    Args:
+        multi_scale: `augment.multi_scale`, at least 1.
+        seeds: the factor depends on nothing else.
+    """
+    if multi_scale == 1:
+        return 1.0
+    random = np.random.default_rng(derived_seed("multi scale", *seeds))
+    return float(multi_scale ** random.uniform(-1, 1))
+
+
 def load_batch(
-    split: Split, indices: list[int], device: torch.device, change: Callable[[Sample, int], Sample] | None = None
+    split: Split,
+    indices: list[int],
+    device: torch.device,
+    change: Callable[[Sample, int], Sample] | None = None,
+    factor: float = 1.0,
 ) -> Batch:
     """The images of one batch with their boxes, without crowds and empty boxes.
 
@@ -122,6 +142,7 @@ def load_batch(
         indices: of the images in the split.
         device: of the returned tensors.
         change: augmentation, called with a sample and its image id; None does not change the images.
+        factor: as in `Batch`.
     """
     samples = []
     for index in indices:
@@ -131,4 +152,4 @@ def load_batch(
         solid = ~table.crowds[mine] & (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
         sample = Sample(split.image(index), boxes[solid], labels[solid])
         samples.append(sample if change is None else change(sample, int(table.image_ids[index])))
-    return pack(samples, device)
+    return pack(samples, device, factor)

@@ -47,7 +47,7 @@ def detect_raw(
     above = (scores > floor) & regions.real[:, None]
     row, label = above.nonzero().unbind(1)
     image = regions.image[row]
-    boxes = decode(regions.codes[row, label + 1].float(), regions.boxes[row], model.roi_heads.box_coder.weights)
+    boxes = decode(regions.codes[row, label + 1].float(), regions.boxes[row].float(), regions.coder)
     boxes = clip(boxes, inputs.sides[image])
     found = _sorted(boxes.cpu().numpy(), scores[row, label].cpu().numpy(), image.cpu().numpy(), label.cpu().numpy() + 1)
     start = starts_of(np.bincount(found[2], minlength=len(batch)))

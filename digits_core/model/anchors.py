@@ -155,8 +155,13 @@ def best_ious(model: ModelConfig, table: Table) -> NDArray[np.float32]:
     return best
 
 
-def resized_sizes(model: ModelConfig, sizes: NDArray[np.integer]) -> NDArray[np.int64]:
+def resized_sizes(model: ModelConfig, sizes: NDArray[np.integer], factor: float = 1.0) -> NDArray[np.int64]:
     """Width and height of images after the model's resize, int64 [num_images, 2].
+
+    Args:
+        model: the sizes.
+        sizes: width and height of each image before.
+        factor: multiplies the sizes of the model.
 
     Source:
         torchvision `GeneralizedRCNNTransform`: a fixed size is used as it is; otherwise the shortest side becomes
@@ -164,6 +169,6 @@ def resized_sizes(model: ModelConfig, sizes: NDArray[np.integer]) -> NDArray[np.
         would become 0, for which torchvision fails, becomes 1.
     """
     if model.fixed_size is not None:
-        return np.full((len(sizes), 2), model.fixed_size, dtype=np.int64)
-    scale = np.minimum(model.min_size / sizes.min(axis=1), model.max_size / sizes.max(axis=1))
+        return np.full((len(sizes), 2), round(model.fixed_size * factor), dtype=np.int64)
+    scale = factor * np.minimum(model.min_size / sizes.min(axis=1), model.max_size / sizes.max(axis=1))
     return np.asarray(np.maximum(np.floor(sizes * scale[:, None]), 1), dtype=np.int64)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor
@@ -17,6 +17,7 @@ from digits_core.errors import ConfigError, UserError, WeightsError
 from digits_core.labels import NUM_CLASSES
 from digits_core.model.anchors import mean_the_same
 from digits_core.model.backbones import COCO_WEIGHTS, build_backbone, build_box_head, build_rpn_head, download
+from digits_core.model.cascade import Stage
 from digits_core.model.checkpoint import load_config, load_tensors
 from digits_core.model.detector import BatchDetector
 from digits_core.model.region_proposals import ProposalNetwork
@@ -110,7 +111,7 @@ def _build(config: TrainConfig, num_classes: int) -> BatchDetector:
     pool = PyramidRoIAlign(model.roi_levels, model.roi_output_size, model.roi_sampling_ratio)
     detector = BatchDetector(
         backbone,
-        size=model,
+        config=model,
         rpn_anchor_generator=anchors,
         rpn_head=build_rpn_head(model, backbone.out_channels, anchors.num_anchors_per_location()[0]),
         box_roi_pool=pool,
@@ -135,6 +136,9 @@ def _build(config: TrainConfig, num_classes: int) -> BatchDetector:
         {"training": model.rpn_post_nms_top_n_train, "testing": model.rpn_post_nms_top_n_test},
         model.rpn_nms,
     )
+    for number in range(2, model.cascade_stages + 1):
+        head, width = build_box_head(model, backbone.out_channels)
+        detector.cascade.append(Stage(number, head, width, num_classes))
     return detector
 
 
@@ -163,6 +167,7 @@ def read_back(model: BatchDetector) -> dict[str, Any]:
         "roi_batch_size": heads.fg_bg_sampler.batch_size_per_image,
         "roi_positive_fraction": heads.fg_bg_sampler.positive_fraction,
         "roi_levels": len(heads.box_roi_pool.featmap_names),
+        "cascade_stages": 1 + len(model.cascade),
         "rpn_nms": rpn.nms_thresh,
         "rpn_batch_size": rpn.fg_bg_sampler.batch_size_per_image,
     }
@@ -205,8 +210,10 @@ def _refuse_other_anchors(model: ModelConfig) -> None:
         )
 
 
-def _load_fitting(detector: nn.Module, state: dict[str, Tensor], model: ModelConfig) -> tuple[str, ...]:
+def _load_fitting(detector: BatchDetector, state: dict[str, Tensor], model: ModelConfig) -> tuple[str, ...]:
     """Load all tensors that fit; returns the names of the others, whose parameters keep their random values.
+
+    Further stages of a cascade for which there are no weights begin with those of the first stage.
 
     Raises:
         WeightsError: no tensor of the backbone fits.
@@ -229,6 +236,10 @@ def _load_fitting(detector: nn.Module, state: dict[str, Tensor], model: ModelCon
             + (f"; it was trained with --set model.backbone={known}" if known else "")
         )
     detector.load_state_dict(fitting, strict=False)
+    if not any(name.startswith("cascade.") for name in fitting):
+        heads: Any = detector.roi_heads
+        for stage in detector.cascade:
+            stage.start_from(heads.box_head, heads.box_predictor.cls_score)
     return tuple(left_out)
 
 

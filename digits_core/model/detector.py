@@ -1,6 +1,6 @@
 """A torchvision Faster R-CNN that also works on a whole batch at once instead of image by image."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -11,8 +11,10 @@ from torchvision.models.detection import FasterRCNN
 from digits_core.config.train_config import ModelConfig
 from digits_core.data.batches import Batch
 from digits_core.devices import must_not_wait
-from digits_core.model.boxes import encode, take
-from digits_core.model.region_proposals import ProposalNetwork, Proposals, RpnOutput, box_loss
+from digits_core.model.box_loss import Weights, box_loss
+from digits_core.model.boxes import clip, decode, take
+from digits_core.model.cascade import Stage, best_codes
+from digits_core.model.region_proposals import ProposalNetwork, Proposals
 from digits_core.model.resize import Inputs, resize
 from digits_core.model.roi_align import PyramidRoIAlign
 from digits_core.model.sampling import Assignment, assign, draw, expected
@@ -31,6 +33,7 @@ class Regions:
         real: bool [regions]; False for padding of images with fewer proposals.
         logits: [regions, classes].
         codes: [regions, classes, 4], boxes relative to `boxes`.
+        coder: the weights of the codes.
     """
 
     rows: Tensor | slice
@@ -39,6 +42,7 @@ class Regions:
     real: Tensor
     logits: Tensor
     codes: Tensor
+    coder: Weights
 
 
 class BatchDetector(FasterRCNN):
@@ -48,23 +52,28 @@ class BatchDetector(FasterRCNN):
     the CPU waits in NMS, if the box head has batch norm, if there are very many RoIs (`MOST_TAPS` of RoIAlign), and
     for the first batch of each shape.
 
+    Only a call with a `Batch` uses the parameters of the configuration that torchvision does not have: the box loss,
+    label smoothing, box jitter and the further stages of a cascade.
+
     Attributes:
-        size: the sizes after the resize.
+        config: the sizes after the resize, and the parameters that torchvision does not have.
+        cascade: the stages of the RoI heads after the first one.
     """
 
     rpn: ProposalNetwork
 
-    def __init__(self, backbone: nn.Module, *, size: ModelConfig, **given: Any) -> None:
+    def __init__(self, backbone: nn.Module, *, config: ModelConfig, **given: Any) -> None:
         """Build torchvision's model with the sizes of a configuration; `given` are torchvision's arguments."""
-        square = None if size.fixed_size is None else (size.fixed_size, size.fixed_size)
+        square = None if config.fixed_size is None else (config.fixed_size, config.fixed_size)
         super().__init__(
             backbone,
-            min_size=size.min_size,
-            max_size=size.max_size,
+            min_size=config.min_size,
+            max_size=config.max_size,
             **({} if square is None else {"fixed_size": square}),
             **given,
         )
-        self.size = size
+        self.config = config
+        self.cascade: Any = nn.ModuleList()  # of Stage
 
     def forward(self, images: Any, targets: Any = None) -> Any:
         """The losses of a `Batch`, by torchvision's names; otherwise as in torchvision."""
@@ -79,10 +88,10 @@ class BatchDetector(FasterRCNN):
     def inputs(self, batch: Batch) -> Inputs:
         """A batch after the resize."""
         transform, dtype = self.transform, next(self.parameters()).dtype
-        return resize(batch, self.size, transform.image_mean, transform.image_std, dtype)
+        return resize(batch, self.config, transform.image_mean, transform.image_std, dtype)
 
     def keys(self, shape: torch.Size) -> Tensor:
-        """Random numbers in [0, 1), which choose the anchors and proposals of the losses."""
+        """Random numbers in [0, 1), which choose the anchors and proposals of the losses and move boxes."""
         return torch.rand(shape, device=next(self.parameters()).device)
 
     def detect(self, inputs: Inputs, *, with_loss: bool = False) -> tuple[Regions, Tensor | None]:
@@ -96,7 +105,24 @@ class BatchDetector(FasterRCNN):
         output = self.rpn.run(inputs, list(features.values()))
         found = self.rpn.propose(output, inputs)
         regions = self._regions(features, found)
-        return regions, self._expected_loss(inputs, output, found, regions) if with_loss else None
+        loss = None
+        if with_loss:
+            assigned = self._assign(inputs, found)
+            sampler = self.roi_heads.fg_bg_sampler
+            chance, total = expected(assigned, sampler.batch_size_per_image, sampler.positive_fraction)
+            weight = chance / total.clamp(min=1)
+            mine = self._region_losses(inputs, regions, found.boxes, assigned.box, assigned.foreground, weight)
+            loss = torch.stack([*self.rpn.losses(output, inputs, None).values(), *mine.values()]).sum()
+        if not self.cascade:
+            return regions, loss
+        probabilities = [regions.logits.float().softmax(dim=1)]
+        for stage in self.cascade:
+            found, regions = self._next_stage(inputs, features, found, regions, stage)
+            probabilities.append(regions.logits.float().softmax(dim=1))
+            if loss is not None:
+                loss += torch.stack([*self._stage_losses(inputs, found, regions, weight, stage).values()]).sum()
+        mean = torch.stack(probabilities).mean(dim=0)  # the softmax of its logarithm is the mean again
+        return replace(regions, logits=mean.log()), loss
 
     def _regions(self, features: dict[str, Tensor], found: Proposals) -> Regions:
         images, most = found.real.shape
@@ -108,7 +134,40 @@ class BatchDetector(FasterRCNN):
         heads = self.roi_heads
         pool: PyramidRoIAlign = heads.box_roi_pool
         logits, codes = heads.box_predictor(heads.box_head(pool.of_rois(features, boxes, image)))
-        return Regions(rows, boxes, image, real, logits, codes.view(*logits.shape, 4))
+        return Regions(rows, boxes, image, real, logits, codes.view(*logits.shape, 4), heads.box_coder.weights)
+
+    def _next_stage(
+        self, inputs: Inputs, features: dict[str, Tensor], before: Proposals, regions: Regions, stage: Stage
+    ) -> tuple[Proposals, Regions]:
+        """The boxes that a stage of the cascade gets from the one before, and what it says about them.
+
+        Args:
+            inputs: the batch.
+            features: of the pyramid.
+            before: the proposals of the stage before.
+            regions: the output of the stage before.
+            stage: the next stage.
+
+        Source:
+            Cai and Vasconcelos 2018, Cascade R-CNN: all boxes of a stage go to the next one.
+        """
+        codes = best_codes(regions.logits, regions.codes).float()
+        boxes = clip(decode(codes, regions.boxes.float(), regions.coder), inputs.sides[regions.image].float())
+        boxes = boxes.detach().to(regions.boxes.dtype)
+        every = before.boxes.detach().flatten(0, 1).clone()
+        every[regions.rows] = boxes
+        pool: PyramidRoIAlign = self.roi_heads.box_roi_pool
+        output = stage(pool.of_rois(features, boxes, regions.image))
+        moved = Regions(
+            regions.rows, boxes, regions.image, regions.real, output.logits, output.codes, stage.coder_weights
+        )
+        return Proposals(every.view_as(before.boxes), before.real), moved
+
+    def _stage_losses(self, inputs: Inputs, found: Proposals, regions: Regions, weight: Tensor, stage: Stage) -> Losses:
+        """The two losses of a stage of the cascade; `weight` [images, num] as for `_region_losses`."""
+        assigned = self._assign(inputs, found, stage.iou)
+        losses = self._region_losses(inputs, regions, found.boxes, assigned.box, assigned.foreground, weight)
+        return {name: loss * stage.loss_weight for name, loss in losses.items()}
 
     @property
     def _counts_every_row(self) -> bool:
@@ -126,33 +185,39 @@ class BatchDetector(FasterRCNN):
         sampler = self.roi_heads.fg_bg_sampler
         if with_boxes:
             real = torch.cat([every.real, inputs.labels > 0], dim=1)
-            every = Proposals(torch.cat([every.boxes, inputs.boxes], dim=1), real)
+            every = Proposals(torch.cat([every.boxes, self._jittered(inputs)], dim=1), real)
         assigned = self._assign(inputs, every)
         keys = self.keys(every.real.shape)
         drawn = draw(assigned, sampler.batch_size_per_image, sampler.positive_fraction, keys)
         some = Proposals(take(every.boxes, drawn.rows), drawn.used)
         regions = self._regions(features, some)
         box = assigned.box.gather(1, drawn.rows)
-        total = drawn.used.sum().clamp(min=1)
-        return self._region_losses(inputs, regions, some.boxes, box, drawn.foreground, drawn.used / total)
+        weight = drawn.used / drawn.used.sum().clamp(min=1)
+        losses = self._region_losses(inputs, regions, some.boxes, box, drawn.foreground, weight)
+        for stage in self.cascade:
+            some, regions = self._next_stage(inputs, features, some, regions, stage)
+            more = self._stage_losses(inputs, some, regions, weight, stage)
+            losses = {name: loss + more[name] for name, loss in losses.items()}
+        return losses
 
-    def _expected_loss(self, inputs: Inputs, output: RpnOutput, found: Proposals, regions: Regions) -> Tensor:
-        """The sum of the four losses, see `detect`."""
-        sampler = self.roi_heads.fg_bg_sampler
-        assigned = self._assign(inputs, found)
-        chance, total = expected(assigned, sampler.batch_size_per_image, sampler.positive_fraction)
-        weight = chance / total.clamp(min=1)
-        mine = self._region_losses(inputs, regions, found.boxes, assigned.box, assigned.foreground, weight)
-        return torch.stack([*self.rpn.losses(output, inputs, None).values(), *mine.values()]).sum()
+    def _jittered(self, inputs: Inputs) -> Tensor:
+        """The annotated boxes [images, boxes, 4], each side moved by up to `box_jitter` of the width or height."""
+        boxes, jitter = inputs.boxes, self.config.box_jitter
+        if not jitter:
+            return boxes
+        sides = (boxes[..., 2:] - boxes[..., :2]).repeat(1, 1, 2)
+        moves = (2 * self.keys(boxes.shape).to(boxes.dtype) - 1) * jitter
+        return clip(boxes + moves * sides, inputs.sides[:, None])
 
-    def _assign(self, inputs: Inputs, found: Proposals) -> Assignment:
+    def _assign(self, inputs: Inputs, found: Proposals, iou: float | None = None) -> Assignment:
+        """The annotated boxes of the proposals; `iou` replaces both thresholds of the first stage."""
         matcher = self.roi_heads.proposal_matcher
         assigned = assign(
             inputs.boxes,
             inputs.labels > 0,
             found.boxes,
-            foreground_iou=matcher.high_threshold,
-            background_iou=matcher.low_threshold,
+            foreground_iou=matcher.high_threshold if iou is None else iou,
+            background_iou=matcher.low_threshold if iou is None else iou,
             best_of_each_box=False,
         )
         return Assignment(assigned.foreground & found.real, assigned.background & found.real, assigned.box)
@@ -174,10 +239,10 @@ class BatchDetector(FasterRCNN):
             torchvision `fastrcnn_loss`.
         """
         matched = take(inputs.boxes, box)
-        wanted = encode(matched, boxes, self.roi_heads.box_coder.weights)
         label = inputs.labels.gather(1, box) * foreground
-        wanted, label, weight = (one.flatten(0, 1)[regions.rows] for one in (wanted, label, weight))
-        scored = functional.cross_entropy(regions.logits, label, reduction="none")
+        matched, boxes, label, weight = (one.flatten(0, 1)[regions.rows] for one in (matched, boxes, label, weight))
+        smoothing = self.config.label_smoothing
+        scored = functional.cross_entropy(regions.logits, label, reduction="none", label_smoothing=smoothing)
         codes = regions.codes.gather(1, label[:, None, None].expand(-1, 1, 4))[:, 0]
-        moved = box_loss(codes, wanted, label > 0, weight)
+        moved = box_loss(self.config, codes, matched, boxes, label > 0, weight, regions.coder)
         return {"loss_classifier": (scored * weight).sum(), "loss_box_reg": moved}

@@ -14,6 +14,7 @@ from torchvision.models.detection.rpn import RegionProposalNetwork
 from torchvision.ops import nms
 
 from digits_core.devices import constant, must_not_wait
+from digits_core.model.box_loss import smooth_l1
 from digits_core.model.boxes import clip, decode, encode, take
 from digits_core.model.resize import Inputs
 from digits_core.model.sampling import assign, draw, expected
@@ -22,7 +23,7 @@ BOX_WEIGHTS = (1.0, 1.0, 1.0, 1.0)
 """The weights of torchvision's `BoxCoder` in the RPN: x and y, width and height."""
 
 BETA = 1 / 9
-"""Where torchvision's smooth L1 losses change from a square to a line."""
+"""Where torchvision's smooth L1 loss of the RPN changes from a square to a line."""
 
 FIRST_SHARE = 2
 """Boxes that NMS compares first, as a multiple of those that are needed: mostly enough."""
@@ -257,7 +258,7 @@ class ProposalNetwork(RegionProposalNetwork):
             objectness, foreground.to(objectness.dtype), weight, reduction="sum"
         )
         matched = take(inputs.boxes, box)
-        moved = box_loss(codes, encode(matched, anchors, BOX_WEIGHTS), foreground, weight)
+        moved = smooth_l1(codes, encode(matched, anchors, BOX_WEIGHTS), foreground, weight, BETA)
         total = total.clamp(min=1)
         return {"loss_objectness": scored / total, "loss_rpn_box_reg": moved / total}
 
@@ -265,20 +266,6 @@ class ProposalNetwork(RegionProposalNetwork):
 def spread(values: Iterable[int], counts: list[int]) -> tuple[int, ...]:
     """Each value, repeated as often as its count says."""
     return tuple(value for value, count in zip(values, counts, strict=True) for _ in range(count))
-
-
-def box_loss(codes: Tensor, wanted: Tensor, foreground: Tensor, weight: Tensor) -> Tensor:
-    """The sum of torchvision's smooth L1 loss over the foreground, each row with its weight.
-
-    Args:
-        codes: predictions [..., 4].
-        wanted: [..., 4]; may be anything where `foreground` is False.
-        foreground: bool [...].
-        weight: [...].
-    """
-    wanted = torch.where(foreground[..., None], wanted, codes.detach().to(wanted.dtype))
-    loss = functional.smooth_l1_loss(codes.to(wanted.dtype), wanted, beta=BETA, reduction="none")
-    return (loss * weight[..., None]).sum()
 
 
 def first_survivors(

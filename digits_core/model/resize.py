@@ -51,7 +51,7 @@ def resize(batch: Batch, model: ModelConfig, mean: list[float], std: list[float]
         align_corners=False.
     """
     device = batch.pixels.device
-    sizes = resized_sizes(model, batch.sizes)
+    sizes = resized_sizes(model, batch.sizes, batch.factor)
     width, height = (-(-sizes.max(axis=0) // SIZE_DIVISIBLE) * SIZE_DIVISIBLE).tolist()
     # Values in [0, 255] times factor minus offset.
     factor, offset = [1 / (255 * value) for value in std], [a / b for a, b in zip(mean, std, strict=True)]

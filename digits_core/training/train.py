@@ -16,7 +16,7 @@ from torch.nn.utils import clip_grad_norm_
 
 from digits_core.config.train_config import Stage, TrainConfig
 from digits_core.data.augment import Augmentation, Processing
-from digits_core.data.batches import Batch, epoch_batches, load_batch, steps_per_epoch
+from digits_core.data.batches import Batch, epoch_batches, load_batch, size_factor, steps_per_epoch
 from digits_core.data.cache import DigitData, Split
 from digits_core.devices import must_not_wait
 from digits_core.errors import DivergedError
@@ -334,7 +334,8 @@ def train_one_epoch(run: Run, epoch: int) -> tuple[dict[str, float], int]:
     for number, indices in enumerate(batches, start=1):
         mine = run.world.share(indices)
         if len(indices) >= run.world.size:  # a last batch with fewer images than processes is skipped
-            batch = load_batch(run.data.train, mine, run.device, change)
+            factor = size_factor(run.stage.config.augment.multi_scale, seed, epoch, number)
+            batch = load_batch(run.data.train, mine, run.device, change, factor)
             set_lr(run.optimizer, lr_at(optim, run.state.step - steps_before, steps))
             weight = run.world.weight(len(mine), len(indices))
             sums += train_step(run, batch, weight) * len(mine)

@@ -116,7 +116,9 @@ def _add_search(parser: argparse.ArgumentParser) -> None:
         help="proposes configurations (default tpe); grid trains all of a finite space (default of a comparison)",
     )
     group.add_argument(
-        "--scheduler", choices=defaults.SCHEDULERS, help="early stopping (default asha; none in a comparison)"
+        "--scheduler",
+        choices=defaults.SCHEDULERS,
+        help="early stopping (default asha; none in a comparison, and if the space varies the number of epochs)",
     )
     group.add_argument(
         "--metric", choices=defaults.METRICS, default="val_map", help="metric to maximise (default val_map)"

@@ -270,15 +270,19 @@ def manner(
 ) -> Manner:
     """The values of the flags; for flags that were not given, the defaults of a comparison or of a search.
 
-    A comparison trains every configuration to its end and replicates it; a search stops trials early.
+    A comparison trains every configuration to its end and replicates it; a search stops trials early. It does not if
+    the space varies the length of a training: after the same number of epochs a short training has a lower learning
+    rate and therefore a better score than a long one.
 
     Raises:
         SpaceError: there is no such space.
     """
-    if combine(get_spaces(space)).comparison:
+    whole = combine(get_spaces(space))
+    if whole.comparison:
         usual = Manner("grid", "none", COMPARISON_REPLICATES, screen=False, replicate_all=True)
     else:
-        usual = Manner("tpe", "asha", 1, screen=SCREEN, replicate_all=False)
+        stops = "none" if "optim.epochs" in whole.fields() else "asha"
+        usual = Manner("tpe", stops, 1, screen=SCREEN, replicate_all=False)
     return Manner(
         sampler or usual.sampler,
         scheduler or usual.scheduler,

@@ -26,6 +26,8 @@ def idle(until=None, **flat):
         ({**STEP, "optim.step_gamma": 1.0}, "optim.step_epochs", "step_gamma is 1"),
         ({"optim.lr_scaling": "linear", "optim.batch_size": 8}, "optim.lr_scaling", "batch_size is 8"),
         ({"optim.lr_scaling": "linear", "optim.batch_size": 4}, "optim.lr_scaling", None),
+        ({"model.box_loss": "l1"}, "model.box_loss_beta", "only for box_loss=smooth_l1"),
+        ({}, "model.box_loss_beta", None),
         ({"model.fixed_size": 64}, "model.min_size", "fixed_size is set"),
         ({}, "model.trainable_layers", "only for a resnet"),
         ({"model.weights": "none", "model.fresh_rpn": True}, "model.fresh_rpn", "without initial weights"),

@@ -174,3 +174,34 @@ def test_the_parts_of_the_geometric_pipeline_draw_apart():
         draws.append([part.py_random.random() for part in parts])
     correlation = np.corrcoef(np.array(draws).T) - np.eye(len(parts))
     assert np.abs(correlation).max() < 0.5
+
+
+@settings(max_examples=60)
+@given(st.integers(0, 10_000), st.floats(1.05, 4))
+def test_scale_jitter_crops_or_surrounds_an_image_without_changing_a_pixel(image_id, most):
+    """Each pixel has its own colour, so the boxes can be followed."""
+    rows, columns = np.mgrid[0:40, 0:60]
+    pixels = np.stack([columns, rows, np.full_like(rows, 255)], axis=2).astype(np.uint8)
+    start = Sample(pixels, np.array([[5, 5, 20, 30], [25, 6, 40, 32]], np.float32), np.array([3, 8]))
+    after = Augmentation(AugmentConfig(scale_jitter=most), 0, 1)(start, image_id)
+    tall, wide = after.pixels.shape[:2]
+    assert 40 / most - 1 <= tall <= 40 * most + 1
+    assert 60 / most - 1 <= wide <= 60 * most + 1
+    ys, xs = np.nonzero(after.pixels[:, :, 2] == 255)
+    old = after.pixels[ys, xs, :2].astype(int)
+    move = np.array([xs[0], ys[0]]) - old[0]
+    assert (np.stack([xs, ys], axis=1) - old == move).all()
+    for box, label in zip(after.boxes, after.labels, strict=True):
+        was = start.boxes[{3: 0, 8: 1}[int(label)]]
+        expected = np.clip(was + np.tile(move, 2), 0, [wide, tall, wide, tall])
+        assert np.array_equal(box, expected)
+        area, whole = ((one[2] - one[0]) * (one[3] - one[1]) for one in (expected, was))
+        assert area >= 0.5 * whole
+    if tall >= 40 and wide >= 60:
+        assert len(after.boxes) == 2
+
+
+def test_scale_jitter_makes_images_larger_and_smaller_equally_often():
+    areas = [Augmentation(AugmentConfig(scale_jitter=2.0), 0, 1)(sample(), number).pixels[:, :, 0].size
+             for number in range(200)]  # fmt: skip
+    assert 70 < sum(area > 40 * 60 for area in areas) < 130

@@ -4,9 +4,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from digits_core.data.batches import epoch_batches, load_batch, steps_per_epoch
+from digits_core.config.train_config import TrainConfig
+from digits_core.data.batches import epoch_batches, load_batch, size_factor, steps_per_epoch
 from digits_core.data.cache import Split, images_per_epoch
 from digits_core.data.coco import Table
+from digits_core.model.resize import resize
 from digits_core.seeds import derived_seed
 
 
@@ -99,3 +101,23 @@ def test_a_batch_is_split_evenly_in_order(tiny_data, count, sizes):
     for name in ("pixels", "boxes", "labels"):
         assert torch.equal(torch.cat([getattr(part, name) for part in parts]), getattr(batch, name))
     assert np.array_equal(np.concatenate([part.sizes for part in parts]), batch.sizes)
+
+
+def test_the_size_of_a_step_is_random_within_its_limits_and_repeats_itself():
+    factors = [size_factor(1.5, 0, 1, number) for number in range(300)]
+    assert factors == [size_factor(1.5, 0, 1, number) for number in range(300)]
+    assert 1 / 1.5 <= min(factors) < 0.75
+    assert 1.4 < max(factors) <= 1.5
+    assert 110 < sum(factor > 1 for factor in factors) < 190
+    assert {size_factor(1.0, 0, 1, number) for number in range(9)} == {1.0}
+
+
+def test_the_factor_of_a_batch_changes_the_size_of_its_images_and_boxes(tiny_data):
+    model = TrainConfig().model
+    batches = [load_batch(tiny_data.train, [0, 1, 2], torch.device("cpu"), None, factor) for factor in (1.0, 1.5)]
+    assert batches[1].split(2)[1].factor == 1.5
+    plain, large = (resize(one, model, [0.5] * 3, [0.5] * 3, torch.float32) for one in batches)
+    assert np.abs(large.sizes - 1.5 * plain.sizes).max() <= 1.5
+    ratio = (large.sizes / plain.sizes).repeat(2, axis=0).reshape(len(plain.sizes), 2, 2)[:, 0]
+    expected = plain.boxes * torch.from_numpy(np.tile(ratio, 2)[:, None]).float()
+    torch.testing.assert_close(large.boxes, expected, atol=1e-3, rtol=1e-4)

@@ -284,13 +284,17 @@ def test_onnx_gives_what_the_model_gives(model, images, tmp_path, capsys):
 
 @pytest.mark.parametrize(
     ("flat", "said"),
-    [({"detect.common_height": True}, "common_height=true"), ({"detect.box_merge": 0.7}, "box_merge=0.7")],
+    [
+        ({"detect.common_height": True}, "detect.common_height=true"),
+        ({"detect.box_merge": 0.7}, "detect.box_merge=0.7"),
+        ({"model.cascade_stages": 3}, "model.cascade_stages=3"),
+    ],
 )
-def test_onnx_refuses_what_happens_after_the_model(model, tmp_path, capsys, flat, said):
-    detector = load_detector(model, torch.device("cpu"), torch.float32)
-    save_model(tmp_path / "m", detector.model, TrainConfig.from_flat(flat))
+def test_onnx_refuses_what_the_file_cannot_have(model, tmp_path, capsys, flat, said):
+    config = TrainConfig.from_flat(flat)
+    save_model(tmp_path / "m", build_model(config)[0], config)
     assert to_onnx.main([str(tmp_path / "m"), "-o", str(tmp_path / "m.onnx")]) == 2
-    assert f"has detect.{said}" in capsys.readouterr().err
+    assert f"has {said}" in capsys.readouterr().err
     assert not (tmp_path / "m.onnx").exists()
 
 

@@ -272,6 +272,9 @@ def test_a_comparison_trains_all_alike_unless_flags_say_otherwise():
     assert manner("roi_levels", None, None, None, None) == ("grid", "none", 3, False, True)
     assert manner("roi_levels,batch_size", None, "asha", 2, "on") == ("grid", "asha", 2, True, True)
     assert manner("roi_levels,anchors", None, None, None, None) == ("tpe", "asha", 1, True, False)
+    # The lengths of its trainings differ, so equal epochs are not comparable.
+    assert manner("long", None, None, None, None) == ("tpe", "none", 1, True, False)
+    assert manner("long,anchors", None, "asha", None, None) == ("tpe", "asha", 1, True, False)
 
 
 def test_a_comparison_counts_every_setting_once():
