@@ -93,11 +93,9 @@ def _export(args: argparse.Namespace) -> int:
             + ", ".join(printable(str(args.model / name)) for name in read_ensemble(args.model).counts)
         )
     detector = load_detector(args.model, torch.device("cpu"), torch.float32)
-    detect = detector.config.detect
-    after = "detect.common_height=true" if detect.common_height else f"detect.box_merge={detect.box_merge:g}"
-    if detect.common_height or detect.box_merge:
+    for name, value in detector.config.detect.before_nms.items():
         raise UsageError(
-            f"{args.model} has {after}, which acts after the model and is not in an ONNX file; "
+            f"{args.model} has {name}={json.dumps(value)}, which acts after the model and is not in an ONNX file; "
             "use digit-search predict, or export a model without it"
         )
     if detector.config.model.cascade_stages > 1:

@@ -53,6 +53,7 @@ FLAGS = {
 """The budget of each search."""
 
 NOT_RUN = {
+    "box_merging": "compares ways to use one trained model: `digit-search run --space box_merging --from RUN`",
     "backbones": "not run here: downloads pretrained weights, too slow without a GPU",
     "reports": "not run here: ResNets at full size, too slow without a GPU",
 }

@@ -15,6 +15,7 @@ from spaces import (
     backbones,
     batch_size,
     box_loss,
+    box_merging,
     cascade,
     image_size,
     long,
@@ -50,6 +51,7 @@ SPACES: dict[str, Space] = {
         multi_scale.multi_scale,
         regularization.regularization,
         thresholds.thresholds,
+        box_merging.box_merging,
         reports.reports,
         reports.reports_tiny,
     )

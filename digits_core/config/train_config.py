@@ -309,6 +309,20 @@ class DetectConfig:
         low=0.0,
         high=1.0,
     )
+    box_fusion: float = parameter(
+        0.0,
+        "before NMS, raw boxes of a class that overlap by more than this IoU become one box, their mean weighted by "
+        "score, with the best score (weighted boxes fusion); 0: off",
+        low=0.0,
+        high=0.99,
+    )
+    soft_nms: float = parameter(
+        0.0,
+        "before NMS, multiply the score of a box by exp(-IoU² / this value) for each better box of its class "
+        "(Soft-NMS; it needs a high IoU of NMS, which would otherwise drop the same boxes); 0: off",
+        low=0.0,
+        high=10.0,
+    )
     common_height: bool = parameter(
         False,
         "before NMS, give boxes of one image that are about as tall and beside each other one height: fits data whose "
@@ -316,8 +330,19 @@ class DetectConfig:
     )
 
     def __post_init__(self) -> None:
-        """Check each parameter."""
+        """Check each parameter and their combination."""
         check_section("detect", self)
+        if self.box_merge and self.box_fusion:
+            raise ConfigError(
+                f"detect.box_fusion={self.box_fusion:g} and detect.box_merge={self.box_merge:g} both average boxes; "
+                "set one of them to 0"
+            )
+
+    @property
+    def before_nms(self) -> dict[str, Scalar]:
+        """The parameters that change raw detections before NMS and are not off, by flat name."""
+        names = ("box_merge", "box_fusion", "common_height", "soft_nms")
+        return {f"detect.{name}": getattr(self, name) for name in names if getattr(self, name)}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

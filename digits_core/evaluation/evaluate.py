@@ -11,9 +11,11 @@ from digits_core.data.batches import load_batch
 from digits_core.data.cache import Split
 from digits_core.evaluation.common_height import with_common_height
 from digits_core.evaluation.detect import batches_by_shape, detect_raw
+from digits_core.evaluation.fusion import fuse
 from digits_core.evaluation.matching import Candidates, NmsSetting, match
 from digits_core.evaluation.merged_boxes import with_merged_boxes
 from digits_core.evaluation.metrics import MatchTable, Scores, Truth, score
+from digits_core.evaluation.soft_nms import with_soft_scores
 from digits_core.model.detector import BatchDetector
 
 
@@ -58,7 +60,11 @@ def evaluate(
     """
     floor = min(floor, detect.task1.score, detect.task2.score)
     raw, loss = detect_split(model, split, floor, batch_size=batch_size, dtype=dtype, change=change)
-    found = refined(raw, detect)
+    return evaluate_found(refined(raw, detect), split, detect, loss)
+
+
+def evaluate_found(found: Candidates, split: Split, detect: DetectConfig, loss: float) -> Evaluation:
+    """Score the detections of a model before NMS (`refined`); `loss` is stored with the scores."""
     task1, task2 = match_tasks(found, split, detect)
     truth = Truth.from_table(split.table, detect.reading)
     return Evaluation(found, task1, task2, score(task1, task2, truth, detect), loss)
@@ -66,8 +72,13 @@ def evaluate(
 
 def refined(found: Candidates, detect: DetectConfig) -> Candidates:
     """Raw detections with the changes of `detect` that come before NMS."""
-    merged = with_merged_boxes(found, detect.box_merge) if detect.box_merge else found
-    return with_common_height(merged) if detect.common_height else merged
+    if detect.box_merge:
+        found = with_merged_boxes(found, detect.box_merge)
+    if detect.box_fusion:
+        found = fuse([found], [1.0], detect.box_fusion)
+    if detect.common_height:
+        found = with_common_height(found)
+    return with_soft_scores(found, detect.soft_nms) if detect.soft_nms else found
 
 
 def detect_split(

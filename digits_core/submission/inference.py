@@ -155,7 +155,8 @@ def predict_images(
         detector: from `load_detector`; its configuration contains the thresholds.
         images: files by number, ascending.
         batch_size: images per forward pass.
-        floor: score above which raw detections are returned, at most the threshold of Task 1; None is that threshold.
+        floor: score above which raw detections are returned, at most the threshold of Task 1; None is that threshold,
+            or less if the configuration merges boxes before NMS.
         progress: called with the number of finished images.
     """
     started = time.perf_counter()
@@ -223,14 +224,17 @@ def detect_with(detector: Detector, batch: Batch, floor: float | None = None) ->
 
 
 def detect_batches(detector: Detector, batches: list[Batch], floor: float | None = None) -> Candidates:
-    """Raw detections above a score; None is the threshold of Task 1.
+    """Raw detections above a score; None is the threshold of Task 1, or less if boxes are merged before NMS.
 
     Args:
         detector: a model or an ensemble.
         batches: the same images for each of its models, from `prepare`.
         floor: the score.
     """
-    floor = detector.config.detect.task1.score if floor is None else floor
+    if floor is None:
+        detect = detector.config.detect
+        # What merges boxes before NMS needs all that it had when the model was scored.
+        floor = scoring_floor(detect) if detect.before_nms else detect.task1.score
     lowest = floor if detector.ensemble is None else detector.ensemble.fusion.floor
     found = [_detect(one, batch, lowest) for one, batch in zip(detector.singles, batches, strict=True)]
     return merged(detector, found, floor)

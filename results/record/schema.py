@@ -24,6 +24,9 @@ ENDED = ("finished", "stopped", "screened", "diverged", "out_of_memory", "failed
 FAILED = ("diverged", "out_of_memory", "failed")
 """Statuses of trials that ended with an error; they stay on the leaderboard but cannot win."""
 
+SWEPT = "swept without training"
+"""The reason of the end of a trial that is a trained model with other thresholds or another way to merge its boxes."""
+
 _TIME = pa.timestamp("us", tz="UTC")
 
 _METADATA = {b"schema_version": SCHEMA_VERSION.encode()}

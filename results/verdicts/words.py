@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from results.record.run import RunRecord
+from results.record.schema import SWEPT
 from results.verdicts.comparison import confirmations
 from results.verdicts.equal_models import differing_parameters, find_twins
 from results.verdicts.verdict import Verdict
@@ -33,6 +34,8 @@ def seed_words(record: RunRecord, verdicts: Sequence[Verdict]) -> str | None:
     single = [name for name in names if (trial := record.trials.get(name)) is None or trial.config_hash not in seeds]
     if not models or (len(models) < len(judged) and not single):
         return None
+    if all((trial := record.trials.get(name)) is not None and trial.stop_reason == SWEPT for name in names):
+        return "All rows are one trained model: this compares ways to use it, not trainings."
     if len(models) == len(judged):
         repeated = any(trial.role == "replicate" for trial in record.trials.values())
         few = "Too few replicates" if repeated else "Only one training"

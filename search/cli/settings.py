@@ -127,8 +127,12 @@ MOST_TRIALS = 10**9
 """More trials than any search has."""
 
 
-def make_plan(settings: SearchSettings) -> Plan:
+def make_plan(settings: SearchSettings, *, trained: bool = False) -> Plan:
     """Resolve and check the settings of a search.
+
+    Args:
+        settings: of the search.
+        trained: whether the model is trained already, so that a space may vary how its boxes are merged.
 
     Raises:
         UserError: an unknown or conflicting space, parameter or value.
@@ -148,7 +152,7 @@ def make_plan(settings: SearchSettings) -> Plan:
         space,
         base,
         trials,
-        _sweep_of(settings, named),
+        _sweep_of(settings, named, trained=trained),
         sampler=settings.sampler,
         scheduler=settings.scheduler,
         seed=settings.seed,
@@ -204,13 +208,24 @@ def _check_stages(named: list[Space], base: TrainConfig) -> None:
             )
 
 
-def _sweep_of(settings: SearchSettings, named: list[Space]) -> list[Overrides]:
+def _sweep_of(settings: SearchSettings, named: list[Space], *, trained: bool) -> list[Overrides]:
     """The `detect.*` settings that are scored on each trained model in addition to the standard grid."""
     swept = [one for one in named if one.after_training and one is not SPACES["thresholds"]]  # that is the grid itself
     sweep = [overrides for _, overrides in enumerate_settings(combine(swept))] if swept else []
     if any("detect.reading" in overrides for overrides in sweep):
         raise UsageError(f"--space {settings.space}: detect.reading cannot be swept; try its two values with --set")
+    merging = [name for overrides in sweep for name in merging_part(overrides)]
+    if merging and not trained:
+        raise UsageError(
+            f"--space {settings.space}: varies {merging[0]}, which is scored on a trained model; train first, then "
+            "give this space together with --from RUN"
+        )
     return sweep
+
+
+def merging_part(overrides: Overrides) -> Overrides:
+    """The parameters of a `detect.*` setting that change raw detections before NMS, the same for both tasks."""
+    return {name: value for name, value in overrides.items() if not name.startswith(("detect.task1.", "detect.task2."))}
 
 
 def _trained_space(settings: SearchSettings, named: list[Space], base: TrainConfig) -> tuple[Space, int]:

@@ -1,4 +1,4 @@
-"""Prints the end of a sweep without training: the best threshold settings of each task, and the next commands."""
+"""Prints the end of a sweep without training: the best settings of a trained model, and the next commands."""
 
 from pathlib import Path
 from shlex import quote
@@ -9,15 +9,16 @@ from rich.console import Console
 from digits_core.config.train_config import TaskConfig, TrainConfig
 from results.record.folder import BEST_FILE, CHECKPOINTS, THRESHOLDS
 from results.record.run import RunRecord
+from results.verdicts.comparison import whole_board
 from results.verdicts.words import ERROR, check_words
 from results.views.evaluation import SCORES
 from results.views.fitted_columns import empty_table, fit
 from results.views.leaderboard import leaderboard_table
-from results.views.terminal_table import score_cells
-from results.views.winner import write_best
+from results.views.terminal_table import print_leaderboard, score_cells
+from results.views.winner import verdict_words, write_best
 from search.cli.settings import SearchSettings
 from search.models.source import Source
-from search.monitor.summary import next_search, this_program
+from search.monitor.summary import folder_lines, next_lines, next_search, this_program
 
 if TYPE_CHECKING:
     from digits_core.evaluation.sweep import Sweep
@@ -66,6 +67,33 @@ def print_swept(
         soft_wrap=True,
     )
     for line in _next_commands(settings, source, folder, model.trial_id):
+        console.print(line, soft_wrap=True)
+    return 0
+
+
+def print_merged(folder: Path, record: RunRecord, console: Console) -> int:
+    """Print the leaderboard of the ways to merge the boxes of a model; write best.toml.
+
+    Returns:
+        The exit code: 0, or 1 without a score.
+    """
+    board = leaderboard_table(record, folder).to_pandas()
+    print_leaderboard(board, record.metric, console)
+    if record.winner() is None:
+        console.print(f"no score: {record.metric} cannot be measured on the validation images")
+        return 1
+    write_best(folder, record)
+    console.print(
+        "The first trial is the model at its own thresholds. Each other row is the same model with another way to "
+        "merge its boxes, at thresholds that were selected on these validation images, so their scores are slightly "
+        "optimistic.",
+        soft_wrap=True,
+    )
+    for line in [
+        *verdict_words(record, whole_board(record, folder, record.metric)),
+        *folder_lines(folder),
+        *next_lines([f"{this_program()} {verb} {quote(str(folder))}" for verb in ("compare", "report --open")]),
+    ]:
         console.print(line, soft_wrap=True)
     return 0
 

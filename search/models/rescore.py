@@ -1,12 +1,14 @@
-"""A search without training: sweeps the thresholds of an existing model."""
+"""A search without training: sweeps the thresholds of an existing model, and compares ways to merge its boxes."""
 
 import dataclasses
+import json
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from rich.console import Console
 
+from digits_core.config.parameter import Flat
 from digits_core.config.train_config import TrainConfig
 from digits_core.data.cache import DigitData
 from digits_core.errors import UsageError, WeightsError, printable
@@ -16,18 +18,19 @@ from digits_core.terminal import open_console
 from results.record.folder import THRESHOLDS
 from results.record.log import EventWriter
 from results.record.run import RunRecord
-from results.record.schema import EPOCH_NUMBERS
+from results.record.schema import EPOCH_NUMBERS, SWEPT
 from results.tables.matches import matches_path
 from results.tables.samples import MissesKeeper
 from results.views.leaderboard import write_views
 from search.cli.prepare_data import prepare_data
 from search.cli.run_folder import write_description
-from search.cli.settings import SearchSettings, make_plan
+from search.cli.settings import SearchSettings, make_plan, merging_part
 from search.cli.trusted import choices_of, data_choices, refuse_unnamed, remember
-from search.models.best_thresholds import print_swept
+from search.models.best_thresholds import print_merged, print_swept
 from search.models.check import check_best
 from search.models.source import Source, find_source
 from search.policy.plan import Plan
+from spaces.registry import Overrides
 
 if TYPE_CHECKING:
     from digits_core.evaluation.evaluate import Evaluation
@@ -59,7 +62,7 @@ def rescore(settings: SearchSettings, source: str, *, own_data: bool, dry_run: b
     if model.data is not None and not own_data:
         refuse_unnamed(data_choices(model.data), (), f"--from {source}")
         settings = dataclasses.replace(settings, data=model.data)  # with the same images held out for confirmations
-    plan = make_plan(settings)
+    plan = make_plan(settings, trained=True)
     config = TrainConfig.from_flat(settings.config | settings.fixed, load_config(model.folder))
     plan = dataclasses.replace(plan, base=config)
     folder = Path(settings.out) / settings.name
@@ -75,32 +78,43 @@ def rescore(settings: SearchSettings, source: str, *, own_data: bool, dry_run: b
         return 0
     swept = _evaluate(settings, plan, model, data, console)
     record = _write_run(settings, plan, model, data, command, swept)
-    return print_swept(settings, model, folder, record, swept.sweep, console)
+    if len(swept.rows) == 1:
+        return print_swept(settings, model, folder, record, swept.rows[0].sweep, console)
+    return print_merged(folder, record, console)
+
+
+class _Row(NamedTuple):
+    """The model with one way to merge its boxes: a row of the leaderboard."""
+
+    config: TrainConfig
+    params: Flat
+    scores: "Evaluation"
+    sweep: "Sweep"
 
 
 class _Swept(NamedTuple):
-    """A model evaluated once, and its threshold sweep."""
+    """A model evaluated once; the first row has its own configuration."""
 
-    scores: "Evaluation"
-    sweep: "Sweep"
+    rows: list[_Row]
     model: dict[str, object]
     device: str
     seconds: float
 
 
 def _evaluate(settings: SearchSettings, plan: Plan, source: Source, data: DigitData, console: Console) -> _Swept:
-    """Evaluate a model on the validation images and sweep its thresholds.
+    """Run a model once on the validation images, and sweep its thresholds for each way to merge its boxes.
 
     Raises:
         WeightsError: the model detects other categories than the data has.
     """
     from digits_core.data.augment import Processing
     from digits_core.evaluation.detect import SCORE_FLOOR
-    from digits_core.evaluation.evaluate import evaluate
+    from digits_core.evaluation.evaluate import detect_split, evaluate_found, refined
     from digits_core.evaluation.sweep import sweep
     from digits_core.model.build import build_model, read_back
     from digits_core.training.device import choose_device, choose_dtype
-    from search.tune.trainable import tasks_of
+    from search.models.folder import with_optima
+    from search.tune.trainable import optima, tasks_of
 
     config, known = plan.base, load_categories(source.folder)
     if known != data.categories:
@@ -112,66 +126,83 @@ def _evaluate(settings: SearchSettings, plan: Plan, source: Source, data: DigitD
     load_model(source.folder, model)
     device = choose_device("cpu" if settings.gpus_per_trial == 0 else "auto")
     tasks = [config.detect.task1, config.detect.task2, *tasks_of(config, plan.sweep)]
+    floor = min([SCORE_FLOOR, *(task.score for task in tasks)])
     started = time.perf_counter()
-    scores = evaluate(
+    raw, loss = detect_split(
         model.to(device),
         data.valid,
-        config.detect,
-        min([SCORE_FLOOR, *(task.score for task in tasks)]),
+        floor,
         batch_size=config.runtime.eval_batch_size,
         dtype=choose_dtype(config.runtime.precision, device),
         change=Processing(config.augment),
     )
     evaluated = time.perf_counter()
-    swept = sweep(scores.found, data.valid.table, config.detect, tasks)
+    rows = []
+    for number, merging in enumerate([{}, *mergings(plan.sweep)]):
+        one = TrainConfig.from_flat(merging, config)
+        found = refined(raw, one.detect)
+        swept = sweep(found, data.valid.table, one.detect, tasks)
+        if number:  # each way has its own best thresholds
+            one = dataclasses.replace(one, detect=with_optima(one.detect, optima(swept)))
+        rows.append(_Row(one, merging, evaluate_found(found, data.valid, one.detect, loss), swept))
     console.print(
-        f"evaluated once in {evaluated - started:.1f} s, {len(swept):,} settings scored in "
+        f"evaluated once in {evaluated - started:.1f} s, {sum(len(row.sweep) for row in rows):,} settings scored in "
         f"{time.perf_counter() - evaluated:.1f} s"
     )
-    return _Swept(scores, swept, read_back(model), device.type, evaluated - started)
+    return _Swept(rows, read_back(model), device.type, evaluated - started)
+
+
+def mergings(sweep: list[Overrides]) -> list[Flat]:
+    """The different ways to merge boxes in `detect.*` settings, without those that have none."""
+    found = {json.dumps(part, sort_keys=True): part for one in sweep if (part := merging_part(one))}
+    return list(found.values())
 
 
 def _write_run(
     settings: SearchSettings, plan: Plan, source: Source, data: DigitData, command: list[str], swept: _Swept
 ) -> RunRecord:
-    """Write the run folder of a sweep, with one trial; returns its record."""
+    """Write the run folder of a sweep, with a trial for each row; returns its record."""
     from search.tune.trainable import optima, write_evaluation, write_sweep
 
-    config, name, folder = plan.base, "t0000", Path(settings.out) / settings.name
+    folder = Path(settings.out) / settings.name
     folder.mkdir(parents=True)
-    for path in (folder / THRESHOLDS, matches_path(folder, name, "val").parent):
+    for path in (folder / THRESHOLDS, matches_path(folder, "t0000", "val").parent):
         path.mkdir()
     write_description(folder, settings, plan, data, command)
-    write_sweep(swept.sweep, folder / THRESHOLDS / f"{name}.parquet", epoch=source.epoch)
-    write_evaluation(swept.scores, data.valid, config.detect, matches_path(folder, name, "val"), epoch=source.epoch)
     events = EventWriter(folder, settings.name)
-    events.write("run", metric=settings.metric, trials=1, resumed=False)
-    events.write(
-        "trial",
-        trial_id=name,
-        space=settings.space,
-        role="search",
-        baseline=source.words,
-        config=config.to_flat(),
-        config_hash=setting_digest(config),
-        seed=config.runtime.seed,
-        params={},
-    )
-    events.write("start", trial_id=name)
-    values = {f"val_{key}": value for key, value in dataclasses.asdict(swept.scores.scores).items()}
-    values["val_loss"] = swept.scores.loss
-    events.write(
-        "report",
-        trial_id=name,
-        epoch=source.epoch,
-        early_stopped=False,
-        **{key: value for key, value in values.items() if key in EPOCH_NUMBERS},
-        eval_seconds=swept.seconds,
-        model=swept.model,
-        optima=optima(swept.sweep),
-        device=swept.device,
-    )
-    events.write("end", trial_id=name, status="finished", reason="swept without training")
+    events.write("run", metric=settings.metric, trials=len(swept.rows), resumed=False)
+    for number, row in enumerate(swept.rows):
+        name = f"t{number:04d}"
+        write_sweep(row.sweep, folder / THRESHOLDS / f"{name}.parquet", epoch=source.epoch)
+        write_evaluation(
+            row.scores, data.valid, row.config.detect, matches_path(folder, name, "val"), epoch=source.epoch
+        )
+        events.write(
+            "trial",
+            trial_id=name,
+            space=settings.space,
+            role="search",
+            baseline=None if number else source.words,
+            config=row.config.to_flat(),
+            config_hash=setting_digest(row.config),
+            seed=row.config.runtime.seed,
+            params=row.params,
+        )
+        events.write("start", trial_id=name)
+        values = {f"val_{key}": value for key, value in dataclasses.asdict(row.scores.scores).items()}
+        values["val_loss"] = row.scores.loss
+        events.write(
+            "report",
+            trial_id=name,
+            epoch=source.epoch,
+            early_stopped=False,
+            **{key: value for key, value in values.items() if key in EPOCH_NUMBERS},
+            eval_seconds=swept.seconds,
+            model=swept.model,
+            optima=optima(row.sweep),
+            device=swept.device,
+        )
+        events.write("end", trial_id=name, status="finished", reason=SWEPT)
     check_best(folder, events)
     events.close()
     write_views(folder, events.record)

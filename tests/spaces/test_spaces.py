@@ -94,8 +94,8 @@ def test_image_size_starts_the_rpn_head_anew_unless_asked_to_keep_it_which_fits_
         assert check_model(kept).left_out == ()
 
 
-def test_thresholds_alone_acts_after_training():
-    assert [name for name, one in SPACES.items() if one.after_training] == ["thresholds"]
+def test_thresholds_and_box_merging_act_after_training():
+    assert [name for name, one in SPACES.items() if one.after_training] == ["thresholds", "box_merging"]
     for _, overrides in probe(SPACES["thresholds"]):
         assert overrides["detect.task1.nms"] == overrides["detect.task2.nms"] in NMS_VALUES
         assert overrides["detect.task1.score"] in SCORE_VALUES

@@ -2,34 +2,11 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from raw_boxes import boxes, of_images, overlap
 
 from digits_core.config.train_config import TrainConfig
 from digits_core.evaluation.evaluate import refined
-from digits_core.evaluation.matching import Candidates
 from digits_core.evaluation.merged_boxes import with_merged_boxes
-
-numbers = st.integers(0, 12)
-boxes = st.tuples(numbers, numbers, st.integers(1, 12), st.integers(1, 12), st.integers(1, 64), st.integers(1, 2))
-
-
-def of_images(images):
-    return Candidates.of_images(
-        [
-            (
-                np.array([(x, y, x + w, y + h) for x, y, w, h, *_ in rows], np.float32).reshape(-1, 4),
-                np.array([score / 64 for *_, score, _ in rows], np.float32),
-                np.array([label for *_, label in rows], np.int64),
-                np.ones(4, np.float32),
-            )
-            for rows in images
-        ]
-    )
-
-
-def overlap(a, b):
-    wide, tall = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
-    shared = max(wide, 0) * max(tall, 0)
-    return shared / ((a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - shared)
 
 
 @given(st.lists(st.lists(boxes, max_size=7), min_size=1, max_size=3))

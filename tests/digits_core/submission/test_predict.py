@@ -87,6 +87,18 @@ def test_numbers_are_read_from_the_detections_of_task_1_alone(model, images):
     assert any(number != "-1" for number in found.numbers.values())
 
 
+def test_boxes_are_merged_from_all_raw_detections_whatever_the_threshold(model, images):
+    """A search scores a model with the raw detections above the score floor, and a prediction merges the same ones."""
+    detector = load_detector(model, torch.device("cpu"), torch.float32)
+    pixels = [np.asarray(Image.open(path).convert("RGB")) for path in numbered_images(images / "valid").values()]
+    batch = pack([Sample(one, np.zeros((0, 4), np.float32), np.zeros(0, np.int64)) for one in pixels], detector.device)
+    merging = {"detect.box_merge": 0.5, "detect.task1.score": 0.6}
+    detector = dataclasses.replace(detector, config=TrainConfig.from_flat(merging, detector.config))
+    found, every = detect_with(detector, batch), detect_with(detector, batch, floor=0.01)
+    assert len(every.scores) == len(found.scores) > 0
+    assert np.array_equal(found.boxes, every.boxes)
+
+
 def test_images_come_out_in_numeric_order_whatever_the_batches(model, images):
     detector = load_detector(model, torch.device("cpu"))
     paths = numbered_images(images / "valid")

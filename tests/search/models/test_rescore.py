@@ -12,6 +12,8 @@ from results.tables.matches import read_matches
 from results.tables.parquet import read_table
 from results.views.leaderboard import read_leaderboard
 from search import run
+from spaces.catalogue import SPACES
+from spaces.registry import enumerate_settings
 
 
 def command(*arguments):
@@ -70,6 +72,31 @@ def test_settings_of_ones_own_are_swept_beside_the_grid(tiny_folder, tmp_path):
     assert command("--space", tmp_path / "top.py", *arguments) == 0
     sweep = read_table(tmp_path / "swept" / "thresholds" / "t0000.parquet")
     assert set(sweep["max_detections"]) == {1, 2, 100}
+
+
+def test_ways_to_merge_boxes_are_rows_of_a_leaderboard_of_one_model(tiny_folder, tmp_path, capsys):
+    arguments = ["--from", DRAWN_WEIGHTS, "--data", tiny_folder, "--out", tmp_path, "--name", "merged"]
+    assert command("--space", "box_merging", *arguments) == 0
+    out = capsys.readouterr().out
+    assert "evaluated once" in out
+    assert "All rows are one trained model" in out or "statistically tied" not in out
+    assert "--replicates" not in out
+    folder = tmp_path / "merged"
+    board = read_leaderboard(folder).set_index("trial_id")
+    ways = enumerate_settings(SPACES["box_merging"])
+    assert len(board) == 1 + len(ways)
+    configs = {name: TrainConfig.from_json(text) for name, text in board["config"].items()}
+    assert configs["t0000"].detect == TrainConfig().detect
+    seen = [tuple(configs[name].detect.before_nms.items()) for name in sorted(configs)[1:]]
+    assert len(set(seen)) == len(ways)
+    for name, row in board.iterrows():
+        sweep = read_table(folder / "thresholds" / f"{name}.parquet")
+        assert row["task1_map"] == sweep["val_map"].max()
+        if name != "t0000":  # scored at its own best thresholds
+            assert row["val_map"] == pytest.approx(row["task1_map"])
+            assert configs[name].detect.task1.nms == row["task1_nms"]
+    assert command("--space", "box_merging", "--data", tiny_folder, "--out", tmp_path) == 2
+    assert "which is scored on a trained model; train first" in capsys.readouterr().err
 
 
 def test_dry_run_writes_nothing(tiny_folder, tmp_path, capsys):
