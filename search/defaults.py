@@ -27,6 +27,9 @@ SCHEDULERS = ("asha", "median", "none")
 MAX_FAILURES = 2
 """Default of `--max-failures`."""
 
+GAIN = 0.005
+"""Default of the gain of `--until settled`: about half of the difference that two equal trainings can have."""
+
 KEEP = 5
 """Default of `--keep`."""
 

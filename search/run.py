@@ -59,6 +59,14 @@ def _handle(args: argparse.Namespace, typed: list[str]) -> int:
         allowed = {"space", "source", "data", *LAYOUT, "skip_bad", "set", "config", "out", "name", "metric", "dry_run"}
         _refuse_others(args, {*allowed, "gpus_per_trial"}, "has no effect with --from, which trains nothing")
     settings = with_baselines(_new_settings(args, how), plain_trials(args.trials))
+    if args.learn_from is not None:
+        from search.cli.learn import learn_from
+
+        learned, notes = learn_from(settings, args.learn_from)
+        for note in notes:
+            say(note, error=True)
+        settings = replace(settings, learned=learned)
+        make_plan(settings)  # raises if the search cannot learn
     if how.replicate_all and args.replicate_top is None:
         settings = replace(settings, replicate_top=make_plan(settings).trials)
     if args.source is not None:
@@ -84,6 +92,7 @@ def _as_typed(typed: list[str]) -> list[str]:
 def _new_settings(args: argparse.Namespace, how: "Manner") -> "SearchSettings":
     """The settings of a new run, from the flags."""
     from digits_core.data.source import DRAWN
+    from search.cli.learn import read_beliefs, read_until
     from search.cli.settings import (
         SearchSettings,
         data_source,
@@ -96,6 +105,7 @@ def _new_settings(args: argparse.Namespace, how: "Manner") -> "SearchSettings":
     from spaces.catalogue import space_files
 
     fixed, config = read_parameters(args.set, args.config)
+    until_settled, gain = read_until(args.until)
     init_from = None
     if args.init_from is not None:
         from search.models.source import initial_weights
@@ -139,6 +149,9 @@ def _new_settings(args: argparse.Namespace, how: "Manner") -> "SearchSettings":
         init_from=init_from,
         fixed=fixed,
         config=config,
+        believed=read_beliefs(args.believe),
+        until_settled=until_settled,
+        gain=gain,
     )
 
 
@@ -206,6 +219,7 @@ CHANGEABLE = (
     "space",
     "data",
     "time_budget",
+    "until",
     "replicates",
     "replicate_top",
     "keep",
@@ -237,6 +251,7 @@ def changed_settings(
     Raises:
         UsageError: fewer epochs than before.
     """
+    from search.cli.learn import read_until
     from search.cli.settings import data_source, parse_duration, parse_size
 
     now = before
@@ -252,6 +267,9 @@ def changed_settings(
         now = replace(now, epochs=args.epochs)
     if args.time_budget is not None:
         now = replace(now, time_budget_s=parse_duration(args.time_budget))
+    if args.until is not None:
+        until_settled, gain = read_until(args.until)
+        now = replace(now, until_settled=until_settled, gain=gain)
     if args.disk is not None:
         now = replace(now, disk_bytes=parse_size(args.disk))
     if args.gpus_per_trial is not None:

@@ -62,13 +62,13 @@ def _flatten(tree: Mapping[str, object], prefix: str) -> Iterator[tuple[str, obj
             yield f"{prefix}{key}", value
 
 
-def parse_assignment(text: str) -> tuple[str, Scalar]:
-    """Read and check one `--set NAME=VALUE`.
+def parse_assignment(text: str, flag: str = "--set") -> tuple[str, Scalar]:
+    """Read and check one `--set NAME=VALUE`, or that of another flag.
 
     Raises:
         ConfigError: no `=`, an unknown parameter or a wrong value.
     """
     name, equals, value = text.partition("=")
     if not equals:
-        raise ConfigError(f"--set needs NAME=VALUE, like model.min_size=96, got '{printable(text)}'")
+        raise ConfigError(f"{flag} needs NAME=VALUE, like model.min_size=96, got '{printable(text)}'")
     return name.strip(), parameter_named(name.strip()).parse(value)

@@ -18,6 +18,7 @@ from results.verdicts.verdict import Verdict
 from results.verdicts.words import check_words, confirmation_words, length_words, twin_words
 from results.views.leaderboard import SHOWN
 from results.views.opened_run import OpenedRun
+from results.views.outlook import outlook_words
 from results.views.parameters import changed_by, value_words
 from results.views.slots import time_parts, timeline
 from results.views.winner import Advice, advise, verdict_words
@@ -65,6 +66,7 @@ def content_of(run: OpenedRun, number: int) -> dict[str, Any]:
             *twin_words(record),
             *left_out_words(record),
             *check_words(record),
+            *([] if (ahead := outlook_words(record)) is None else [f"Outlook: {ahead}."]),
         ],
         "commands": _commands(run, advice),
         "origin": origin_of(run),

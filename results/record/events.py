@@ -131,6 +131,7 @@ NEEDED: dict[str, dict[str, Check]] = {
     "claim": {"trial_id": is_name, "epoch": _whole},
     "checked": {"trial_id": is_name, "epoch": _whole, "map": _share, "by": _text},
     "end": {"trial_id": is_name, "status": lambda value: value in STATUSES},
+    "outlook": {"trials": _whole, "more": _whole, "gain": _share, "chance": _share, "expected": _share},
     "repaired": {
         "num_lost": _whole,
         "lost": lambda value: isinstance(value, list) and all(map(_object, value)),

@@ -65,6 +65,8 @@ class RunRecord:
     """Number of starts of the search, including resumes."""
     planned_epochs: int | None = None
     """Epochs per training of the latest start; None in records without them."""
+    outlook: Event | None = None
+    """What more trials would probably gain, as after the last trial that ended."""
     arrivals: list[Arrival] = field(default_factory=list)
     """All reports in the order of arrival."""
     num_lost: int = 0
@@ -89,6 +91,8 @@ class RunRecord:
                 self.lost_trials |= set(event["trials"])
                 self.num_drivers += event["drivers"]
                 self._leave_slots()
+            case "outlook":
+                self.outlook = event
             case "trial":
                 known = {key: event[key] for key in _TRIAL_KEYS if key in event}
                 self.trials[event["trial_id"]] = TrialRecord(**known, planned_epochs=self.planned_epochs)

@@ -124,6 +124,25 @@ def _add_search(parser: argparse.ArgumentParser) -> None:
         "--metric", choices=defaults.METRICS, default="val_map", help="metric to maximise (default val_map)"
     )
     group.add_argument(
+        "--until",
+        metavar="trials|settled[:GAIN]",
+        help="settled ends the search when more configurations are unlikely to increase the metric by more than GAIN "
+        f"(default {defaults.GAIN:g}); --trials stays the maximum (default trials: only --trials counts)",
+    )
+    group.add_argument(
+        "--learn-from",
+        metavar="RUN[,RUN]",
+        help="let earlier runs say which configurations are tried first after the baselines; they count less and less "
+        "as trials of this search end",
+    )
+    group.add_argument(
+        "--believe",
+        action="append",
+        default=[],
+        metavar="PARAMETER=VALUE",
+        help="the same from a person: a value that is probably good; can be repeated",
+    )
+    group.add_argument(
         "--seed", type=at_least(0), default=0, metavar="N", help="seed of the sampler and of every training (default 0)"
     )
 

@@ -19,6 +19,7 @@ from digits_core.model.anchors import setting_digest
 from results.record.events import is_name
 from search.defaults import (
     COMPARISON_REPLICATES,
+    GAIN,
     KEEP,
     LOOPBACK,
     MAX_FAILURES,
@@ -30,6 +31,7 @@ from search.defaults import (
     TRIALS,
 )
 from search.policy.plan import Plan
+from search.policy.prior import Learned, Prior
 from spaces.catalogue import SPACES, get_spaces
 from spaces.registry import Overrides, Space, check_space, combine, enumerate_settings
 
@@ -64,6 +66,10 @@ class SearchSettings:
             `model.weights`.
         fixed: parameters from `--set`; a space must not vary them.
         config: parameters from `--config`; a space may vary them.
+        learned: trials of earlier runs (`--learn-from`) as text, by run and trial.
+        believed: values of parameters that a person believes to be good.
+        until_settled: whether the search ends when more trials are unlikely to gain more than `gain`.
+        gain: an increase of the best score.
     """
 
     space: str
@@ -99,6 +105,10 @@ class SearchSettings:
     init_from: str | None = None
     fixed: Flat = field(default_factory=dict)
     config: Flat = field(default_factory=dict)
+    learned: dict[str, str] = field(default_factory=dict)
+    believed: Flat = field(default_factory=dict)
+    until_settled: bool = False
+    gain: float = GAIN
 
     def __post_init__(self) -> None:
         """Check the type of every value and the choices of its flag.
@@ -160,6 +170,9 @@ def make_plan(settings: SearchSettings, *, trained: bool = False) -> Plan:
         replicate_top=settings.replicate_top,
         confirm=settings.confirm,
         max_failures=settings.max_failures,
+        prior=_prior(settings, space),
+        gain=settings.gain,
+        until_settled=settings.until_settled,
     )
     if settings.confirm > plan.trials - 1:
         raise UsageError(
@@ -168,6 +181,30 @@ def make_plan(settings: SearchSettings, *, trained: bool = False) -> Plan:
         )
     plan.first_settings()  # raises if a baseline is not valid
     return plan
+
+
+def _prior(settings: SearchSettings, space: Space) -> Prior | None:
+    """What the search knows before its first trial; None if nothing.
+
+    Raises:
+        UserError: a believed parameter is not varied, or what is stored of earlier runs is damaged.
+    """
+    if not settings.learned and not settings.believed:
+        return None
+    flag = "--learn-from" if settings.learned else "--believe"
+    if settings.sampler == "grid":
+        raise UsageError(f"{flag}: has no effect with --sampler grid, which trains every configuration")
+    fields = space.fields()
+    for name in settings.believed:
+        if name not in fields:
+            raise UsageError(
+                f"--believe {name}: space '{settings.space}' does not vary it, but {', '.join(sorted(fields))}"
+            )
+    try:
+        learned = [Learned.from_json(text) for text in settings.learned.values()]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        raise UsageError(f"settings: 'learned' of {settings.name} is damaged") from None
+    return Prior(learned, settings.believed)
 
 
 def _check_fixed(named: list[Space], fixed: Flat) -> None:

@@ -72,6 +72,10 @@ def print_status(name: str | None, out: Path, *, as_json: bool = False) -> int:
     return 0
 
 
+OUTLOOK_KEYS = ("trials", "more", "gain", "chance", "expected")
+"""The values of the outlook in the JSON document."""
+
+
 def status_document(
     run: OpenedRun,
     planned: tuple[int, int],
@@ -105,6 +109,7 @@ def status_document(
         "best": None if winner is None else winner.trial_id,
         "best_score": None if winner is None else record.standing(winner),
         "resume": resume,
+        "outlook": None if record.outlook is None else {key: record.outlook[key] for key in OUTLOOK_KEYS},
         "trials": [
             {
                 "trial_id": trial.trial_id,

@@ -22,6 +22,7 @@ from results.verdicts.comparison import confirmations, whole_board
 from results.verdicts.equal_models import left_out_words
 from results.verdicts.words import ERROR, check_words, confirmation_words, length_words, twin_words
 from results.views.leaderboard import leaderboard_table
+from results.views.outlook import outlook_words
 from results.views.terminal_table import print_leaderboard
 from results.views.winner import Advice, advise, verdict_words, winner_words, write_best
 from search.cli.forecast import stored_forecast
@@ -91,6 +92,12 @@ def print_end(
         why = "the run ended early" if ending else "no more of them trained to their end"
         loud.print(f"confirmed {confirmed} of the {settings.confirm} requested configurations: {why}")
     trained = sum(trial.role == "search" and trial.status != "screened" for trial in record.trials.values())
+    ahead = outlook_words(record)
+    if ahead is not None:
+        settled = plan.until_settled and ending is None and trained < plan.trials
+        console.print(("settled: " if settled else "outlook: ") + ahead, soft_wrap=True)
+        if settled:
+            return Printed(0 if winner is not None else 1, verdict)
     if ending is None and trained < plan.trials:
         loud.print(fewer_words(plan, trained, sum(t.role == "search" for t in record.trials.values())))
     return Printed(0 if winner is not None else 1, verdict)

@@ -23,6 +23,7 @@ from results.record.trial import TrialRecord
 from results.tables.matches import score_intervals
 from results.views.fitted_columns import column_of, empty_table, fit
 from results.views.leaderboard import SHOWN
+from results.views.outlook import outlook_words
 from results.views.parameters import changed_parameters, value_words
 from results.views.time_left import seconds_left
 from search.monitor.epoch_progress import Reached, progress_of
@@ -269,7 +270,7 @@ class SearchView:
         return min(scores, default=0.0), max(scores, default=1.0)
 
     def summary(self, record: RunRecord) -> list[str]:
-        """The progress of the search, in two lines."""
+        """The progress of the search, in two lines, and what more trials would gain."""
         trials = [trial for trial in record.trials.values() if trial.status != "screened"]
         states = [trial.status for trial in trials]
         ended = sum(state in ENDED for state in states)
@@ -283,7 +284,8 @@ class SearchView:
         speeds = [trial.epochs[trial.num_epochs]["images_per_second"] for trial in running if trial.num_epochs]
         parts = [f"{sum(speed or 0 for speed in speeds):.0f} images/s"] if any(speeds) else []
         parts.append(f"elapsed {self.elapsed()}, {self._left(record)}")
-        return [first, "   ".join([*parts, *self._machine()])]
+        ahead = outlook_words(record)
+        return [first, "   ".join([*parts, *self._machine()]), *([] if ahead is None else [ahead])]
 
     def _left(self, record: RunRecord) -> str:
         found = seconds_left(record, trials=self._trials, slots=self._slots)

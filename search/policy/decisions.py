@@ -13,6 +13,7 @@ from results.record.run import RunRecord
 from results.record.schema import ENDED
 from results.record.trial import TrialRecord
 from search.policy.faults import Fault, change_to_retry
+from search.policy.outlook import Outlook, outlook_of
 from search.policy.plan import Plan
 from search.policy.proposals import Proposed, Proposer
 from search.policy.replicates import Idle, next_further
@@ -70,6 +71,7 @@ class Policy:
         self.plan, self.screen = plan, screen
         self._proposer = Proposer(plan, screen)
         self._stopping = Stopping(plan.scheduler, plan.base.optim.epochs)
+        self._outlook: tuple[int, Outlook | None] = (-1, None)
 
     def next_action(self, record: RunRecord, running: Collection[str] = (), closing: Collection[str] = ()) -> Action:
         """What to do with a free slot.
@@ -85,7 +87,7 @@ class Policy:
         for trial in record.trials.values():
             if is_open(trial) and trial.trial_id not in running and trial.trial_id not in closing:
                 return Close(trial.trial_id) if trial.done else Start(trial.trial_id)
-        found, role = self._proposer.next(record), "search"
+        found, role = None if self.settled(record) else self._proposer.next(record), "search"
         if found is None:
             due = next_further(record, self.plan)
             if isinstance(due, Idle):
@@ -93,6 +95,21 @@ class Policy:
             config, role = due
             found = Proposed(config, coverage=None if self.screen is None else self.screen.measure(config))
         return Add(f"t{next_number(record):04d}", role, found)
+
+    def outlook(self, record: RunRecord) -> Outlook | None:
+        """What more trials would probably gain; None while too few have ended, and for a list of configurations."""
+        if self.plan.sampler == "grid":
+            return None
+        if self._outlook[0] != record.num_events:  # Ray asks repeatedly while nothing happens
+            self._outlook = record.num_events, outlook_of(record, self.plan.gain)
+        return self._outlook[1]
+
+    def settled(self, record: RunRecord) -> bool:
+        """Whether `--until settled` ends the search for configurations; replicates and confirmations follow."""
+        if not self.plan.until_settled:
+            return False
+        found = self.outlook(record)
+        return found is not None and found.settled
 
     def judge(self, record: RunRecord, trial_id: str, epoch: int, value: float | None) -> str | None:
         """Why a trial stops at a score; None if it continues. Repeated calls return the same."""

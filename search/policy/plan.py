@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from digits_core.config.train_config import TrainConfig
 from digits_core.errors import ConfigError, SpaceError
 from digits_core.model.anchors import setting_digest
-from search.defaults import MAX_FAILURES, REPLICATE_TOP
+from search.defaults import GAIN, MAX_FAILURES, REPLICATE_TOP
+from search.policy.prior import Prior
 from spaces.registry import DEFAULT_BASELINE, Overrides, Space
 
 
@@ -26,6 +27,9 @@ class Plan:
         replicate_top: how many configurations are replicated.
         confirm: how many configurations are confirmed in addition to the default; 0 confirms none.
         max_failures: maximum number of restarts of a trial after faults.
+        prior: what the search knows before its first trial; None if nothing.
+        gain: the increase of the best score that the outlook is about.
+        until_settled: whether the search ends when more trials are unlikely to gain more than `gain`.
     """
 
     space: Space
@@ -39,6 +43,9 @@ class Plan:
     replicate_top: int = REPLICATE_TOP
     confirm: int = 0
     max_failures: int = MAX_FAILURES
+    prior: Prior | None = None
+    gain: float = GAIN
+    until_settled: bool = False
 
     def probe_config(self) -> TrainConfig:
         """The configuration that every trial starts from: the base with the parameters that the space fixes."""

@@ -4,6 +4,7 @@ The n-th configuration of a search depends only on the seed, on n and on what wa
 search proposes the same configurations as an uninterrupted one, and `search.replay` can check this.
 """
 
+import contextlib
 import warnings
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,6 +20,7 @@ from results.record.run import RunRecord
 from results.record.trial import TrialRecord
 from search.policy.optuna_study import study_of
 from search.policy.plan import Plan
+from search.policy.prior import seen_of
 from search.policy.screen import Screen
 from spaces.registry import Overrides, Space, enumerate_settings, quiet_study
 
@@ -86,6 +88,7 @@ class Proposer:
         )
         self._list = enumerate_settings(plan.space) if plan.sampler == "grid" else None
         self._digests: dict[str, str] = {}
+        self._names: set[str] | None = None
         self._used_up_at: int | None = None
 
     def next(self, record: RunRecord) -> Proposed | None:
@@ -141,9 +144,9 @@ class Proposer:
             for attempt in range(MAX_REPEATS):
                 seed = derived_seed("draw", self._seed, len(record.trials), attempt)
                 study.sampler = build_sampler(self._sampler, seed, self._num_trials)
-                covering = self._covering(study, tried, seed)
-                if covering is not None:
-                    study.enqueue_trial(covering)
+                chosen = self._predicted(study, record, tried, seed) or self._covering(study, tried, seed)
+                if chosen is not None:
+                    study.enqueue_trial(chosen)
                 drawn = study.ask()
                 config = self._config_of(drawn, study)
                 if config is None:
@@ -181,12 +184,46 @@ class Proposer:
             study.tell(drawn, state=TrialState.FAIL)
         return None
 
+    def _predicted(self, study: optuna.Study, record: RunRecord, tried: set[str], seed: int) -> Overrides | None:
+        """The draw that the prior expects to be the best of several; None leaves the draw to the sampler.
+
+        While the sampler draws at random, so do these draws; afterwards they are its own proposals.
+        """
+        if self._plan.prior is None:
+            return None
+        names = self._space.fields() if self._names is None else self._names
+        self._names = names
+        seen, scores = seen_of(record, names)
+        count = self._plan.prior.draws(len(seen))
+        if count == 1:
+            return None
+        drawing, learns = study, self._learns(study)
+        if not learns:
+            drawing = quiet_study(optuna.samplers.RandomSampler(seed=derived_seed("predicted", seed) % 2**32))
+        found: list[tuple[Overrides, dict[str, Any]]] = []
+        for _ in range(count):
+            trial = drawing.ask()
+            with contextlib.suppress(optuna.TrialPruned, ConfigError):
+                config = TrainConfig.from_flat(self._space.draw(trial), self._base)
+                if setting_digest(config) not in tried:
+                    flat = config.to_flat()
+                    found.append(({name: flat[name] for name in names}, dict(trial.params)))
+            if learns:
+                study.tell(trial, state=TrialState.FAIL)
+        if not found:
+            return None
+        return found[int(self._plan.prior.predict([one for one, _ in found], seen, scores).argmax())][1]
+
+    def _learns(self, study: optuna.Study) -> bool:
+        """Whether the sampler has enough trials to learn from."""
+        learned = len(study.get_trials(deepcopy=False, states=self._learned_from))
+        return self._sampler in ("tpe", "gp") and learned >= startup_trials(self._num_trials)
+
     def _covering(self, study: optuna.Study, tried: set[str], seed: int) -> Overrides | None:
         """The draw for a sampler that is still in its startup phase; None leaves the draw to the sampler."""
         if self._sampler not in ("tpe", "gp") or self.screen is None or not self.screen.active:
             return None
-        learned = len(study.get_trials(deepcopy=False, states=self._learned_from))
-        if learned >= startup_trials(self._num_trials):
+        if self._learns(study):
             return None
         return best_covering(self._space, self._base, self.screen, tried, derived_seed("covering", seed))
 

@@ -240,6 +240,9 @@ class Recorder(Callback):
             self._train_again(name, damage)
             return
         self._events.write("end", trial_id=name, status=end.status, reason=end.reason)
+        ahead = self.policy.outlook(self.record)
+        if ahead is not None and end.status in ENDED and self.record.trials[name].role == "search":
+            self._events.write("outlook", **ahead.to_event())
         self._drop_losers(self.policy.kept(self._keep))
         trial = self.record.trials[name]
         if end.status in ENDED and (
