@@ -21,6 +21,12 @@ SCREEN = True
 METRICS = ("val_map", "val_map_50", "val_digit_accuracy", "val_number_accuracy")
 """Values of `--metric`; larger is better for all of them."""
 
+COSTS = ("latency", "latency_32", "megabytes")
+"""What `--metric` can name after the metric: costs that a search makes small; their columns are in `schema.AIMS`."""
+
+AIM_SAMPLERS = ("tpe", "random")
+"""Samplers for several aims."""
+
 SAMPLERS = ("tpe", "random", "grid", "gp")
 SCHEDULERS = ("asha", "median", "none")
 

@@ -185,6 +185,7 @@ def _run(search: Search, notifier: Notifier, console: Console, *, resume: bool, 
         events.write(
             "run",
             metric=settings.metric,
+            aims=settings.costs,
             scheduler=settings.scheduler,
             trials=plan.trials,
             epochs=plan.base.optim.epochs,

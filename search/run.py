@@ -98,6 +98,7 @@ def _new_settings(args: argparse.Namespace, how: "Manner") -> "SearchSettings":
         data_source,
         parse_duration,
         parse_size,
+        read_metric,
         read_parameters,
         run_name,
         storage_address,
@@ -106,6 +107,7 @@ def _new_settings(args: argparse.Namespace, how: "Manner") -> "SearchSettings":
 
     fixed, config = read_parameters(args.set, args.config)
     until_settled, gain = read_until(args.until)
+    metric, aims = read_metric(args.metric)
     init_from = None
     if args.init_from is not None:
         from search.models.source import initial_weights
@@ -127,7 +129,8 @@ def _new_settings(args: argparse.Namespace, how: "Manner") -> "SearchSettings":
         time_budget_s=None if args.time_budget is None else parse_duration(args.time_budget),
         sampler=how.sampler,
         scheduler=how.scheduler,
-        metric=args.metric,
+        metric=metric,
+        aims=aims,
         seed=args.seed,
         replicates=how.replicates,
         replicate_top=args.replicate_top or defaults.REPLICATE_TOP,

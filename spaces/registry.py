@@ -9,6 +9,7 @@ from typing import Any
 
 import optuna
 from optuna.distributions import BaseDistribution
+from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial
 
 from digits_core.config.parameter import Flat
@@ -180,10 +181,11 @@ def space(
     return make
 
 
-def quiet_study(sampler: optuna.samplers.BaseSampler) -> optuna.Study:
-    """An Optuna study in memory without log messages."""
+def quiet_study(sampler: optuna.samplers.BaseSampler, costs: int = 0) -> optuna.Study:
+    """An Optuna study in memory without log messages: it maximises the first value, and minimises so many others."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    return optuna.create_study(sampler=sampler, direction="maximize")
+    directions = [StudyDirection.MAXIMIZE, *[StudyDirection.MINIMIZE] * costs]
+    return optuna.create_study(sampler=sampler, directions=directions)
 
 
 def combine(spaces: list[Space]) -> Space:

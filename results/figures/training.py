@@ -24,6 +24,7 @@ from results.figures.style import (
     legend_name,
     plain,
 )
+from results.record.front import front_numbers
 from results.record.schema import EPOCHS, FAILED
 from results.record.trial import TrialRecord
 from results.views.curves import (
@@ -177,7 +178,7 @@ def plot_pareto(run: str | Path | OpenedRun) -> go.Figure:
         )
     figure = go.Figure()
     goals = np.array([values for _, values in found])
-    front = pareto_front(goals)
+    front = np.array(front_numbers([(first, -second) for first, second in goals])) == 1
     names = [plain(name) for name in configuration_names([trial for trial, _ in found])]
     colors = configuration_colors(opened.record)
     edge = goals[front][np.argsort(goals[front][:, 0])]
@@ -206,21 +207,6 @@ def plot_pareto(run: str | Path | OpenedRun) -> go.Figure:
 
 
 _GOALS = ("val_map", "val_number_accuracy")
-
-
-def pareto_front(goals: Any) -> Any:
-    """Which rows are on the Pareto front: no other row is at least as good in all columns and better in one.
-
-    Args:
-        goals: float64 [num, num_goals]; larger is better.
-
-    Returns:
-        bool [num].
-    """
-    values = np.asarray(goals)
-    as_good = (values[:, None, :] >= values[None, :, :]).all(axis=2)
-    better = (values[:, None, :] > values[None, :, :]).any(axis=2)
-    return ~(as_good & better).any(axis=0)
 
 
 def plot_time(run: str | Path | OpenedRun) -> go.Figure:

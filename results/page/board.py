@@ -57,6 +57,11 @@ _LATER = (
     Column("status", "status", False, False, "finished, stopped by the scheduler, failed, ..."),
     Column("trial_seconds", "minutes", True, False, "training and evaluation time"),
 )
+_COSTS = (
+    Column("on_front", "front", False, False, "on the Pareto front: no other trial is better in all aims"),
+    Column("latency_ms", "ms", True, False, "milliseconds an image, one at a time"),
+    Column("latency_ms_32", "ms in 32", True, False, "milliseconds an image, in batches of 32"),
+)
 _HIDDEN = (
     ("val_map_75", "mAP@.75", "AP at IoU .75"),
     ("task1_map", "Task 1 mAP", "at the best thresholds of the sweep, selected on these images"),
@@ -67,6 +72,7 @@ _HIDDEN = (
     ("images_per_second", "images/s", "training speed"),
     ("peak_memory_bytes", "memory MB", "peak memory of the process"),
     ("num_parameters", "parameters", "number of model parameters"),
+    ("megabytes", "megabytes", "size of the weights"),
     ("anchor_mean_iou", "anchor IoU", "mean IoU of each training box with its best anchor"),
     ("seed", "seed", "random seed of the training"),
     ("faults", "restarts", "number of restarts after a failure"),
@@ -151,6 +157,7 @@ def _columns(whole: pd.DataFrame, metric: str, rows: list[dict[Any, Any]], *, se
           for _ in range(int(whole["num_seeds"].notna().any()))),
         *named,
         *(Column(name, SHOWN.get(name, name), True, False, _SCORES.get(name, "")) for name in scores[1:]),
+        *(column for column in _COSTS if whole[column.key].notna().any()),
         *_LATER,
         Column("role", "role", False, True, "search (first training), replicate, or confirm"),
         *(Column(key, label, True, True, words) for key, label, words in _HIDDEN if whole[key].notna().any()),
@@ -205,6 +212,8 @@ def _cell(row: dict[Any, Any], column: Column, metric: str, places: dict[str, in
         return "–" if column.number and key != "rank" else ""
     if key in places:
         return f"{value:.{places[key]}f}"
+    if key == "on_front":
+        return "yes" if value else ""
     if key == "trial_seconds":
         return "" if not value and row["status"] == "running" else f"{value / 60:.1f}"
     if key == "peak_memory_bytes":

@@ -16,6 +16,7 @@ from results.verdicts.comparison import whole_board
 from results.verdicts.equal_models import find_twins, left_out_words
 from results.verdicts.verdict import Verdict
 from results.verdicts.words import check_words, confirmation_words, length_words, twin_words
+from results.views.front import front_words
 from results.views.leaderboard import SHOWN
 from results.views.opened_run import OpenedRun
 from results.views.outlook import outlook_words
@@ -61,6 +62,7 @@ def content_of(run: OpenedRun, number: int) -> dict[str, Any]:
         "verdicts": [] if judged is None else _verdicts(run, judged),
         "cost": _cost(run),
         "notes": [
+            *front_words(record),
             *length_words(record),
             *confirmation_words(record, run.folder),
             *twin_words(record),

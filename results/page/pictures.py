@@ -8,6 +8,7 @@ from typing import Any
 import plotly.graph_objects as go
 
 from digits_core.errors import RunError
+from results.figures.costs import plot_costs
 from results.figures.detection import plot_anchors, plot_thresholds
 from results.figures.history import plot_history
 from results.figures.nothing import NothingToDrawError
@@ -26,7 +27,7 @@ from results.views.opened_run import OpenedRun
 TOP_MARGIN = 36
 """Top margin of a figure, pixels; its title is outside the figure."""
 
-WIDE = ("curves", "parallel", "slices")
+WIDE = ("costs", "curves", "parallel", "slices")
 """Figures that take the whole width of the page."""
 
 Picture = tuple[str, str, str, Callable[[OpenedRun], go.Figure]]
@@ -39,7 +40,17 @@ def _of_training(run: OpenedRun) -> list[Picture]:
     below = (
         f" The axis is chosen for the best configurations: {lines} cut at {limits[0]:.2f}." if limits and cut else ""
     )
+    costs: list[Picture] = [
+        (
+            "costs",
+            "Pareto front of score and cost",
+            "Each trial with the interval of its score. Stars are on the Pareto front: no other trial is better in all "
+            "aims of the search. Colours are those of the learning curves.",
+            plot_costs,
+        )
+    ]
     return [
+        *(costs if run.record.aims else []),
         (
             "curves",
             "Learning curves",

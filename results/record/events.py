@@ -9,7 +9,7 @@ from typing import Any, get_args
 from digits_core.config.train_config import parameter_named
 from digits_core.data.coco import is_plain_path
 from digits_core.errors import ConfigError
-from results.record.schema import EPOCH_NUMBERS, STATUSES, Role
+from results.record.schema import AIMS, COSTS, EPOCH_NUMBERS, STATUSES, Role
 
 Event = dict[str, Any]
 
@@ -85,6 +85,10 @@ def _scores(value: object) -> bool:
     return isinstance(value, Mapping) and all(one is None or _share(one) for one in value.values())
 
 
+def _costs(value: object) -> bool:
+    return isinstance(value, Mapping) and all(one in COSTS and _number(value[one]) for one in value)
+
+
 def _coverage(value: object) -> bool:
     return _scores(value) and set(value) <= {"recall_50", "recall_70", "mean_iou"}  # type: ignore[call-overload]
 
@@ -154,6 +158,7 @@ ALLOWED: dict[str, dict[str, Check]] = {
         "epochs": _whole,
         "scheduler": _text,
         "asha": _halving,
+        "aims": lambda value: isinstance(value, list) and all(one in AIMS for one in value),
         **dict.fromkeys(("replicates", "replicate_top", "confirm"), _whole),
     },
     "trial": {
@@ -169,6 +174,7 @@ ALLOWED: dict[str, dict[str, Check]] = {
         "confirm": _or_none(_scores),
         "device": _or_none(_text),
         "weights": _or_none(_text),
+        "cost": _costs,
         "cut": _or_none(_text),
     },
     "checkpoint": {"epoch": _whole},

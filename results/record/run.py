@@ -9,8 +9,9 @@ from itertools import chain
 
 from digits_core.errors import RunError, did_you_mean, printable
 from results.record.events import Event
+from results.record.front import front_numbers
 from results.record.lengths import run_of, varied_lengths
-from results.record.schema import FAILED
+from results.record.schema import AIMS, FAILED
 from results.record.trial import TrialRecord, leave_slot
 
 _TRIAL_KEYS = (
@@ -65,6 +66,8 @@ class RunRecord:
     """Number of starts of the search, including resumes."""
     planned_epochs: int | None = None
     """Epochs per training of the latest start; None in records without them."""
+    aims: tuple[str, ...] = ()
+    """Costs that the search makes small beside its metric, of `schema.AIMS`."""
     outlook: Event | None = None
     """What more trials would probably gain, as after the last trial that ended."""
     arrivals: list[Arrival] = field(default_factory=list)
@@ -109,6 +112,7 @@ class RunRecord:
         """Apply a `run` event: a driver starts the search or resumes it."""
         self.metric = event["metric"]
         self.comparison = bool(event.get("comparison"))
+        self.aims = tuple(event.get("aims", ()))
         if not self.num_drivers and "asha" in event:
             self.asha = (event["asha"][0], event["asha"][1])
         self.num_drivers += 1
@@ -140,6 +144,18 @@ class RunRecord:
         best = None if trial.status in FAILED else trial.best(self.metric)
         found = None if best is None else best.get(self.metric)  # missing for a retraining on all images
         return None if found is None else float(found)
+
+    def point(self, trial: TrialRecord) -> tuple[float, ...] | None:
+        """The metric of a trial, and its costs if the search has several aims; None if one of them is missing."""
+        value, costs = self.value(trial), [trial.cost.get(AIMS[name]) for name in self.aims]
+        known = [float(one) for one in costs if one is not None]
+        return None if value is None or len(known) < len(costs) else (value, *known)
+
+    def on_front(self) -> dict[str, bool]:
+        """For a search with several aims, whether no other trial is better than it; by trial id."""
+        searched = [one for one in self.trials.values() if one.role == "search" and self.aims]
+        points = {one.trial_id: point for one in searched if (point := self.point(one)) is not None}
+        return {name: number == 1 for name, number in zip(points, front_numbers([*points.values()]), strict=True)}
 
     def fresh_seeds(self) -> dict[str, list[TrialRecord]]:
         """Finished replicates by `config_hash`, ordered by id: trainings that did not affect a selection."""

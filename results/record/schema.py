@@ -8,6 +8,12 @@ from digits_core.evaluation.metrics import SCORE_NAMES
 
 SCHEMA_VERSION = "3"
 
+AIMS = {"latency": "latency_ms", "latency_32": "latency_ms_32", "megabytes": "megabytes"}
+"""Costs that a search can make small beside its metric, by their names in `--metric`: columns of the leaderboard."""
+
+COSTS = ("latency_ms", "latency_ms_low", "latency_ms_high", "latency_ms_32", "megabytes")
+"""Measured costs of a model."""
+
 Status = Literal["running", "finished", "stopped", "screened", "interrupted", "diverged", "out_of_memory", "failed"]
 """running: no end recorded. finished: after all epochs or early stopping. stopped: by the scheduler.
 screened: not trained, because its anchors miss too many digits. interrupted: by the user, the time budget or a failure;
@@ -84,6 +90,12 @@ LEADERBOARD = pa.schema(
         pa.field("peak_memory_bytes", pa.int64()),
         pa.field("device", pa.string()),
         pa.field("num_parameters", pa.int64()),
+        pa.field("latency_ms", pa.float64()),  # an image alone, median over images; null if not asked for
+        pa.field("latency_ms_low", pa.float64()),  # the quartiles
+        pa.field("latency_ms_high", pa.float64()),
+        pa.field("latency_ms_32", pa.float64()),  # an image in a batch of 32
+        pa.field("megabytes", pa.float64()),  # of the weights
+        pa.field("on_front", pa.bool_()),  # no trial is better in all aims; null with one aim
         pa.field("model", pa.string()),  # read back from the built model, as JSON
         pa.field("checkpoint", pa.string()),  # folder, relative to the run folder; null if deleted
         pa.field("started_at", _TIME),  # null for a retraining

@@ -56,6 +56,8 @@ class TrialRecord:
     """Epochs per training in the plan under which the trial was created or extended; None in records without them."""
     model: dict[str, Any] | None = None
     device: str | None = None
+    cost: dict[str, float] = field(default_factory=dict)
+    """Measured costs of the model: some of `schema.COSTS`."""
     checked: Checked | None = None
     """The last check of its mAP by another program."""
     optima_after: dict[int, dict[str, Any]] = field(default_factory=dict)
@@ -130,6 +132,7 @@ class TrialRecord:
         self.cut = event.get("cut")
         self.model = event.get("model") or self.model
         self.device = event.get("device") or self.device
+        self.cost = event.get("cost") or self.cost
         for key, values in (
             ("optima", self.optima_after),
             ("confirm", self.confirm_after),

@@ -62,7 +62,7 @@ def leaderboard_table(record: RunRecord, folder: Path, *, make: bool = True) -> 
     except RunError:  # a damaged match table; results.compare names it
         ties = {}
     twins = find_twins(record)
-    seeds = record.fresh_seeds()
+    seeds, front = record.fresh_seeds(), record.on_front()
     rows = [
         {
             **_row(record, trial),
@@ -70,6 +70,7 @@ def leaderboard_table(record: RunRecord, folder: Path, *, make: bool = True) -> 
             "ties_with_best": ties.get(trial.trial_id),
             **_seeds(record, trial, seeds),
             "same_as": twins.get(trial.trial_id),
+            "on_front": front.get(trial.trial_id),
             **{name: trial.config.get(name) for name in varying},
         }
         for trial in ranked
@@ -142,6 +143,7 @@ def _row(record: RunRecord, trial: TrialRecord) -> dict[str, Any]:
         "peak_memory_bytes": max((epoch["peak_memory_bytes"] or 0 for epoch in epochs), default=None),
         "device": trial.device,
         "num_parameters": (trial.model or {}).get("num_parameters"),
+        **trial.cost,
         "model": None if trial.model is None else json.dumps(trial.model),
         "checkpoint": trial.checkpoint,
         "started_at": trial.started_at,
@@ -186,7 +188,11 @@ def read_leaderboard(run: str | PathLike[str]) -> pd.DataFrame:
     if not path.exists():  # the run has not written its first view
         rebuild(folder)
     board = read_table(path)
-    if not set(LEADERBOARD.names) <= set(board.columns):
+    missing = [field for field in LEADERBOARD if field.name not in board.columns]
+    if all(field.nullable for field in missing):  # of a version that did not measure it
+        for field in missing:
+            board[field.name] = None
+    else:
         raise RunError(f"{path} is not a leaderboard; {rebuild_words(folder)}")
     return board
 

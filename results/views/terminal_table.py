@@ -20,6 +20,11 @@ The status is hidden after the parameters if a trial of the board has not ended 
 AS_PLANNED = ("finished", "stopped", "screened")
 """The statuses of trials that ended as planned."""
 
+COSTS_SHOWN = {"latency_ms": "ms", "latency_ms_32": "ms in 32"}
+"""Costs on the printed leaderboard with their short names, if they were measured."""
+
+FRONT_WORDS = "front: on the Pareto front, no other trial is better in all aims; ms: milliseconds an image"
+
 EPOCHS_WORDS = "epochs: best epoch / trained epochs"
 
 MEAN_WORDS = "configurations with replicates are sorted by the mean of the replicates"
@@ -99,6 +104,8 @@ def _columns(names: list[str], rows: list[dict[str, str]], parameters: list[str]
 def _footnotes(board: pd.DataFrame, rows: list[dict[str, str]], names: list[str]) -> list[str]:
     """What the columns mean whose cells can surprise: a mean that decides the order, a best epoch before the last."""
     notes = []
+    if "front" in names:
+        notes.append(FRONT_WORDS)
     if "epochs" in names and any(best != last for best, last in (row["epochs"].split("/") for row in rows)):
         notes.append(EPOCHS_WORDS)
     if MEAN in names:
@@ -149,6 +156,13 @@ def _cells(row: Mapping[Any, Any], board: pd.DataFrame, metric: str, *, whole: b
         several = pd.notna(row["num_seeds"])
         cells[MEAN] = f"{row['seeds_mean']:.3f} ({row['num_seeds']:.0f})" if several else ""
     cells |= {SHOWN[name]: "-" if pd.isna(row[name]) else f"{row[name]:.2f}" for name in SHOWN if name != metric}
+    if board["on_front"].notna().any():
+        cells["front"] = "yes" if pd.notna(row["on_front"]) and row["on_front"] else ""
+    cells |= {
+        heading: "-" if pd.isna(row[name]) else f"{row[name]:.3g}"
+        for name, heading in COSTS_SHOWN.items()
+        if board[name].notna().any()
+    }
     cells |= {"epochs": f"{best}/{row['epochs']}", "status": row["status"]}
     cells |= {"role": row["role"]} if whole else {}
     cells |= {name: "" if pd.isna(row[name]) else short(row[name]) for name in parameter_columns(board)}

@@ -121,7 +121,12 @@ def _add_search(parser: argparse.ArgumentParser) -> None:
         help="early stopping (default asha; none in a comparison, and if the space varies the number of epochs)",
     )
     group.add_argument(
-        "--metric", choices=defaults.METRICS, default="val_map", help="metric to maximise (default val_map)"
+        "--metric",
+        default="val_map",
+        metavar="METRIC[,COST]",
+        help=f"metric to maximise: {', '.join(defaults.METRICS)} (default val_map); with a cost behind it "
+        f"({', '.join(defaults.COSTS)}) the search looks for the Pareto front: the best metric for each cost. latency "
+        "is in milliseconds an image, measured on the slot's device, one image at a time; latency_32 in batches of 32",
     )
     group.add_argument(
         "--until",

@@ -14,10 +14,12 @@ from digits_core.config.stages import parse_stages
 from digits_core.config.train_config import TrainConfig, parameter_named
 from digits_core.data.remote import SCHEMES, is_address, open_place
 from digits_core.data.source import DRAWN, DataSource
-from digits_core.errors import UsageError, printable
+from digits_core.errors import UsageError, did_you_mean, printable
 from digits_core.model.anchors import setting_digest
 from results.record.events import is_name
+from results.record.schema import AIMS
 from search.defaults import (
+    AIM_SAMPLERS,
     COMPARISON_REPLICATES,
     GAIN,
     KEEP,
@@ -70,6 +72,7 @@ class SearchSettings:
         believed: values of parameters that a person believes to be good.
         until_settled: whether the search ends when more trials are unlikely to gain more than `gain`.
         gain: an increase of the best score.
+        aims: costs that the search makes small beside its metric, separated by commas; names in `schema.AIMS`.
     """
 
     space: str
@@ -109,6 +112,7 @@ class SearchSettings:
     believed: Flat = field(default_factory=dict)
     until_settled: bool = False
     gain: float = GAIN
+    aims: str = ""
 
     def __post_init__(self) -> None:
         """Check the type of every value and the choices of its flag.
@@ -120,8 +124,15 @@ class SearchSettings:
         for name, known in (("sampler", SAMPLERS), ("scheduler", SCHEDULERS), ("metric", METRICS)):
             if wrong is None and getattr(self, name) not in known:
                 wrong = name
+        if wrong is None and any(one not in AIMS for one in self.costs):
+            wrong = "aims"
         if wrong is not None:
             raise UsageError(f"settings: '{wrong}' cannot be {getattr(self, wrong)!r}")
+
+    @property
+    def costs(self) -> list[str]:
+        """The names in `aims`."""
+        return self.aims.split(",") if self.aims else []
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for run.json."""
@@ -151,6 +162,8 @@ def make_plan(settings: SearchSettings, *, trained: bool = False) -> Plan:
     if settings.init_from is not None:
         named = [one.without("model.weights") for one in named]
     whole = combine(named)  # raises for conflicts between any two of them
+    if settings.aims:
+        _check_aims(settings)
     _check_fixed(named, settings.fixed)
     base = _base_config(settings, whole)
     named = [one.with_fixed(settings.fixed) for one in named]
@@ -181,6 +194,24 @@ def make_plan(settings: SearchSettings, *, trained: bool = False) -> Plan:
         )
     plan.first_settings()  # raises if a baseline is not valid
     return plan
+
+
+def _check_aims(settings: SearchSettings) -> None:
+    """Check what a search with several aims cannot do.
+
+    Raises:
+        UsageError: a setting is for one aim only.
+    """
+    for flag, given, wrong, right in (
+        ("--sampler", settings.sampler, settings.sampler not in (*AIM_SAMPLERS, "grid"), " or ".join(AIM_SAMPLERS)),
+        ("--scheduler", settings.scheduler, settings.scheduler == "median", "asha or none"),
+        ("--until", "settled", settings.until_settled, "trials"),
+        ("--learn-from", "", bool(settings.learned), ""),
+        ("--believe", "", bool(settings.believed), ""),
+    ):
+        if wrong:
+            use = f"; use {right}" if right else "; remove it"
+            raise UsageError(f"{flag} {given}".strip() + f": needs one aim, but --metric names several{use}")
 
 
 def _prior(settings: SearchSettings, space: Space) -> Prior | None:
@@ -368,6 +399,24 @@ def count_settings(space: Space, base: TrainConfig) -> int:
     settings = [{**space.fixed, **overrides} for overrides in settings]
     settings += [overrides for _, overrides in enumerate_settings(space)]
     return len({setting_digest(TrainConfig.from_flat(overrides, base)) for overrides in settings})
+
+
+def read_metric(text: str) -> tuple[str, str]:
+    """The metric and the further aims of `--metric METRIC[,AIM]`.
+
+    Raises:
+        UsageError: an unknown or repeated name.
+    """
+    metric, *aims = (part.strip() for part in text.split(","))
+    if metric not in METRICS:
+        hint = did_you_mean(metric, METRICS) or f"; it is one of {', '.join(METRICS)}"
+        raise UsageError(f"--metric {printable(text)}: begins with the metric to maximise{hint}")
+    for aim in aims:
+        if aim not in AIMS or aims.count(aim) > 1:
+            raise UsageError(
+                f"--metric {printable(text)}: after {metric} come costs to make small, each once: {', '.join(AIMS)}"
+            )
+    return metric, ",".join(aims)
 
 
 def run_name(name: str | None, space: str) -> str:

@@ -21,6 +21,7 @@ from results.record.schema import FAILED
 from results.verdicts.comparison import confirmations, whole_board
 from results.verdicts.equal_models import left_out_words
 from results.verdicts.words import ERROR, check_words, confirmation_words, length_words, twin_words
+from results.views.front import front_words
 from results.views.leaderboard import leaderboard_table
 from results.views.outlook import outlook_words
 from results.views.terminal_table import print_leaderboard
@@ -64,7 +65,13 @@ def print_end(
         say_resume(loud, "interrupted", settings)
     board = leaderboard_table(record, folder).to_pandas()
     print_leaderboard(board, settings.metric, console)
-    notes = [*length_words(record), *confirmation_words(record, folder), *twin_words(record), *left_out_words(record)]
+    notes = [
+        *front_words(record),
+        *length_words(record),
+        *confirmation_words(record, folder),
+        *twin_words(record),
+        *left_out_words(record),
+    ]
     for line in [*forecast_words(read_run_file(folder), record), *notes]:
         console.print(line, soft_wrap=True)
     for line in check_words(record):

@@ -97,8 +97,8 @@ class Policy:
         return Add(f"t{next_number(record):04d}", role, found)
 
     def outlook(self, record: RunRecord) -> Outlook | None:
-        """What more trials would probably gain; None while too few have ended, and for a list of configurations."""
-        if self.plan.sampler == "grid":
+        """What more trials would probably gain; None while too few have ended, for a grid, and for several aims."""
+        if self.plan.sampler == "grid" or record.aims:
             return None
         if self._outlook[0] != record.num_events:  # Ray asks repeatedly while nothing happens
             self._outlook = record.num_events, outlook_of(record, self.plan.gain)

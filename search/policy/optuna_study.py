@@ -41,28 +41,32 @@ def frozen_trial(trial: TrialRecord, record: RunRecord, space: Space) -> FrozenT
         return None
     of_space, found = trial.known.get("frozen", (None, None))
     if of_space is not space:  # a resumed run may have another space
-        found = _frozen(trial, record.metric, space)
+        found = _frozen(trial, record, space)
         trial.known["frozen"] = space, found
     return found  # type: ignore[no-any-return]
 
 
-def _frozen(trial: TrialRecord, metric: str, space: Space) -> FrozenTrial | None:
+def _frozen(trial: TrialRecord, record: RunRecord, space: Space) -> FrozenTrial | None:
     distributions = distributions_of(trial.params, space)
     if not distributions:
         return None
-    best = trial.best(metric)
     ended = "running" if trial.status in ("running", "interrupted") else trial.status
     state = TrialState.RUNNING if ended == "running" else _STATES.get(ended, TrialState.FAIL)
-    if state == TrialState.COMPLETE and best is None:
+    point = record.point(trial)
+    if record.aims and state == TrialState.PRUNED and point is not None:
+        state = TrialState.COMPLETE  # with several aims Optuna learns from complete trials only
+    if state == TrialState.COMPLETE and point is None:
         state = TrialState.FAIL
-    scores = {epoch: values.get(metric) for epoch, values in sorted(trial.epochs.items())}
+    scores = {epoch: values.get(record.metric) for epoch, values in sorted(trial.epochs.items())}
     return create_trial(
         state=state,
-        value=float(best[metric]) if state == TrialState.COMPLETE and best is not None else None,
+        values=list(point) if state == TrialState.COMPLETE and point is not None else None,
         params={name: trial.params[name] for name in distributions},
         distributions=distributions,
         user_attrs={TRIAL_ATTR: trial.trial_id},
-        intermediate_values={epoch: float(value) for epoch, value in scores.items() if value is not None},
+        intermediate_values={
+            epoch: float(value) for epoch, value in scores.items() if value is not None and not record.aims
+        },
     )
 
 
@@ -144,16 +148,17 @@ class StudyView:
         again = any(one.state.is_finished() and now.get(name) is not one for name, (_, one) in self._shown.items())
         try:
             if self._storage is None or again or not self._shown.keys() <= now.keys():
-                self._begin(record.run)
+                self._begin(record)
             for name, one in now.items():
                 self._show(name, one)
         except OSError:
             self._storage = None
             raise
 
-    def _begin(self, run: str) -> None:
+    def _begin(self, record: RunRecord) -> None:
+        run, directions = record.run, [StudyDirection.MAXIMIZE, *[StudyDirection.MINIMIZE] * len(record.aims)]
         with replacing(self._path) as half:
-            JournalStorage(_Lines(half)).create_new_study([StudyDirection.MAXIMIZE], run)
+            JournalStorage(_Lines(half)).create_new_study(directions, run)
         self._storage = JournalStorage(_Lines(self._path))
         self._study = self._storage.get_study_id_from_name(run)
         self._shown = {}
@@ -170,5 +175,5 @@ class StudyView:
             if before.intermediate_values.get(epoch) != value:
                 self._storage.set_trial_intermediate_value(number, epoch, value)
         if one.state != TrialState.RUNNING:
-            self._storage.set_trial_state_values(number, one.state, None if one.value is None else [one.value])
+            self._storage.set_trial_state_values(number, one.state, one.values)
         self._shown[name] = number, one

@@ -140,7 +140,8 @@ class Proposer:
     def _drawn(self, record: RunRecord, tried: set[str]) -> Proposed | None:
         """The first drawn configuration that was not tried; after `MAX_REPEATS` draws, the next of a finite space."""
         if self._list is None:
-            study = study_of(record, self._space, quiet_study(optuna.samplers.RandomSampler(seed=0)))
+            sampler = optuna.samplers.RandomSampler(seed=0)
+            study = study_of(record, self._space, quiet_study(sampler, len(record.aims)))
             for attempt in range(MAX_REPEATS):
                 seed = derived_seed("draw", self._seed, len(record.trials), attempt)
                 study.sampler = build_sampler(self._sampler, seed, self._num_trials)
@@ -231,9 +232,9 @@ class Proposer:
 def _tell_known(study: optuna.Study, drawn: optuna.Trial, record: RunRecord, digest: str) -> None:
     """Tell Optuna the known score of a configuration that it drew again, so that it draws elsewhere."""
     same = (trial for trial in record.trials.values() if trial.role == "search" and trial.config_hash == digest)
-    values = [float(best[record.metric]) for trial in same if (best := trial.best(record.metric)) is not None]
-    if values:
-        study.tell(drawn, max(values))
+    points = [point for trial in same if (point := record.point(trial)) is not None]
+    if points:
+        study.tell(drawn, list(max(points)))
     else:
         study.tell(drawn, state=TrialState.FAIL)
 

@@ -6,11 +6,14 @@ with empty ones (https://github.com/ray-project/ray/issues/30838).
 """
 
 import math
+from collections.abc import Callable
 from typing import Protocol
 
 import numpy as np
 
+from results.record.front import front_numbers
 from results.record.run import RunRecord
+from results.record.schema import AIMS
 from search.defaults import GRACE_EPOCHS, MEDIAN_MIN_TRIALS, REDUCTION_FACTOR, is_rung
 
 
@@ -65,6 +68,53 @@ class Asha:
         self._cuts[trial, epoch] = (
             f"asha: {self._metric} {value:.3f} at epoch {epoch} lies under the cut {cut:.3f} that keeps the best "
             f"1/{self._factor} of those that came this far before"
+        )
+        return self._cuts[trial, epoch]
+
+
+class ParetoAsha:
+    """Asynchronous successive halving for several aims.
+
+    At a rung the trials are sorted into fronts: those that no other trial is better than, then those that only they
+    are better than, and so on. A trial continues if at most 1 / factor of the trials before it are in better fronts.
+
+    Source:
+        Schmucker et al. 2021, Multi-objective asynchronous successive halving (MO-ASHA), with non-dominated sorting.
+    """
+
+    def __init__(
+        self,
+        metric: str,
+        epochs: int,
+        costs: Callable[[str], tuple[float, ...]],
+        *,
+        grace: int = GRACE_EPOCHS,
+        factor: int = REDUCTION_FACTOR,
+    ) -> None:
+        """Start with empty rungs as `Asha`; `costs` returns those of a trial."""
+        self.epochs = epochs
+        self._metric, self._costs, self._grace, self._factor = metric, costs, grace, factor
+        self._rungs: dict[int, dict[str, tuple[float, ...]]] = {}
+        self._cuts: dict[tuple[str, int], str] = {}
+
+    def decide(self, trial: str, epoch: int, value: float) -> str | None:
+        """See `Rule`."""
+        if not is_rung(epoch, self._grace, self._factor):
+            return None
+        rung = self._rungs.setdefault(epoch, {})
+        if trial in rung:
+            return self._cuts.get((trial, epoch))
+        before = list(rung.values())
+        rung[trial] = (value, *self._costs(trial))
+        if not before or epoch >= self.epochs:
+            return None
+        *others, mine = front_numbers([*before, rung[trial]])
+        better = sum(one < mine for one in others)
+        if better <= len(before) / self._factor:
+            return None
+        self._cuts[trial, epoch] = (
+            f"asha: {better} of {len(before)} trials that came this far before are in better fronts of {self._metric} "
+            f"and cost at epoch {epoch}, more than 1/{self._factor} of them"
         )
         return self._cuts[trial, epoch]
 
@@ -128,6 +178,14 @@ def fresh_rule(name: str, epochs: int, record: RunRecord) -> Rule:
     """The rule of `--scheduler NAME`, with the grace period and factor that the run started with."""
     if name == "asha":
         grace, factor = record.asha
+        if record.aims:
+            return ParetoAsha(
+                record.metric,
+                epochs,
+                lambda trial: tuple(record.trials[trial].cost.get(AIMS[one], math.inf) for one in record.aims),
+                grace=grace,
+                factor=factor,
+            )
         return Asha(record.metric, epochs, grace=grace, factor=factor)
     return RULES[name](record.metric, epochs)
 

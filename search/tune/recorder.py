@@ -126,7 +126,7 @@ class Recorder(Callback):
             self._diverged[_name(trial)] = str(result[DIVERGED])
             return
         values = {key: _finite(result[key]) for key in EPOCH_NUMBERS if key in result}
-        for key in ("model", "optima", "confirm"):
+        for key in ("model", "optima", "confirm", "cost"):
             if key in result:
                 values[key] = json.loads(result[key])
         for key in ("device", "weights"):

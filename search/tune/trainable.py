@@ -17,7 +17,7 @@ from digits_core.config.train_config import TaskConfig, TrainConfig
 from digits_core.data.cache import DigitData, open_data
 from digits_core.data.remote import StoreError
 from digits_core.data.source import DataSource
-from digits_core.errors import DivergedError, UserError
+from digits_core.errors import DeviceError, DivergedError, UserError
 from digits_core.files import (
     BEST_FOLDER,
     CONFIRM_FILE,
@@ -38,6 +38,12 @@ if TYPE_CHECKING:
     from digits_core.evaluation.sweep import Sweep
     from digits_core.training.reports import EpochReport
     from spaces.registry import Overrides
+
+
+MOST_SPREAD = 0.5
+"""The largest distance of the quartiles of a measured time, as a share of the median."""
+
+LATENCY_ATTEMPTS = 3
 
 
 class RefusedError(Exception):
@@ -129,6 +135,8 @@ def _report(
 ) -> None:
     """Report one epoch to Ray, with match tables and sweep if it is the best so far. Ray may end the trial here."""
     values: dict[str, Any] = dataclasses.asdict(report.metrics)
+    if report.metrics.epoch == 1 and report.checkpoint is not None:
+        values["cost"] = json.dumps(cost_of(report.checkpoint, data, params))
     if report.metrics.epoch == 1 or report.improved:
         values["model"] = json.dumps(report.model)
         values["device"] = report.device
@@ -157,6 +165,39 @@ def _report(
         tune.report({**values, SAVED: place["name"]})
     _set_process_title()
     shutil.rmtree(report.checkpoint, ignore_errors=True)  # it is stored, and the next one does not need it
+
+
+def cost_of(checkpoint: Path, data: DigitData, params: dict[str, Any]) -> dict[str, float]:
+    """The size of a model, and how long it needs for an image if the search asks for it (`schema.COSTS`).
+
+    Raises:
+        DeviceError: the times vary so much that they say nothing about the model.
+    """
+    from digits_core.data.augment import Processing
+    from digits_core.evaluation.latency import measure_latency
+    from digits_core.submission.inference import load_detector
+    from digits_core.training.device import choose_device
+
+    found = {"megabytes": (checkpoint / MODEL_FILE).stat().st_size / 1e6}
+    if not params["measure_latency"]:
+        return found
+    detector = load_detector(checkpoint, choose_device(params["device"]))
+    assert detector.model is not None
+    change = Processing(detector.config.augment)
+    for batch_size, name in ((1, "latency_ms"), (32, "latency_ms_32")):
+        for _ in range(LATENCY_ATTEMPTS):
+            one = measure_latency(detector.model, data.valid, batch_size, dtype=detector.dtype, change=change)
+            if one.spread <= MOST_SPREAD:
+                break
+        else:
+            raise DeviceError(
+                f"--metric: the time of an image varies by {one.spread:.0%} of its median on {detector.device}, so it "
+                "cannot be an aim now; stop other work on this machine, or leave the cost out"
+            )
+        found[name] = one.milliseconds
+        if batch_size == 1:
+            found |= {"latency_ms_low": one.low, "latency_ms_high": one.high}
+    return found
 
 
 def start_name(trial_id: str, starts: int) -> str:

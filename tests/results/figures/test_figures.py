@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from hypothesis.extra.numpy import arrays
 from told import HOSTILE, told_run
 
 import results
@@ -31,7 +30,6 @@ from results.figures.style import LINE_LETTERS, SCORE_TICKS, legend_name, log_ti
 from results.figures.training import (
     curve_range,
     num_cut,
-    pareto_front,
     plot_curves,
     plot_overfitting,
     plot_pareto,
@@ -388,14 +386,6 @@ def test_the_slots_time_is_all_accounted_for(folder):
     for lane in range(lanes):
         mine = sorted((start, end) for at, start, end, _ in bars if at == lane)
         assert all(end <= start + 0.06 for (_, end), (start, _) in itertools.pairwise(mine))
-
-
-@given(arrays(np.float64, st.tuples(st.integers(1, 12), st.integers(1, 3)), elements=st.sampled_from([0.0, 0.5, 1.0])))
-def test_the_front_is_what_no_other_beats(goals):
-    def beaten(one):
-        return any((other >= one).all() and (other > one).any() for other in goals)
-
-    assert pareto_front(goals).tolist() == [not beaten(one) for one in goals]
 
 
 @given(st.text(max_size=80))

@@ -1,0 +1,20 @@
+"""The Pareto front of a search with several aims, in words."""
+
+from results.record.run import RunRecord
+from results.views.leaderboard import SHOWN
+
+UNITS = {"latency": "ms", "latency_32": "ms in batches of 32", "megabytes": "MB"}
+
+
+def front_words(record: RunRecord) -> list[str]:
+    """A line with the trials on the front, best score first; none for a search with one aim."""
+    front = [record.trials[name] for name, is_on in record.on_front().items() if is_on]
+    points = sorted(((record.point(trial), trial.trial_id) for trial in front), reverse=True)
+    metric = SHOWN.get(record.metric, record.metric)
+    words = [
+        f"{name} {metric} {point[0]:.3f}, "
+        + ", ".join(f"{cost:.3g} {UNITS[aim]}" for cost, aim in zip(point[1:], record.aims, strict=True))
+        for point, name in points
+        if point is not None
+    ]
+    return [f"Pareto front: {'; '.join(words)}"] if words else []
