@@ -58,6 +58,12 @@ def build_parser() -> argparse.ArgumentParser:
         help=f"the largest ensemble; a model can count several times (default {DEFAULT_MOST})",
     )
     parser.add_argument(
+        "--average",
+        action="store_true",
+        help="average the weights of the models into one model instead, as fast as each of them; for trainings that "
+        "start from the same weights, such as replicates",
+    )
+    parser.add_argument(
         "--iou",
         type=_iou,
         default=DEFAULT_IOU,
@@ -92,10 +98,11 @@ def _make(args: argparse.Namespace, console: "Console") -> dict[str, Any]:
     from digits_core.predict import progress_bar
     from digits_core.training.device import choose_device
     from search.models.ensemble import choose_on, choose_on_all
-    from search.models.ensemble_folder import write_folder
+    from search.models.ensemble_folder import write_average, write_folder
     from search.models.ensemble_words import document_of, print_choices, print_written, verdicts_of
     from search.models.kept import kept_models
     from search.models.pool import make_pool
+    from search.models.soup import Soup
 
     folder = find_run(args.run)
     refuse_links(folder)
@@ -109,7 +116,15 @@ def _make(args: argparse.Namespace, console: "Console") -> dict[str, Any]:
             console.print(note, soft_wrap=True)
         device = choose_device(args.device)
         with progress_bar(len(models)) as advance:
-            pool = make_pool(models, data, iou=args.iou, metric=record.metric, device=device, progress=advance)
+            pool = make_pool(
+                models,
+                data,
+                iou=args.iou,
+                metric=record.metric,
+                device=device,
+                average=args.average,
+                progress=advance,
+            )
         choices = [choose_on(pool, half, args.most) for half in (0, 1)]
         verdicts = verdicts_of(pool, choices)
         print_choices(console, pool, choices, verdicts)
@@ -117,10 +132,13 @@ def _make(args: argparse.Namespace, console: "Console") -> dict[str, Any]:
         counts, alone = choose_on_all(pool, args.most)
         if sum(map(bool, counts)) < 2:
             name = pool.models[pool.lead(alone)].name
-            console.print(f"on all validation images no ensemble is better than {name} alone, so none is written")
+            console.print(f"on all validation images no {pool.noun} is better than {name} alone, so none is written")
             return {**document, "folder": None, "ensemble": None}
         known = {"metric": record.metric, "data": source.folder, "verdicts": [one.words for one in verdicts]}
-        target, metrics = write_folder(folder, pool, counts, alone, data, device, known)
+        if isinstance(pool, Soup):
+            target, metrics = write_average(folder, pool, counts, data, device, known)
+        else:
+            target, metrics = write_folder(folder, pool, counts, alone, data, device, known)
     print_written(console, pool, target, metrics, verdicts)
     return {**document, "folder": str(target), "ensemble": metrics}
 

@@ -110,6 +110,63 @@ detector = load_detector(Path("{name}"), torch.device("cpu"))
 """
 
 
+_AVERAGE = """---
+{metadata}---
+
+# {name}
+
+A Faster R-CNN ({backbone}) whose weights are the mean of trained models of {run}, chosen by {metric} on the \
+validation images. Its batch-norm statistics were measured again on training images.
+
+| model | counts |
+| --- | --- |
+{members}
+
+- data: {data}, fingerprint {fingerprint}
+- categories: {categories}
+
+## Scores
+
+{measured}
+
+On images that took no part in the choice (two halves, each scored with what the other one chose):
+
+{honest}
+
+## Thresholds
+
+| | NMS | score above | maximum |
+| --- | --- | --- | --- |
+{thresholds}
+
+Task 2 is read from Task 1's detections.
+
+## Use
+
+```sh
+digit-search predict {name} IMAGES -o OUT
+```
+"""
+
+
+def average_card(name: str, config: TrainConfig, metrics: dict[str, Any]) -> str:
+    """The model card of an average of models, in Markdown."""
+    return _AVERAGE.format(
+        metadata=yaml.safe_dump(_metadata(name, metrics), sort_keys=False, allow_unicode=True),
+        name=name,
+        backbone=config.model.backbone,
+        run=metrics["run"],
+        metric=metrics["metric"],
+        members="\n".join(f"| {one['trial']} | {one['count']} |" for one in metrics["members"]),
+        data=metrics["data"],
+        fingerprint=metrics["fingerprint"],
+        categories=metrics["categories"],
+        measured=_measured(metrics),
+        honest="\n".join(f"- {line}" for line in metrics["verdicts"]),
+        thresholds=_thresholds(config),
+    )
+
+
 def ensemble_card(name: str, config: TrainConfig, metrics: dict[str, Any]) -> str:
     """The model card of an ensemble, in Markdown."""
     cost = metrics["cost"]

@@ -20,14 +20,14 @@ class Choice:
         path: the ensembles of each size, with their scores on the half that chose.
         chosen: the best of them, by these scores.
         sizes: each ensemble of `path` on the other half; the first is the best single model.
-        fused_alone: the best single model on the other half, with its own boxes fused.
+        fused_alone: the best single model on the other half, with its own boxes fused; None if nothing is fused.
     """
 
     half: int
     path: list[Step]
     chosen: Step
     sizes: list[Scored]
-    fused_alone: Scored
+    fused_alone: Scored | None
 
     @property
     def alone(self) -> Scored:
@@ -50,7 +50,8 @@ def choose_on(pool: Pool, half: int, most: int) -> Choice:
     """
     path = greedy_path(len(pool.models), pool.choosing_score(half), most)
     sizes = [pool.score_other(step.counts, half) for step in path]
-    return Choice(half, path, best_step(path), sizes, pool.score_other(path[0].counts, half, fused=True))
+    fused = pool.score_other(path[0].counts, half, fused=True) if pool.fuses else None
+    return Choice(half, path, best_step(path), sizes, fused)
 
 
 def choose_on_all(pool: Pool, most: int) -> tuple[Counts, Counts]:

@@ -14,12 +14,14 @@ import torch
 from digits_core.data.cache import DigitData, Split
 from digits_core.evaluation.selection import Counts
 from digits_core.files import CLASSES_FILE, CONFIG_FILE, MODEL_FILE
+from digits_core.model.checkpoint import save_model
 from digits_core.submission.ensemble import EnsembleFile, write_ensemble
 from digits_core.submission.inference import Detector, detect_batches, load_detector, prepare, read_tasks
 from results.record.folder import MODELS
-from search.models.card import ensemble_card
+from search.models.card import average_card, ensemble_card
 from search.models.folder import CARD_FILE, METRICS_FILE, measure
 from search.models.pool import Pool, reduced
+from search.models.soup import Soup
 from search.storage.new_folder import new_folder
 
 WARM_UP = 5
@@ -99,12 +101,46 @@ def write_folder(
     return target, metrics
 
 
-def next_folder(run: Path) -> Path:
-    """The folder `models/ensemble-N` with the first free number."""
+def write_average(
+    run: Path, pool: Soup, counts: Counts, data: DigitData, device: torch.device, known: dict[str, Any]
+) -> tuple[Path, dict[str, Any]]:
+    """Write the averaged model as `models/average-N`; returns it and the content of its metrics.json.
+
+    Args:
+        run: the run folder.
+        pool: the models.
+        counts: how often each counts in the average.
+        data: the data of the run; the thresholds are chosen on its validation images.
+        device: where the model runs.
+        known: further content of metrics.json.
+    """
+    counts, target = reduced(counts), next_folder(run, "average")
+    config = pool.configs[pool.lead(counts)]
+    with new_folder(target) as half:
+        save_model(half, pool.averaged(counts), config, categories=data.categories)
+        claim = measure(load_detector(half, device), data)
+        config = replace(config, detect=claim.detect)
+        metrics = {
+            **known,
+            "run": run.name,
+            "members": [{"trial": name, "count": count} for name, count in pool.names(counts).items()],
+            "fingerprint": data.fingerprint,
+            "categories": data.categories.words,
+            "num_valid": len(data.valid),
+            "scores": {f"val_{key}": list(value) for key, value in claim.scores.items()},
+        }
+        (half / CONFIG_FILE).write_text(config.to_json(), encoding="utf-8")
+        (half / METRICS_FILE).write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
+        (half / CARD_FILE).write_text(average_card(target.name, config, metrics), encoding="utf-8")
+    return target, metrics
+
+
+def next_folder(run: Path, kind: str = "ensemble") -> Path:
+    """The folder `models/KIND-N` with the first free number."""
     number = 1
-    while (run / MODELS / f"ensemble-{number}").exists():
+    while (run / MODELS / f"{kind}-{number}").exists():
         number += 1
-    return run / MODELS / f"ensemble-{number}"
+    return run / MODELS / f"{kind}-{number}"
 
 
 def compare_costs(detectors: list[Detector], images: Split) -> list[float]:

@@ -29,6 +29,7 @@ class EnsembleVerdict:
         against: the single model, in words.
         ensemble, single: the mean scores.
         found: their difference.
+        noun: what the models together are called.
     """
 
     name: str
@@ -36,15 +37,16 @@ class EnsembleVerdict:
     ensemble: float
     single: float
     found: Difference
+    noun: str = "ensemble"
 
     @property
     def words(self) -> str:
         """A sentence."""
         verdict = "no significant difference"
         if is_real(self.found):
-            verdict = "the ensemble is better" if self.found.estimate > 0 else "the single model is better"
+            verdict = f"the {self.noun} is better" if self.found.estimate > 0 else "the single model is better"
         return (
-            f"{SCORES[self.name]}: ensemble {self.ensemble:.3f}, {self.against} {self.single:.3f}; "
+            f"{SCORES[self.name]}: {self.noun} {self.ensemble:.3f}, {self.against} {self.single:.3f}; "
             f"{_interval(self.found)}: {verdict}"
         )
 
@@ -76,12 +78,12 @@ def verdicts_of(pool: Pool, choices: Sequence[Choice]) -> list[EnsembleVerdict]:
         return []
     found = []
     for name in scores_shown(pool):
-        for against in (ALONE, FUSED_ALONE):
-            singles = [one.alone if against == ALONE else one.fused_alone for one in choices]
+        for against in (ALONE, FUSED_ALONE) if pool.fuses else (ALONE,):
+            singles = [one.alone if against == ALONE or one.fused_alone is None else one.fused_alone for one in choices]
             bests = [one.best for one in choices]
             pairs = [(one.half, best, single) for one, best, single in zip(choices, bests, singles, strict=True)]
             means = mean_point(bests, name), mean_point(singles, name)
-            found.append(EnsembleVerdict(name, against, *means, difference(pool, pairs, name)))
+            found.append(EnsembleVerdict(name, against, *means, difference(pool, pairs, name), pool.noun))
     return found
 
 
@@ -112,6 +114,8 @@ def _rows(pool: Pool, choice: Choice, names: Sequence[str]) -> list[list[str]]:
         gain = _gain(pool, choice, scored, names[0]) if len(shown) > 1 else ""
         rows.append([name, f"{step.score:.3f}", *_points(scored, names), gain])
     fused = choice.fused_alone
+    if fused is None:
+        return rows
     first = models_words(pool.names(fused.counts)) + ", own boxes fused"
     rows.insert(1, [first, "", *_points(fused, names), _gain(pool, choice, fused, names[0])])
     return rows
@@ -140,6 +144,13 @@ def print_written(
         for name in scores_shown(pool)
         for value, low, high in [metrics["scores"][f"val_{name}"]]
     )
+    if "cost" not in metrics:
+        console.print(f"wrote {target}: the mean of {models_words(members)}, chosen on all validation images")
+        console.print(f"  {scores} on the same images, which is too optimistic", soft_wrap=True)
+        if not any(one.found.estimate > 0 and is_real(one.found) for one in verdicts):
+            console.print("  it is not better for sure, but it costs no more than a single model", soft_wrap=True)
+        console.print(f"next: {this_program()} predict {quote(str(target))} IMAGES -o predictions", soft_wrap=True)
+        return
     cost = metrics["cost"]
     two, one = cost["ensemble"], cost["single"]
     console.print(f"wrote {target}: {models_words(members)}, chosen on all validation images", soft_wrap=True)
@@ -183,7 +194,7 @@ def _choice_values(pool: Pool, choice: Choice) -> dict[str, Any]:
             }
             for step, scored in zip(choice.path, choice.sizes, strict=True)
         ],
-        "single_fused": choice.fused_alone.points,
+        "single_fused": None if choice.fused_alone is None else choice.fused_alone.points,
     }
 
 

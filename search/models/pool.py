@@ -73,6 +73,16 @@ class Pool:
     _chosen_by: dict[Counts, list[float]] = field(default_factory=dict)
     _scored: dict[tuple[Counts, int, bool], Scored] = field(default_factory=dict)
 
+    @property
+    def noun(self) -> str:
+        """What several models together are called."""
+        return "ensemble"
+
+    @property
+    def fuses(self) -> bool:
+        """Whether detections are fused, which also changes those of a single model."""
+        return True
+
     def lead(self, counts: Counts) -> int:
         """The model that counts most, the first of equals: an ensemble has its configuration."""
         return counts.index(max(counts))
@@ -174,6 +184,7 @@ def make_pool(
     iou: float,
     metric: str,
     device: torch.device,
+    average: bool = False,
     progress: Callable[[int], None] = lambda done: None,
 ) -> Pool:
     """Run each model once on the validation images.
@@ -184,6 +195,7 @@ def make_pool(
         iou: of the fusion.
         metric: of the run.
         device: where the models run.
+        average: average the weights of the models instead of fusing their detections.
         progress: called with the number of models that have run.
 
     Raises:
@@ -199,6 +211,10 @@ def make_pool(
                 f"{printable(data.categories.words)}; leave it out with --trials"
             )
     tasks = [task for one in detectors for task in (one.config.detect.task1, one.config.detect.task2)]
+    if average:
+        from search.models.soup import check_alike
+
+        check_alike(models, [one.config for one in detectors])
     fusion = Fusion(iou=iou, floor=min([SCORE_FLOOR, *(task.score for task in tasks)]))
     for detector in detectors:
         assert detector.model is not None
@@ -214,4 +230,10 @@ def make_pool(
         configs.append(config)
         raw.append(found)
         progress(len(raw))
+    if average:
+        from search.models.soup import Soup
+
+        return Soup(
+            list(models), configs, raw, data.valid, halves, fusion, metric, detectors=detectors, train=data.train
+        )
     return Pool(list(models), configs, raw, data.valid, halves, fusion, metric)

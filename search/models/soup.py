@@ -1,0 +1,165 @@
+"""Models whose weights are averaged into one model, with batch-norm statistics that are measured again."""
+
+import copy
+import dataclasses
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from digits_core.config.train_config import TrainConfig
+from digits_core.data.augment import Processing, Sample
+from digits_core.data.batches import load_batch
+from digits_core.data.cache import Split
+from digits_core.errors import RunError
+from digits_core.evaluation.detect import batches_by_shape
+from digits_core.evaluation.evaluate import detect_split, refined
+from digits_core.evaluation.matching import Candidates
+from digits_core.evaluation.selection import Counts
+from digits_core.seeds import derived_seed
+from digits_core.submission.inference import Detector
+from search.models.kept import Kept
+from search.models.pool import Pool, reduced
+
+NORM_IMAGES = 512
+"""Training images from which batch-norm statistics are measured."""
+
+_NORMS = nn.modules.batchnorm._BatchNorm
+
+
+@dataclass(slots=True)
+class Soup(Pool):
+    """A pool whose ensembles are averages of weights: one model, as fast as each of them.
+
+    Attributes:
+        detectors: the models.
+        train: the training images, for batch norm.
+
+    Source:
+        Wortsman et al. 2022, Model soups; Izmailov et al. 2018, Averaging weights leads to wider optima (batch norm).
+    """
+
+    detectors: list[Detector] = field(default_factory=list)
+    train: Split | None = None
+    _found: dict[Counts, Candidates] = field(default_factory=dict)
+
+    @property
+    def noun(self) -> str:
+        """What several models together are called."""
+        return "averaged model"
+
+    @property
+    def fuses(self) -> bool:
+        """Whether detections are fused."""
+        return False
+
+    def found(self, counts: Counts, *, fused: bool = False) -> Candidates:
+        """The detections of an average before NMS; `fused` has no effect."""
+        counts, lead = reduced(counts), self.lead(counts)
+        if sum(map(bool, counts)) == 1:
+            return refined(self.raw[lead], self.configs[lead].detect)
+        if counts not in self._found:
+            config, model = self.configs[lead], self.averaged(counts)
+            self._found[counts], _ = detect_split(
+                model,
+                self.valid,
+                self.fusion.floor,
+                batch_size=config.runtime.eval_batch_size,
+                dtype=self.detectors[lead].dtype,
+                change=Processing(config.augment),
+            )
+        return refined(self._found[counts], self.configs[lead].detect)
+
+    def averaged(self, counts: Counts) -> Any:
+        """The model whose weights are the mean of the models' weights, in evaluation mode on their device."""
+        assert self.train is not None
+        lead = self.lead(counts)
+        model: Any = copy.deepcopy(self.detectors[lead].model)
+        models: list[Any] = [one.model for one in self.detectors]
+        model.load_state_dict(mean_state([one.state_dict() for one in models], counts))
+        config = self.configs[lead]
+        renew_batch_norm(
+            model,
+            self.train,
+            batch_size=config.runtime.eval_batch_size,
+            dtype=self.detectors[lead].dtype,
+            change=Processing(config.augment),
+        )
+        return model
+
+
+def mean_state(states: Sequence[dict[str, Tensor]], counts: Counts) -> dict[str, Tensor]:
+    """The mean of tensors, weighted by counts; those that are no floating-point numbers come from the first model."""
+    total = sum(counts)
+    inside = [(state, count / total) for state, count in zip(states, counts, strict=True) if count]
+    first = inside[0][0]
+    return {
+        name: sum((state[name].double() * share for state, share in inside), torch.zeros(())).to(value.dtype)
+        if value.is_floating_point()
+        else value
+        for name, value in first.items()
+    }
+
+
+@torch.no_grad()
+def renew_batch_norm(
+    model: Any,
+    train: Split,
+    *,
+    batch_size: int,
+    dtype: torch.dtype,
+    change: Callable[[Sample, int], Sample] | None = None,
+) -> None:
+    """Measure the batch-norm statistics of a model again, on NORM_IMAGES training images without augmentation.
+
+    Args:
+        model: in evaluation mode; it is in evaluation mode afterwards.
+        train: the training images.
+        batch_size: images per batch.
+        dtype: of the forward pass.
+        change: preprocessing of each image.
+    """
+    norms = [part for part in model.modules() if isinstance(part, _NORMS)]
+    if not norms:
+        return
+    chosen = np.random.default_rng(derived_seed("batch norm")).permutation(len(train))[:NORM_IMAGES]
+    split, device = train.some(np.sort(chosen), "train"), next(model.parameters()).device
+    known = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # the mean over all batches
+        norm.train()
+    for indices in batches_by_shape(split.table.sizes, batch_size):
+        with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+            model.detect(model.inputs(load_batch(split, indices, device, change)))
+    for norm, momentum in zip(norms, known, strict=True):
+        norm.momentum = momentum
+    model.eval()
+
+
+def check_alike(models: Sequence[Kept], configs: Sequence[TrainConfig]) -> None:
+    """Check that models can be averaged: one architecture, and trainings that began with the same weights.
+
+    Raises:
+        RunError: they cannot.
+    """
+    first = configs[0].model
+    for one, config in zip(models, configs, strict=True):
+        differing = [
+            name
+            for name in (item.name for item in dataclasses.fields(first))
+            if getattr(config.model, name) != getattr(first, name)
+        ]
+        if differing:
+            raise RunError(
+                f"--average: {models[0].name} and {one.name} have different model.{differing[0]}, so their weights "
+                "have no common mean; name models that differ only in training with --trials"
+            )
+    if first.weights == "none":
+        raise RunError(
+            f"--average: the trainings of {', '.join(one.name for one in models)} began with different random weights, "
+            "so their mean is no model; it needs trainings that start from the same weights (model.weights)"
+        )
