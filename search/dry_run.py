@@ -3,9 +3,11 @@
 from dataclasses import replace
 from pathlib import Path
 
+from digits_core.config.train_config import TrainConfig
 from digits_core.data.cache import DigitData, images_per_epoch
 from digits_core.evaluation.sweep import NUM_SWEPT
 from digits_core.files import size_words
+from digits_core.model.anchors import setting_digest
 from digits_core.terminal import open_console
 from results.record.folder import read_record_of
 from search.cli.forecast import Done, done_of, measured_training, workload
@@ -15,8 +17,10 @@ from search.driver import check_data, check_place
 from search.machine.cost import Cost, Workload, cost_of, hours_words, measure
 from search.machine.probe import Findings, Probe
 from search.policy.plan import Plan
+from search.policy.prefix import repeated_epochs
 from search.policy.replicates import most_further
 from search.tune.slots import plan_slots
+from spaces.registry import enumerate_settings
 
 
 def dry_run(settings: SearchSettings, resumed: Path | None = None) -> int:
@@ -46,6 +50,7 @@ def dry_run(settings: SearchSettings, resumed: Path | None = None) -> int:
         *length_notes(settings),
         *([f"then at most {further} more trainings: replicates of {which}"] if further else []),
         f"in total at most {most} epochs and {most * images:,} images",
+        *_repeated_lines(plan, len(data.train)),
         f"slots: {slots}",
         *lines,
         f"swept on each trained model: {NUM_SWEPT + len(plan.sweep):,} threshold settings",
@@ -55,6 +60,20 @@ def dry_run(settings: SearchSettings, resumed: Path | None = None) -> int:
     ):
         console.print(line)
     return 0
+
+
+def _repeated_lines(plan: Plan, num_images: int) -> list[str]:
+    """A line about epochs that several configurations have in common, if all configurations are known ahead."""
+    configs = {setting_digest(config): config for config in plan.first_settings().values()}
+    if plan.sampler == "grid":
+        listed = (TrainConfig.from_flat(overrides, plan.base) for _, overrides in enumerate_settings(plan.space))
+        configs |= {setting_digest(config): config for config in listed}
+    repeated = repeated_epochs([*configs.values()], num_images)
+    if not repeated:
+        return []
+    known = "" if plan.sampler == "grid" else " of the baselines"
+    total = sum(one.optim.epochs for one in configs.values())
+    return [f"of the {total} epochs{known}, {repeated} are the same as first epochs of another configuration"]
 
 
 def _slots_and_cost(

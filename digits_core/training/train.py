@@ -31,9 +31,10 @@ from digits_core.model.detector import BatchDetector
 from digits_core.seeds import derived_seed
 from digits_core.training.average import Average
 from digits_core.training.device import choose_device, choose_dtype, device_name, peak_memory
-from digits_core.training.optim import build_optimizer, lr_at, set_lr
+from digits_core.training.optim import build_optimizer, set_lr
 from digits_core.training.parallel import ALONE, World
 from digits_core.training.reports import LOSSES, EpochMetrics, EpochProgress, EpochReport, Report
+from digits_core.training.schedule import lr_at
 
 CHECKED_STEPS = 20
 """Steps on a GPU between two checks that the losses are finite: a check makes the CPU wait for the GPU."""

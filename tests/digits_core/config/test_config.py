@@ -30,7 +30,11 @@ def values_of(parameter):
     return st.just(parameter.default)
 
 
-INDEPENDENT = [name for name in parameters() if name.partition(".")[0] in ("data", "detect", "runtime")] + [
+TOGETHER = ("detect.box_fusion",)  # not allowed beside detect.box_merge
+
+INDEPENDENT = [
+    name for name in parameters() if name.partition(".")[0] in ("data", "detect", "runtime") and name not in TOGETHER
+] + [
     "optim.weight_decay",
     "optim.momentum",
     "optim.step_epochs",

@@ -4,7 +4,7 @@ import pytest
 
 from digits_core.config.effect import without_effect
 from digits_core.config.train_config import TrainConfig
-from digits_core.training.optim import lr_at
+from digits_core.training.schedule import lr_at
 
 STEP = {"optim.schedule": "step", "optim.epochs": 6}
 

@@ -3,7 +3,8 @@ import torch
 from torch.optim import lr_scheduler
 
 from digits_core.config.train_config import OptimConfig
-from digits_core.training.optim import WARMUP_START, build_optimizer, lr_at
+from digits_core.training.optim import build_optimizer
+from digits_core.training.schedule import WARMUP_START, lr_at
 
 STEPS = 7
 
