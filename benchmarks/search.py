@@ -1,13 +1,20 @@
-"""Which scheduler and sampler find a good configuration first: hundreds of replays on stored trainings.
+"""Which scheduler, sampler and prior find a good configuration first: hundreds of replays on stored trainings.
 
-`bank.parquet` has configurations of `anchors,lr_schedules` that were all trained to the end (tiny backbone, drawn
-data), with the score of every epoch. A replay simulates a search with two slots on them, in the order of the reports.
-All combinations have the same seeds. Regret is the best score of the bank minus the best score of the search so far.
+`bank.parquet` has configurations of a wide space that were all trained to the end (tiny backbone, drawn data), with
+the score of every epoch. `bank_other.parquet` has other configurations of the same space, trained on half as many
+images for half as many epochs: what an earlier search could have left. A replay simulates a search with two slots on
+the bank, in the order of the reports. All combinations have the same seeds. Regret is the best score of the bank minus
+the best score of the search so far.
 
-    python -m search.run --space anchors,lr_schedules --scheduler none --sampler random --screen off --trials 72 \\
-        --epochs 8 --name bank
+    python -m search.run --space anchors,aspect_ratios,roi_heads,lr_schedules --scheduler none --sampler random \\
+        --screen off --trials 150 --epochs 12 --images-per-epoch 160 --seed 1 --name bank
+    python -m search.run --space anchors,aspect_ratios,roi_heads,lr_schedules --scheduler none --sampler random \\
+        --screen off --trials 40 --epochs 6 --images-per-epoch 80 --seed 100 --name other
     python benchmarks/search.py bank runs/bank
+    python benchmarks/search.py bank runs/other -o benchmarks/bank_other.parquet
     python benchmarks/search.py replay [--repeats 200] [-o replay.json]
+    python benchmarks/search.py learn [--repeats 200]
+    python benchmarks/search.py outlook [--repeats 100]
 """
 
 import argparse
@@ -20,6 +27,7 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import NormalDist
 from typing import Any
 
 if sys.path[0] == str(Path(__file__).parent):  # or `search` would be this very file
@@ -29,34 +37,35 @@ import numpy as np
 import optuna
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
+from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.trial import TrialState
-from scipy.stats import spearmanr
+from scipy.stats import rankdata, spearmanr
 
+from digits_core.config.parameter import Flat
 from search.cli.settings import SearchSettings, make_plan
+from search.policy.outlook import FEWEST_TRIALS, chance_of
+from search.policy.prior import Learned, Prior
 from search.policy.proposals import build_sampler, startup_trials
 from search.policy.stopping import Asha, Median, NoStopping, Rule
+from spaces.registry import probe
 
 BANK = Path(__file__).with_name("bank.parquet")
-SPACE = "anchors,lr_schedules"
+OTHER = Path(__file__).with_name("bank_other.parquet")
+SPACE = "anchors,aspect_ratios,roi_heads,lr_schedules"
 SLOTS = 2
-BUDGETS = (12, 24, 48, 96)
-"""Epochs at which the regret is printed; 96 are the twelve configurations of a default search without stopping."""
+BUDGETS = (12, 24, 48, 96, 144)
+"""Epochs at which the regret is printed; 144 are the twelve configurations of a default search without stopping."""
 
-PARAMS = (
-    "anchor_base",
-    "anchor_growth",
-    "schedule",
-    "lr",
-    "step_epochs",
-    "step_gamma",
-    "onecycle_peak",
-    "warmup_epochs",
-)
-LOGARITHMIC = {"anchor_base", "lr", "step_gamma"}
-RANGES = {
-    "anchor_base": (4, 32), "anchor_growth": (1.2, 2), "lr": (1e-4, 5e-3), "step_epochs": (1, 6),
-    "step_gamma": (0.05, 0.5), "onecycle_peak": (0.1, 0.5), "warmup_epochs": (0, 0.5),
-}  # fmt: skip
+LEARNED = 20
+"""Settings of an earlier run that a replay learns from, drawn for each replay."""
+
+REGRET = 0.006
+"""The regret whose time is printed: about the standard deviation between two trainings of one configuration."""
+
+PLAN = make_plan(SearchSettings(space=SPACE))
+DISTRIBUTIONS: dict[str, BaseDistribution] = {
+    name: one for trial, _ in probe(PLAN.space) for name, one in trial.distributions.items()
+}
 
 
 @dataclass(frozen=True)
@@ -65,11 +74,13 @@ class Bank:
 
     Attributes:
         params: of each, as the space draws them.
+        overrides: of each, the parameters of the training that the space sets.
         curves: float [settings, epochs], val_map.
         coverage: float [settings], the anchor screen's mean best IoU.
     """
 
     params: list[dict[str, Any]]
+    overrides: list[Flat]
     curves: NDArray[np.float64]
     coverage: NDArray[np.float64]
 
@@ -80,11 +91,12 @@ def make_bank(run: Path, target: Path) -> None:
 
     from results.record.folder import read_record_of
 
-    record = read_record_of(run)
+    record, fields = read_record_of(run), sorted(PLAN.space.fields())
     rows = [
         {
             "trial_id": trial.trial_id,
-            **{name: trial.params.get(name) for name in PARAMS},
+            "params": json.dumps(trial.params),
+            "overrides": json.dumps({name: trial.config[name] for name in fields}),
             "coverage": trial.coverage["mean_iou"],
             "epoch": epoch["epoch"],
             **{name: epoch[name] for name in ("train_loss", "val_loss", "val_map", "val_number_accuracy")},
@@ -102,14 +114,8 @@ def read_bank(path: Path) -> Bank:
     table = pq.read_table(path).to_pandas()
     wide = table.pivot(index="trial_id", columns="epoch", values="val_map")
     first = table.groupby("trial_id").first().loc[wide.index]
-    params = [
-        {name: row[name] for name in PARAMS if row[name] is not None and row[name] == row[name]}
-        for row in first.to_dict("records")
-    ]
-    for one in params:
-        if "step_epochs" in one:
-            one["step_epochs"] = int(one["step_epochs"])
-    return Bank(params, wide.to_numpy(), first["coverage"].to_numpy())
+    params, overrides = ([json.loads(text) for text in first[name]] for name in ("params", "overrides"))
+    return Bank(params, overrides, wide.to_numpy(), first["coverage"].to_numpy())
 
 
 class Picker:
@@ -122,7 +128,7 @@ class Picker:
 
     def next(self) -> int | None:
         """The next configuration in the random order."""
-        return self.left.pop(0) if self.left else None
+        return int(self.left.pop(0)) if self.left else None
 
     def tell(self, setting: int, epoch: int, value: float, end: str | None) -> None:
         """`end` is `whole`, `stopped` or None."""
@@ -149,7 +155,7 @@ class Screened(Picker):
 class Sampled(Picker):
     """An Optuna sampler; what it draws becomes the nearest setting of the bank not yet tried."""
 
-    plan = make_plan(SearchSettings(space=SPACE))
+    plan = PLAN
 
     def __init__(self, bank: Bank, seed: int, name: str, *, start: int = 1, then: int = 1) -> None:
         """While the sampler draws at random, the best covering of `start` drawings is taken; of `then` after that."""
@@ -163,24 +169,31 @@ class Sampled(Picker):
         """Ask, take the nearest, and let Optuna believe that it asked for that one."""
         if not self.left:
             return None
-        done = self.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED))
-        at_random = len(done) < startup_trials(self.plan.trials)
-        if at_random and self.start > 1:
-            some = self.rng.choice(self.left, min(self.start, len(self.left)), replace=False).tolist()
-        else:
-            some = []
-            for _ in range(self.then):
-                asked = self.study.ask()
-                self.plan.space.draw(asked)
-                self.study.tell(asked, state=TrialState.FAIL)
-                some.append(min(self.left, key=lambda setting: distance(asked.params, self.bank.params[setting])))
-        chosen = max(some, key=lambda setting: self.bank.coverage[setting])
+        chosen = max(self.candidates(), key=lambda setting: self.bank.coverage[setting])
         self.left.remove(chosen)
         self.study.enqueue_trial(self.bank.params[chosen])
         trial = self.study.ask()
         self.plan.space.draw(trial)
         self.trials[chosen] = trial
         return chosen
+
+    @property
+    def at_random(self) -> bool:
+        """Whether the sampler still draws at random."""
+        done = self.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED))
+        return len(done) < startup_trials(self.plan.trials)
+
+    def candidates(self) -> list[int]:
+        """Settings of which the one with the best coverage is tried."""
+        if self.at_random and self.start > 1:
+            return list(self.rng.choice(self.left, min(self.start, len(self.left)), replace=False).tolist())
+        some = []
+        for _ in range(self.then):
+            asked = self.study.ask()
+            self.plan.space.draw(asked)
+            self.study.tell(asked, state=TrialState.FAIL)
+            some.append(min(self.left, key=lambda setting: distance(asked.params, self.bank.params[setting])))
+        return some
 
     def tell(self, setting: int, epoch: int, value: float, end: str | None) -> None:
         """As the searcher tells Optuna."""
@@ -193,15 +206,57 @@ class Sampled(Picker):
             self.study.tell(trial, state=TrialState.PRUNED)
 
 
+class Learning(Sampled):
+    """An Optuna sampler beside what an earlier run knows, as `search.policy.proposals` combines them."""
+
+    def __init__(self, bank: Bank, seed: int, other: Bank) -> None:
+        """Learn from `LEARNED` random settings of another bank."""
+        super().__init__(bank, seed, "tpe")
+        some = self.rng.choice(len(other.params), LEARNED, replace=False).tolist()
+        ranks = normal(other.curves[some].max(axis=1))
+        self.prior = Prior([Learned(other.overrides[one], rank) for one, rank in zip(some, ranks, strict=True)], {})
+        self.ended: dict[int, tuple[float, float]] = {}
+
+    def candidates(self) -> list[int]:
+        """The best predicted of several settings, or what the sampler proposes."""
+        count = self.prior.draws(len(self.ended))
+        if count == 1:
+            return super().candidates()
+        if self.at_random:
+            some = self.rng.choice(self.left, min(count, len(self.left)), replace=False).tolist()
+        else:
+            some = [one for _ in range(count) for one in super(Learning, self).candidates()]
+        ended = [*self.ended]
+        order = sorted(self.ended.values())
+        scores = normal(np.array([order.index(self.ended[one]) for one in ended], dtype=float))
+        seen = [self.bank.overrides[one] for one in ended]
+        predicted = self.prior.predict([self.bank.overrides[one] for one in some], seen, scores)
+        return [some[int(predicted.argmax())]]
+
+    def tell(self, setting: int, epoch: int, value: float, end: str | None) -> None:
+        """Remember the score of a setting that ended; stopped ones rank below those that went on."""
+        super().tell(setting, epoch, value, end)
+        if end is not None:
+            self.ended[setting] = (math.inf if end == "whole" else epoch, self.best[setting])
+
+
+def normal(values: NDArray[np.float64]) -> list[float]:
+    """The ranks of values as quantiles of a normal distribution."""
+    return [NormalDist().inv_cdf((rank - 0.5) / len(values)) for rank in rankdata(values)]
+
+
 def distance(a: dict[str, Any], b: dict[str, Any]) -> float:
-    """Between two settings, each parameter scaled to its range; another schedule is a whole range away."""
-    total = float(a["schedule"] != b["schedule"])
-    for name, (low, high) in RANGES.items():
+    """Between two settings, each parameter scaled to its range; another choice is a whole range away."""
+    total = 0.0
+    for name, one in DISTRIBUTIONS.items():
         if name in a and name in b:
-            one, other = a[name], b[name]
-            if name in LOGARITHMIC:
-                one, other, low, high = math.log(one), math.log(other), math.log(low), math.log(high)
-            total += ((one - other) / (high - low)) ** 2
+            if isinstance(one, CategoricalDistribution):
+                total += float(a[name] != b[name])
+                continue
+            first, second, low, high = a[name], b[name], one.low, one.high  # type: ignore[attr-defined]
+            if one.log:  # type: ignore[attr-defined]
+                first, second, low, high = math.log(first), math.log(second), math.log(low), math.log(high)
+            total += ((first - second) / (high - low)) ** 2
     return total
 
 
@@ -273,7 +328,8 @@ class Promoting:
 
 def replay(bank: Bank, picker: Picker, rule: Rule | Promoting, budget: int) -> NDArray[np.float64]:
     """The best score seen after each epoch of the search, float [budget]."""
-    epochs, best, seen = bank.curves.shape[1], -np.inf, []
+    epochs, best = bank.curves.shape[1], -np.inf
+    seen: list[float] = []
     running: list[tuple[int, int, int, int]] = []  # when the epoch ends, slot, setting, epoch
 
     def begin(now: int, slot: int) -> None:
@@ -341,6 +397,57 @@ PICKERS: dict[str, tuple[Callable[[Bank, int], Picker], float]] = {
 """By name, with the share of the repeats that their own cost leaves them."""
 
 
+def learn(bank: Bank, other: Bank, repeats: int) -> None:
+    """Compare searches with and without an earlier run."""
+    epochs, top = bank.curves.shape[1], float(bank.curves.max())
+    pickers: dict[str, Callable[[int], Picker]] = {
+        "random": lambda seed: Picker(bank, seed),
+        "tpe, start screened 8 (the default)": lambda seed: Sampled(bank, seed, "tpe", start=8),
+        f"the same, learning from {LEARNED} other settings": lambda seed: Learning(bank, seed, other),
+    }
+    print(
+        f"| search | {' | '.join(f'regret after {budget}' for budget in BUDGETS)} | epochs to a regret of {REGRET:g} |"
+    )
+    print("|---|" + "---|" * (len(BUDGETS) + 1), flush=True)
+    for name, picker in pickers.items():
+        rows = [replay(bank, picker(seed), Asha("val_map", epochs), 6 * max(BUDGETS)) for seed in range(repeats)]
+        regret = top - np.array(rows)
+        mean = regret.mean(axis=0)
+        reached = np.flatnonzero(mean <= REGRET)
+        cells = [f"{mean[budget - 1]:.4f}" for budget in BUDGETS]
+        when = f"{reached[0] + 1}" if len(reached) else f"more than {len(mean)}"
+        print(f"| {name} | {' | '.join(cells)} | {when} |", flush=True)
+
+
+def outlook(bank: Bank, repeats: int) -> None:
+    """Compare the probability of a gain that a search prints with how often it came."""
+    final = bank.curves.max(axis=1)
+    pickers: dict[str, Callable[[int], Picker]] = {
+        "random": lambda seed: Picker(bank, seed),
+        "tpe": lambda seed: Sampled(bank, seed, "tpe"),
+    }
+    for name, picker in pickers.items():
+        said, came = [], []
+        for seed in range(repeats):
+            chosen: list[int] = []
+            one = picker(seed)
+            while len(chosen) < 60 and (setting := one.next()) is not None:
+                one.tell(setting, bank.curves.shape[1], float(final[setting]), "whole")
+                chosen.append(setting)
+            for num in range(FEWEST_TRIALS, 31, 2):
+                best = float(final[chosen[:num]].max())
+                for gain in (0.002, 0.005, 0.01, 0.02):
+                    more = max(10, num)
+                    said.append(chance_of(final[chosen[:num]].tolist(), best + gain, more))
+                    came.append(float(final[chosen[num : num + more]].max()) > best + gain)
+        shown, happened = np.array(said), np.array(came)
+        print(f"{name}: {len(said)} statements")
+        for low, high in ((0, 0.02), (0.02, 0.05), (0.05, 0.1), (0.1, 0.2), (0.2, 0.4), (0.4, 0.6), (0.6, 1.01)):
+            some = (shown >= low) & (shown < high)
+            if some.any():
+                print(f"  said {shown[some].mean():.0%}, came {happened[some].mean():.0%} ({some.sum()})")
+
+
 def main() -> None:
     """Make the bank, or replay."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -354,6 +461,11 @@ def main() -> None:
     run.add_argument("--schedulers", nargs="+")
     run.add_argument("--pickers", nargs="+", choices=PICKERS)
     run.add_argument("-o", "--out", type=Path)
+    for name in ("learn", "outlook"):
+        other = actions.add_parser(name)
+        other.add_argument("--bank", type=Path, default=BANK)
+        other.add_argument("--other", type=Path, default=OTHER)
+        other.add_argument("--repeats", type=int, default=200)
     args = parser.parse_args()
     if args.action == "bank":
         make_bank(args.run, args.out)
@@ -361,6 +473,12 @@ def main() -> None:
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     warnings.simplefilter("ignore")
     bank = read_bank(args.bank)
+    if args.action == "learn":
+        learn(bank, read_bank(args.other), args.repeats)
+        return
+    if args.action == "outlook":
+        outlook(bank, args.repeats)
+        return
     epochs = bank.curves.shape[1]
     final, top = bank.curves[:, -1], float(bank.curves.max())
     print(f"{len(bank.params)} settings of {epochs} epochs; best {top:.3f}, median at the end {np.median(final):.3f}")

@@ -7,8 +7,8 @@ from spaces.registry import Overrides, space
 KINDS = {
     "none": None,
     "voting": ("detect.box_merge", [0.6, 0.7, 0.8]),
-    "Soft-NMS": ("detect.soft_nms", [0.1, 0.3, 0.5]),
-    "fusion": ("detect.box_fusion", [0.55, 0.65, 0.75]),
+    "Soft-NMS": ("detect.soft_nms", [0.3, 0.5, 0.8]),
+    "fusion": ("detect.box_fusion", [0.65, 0.75, 0.85]),
 }
 """The parameter of each kind and its values; hard NMS follows all of them."""
 

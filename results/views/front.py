@@ -1,6 +1,7 @@
 """The Pareto front of a search with several aims, in words."""
 
 from results.record.run import RunRecord
+from results.record.trial import TrialRecord
 from results.views.leaderboard import SHOWN
 
 UNITS = {"latency": "ms", "latency_32": "ms in batches of 32", "megabytes": "MB"}
@@ -13,8 +14,17 @@ def front_words(record: RunRecord) -> list[str]:
     metric = SHOWN.get(record.metric, record.metric)
     words = [
         f"{name} {metric} {point[0]:.3f}, "
-        + ", ".join(f"{cost:.3g} {UNITS[aim]}" for cost, aim in zip(point[1:], record.aims, strict=True))
+        + ", ".join(
+            f"{cost:.3g} {UNITS[aim]}{_spread(record.trials[name], aim)}"
+            for cost, aim in zip(point[1:], record.aims, strict=True)
+        )
         for point, name in points
         if point is not None
     ]
     return [f"Pareto front: {'; '.join(words)}"] if words else []
+
+
+def _spread(trial: TrialRecord, aim: str) -> str:
+    """The quartiles of a measured time."""
+    low, high = trial.cost.get("latency_ms_low"), trial.cost.get("latency_ms_high")
+    return f" ({low:.3g} to {high:.3g})" if aim == "latency" and low is not None and high is not None else ""

@@ -1,5 +1,6 @@
 import json
 import tomllib
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -15,6 +16,7 @@ from digits_core.config.train_config import (
 )
 from digits_core.errors import ConfigError
 from digits_core.model.anchors import setting_digest
+from digits_core.model.build import check_model
 
 
 def values_of(parameter):
@@ -176,3 +178,10 @@ def test_bad_json_is_a_config_error(text):
 
 def test_json_is_flat_names():
     assert json.loads(TrainConfig().to_json())["detect.task2.class_agnostic"] is True
+
+
+@pytest.mark.parametrize("path", sorted((Path(__file__).parents[3] / "docs" / "recipes").glob("*.toml")), ids=str)
+def test_every_recipe_is_a_valid_configuration(path):
+    config = TrainConfig.from_flat(read_toml(path))
+    assert config != TrainConfig()
+    check_model(TrainConfig.from_flat({"model.weights": "drawn"}, config))
