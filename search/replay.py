@@ -105,7 +105,8 @@ def policy_of(folder: Path, event: Event, table: Table) -> Policy | None:
     settings = _of_space(resumed_settings(str(folder.parent), folder.name), str(event["space"]))
     if not all(is_remembered(one) for one in _choices(settings)):
         return None
-    names = ("trials", "epochs", "sampler", "seed", "replicates", "replicate_top", "confirm")
+    names = ("trials", "epochs", "sampler", "seed", "replicates", "replicate_top", "confirm", "until_settled", "gain")
+    settings = replace(settings, until_settled=False)  # unless the event says it
     plan = make_plan(replace(settings, **{name: event[name] for name in names if name in event}))
     return Policy(plan, Screen(table, active=event["screen"]))
 

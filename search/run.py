@@ -256,10 +256,14 @@ def changed_settings(
     """
     from search.cli.learn import read_until
     from search.cli.settings import data_source, parse_duration, parse_size
+    from spaces.catalogue import get_spaces, space_files
+    from spaces.registry import combine
 
     now = before
     if args.space is not None:
-        now = replace(now, space=args.space)
+        fields = combine(get_spaces(args.space, space_files(args.space))).fields()
+        kept = {name: value for name, value in now.believed.items() if name in fields}
+        now = replace(now, space=args.space, believed=kept)
     if args.data is not None:
         now = replace(now, data=replace(now.data, folder=data_source(args.data).folder))
     if args.trials is not None and args.trials.startswith("+"):

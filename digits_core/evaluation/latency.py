@@ -13,16 +13,14 @@ from digits_core.data.cache import Split
 from digits_core.evaluation.detect import batches_by_shape, detect_raw
 from digits_core.model.detector import BatchDetector
 
-WARM_UP = 3
+WARM_UP = 2
 """Batches before the time is measured."""
 
-TIMED = {1: 24, 32: 6}
+TIMED = {1: 24, 32: 5}
 """Batches whose time is measured, by the number of images in each."""
 
-MOST_SECONDS = 10.0
-"""No further batch is measured after this time, except that at least FEWEST are."""
-
-FEWEST = 3
+MOST_SECONDS = 20.0
+"""No further batch is measured after this time, except that two are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,17 +29,15 @@ class Latency:
 
     Attributes:
         milliseconds: the median over the batches.
-        low, high: the quartiles.
+        low: the lower quartile; images of different shapes need different times.
+        high: the upper quartile.
+        noise: each batch is measured twice: the distance of the quartiles of the second time divided by the first one.
     """
 
     milliseconds: float
     low: float
     high: float
-
-    @property
-    def spread(self) -> float:
-        """The distance of the quartiles as a share of the median."""
-        return (self.high - self.low) / self.milliseconds
+    noise: float
 
 
 def measure_latency(
@@ -55,7 +51,7 @@ def measure_latency(
     """Measure the detection of images that are decoded already: resize, model, and raw detections on the CPU.
 
     On a CPU it is the processor time of one thread, which other processes hardly change. On a GPU it is the elapsed
-    time until the result is on the CPU.
+    time until the result is on the CPU. Of the two times of a batch the smaller one counts.
 
     Args:
         model: in evaluation mode on its device.
@@ -67,22 +63,31 @@ def measure_latency(
     device = next(model.parameters()).device
     clock = time.thread_time if device.type == "cpu" else time.perf_counter
     batches = list(batches_by_shape(split.table.sizes, batch_size))
+    batches = batches[:-1] if len(batches) > 1 and len(batches[-1]) < batch_size else batches
     chosen = np.linspace(0, len(batches) - 1, WARM_UP + TIMED[batch_size]).round().astype(int).tolist()
-    threads = torch.get_num_threads()
-    times: list[float] = []
-    begun = time.perf_counter()
+    threads, begun = torch.get_num_threads(), time.perf_counter()
+    times: list[tuple[float, float]] = []
+
+    def detect(index: int) -> float:
+        batch = load_batch(split, batches[index], device, change)
+        start = clock()
+        with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+            detect_raw(model, batch)
+        return 1000 * (clock() - start) / len(batch)
+
     try:
         torch.set_num_threads(1)
         for number, index in enumerate(chosen):
-            if len(times) >= FEWEST and time.perf_counter() - begun > MOST_SECONDS:
+            late = time.perf_counter() - begun > MOST_SECONDS
+            if late and len(times) > 1:
                 break
-            batch = load_batch(split, batches[index], device, change)
-            start = clock()
-            with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
-                detect_raw(model, batch)
-            if number >= WARM_UP:
-                times.append(1000 * (clock() - start) / len(batch))
+            if number >= WARM_UP or late:
+                times.append((detect(index), detect(index)))
+            else:
+                detect(index)
     finally:
         torch.set_num_threads(threads)
-    low, middle, high = np.quantile(times, (0.25, 0.5, 0.75)).tolist()
-    return Latency(middle, low, high)
+    both = np.array(times)
+    low, middle, high = np.quantile(both.min(axis=1), (0.25, 0.5, 0.75)).tolist()
+    ratio = np.quantile(both[:, 1] / both[:, 0], (0.25, 0.75)).tolist()
+    return Latency(middle, low, high, ratio[1] - ratio[0])

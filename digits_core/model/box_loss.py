@@ -6,7 +6,8 @@ from torch.nn import functional
 from torchvision.ops import complete_box_iou_loss, generalized_box_iou_loss
 
 from digits_core.config.train_config import ModelConfig
-from digits_core.model.boxes import decode, encode
+from digits_core.devices import constant
+from digits_core.model.boxes import LARGEST_LOG_RATIO, decode, encode
 
 Weights = tuple[float, float, float, float]
 """Factors of a `BoxCoder` for x, y, width and height."""
@@ -55,9 +56,13 @@ def box_loss(
         beta = model.box_loss_beta if model.box_loss == "smooth_l1" else 0.0
         return model.box_loss_weight * smooth_l1(codes, encode(boxes, origins, coder), foreground, weight, beta)
     compare = generalized_box_iou_loss if model.box_loss == "giou" else complete_box_iou_loss
-    whole = origins.new_tensor([0.0, 0.0, 1.0, 1.0])  # rows that do not count compare a box with itself
+    # Rows that do not count compare a box with itself.
+    whole = constant((0.0, 0.0, 1.0, 1.0), origins.device, origins.dtype)
     origins = torch.where(foreground[:, None], origins, whole)
     boxes = torch.where(foreground[:, None], boxes, whole)
     codes = torch.where(foreground[:, None], codes, torch.zeros_like(codes))
+    # A side that rounds to 0 has no CIoU; `decode` limits only large sides.
+    sides = codes[:, 2:].clamp(min=-LARGEST_LOG_RATIO * coder[2])
+    codes = torch.cat([codes[:, :2], sides], dim=1)
     loss: Tensor = compare(decode(codes, origins, coder), boxes, reduction="none")
     return model.box_loss_weight * (loss * weight * foreground).sum()

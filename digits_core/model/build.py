@@ -34,10 +34,12 @@ class Loaded:
     Attributes:
         source: the value of `model.weights`.
         left_out: names of tensors that the model does not have, or has with another shape.
+        random: parts of the model whose weights begin at random.
     """
 
     source: str
     left_out: tuple[str, ...] = ()
+    random: tuple[str, ...] = ()
 
     @property
     def words(self) -> str | None:
@@ -182,9 +184,9 @@ def _anchor_generator(model: ModelConfig) -> AnchorGenerator:
 def _load_initial(detector: BatchDetector, model: ModelConfig) -> Loaded:
     match model.weights:
         case "none":
-            return Loaded("none")
+            return Loaded("none", random=("backbone", "rpn", "roi_heads"))
         case "imagenet":
-            return Loaded("imagenet")
+            return Loaded("imagenet", random=("backbone.fpn", "rpn", "roi_heads"))
         case "coco":
             weights = COCO_WEIGHTS[model.backbone]
             state = download(
@@ -195,7 +197,8 @@ def _load_initial(detector: BatchDetector, model: ModelConfig) -> Loaded:
             _refuse_other_anchors(model)
         case path:
             state = load_tensors(Path(path))
-    return Loaded(model.weights, _load_fitting(detector, state, model))
+    left_out, random = _load_fitting(detector, state, model)
+    return Loaded(model.weights, left_out, random)
 
 
 def _refuse_other_anchors(model: ModelConfig) -> None:
@@ -210,10 +213,15 @@ def _refuse_other_anchors(model: ModelConfig) -> None:
         )
 
 
-def _load_fitting(detector: BatchDetector, state: dict[str, Tensor], model: ModelConfig) -> tuple[str, ...]:
-    """Load all tensors that fit; returns the names of the others, whose parameters keep their random values.
+def _load_fitting(
+    detector: BatchDetector, state: dict[str, Tensor], model: ModelConfig
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Load all tensors that fit.
 
-    Further stages of a cascade for which there are no weights begin with those of the first stage.
+    A further stage of a cascade for which there are no weights begins with those of the stage before.
+
+    Returns:
+        The names of the tensors that were left out, and the parts of the model that keep their random values.
 
     Raises:
         WeightsError: no tensor of the backbone fits.
@@ -236,11 +244,15 @@ def _load_fitting(detector: BatchDetector, state: dict[str, Tensor], model: Mode
             + (f"; it was trained with --set model.backbone={known}" if known else "")
         )
     detector.load_state_dict(fitting, strict=False)
-    if not any(name.startswith("cascade.") for name in fitting):
-        heads: Any = detector.roi_heads
-        for stage in detector.cascade:
-            stage.start_from(heads.box_head, heads.box_predictor.cls_score)
-    return tuple(left_out)
+    heads: Any = detector.roi_heads
+    head, cls_score = heads.box_head, heads.box_predictor.cls_score
+    for number, stage in enumerate(detector.cascade):
+        if not any(name.startswith(f"cascade.{number}.") for name in fitting):
+            stage.start_from(head, cls_score)
+        head, cls_score = stage.box_head, stage.cls_score
+    missing = {name for name, _ in detector.named_parameters()} - fitting.keys()
+    parts = dict.fromkeys(name.rpartition(".")[0] for name in sorted(missing) if not name.startswith("cascade."))
+    return tuple(left_out), tuple(parts)
 
 
 def _backbone_of(folder: Path) -> str | None:

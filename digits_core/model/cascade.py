@@ -62,7 +62,7 @@ class Stage(nn.Module):
         return StageOutput(logits, self.bbox_pred(found)[:, None].expand(-1, logits.shape[1], -1))
 
     def start_from(self, head: nn.Module, cls_score: nn.Module) -> None:
-        """Begin with the weights of the first stage; boxes do not move yet."""
+        """Begin with the weights of the stage before; boxes do not move yet."""
         self.box_head.load_state_dict(head.state_dict())
         self.cls_score.load_state_dict(cls_score.state_dict())
         with torch.no_grad():

@@ -78,6 +78,8 @@ class BatchDetector(FasterRCNN):
     def forward(self, images: Any, targets: Any = None) -> Any:
         """The losses of a `Batch`, by torchvision's names; otherwise as in torchvision."""
         if not isinstance(images, Batch):
+            if self.cascade:
+                raise NotImplementedError("a cascade takes a Batch; a list of images would skip its further stages")
             return super().forward(images, targets)
         inputs = self.inputs(images)
         features = self.backbone(inputs.images)

@@ -20,7 +20,8 @@ class EpochMetrics:
         lr: learning rate of the epoch's last step.
         train_map, train_map_50: COCO AP on `runtime.train_sample` training images without augmentation; None if there
             are none.
-        val_loss: sum of the four losses on the validation images, mean over the images.
+        val_loss: sum of the four losses on the validation images, mean over the images. It has the losses of the
+            configuration, so it is comparable only where `box_loss`, `label_smoothing` and `cascade_stages` are equal.
         val_map, val_map_50, val_map_75: COCO AP on the validation images at `detect.task1`; None if not measurable.
         val_digit_accuracy: correctly read validation digits at `detect.task2`, divided by the number of all digits
             plus detections that are not on a digit.

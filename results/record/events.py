@@ -85,6 +85,13 @@ def _scores(value: object) -> bool:
     return isinstance(value, Mapping) and all(one is None or _share(one) for one in value.values())
 
 
+def _aims(value: object) -> bool:
+    """Different names of costs."""
+    return (
+        isinstance(value, list) and all(map(_text, value)) and set(value) <= set(AIMS) and len({*value}) == len(value)
+    )
+
+
 def _costs(value: object) -> bool:
     return isinstance(value, Mapping) and all(one in COSTS and _number(value[one]) for one in value)
 
@@ -158,7 +165,9 @@ ALLOWED: dict[str, dict[str, Check]] = {
         "epochs": _whole,
         "scheduler": _text,
         "asha": _halving,
-        "aims": lambda value: isinstance(value, list) and all(one in AIMS for one in value),
+        "aims": _aims,
+        "until_settled": lambda value: isinstance(value, bool),
+        "gain": _share,
         **dict.fromkeys(("replicates", "replicate_top", "confirm"), _whole),
     },
     "trial": {

@@ -70,6 +70,9 @@ def learn_from(settings: SearchSettings, names: str) -> tuple[dict[str, str], li
     folders = [find_run(name.strip(), Path(settings.out)) for name in names.split(",") if name.strip()]
     if not folders:
         raise UsageError("--learn-from: names no run")
+    twice = next((one.name for one in folders if [other.name for other in folders].count(one.name) > 1), None)
+    if twice is not None:
+        raise UsageError(f"--learn-from: names two runs called {printable(twice)}; name each run once")
     for folder in folders:
         record = read_record_of(folder)
         searched = [trial for trial in record.trials.values() if trial.role == "search" and trial.status != "running"]
@@ -88,7 +91,7 @@ def learn_from(settings: SearchSettings, names: str) -> tuple[dict[str, str], li
             )
         for trial in searched:
             if trial.trial_id in scores:
-                config = {name: trial.config[name] for name in sorted(shared)}
+                config = {name: trial.config[name] for name in sorted(shared) if name in trial.config}
                 learned[f"{folder.name}:{trial.trial_id}"] = Learned(config, scores[trial.trial_id]).to_json()
         notes.append(_note(folder, record, settings, len(scores), shared, fields))
     if len(learned) > MAX_LEARNED:

@@ -14,7 +14,7 @@ from digits_core.config.stages import parse_stages
 from digits_core.config.train_config import TrainConfig, parameter_named
 from digits_core.data.remote import SCHEMES, is_address, open_place
 from digits_core.data.source import DRAWN, DataSource
-from digits_core.errors import UsageError, did_you_mean, printable
+from digits_core.errors import ConfigError, UsageError, did_you_mean, printable
 from digits_core.model.anchors import setting_digest
 from results.record.events import is_name
 from results.record.schema import AIMS
@@ -35,7 +35,7 @@ from search.defaults import (
 from search.policy.plan import Plan
 from search.policy.prior import Learned, Prior
 from spaces.catalogue import SPACES, get_spaces
-from spaces.registry import Overrides, Space, check_space, combine, enumerate_settings
+from spaces.registry import Overrides, Space, check_space, combine, enumerate_settings, probe
 
 _DURATION = re.compile(r"(?:(\d{1,9})h)?(?:(\d{1,9})m)?(?:(\d{1,9})s)?")
 _SIZE = re.compile(r"(\d{1,6}(?:\.\d{1,3})?)([KMGT]?)B?", re.IGNORECASE)
@@ -124,8 +124,10 @@ class SearchSettings:
         for name, known in (("sampler", SAMPLERS), ("scheduler", SCHEDULERS), ("metric", METRICS)):
             if wrong is None and getattr(self, name) not in known:
                 wrong = name
-        if wrong is None and any(one not in AIMS for one in self.costs):
+        if wrong is None and (any(one not in AIMS for one in self.costs) or len(set(self.costs)) < len(self.costs)):
             wrong = "aims"
+        if wrong is None and not 0 < self.gain < 1:
+            wrong = "gain"
         if wrong is not None:
             raise UsageError(f"settings: '{wrong}' cannot be {getattr(self, wrong)!r}")
 
@@ -187,6 +189,8 @@ def make_plan(settings: SearchSettings, *, trained: bool = False) -> Plan:
         gain=settings.gain,
         until_settled=settings.until_settled,
     )
+    if settings.until_settled and settings.sampler == "grid":
+        raise UsageError("--until settled: has no effect with --sampler grid, which trains every configuration")
     if settings.confirm > plan.trials - 1:
         raise UsageError(
             f"--confirm {settings.confirm}: the leaderboard will have {plan.trials - 1} configurations in addition to "
@@ -225,17 +229,39 @@ def _prior(settings: SearchSettings, space: Space) -> Prior | None:
     flag = "--learn-from" if settings.learned else "--believe"
     if settings.sampler == "grid":
         raise UsageError(f"{flag}: has no effect with --sampler grid, which trains every configuration")
-    fields = space.fields()
-    for name in settings.believed:
-        if name not in fields:
-            raise UsageError(
-                f"--believe {name}: space '{settings.space}' does not vary it, but {', '.join(sorted(fields))}"
-            )
+    drawn = [overrides for _, overrides in probe(space)]
+    for name, value in settings.believed.items():
+        _check_belief(settings.space, name, value, drawn)
     try:
         learned = [Learned.from_json(text) for text in settings.learned.values()]
-    except (ValueError, KeyError, TypeError, RecursionError):
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError, ConfigError):
         raise UsageError(f"settings: 'learned' of {settings.name} is damaged") from None
     return Prior(learned, settings.believed)
+
+
+def _check_belief(space: str, name: str, value: Scalar, drawn: list[Overrides]) -> None:
+    """Check that a space can draw a believed value.
+
+    Raises:
+        UsageError: it cannot.
+    """
+    values = [overrides[name] for overrides in drawn if name in overrides]
+    if not values:
+        varied = ", ".join(sorted({one for overrides in drawn for one in overrides})) or "nothing"
+        raise UsageError(f"--believe {name}: space '{space}' does not vary it; it varies {varied}")
+    numbers = [one for one in values if isinstance(one, int | float) and not isinstance(one, bool)]
+    if len(numbers) == len(values):
+        low, high = min(numbers), max(numbers)
+        if not isinstance(value, int | float) or not low - 0.2 * (high - low) <= value <= high + 0.2 * (high - low):
+            raise UsageError(
+                f"--believe {name}={value}: space '{space}' draws values from about {low:.3g} to {high:.3g}; believe "
+                "one of them"
+            )
+    elif "," not in str(value) and value not in values:
+        raise UsageError(
+            f"--believe {name}={value}: space '{space}' draws {', '.join(sorted({str(one) for one in values}))}; "
+            "believe one of them"
+        )
 
 
 def _check_fixed(named: list[Space], fixed: Flat) -> None:

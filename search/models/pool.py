@@ -214,7 +214,7 @@ def make_pool(
     if average:
         from search.models.soup import check_alike
 
-        check_alike(models, [one.config for one in detectors])
+        check_alike(models, detectors)
     fusion = Fusion(iou=iou, floor=min([SCORE_FLOOR, *(task.score for task in tasks)]))
     for detector in detectors:
         assert detector.model is not None

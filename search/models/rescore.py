@@ -54,7 +54,11 @@ def rescore(settings: SearchSettings, source: str, *, own_data: bool, dry_run: b
 
     for one in get_spaces(settings.space, settings.space_files):
         if not one.after_training:
-            raise UsageError(f"--from {printable(source)}: space '{one.name}' needs training; use --space thresholds")
+            raise UsageError(
+                f"--from {printable(source)}: space '{one.name}' needs training; use thresholds or box_merging"
+            )
+    if settings.aims:
+        raise UsageError(f"--metric {settings.metric},{settings.aims}: --from trains nothing, so give only a metric")
     trained = [name for name in settings.fixed | settings.config if not name.startswith("detect.")]
     if trained:
         raise UsageError(f"--set {trained[0]}: the model of --from is already trained; only detect.* can be set")

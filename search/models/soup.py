@@ -1,7 +1,6 @@
 """Models whose weights are averaged into one model, with batch-norm statistics that are measured again."""
 
 import copy
-import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,15 +9,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from digits_core.config.train_config import TrainConfig
 from digits_core.data.augment import Processing, Sample
 from digits_core.data.batches import load_batch
 from digits_core.data.cache import Split
-from digits_core.errors import RunError
+from digits_core.errors import RunError, printable
 from digits_core.evaluation.detect import batches_by_shape
 from digits_core.evaluation.evaluate import detect_split, refined
 from digits_core.evaluation.matching import Candidates
 from digits_core.evaluation.selection import Counts
+from digits_core.model.build import check_model
 from digits_core.seeds import derived_seed
 from digits_core.submission.inference import Detector
 from search.models.kept import Kept
@@ -115,6 +114,8 @@ def renew_batch_norm(
 ) -> None:
     """Measure the batch-norm statistics of a model again, on NORM_IMAGES training images without augmentation.
 
+    A norm in the box head sees the proposals of an evaluation, which are more than those that a training samples.
+
     Args:
         model: in evaluation mode; it is in evaluation mode afterwards.
         train: the training images.
@@ -132,34 +133,38 @@ def renew_batch_norm(
         norm.reset_running_stats()
         norm.momentum = None  # the mean over all batches
         norm.train()
-    for indices in batches_by_shape(split.table.sizes, batch_size):
-        with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
-            model.detect(model.inputs(load_batch(split, indices, device, change)))
-    for norm, momentum in zip(norms, known, strict=True):
-        norm.momentum = momentum
-    model.eval()
+    batches = list(batches_by_shape(split.table.sizes, batch_size))
+    whole = [one for one in batches if len(one) == batch_size] or batches  # each batch counts equally
+    try:
+        for indices in whole:
+            with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+                model.detect(model.inputs(load_batch(split, indices, device, change)))
+    finally:
+        for norm, momentum in zip(norms, known, strict=True):
+            norm.momentum = momentum
+        model.eval()
 
 
-def check_alike(models: Sequence[Kept], configs: Sequence[TrainConfig]) -> None:
-    """Check that models can be averaged: one architecture, and trainings that began with the same weights.
+def check_alike(models: Sequence[Kept], detectors: Sequence[Detector]) -> None:
+    """Check that models can be averaged: the same tensors, and trainings that began with the same weights.
 
     Raises:
         RunError: they cannot.
     """
-    first = configs[0].model
-    for one, config in zip(models, configs, strict=True):
-        differing = [
-            name
-            for name in (item.name for item in dataclasses.fields(first))
-            if getattr(config.model, name) != getattr(first, name)
-        ]
-        if differing:
+    parts: list[Any] = [one.model for one in detectors]
+    shapes = [{name: value.shape for name, value in part.state_dict().items()} for part in parts]
+    first = detectors[0].config
+    for one, detector, shape in zip(models, detectors, shapes, strict=True):
+        if shape != shapes[0] or detector.config.model.weights != first.model.weights:
             raise RunError(
-                f"--average: {models[0].name} and {one.name} have different model.{differing[0]}, so their weights "
-                "have no common mean; name models that differ only in training with --trials"
+                f"--average: {models[0].name} and {one.name} differ in their architecture or initial weights, so their "
+                "mean is no useful model; name models that differ only in training with --trials"
             )
-    if first.weights == "none":
+    seeds = {one.config.runtime.seed for one in detectors}
+    random = check_model(first, num_classes=detectors[0].categories.num_classes).random
+    if random and len(seeds) > 1:
         raise RunError(
-            f"--average: the trainings of {', '.join(one.name for one in models)} began with different random weights, "
-            "so their mean is no model; it needs trainings that start from the same weights (model.weights)"
+            f"--average: with model.weights={printable(first.model.weights)} each seed begins with other random "
+            f"weights ({', '.join(random[:3])}), so the mean of {', '.join(one.name for one in models)} is no useful "
+            "model; name trials with the same seed with --trials"
         )

@@ -29,6 +29,7 @@ from results.views.winner import Advice, advise, verdict_words, winner_words, wr
 from search.cli.forecast import stored_forecast
 from search.cli.settings import SearchSettings, count_settings
 from search.machine.cost import hours_words
+from search.policy.outlook import SETTLED
 from search.policy.plan import Plan
 
 
@@ -100,8 +101,8 @@ def print_end(
         loud.print(f"confirmed {confirmed} of the {settings.confirm} requested configurations: {why}")
     trained = sum(trial.role == "search" and trial.status != "screened" for trial in record.trials.values())
     ahead = outlook_words(record)
-    if ahead is not None:
-        settled = plan.until_settled and ending is None and trained < plan.trials
+    if ahead is not None and record.outlook is not None:
+        settled = plan.until_settled and ending is None and record.outlook["chance"] <= SETTLED
         console.print(("settled: " if settled else "outlook: ") + ahead, soft_wrap=True)
         if settled:
             return Printed(0 if winner is not None else 1, verdict)

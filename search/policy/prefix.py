@@ -1,5 +1,6 @@
 """Which trainings begin alike: the epochs after which two configurations still have the same model, bit for bit."""
 
+import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -34,9 +35,13 @@ def shared_epochs(first: TrainConfig, second: TrainConfig, num_images: int) -> i
 
 def repeated_epochs(configs: Sequence[TrainConfig], num_images: int) -> int:
     """Epochs that are trained again although an earlier configuration of the list has trained the same ones."""
+    groups: dict[str, list[TrainConfig]] = {}
+    for one in configs:
+        groups.setdefault(_same_always(one), []).append(one)
     return sum(
-        max((shared_epochs(one, earlier, num_images) for earlier in configs[:number]), default=0)
-        for number, one in enumerate(configs)
+        max((shared_epochs(one, earlier, num_images) for earlier in group[:number]), default=0)
+        for group in groups.values()
+        for number, one in enumerate(group)
     )
 
 
@@ -50,14 +55,15 @@ def _same_always(config: TrainConfig) -> str:
 
 @lru_cache(maxsize=65536)
 def _epoch_key(config: TrainConfig, epoch: int, num_images: int) -> str:
-    """Everything that determines an epoch, given the epochs before it."""
+    """A digest of everything that determines an epoch, given the epochs before it."""
     stage = _stage_of(config, epoch)
     optim = asdict(stage.config.optim)
     kept = {name: value for name, value in optim.items() if name not in _ONLY_RATE}
     steps = -(-images_per_epoch(num_images, config.data.images_per_epoch) // stage.config.optim.batch_size)
     begun = (epoch - stage.span.first) * steps
     rates = [lr_at(stage.config.optim, step, steps) for step in range(begun, begun + steps)]
-    return json.dumps([stage.span.first, kept, asdict(stage.config.augment), rates])
+    text = json.dumps([stage.span.first, kept, asdict(stage.config.augment), rates])
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _stage_of(config: TrainConfig, epoch: int) -> Stage:

@@ -9,6 +9,7 @@ from statistics import NormalDist
 import numpy as np
 
 from digits_core.config.parameter import Flat, Scalar
+from digits_core.config.train_config import parameter_named
 from results.record.run import RunRecord
 from results.record.trial import TrialRecord
 from search.policy.surrogate import Features, Numbers, Settings, fit_ridge
@@ -47,10 +48,13 @@ class Learned:
         """Read the text of `to_json`.
 
         Raises:
-            ValueError, KeyError, TypeError: it is damaged.
+            ValueError, KeyError, TypeError, AttributeError, OverflowError, ConfigError: it is damaged.
         """
         tree = json.loads(text)
-        return cls(dict(tree["config"]), float(tree["score"]))
+        score = float(tree["score"])
+        if not math.isfinite(score):
+            raise ValueError("the score is not finite")
+        return cls({name: parameter_named(name).check(value) for name, value in tree["config"].items()}, score)
 
 
 def normal_scores(trials: Sequence[TrialRecord], metric: str) -> dict[str, float]:
@@ -105,12 +109,10 @@ class Prior:
             found += fit_ridge(features.rows(known), values, weight).mean(features.rows(settings))
         for name, value in self._believed.items():
             if name in names:
-                features = Features([*settings, {name: value}], [name])
-                width = features.rows([{name: value}]).shape[1]
-                if width:
-                    distance = features.rows(settings) - features.rows([{name: value}])
-                    plain = distance[:, : max(1, width // 2)]  # without the squares
-                    found -= share * (plain**2).mean(axis=1) / (2 * BELIEF_WIDTH**2)
+                features = Features(settings, [name])
+                distance = features.plain(settings) - features.plain([{name: value}])
+                if distance.shape[1]:
+                    found -= share * (distance**2).mean(axis=1) / (2 * BELIEF_WIDTH**2)
         return found
 
 
@@ -119,4 +121,5 @@ def seen_of(record: RunRecord, names: Iterable[str]) -> tuple[list[Flat], list[f
     searched = [trial for trial in record.trials.values() if trial.role == "search" and trial.status != "running"]
     scores = normal_scores(searched, record.metric)
     trials = [trial for trial in searched if trial.trial_id in scores]
-    return [{name: trial.config[name] for name in names} for trial in trials], [scores[one.trial_id] for one in trials]
+    seen: list[Flat] = [{name: trial.config[name] for name in names if name in trial.config} for trial in trials]
+    return seen, [scores[one.trial_id] for one in trials]

@@ -9,6 +9,7 @@ import warnings
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import optuna
 from optuna.trial import TrialState
 
@@ -201,19 +202,25 @@ class Proposer:
         drawing, learns = study, self._learns(study)
         if not learns:
             drawing = quiet_study(optuna.samplers.RandomSampler(seed=derived_seed("predicted", seed) % 2**32))
-        found: list[tuple[Overrides, dict[str, Any]]] = []
+        found: list[tuple[Overrides, dict[str, Any], TrainConfig]] = []
         for _ in range(count):
             trial = drawing.ask()
             with contextlib.suppress(optuna.TrialPruned, ConfigError):
                 config = TrainConfig.from_flat(self._space.draw(trial), self._base)
                 if setting_digest(config) not in tried:
                     flat = config.to_flat()
-                    found.append(({name: flat[name] for name in names}, dict(trial.params)))
+                    found.append(({name: flat[name] for name in names}, dict(trial.params), config))
             if learns:
                 study.tell(trial, state=TrialState.FAIL)
         if not found:
             return None
-        return found[int(self._plan.prior.predict([one for one, _ in found], seen, scores).argmax())][1]
+        order = np.argsort(-self._plan.prior.predict([one for one, _, _ in found], seen, scores), kind="stable")
+        best = [found[place] for place in order.tolist()]
+        screen = self.screen
+        if learns or screen is None or not screen.active:
+            return dict(best[0][1])
+        # As without a prior, the anchors that cover the digits best are tried first, here among the best predicted.
+        return dict(max(best[:CANDIDATES], key=lambda one: screen.measure(one[2]).mean_iou)[1])
 
     def _learns(self, study: optuna.Study) -> bool:
         """Whether the sampler has enough trials to learn from."""

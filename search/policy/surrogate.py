@@ -76,15 +76,19 @@ class Features:
             self._features += _features_of(name, [one[name] for one in settings if name in one])
 
     def rows(self, settings: Settings) -> Numbers:
-        """float64 [settings, features]; a missing parameter is in the middle."""
+        """float64 [settings, features and their squares]; a missing parameter is in the middle."""
+        plain = self.plain(settings)
+        numeric = [number for number, one in enumerate(self._features) if one.choice is None]
+        return np.concatenate([plain, 2 * plain[:, numeric] ** 2], axis=1)
+
+    def plain(self, settings: Settings) -> Numbers:
+        """The same without the squares."""
         plain = np.full((len(settings), len(self._features)), 0.5)
         for column, one in enumerate(self._features):
             for row, each in enumerate(settings):
                 if one.parameter in each:
                     plain[row, column] = one.of(each[one.parameter])
-        numeric = [number for number, one in enumerate(self._features) if one.choice is None]
-        centred = plain - 0.5
-        return np.concatenate([centred, 2 * centred[:, numeric] ** 2], axis=1)
+        return np.asarray(plain - 0.5)
 
 
 def _features_of(name: str, values: Sequence[Scalar]) -> list[_Feature]:

@@ -157,7 +157,7 @@ def _same_for_all(search: Search, slots: Slots) -> dict[str, Any]:
         "data": asdict(search.settings.data),
         "fingerprint": search.data.fingerprint,
         "metric": search.settings.metric,
-        "measure_latency": any(one.startswith("latency") for one in search.settings.costs),
+        "latency_of": [size for size, name in ((1, "latency"), (32, "latency_32")) if name in search.settings.costs],
         "sweep": search.plan.sweep,
         # Trials write to a remote storage themselves, without Ray.
         "storage": storage.reference(f"{TUNE_FOLDER}/{search.driver}") if storage.is_remote else None,

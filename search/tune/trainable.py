@@ -40,8 +40,8 @@ if TYPE_CHECKING:
     from spaces.registry import Overrides
 
 
-MOST_SPREAD = 0.5
-"""The largest distance of the quartiles of a measured time, as a share of the median."""
+MOST_NOISE = 0.5
+"""The largest `Latency.noise` of a measured time that is an aim."""
 
 LATENCY_ATTEMPTS = 3
 
@@ -179,24 +179,26 @@ def cost_of(checkpoint: Path, data: DigitData, params: dict[str, Any]) -> dict[s
     from digits_core.training.device import choose_device
 
     found = {"megabytes": (checkpoint / MODEL_FILE).stat().st_size / 1e6}
-    if not params["measure_latency"]:
+    sizes = params["latency_of"]
+    if not sizes:
         return found
     detector = load_detector(checkpoint, choose_device(params["device"]))
     assert detector.model is not None
     change = Processing(detector.config.augment)
-    for batch_size, name in ((1, "latency_ms"), (32, "latency_ms_32")):
+    for batch_size in sizes:
         for _ in range(LATENCY_ATTEMPTS):
             one = measure_latency(detector.model, data.valid, batch_size, dtype=detector.dtype, change=change)
-            if one.spread <= MOST_SPREAD:
+            if one.noise <= MOST_NOISE:
                 break
         else:
             raise DeviceError(
-                f"--metric: the time of an image varies by {one.spread:.0%} of its median on {detector.device}, so it "
-                "cannot be an aim now; stop other work on this machine, or leave the cost out"
+                f"--metric: the time of the same images varies by {one.noise:.0%} on {detector.device}, so it cannot "
+                "be an aim now; stop other work on this machine, or leave the cost out"
             )
-        found[name] = one.milliseconds
         if batch_size == 1:
-            found |= {"latency_ms_low": one.low, "latency_ms_high": one.high}
+            found |= {"latency_ms": one.milliseconds, "latency_ms_low": one.low, "latency_ms_high": one.high}
+        else:
+            found["latency_ms_32"] = one.milliseconds
     return found
 
 

@@ -22,7 +22,7 @@ from digits_core.files import BEST_FOLDER
 from digits_core.model.box_loss import box_loss
 from digits_core.model.build import build_model
 from digits_core.model.cascade import IOUS
-from digits_core.model.checkpoint import load_tensors
+from digits_core.model.checkpoint import load_tensors, save_model
 from digits_core.model.region_proposals import Proposals
 from digits_core.training.reports import LOSSES
 from digits_core.training.train import Checkpoints, train
@@ -195,3 +195,31 @@ def test_a_cascade_trains_every_stage_and_resumes_exactly(stages, tiny_data, spy
     again = load_tensors(spy_report.seen[2].checkpoint)
     assert all(torch.equal(value, again[name]) for name, value in load_tensors(whole).items())
     assert (spy_report.seen[2].checkpoint / BEST_FOLDER).is_dir()
+
+
+def test_ciou_stays_finite_where_a_predicted_side_rounds_to_zero():
+    codes = torch.tensor([[0.0, 0.0, -400.0, -400.0]], requires_grad=True)
+    boxes = torch.tensor([[10.0, 10.0, 20.0, 30.0]])
+    found = box_loss(
+        ModelConfig(box_loss="ciou"), codes, boxes, boxes, torch.ones(1, dtype=torch.bool), torch.ones(1), CODER
+    )
+    found.backward()
+    assert torch.isfinite(found)
+    assert torch.isfinite(codes.grad).all()
+
+
+def test_a_third_stage_without_weights_begins_with_those_of_the_second(tmp_path):
+    two = TrainConfig.from_flat({"model.cascade_stages": 2})
+    model = build_model(two)[0]
+    with torch.no_grad():
+        model.cascade[0].cls_score.bias += 1.0
+    save_model(tmp_path / "two", model, two)
+    three = TrainConfig.from_flat({"model.cascade_stages": 3, "model.weights": str(tmp_path / "two")})
+    found = build_model(three)[0]
+    assert torch.equal(found.cascade[1].cls_score.bias, model.cascade[0].cls_score.bias)
+    assert not found.cascade[1].bbox_pred.weight.any()
+
+
+def test_a_cascade_is_no_plain_torchvision_model():
+    with pytest.raises(NotImplementedError, match="takes a Batch"):
+        built(**{"model.cascade_stages": 2}).eval()([torch.zeros(3, 40, 40)])

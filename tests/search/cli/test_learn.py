@@ -67,6 +67,8 @@ def test_a_run_that_teaches_nothing_is_one_sentence(earlier, tmp_path):
         learn_from(settings_of(tmp_path), " , ")
     with pytest.raises(RunError):
         learn_from(settings_of(tmp_path), "nowhere")
+    with pytest.raises(UsageError, match="names two runs called earlier; name each run once"):
+        learn_from(settings_of(tmp_path), f"earlier,{earlier}")
     folder = tmp_path / "young"
     folder.mkdir()
     events = EventWriter(folder, "young")

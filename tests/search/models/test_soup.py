@@ -14,9 +14,10 @@ from digits_core.data.cache import open_data
 from digits_core.data.drawn import write_drawn_folder
 from digits_core.data.source import DataSource
 from digits_core.errors import RunError
-from digits_core.model.build import DRAWN_WEIGHTS
+from digits_core.labels import DIGITS
+from digits_core.model.build import DRAWN_WEIGHTS, build_model
 from digits_core.model.checkpoint import load_tensors, save_model
-from digits_core.submission.inference import load_detector
+from digits_core.submission.inference import Detector, load_detector
 from results.record.log import EventWriter
 from search import ensemble
 from search.models.kept import Kept
@@ -114,12 +115,20 @@ def test_the_command_writes_one_model_that_is_the_mean(run, data, capsys):
     assert "own boxes fused" not in out
 
 
+def detector_of(**flat):
+    config = TrainConfig.from_flat(flat)
+    return Detector(build_model(config)[0], config, DIGITS, CPU, torch.float32)
+
+
 def test_models_without_a_common_mean_are_refused():
     models = [Kept("t0000", None), Kept("t0001", None)]
-    same = TrainConfig()
-    with pytest.raises(RunError, match=r"t0000 and t0001 have different model\.min_size"):
-        check_alike(models, [same, TrainConfig.from_flat({"model.min_size": 96})])
-    fresh = TrainConfig.from_flat({"model.weights": "none"})
-    with pytest.raises(RunError, match="began with different random weights"):
-        check_alike(models, [fresh, fresh])
-    check_alike(models, [same, TrainConfig.from_flat({"optim.lr": 1e-4, "runtime.seed": 3})])
+    same = detector_of()
+    for other in (detector_of(**{"model.roi_output_size": 7}), detector_of(**{"model.weights": "none"})):
+        with pytest.raises(RunError, match="t0000 and t0001 differ in their architecture or initial weights"):
+            check_alike(models, [same, other])
+    for flat in ({"model.weights": "none"}, {"model.fresh_rpn": True}):
+        fresh = [detector_of(**flat, **{"runtime.seed": seed}) for seed in (0, 0, 1)]
+        with pytest.raises(RunError, match="each seed begins with other random weights"):
+            check_alike(models, fresh[1:])
+        check_alike(models, fresh[:2])  # the same seed begins with the same weights
+    check_alike(models, [same, detector_of(**{"optim.lr": 1e-4, "runtime.seed": 3, "model.label_smoothing": 0.1})])

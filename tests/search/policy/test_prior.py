@@ -7,7 +7,9 @@ import pytest
 
 from conftest import report
 from digits_core.config.train_config import TrainConfig
+from digits_core.errors import UsageError
 from proposing import EPOCHS, Told
+from search.cli.settings import SearchSettings, make_plan
 from search.policy.prior import FIRST_DRAWS, Learned, Prior, normal_scores, seen_of
 from spaces.registry import Space
 
@@ -53,8 +55,9 @@ def test_the_best_predicted_follow_the_baselines():
 def test_a_believed_value_is_tried_near_first(sampler):
     rates = first_rates(Prior([], {"optim.lr": 3e-5}), sampler=sampler)
     assert all(3e-6 < rate < 3e-4 for rate in rates)
-    told = Told(RATES, 4, prior=Prior([], {"optim.schedule": "cosine"}), seed=1)
-    assert [one["config"]["optim.schedule"] for one in told.run_through()[1:]] == ["cosine"] * 3
+    for schedule in ("step", "cosine", "onecycle"):  # each of the choices
+        told = Told(RATES, 4, prior=Prior([], {"optim.schedule": schedule}), seed=1)
+        assert [one["config"]["optim.schedule"] for one in told.run_through()[1:]] == [schedule] * 3
 
 
 def test_its_word_fades_with_the_trials_of_the_search():
@@ -102,3 +105,30 @@ def test_scores_are_ranks_and_those_that_were_stopped_come_after_those_that_went
 def test_what_is_learned_survives_as_text():
     one = Learned({"optim.lr": 1e-3, "optim.schedule": "step", "optim.t_max": None}, -0.25)
     assert Learned.from_json(one.to_json()) == one
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[]",
+        "{",
+        '{"config": {"optim.lr": [1]}, "score": 1}',
+        '{"config": {"optim.lrr": 1}, "score": 1}',
+        '{"config": [], "score": 1}',
+        '{"config": {}, "score": NaN}',
+        '{"config": {}, "score": 1' + "0" * 400 + "}",
+    ],
+)
+def test_damaged_text_of_an_earlier_trial_is_one_sentence(text):
+    with pytest.raises(UsageError, match="'learned' of .* is damaged"):
+        make_plan(SearchSettings(space="lr_schedules", learned={"a:t0000": text}))
+
+
+def test_a_trial_without_a_parameter_of_this_version_counts_with_the_others():
+    told = Told(RATES, 6)
+    told.run_through(near)
+    del told.trials[1].config["optim.weight_decay"]
+    settings, scores = seen_of(told.record, ["optim.lr", "optim.weight_decay"])
+    assert [len(one) for one in settings] == [2, 1, 2, 2, 2, 2]
+    draws = [{"optim.lr": 1e-3, "optim.weight_decay": 0.5}, {"optim.lr": 0.5, "optim.weight_decay": 0.5}]
+    assert np.isfinite(Prior(learned(10), {}).predict(draws, settings, scores)).all()

@@ -23,9 +23,10 @@ def checkpoint(tmp_path):
 
 def test_the_size_is_always_known_and_the_time_if_it_is_an_aim(checkpoint, tiny_data):
     size = (checkpoint / MODEL_FILE).stat().st_size / 1e6
-    params = {"device": "cpu", "measure_latency": False}
+    params = {"device": "cpu", "latency_of": []}
     assert cost_of(checkpoint, tiny_data, params) == {"megabytes": size}
-    found = cost_of(checkpoint, tiny_data, {**params, "measure_latency": True})
+    assert set(cost_of(checkpoint, tiny_data, {**params, "latency_of": [32]})) == {"megabytes", "latency_ms_32"}
+    found = cost_of(checkpoint, tiny_data, {**params, "latency_of": [1, 32]})
     assert set(found) == set(COSTS)
     assert found["latency_ms_low"] <= found["latency_ms"] <= found["latency_ms_high"]
 
@@ -33,8 +34,8 @@ def test_the_size_is_always_known_and_the_time_if_it_is_an_aim(checkpoint, tiny_
 def test_times_that_vary_too_much_are_refused_after_some_attempts(checkpoint, tiny_data, monkeypatch):
     tried = []
     monkeypatch.setattr(
-        latency, "measure_latency", lambda *given, **named: tried.append(given) or Latency(4.0, 2.0, 5.0)
+        latency, "measure_latency", lambda *given, **named: tried.append(given) or Latency(4.0, 2.0, 5.0, 0.75)
     )
-    with pytest.raises(DeviceError, match=r"the time of an image varies by 75% of its median on cpu"):
-        cost_of(checkpoint, tiny_data, {"device": "cpu", "measure_latency": True})
+    with pytest.raises(DeviceError, match=r"the time of the same images varies by 75% on cpu"):
+        cost_of(checkpoint, tiny_data, {"device": "cpu", "latency_of": [1]})
     assert len(tried) == LATENCY_ATTEMPTS
