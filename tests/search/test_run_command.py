@@ -74,7 +74,7 @@ def thin_folder(tiny_folder, tmp_path_factory):
         (["--space", "anchors", "--sampler", "best"], "invalid choice: 'best'"),
         (["--space", "anchors", "--sampler", "grid"], "'anchor_base' is continuous"),
         (["--space", "anchors", "--scheduler", "pbt"], "invalid choice: 'pbt'"),
-        (["--space", "anchors", "--metric", "f1"], "invalid choice: 'f1'"),
+        (["--space", "anchors", "--metric", "f1"], "--metric f1: begins with the metric to maximise"),
         (["--space", "anchors", "--time-budget", "soon"], "--time-budget takes a time like 30m"),
         (["--space", "anchors", "--name", "../x"], "a run's name is letters"),
         (["--space", "anchors", "--cpus-per-trial", "0"], "must be a number above 0"),

@@ -120,7 +120,7 @@ def test_what_is_learned_survives_as_text():
     ],
 )
 def test_damaged_text_of_an_earlier_trial_is_one_sentence(text):
-    with pytest.raises(UsageError, match="'learned' of .* is damaged"):
+    with pytest.raises(UsageError, match=r"'learned' of .* is damaged"):
         make_plan(SearchSettings(space="lr_schedules", learned={"a:t0000": text}))
 
 
