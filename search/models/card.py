@@ -10,7 +10,49 @@ import yaml
 from digits_core.config.train_config import TrainConfig
 from results.views.evaluation import SCORES
 
-_CARD = """---
+_THRESHOLDS = """## Thresholds
+
+| | NMS | score above | maximum |
+| --- | --- | --- | --- |
+{thresholds}
+
+Task 2 is read from Task 1's detections.
+"""
+
+_USE = """## Use
+
+```sh
+digit-search predict {name} IMAGES -o OUT
+```
+
+```python
+from pathlib import Path
+import torch
+from digits_core.submission.inference import load_detector
+detector = load_detector(Path("{name}"), torch.device("cpu"))
+```
+"""
+
+_MEMBERS = """
+| model | counts |
+| --- | --- |
+{members}
+
+- data: {data}, fingerprint {fingerprint}
+- categories: {categories}
+
+## Scores
+
+{measured}
+
+On images that took no part in the choice (two halves, each scored with what the other one chose):
+
+{honest}
+"""
+"""The models of an ensemble or average, and its scores."""
+
+_CARD = (
+    """---
 {metadata}---
 
 # {name}
@@ -26,14 +68,9 @@ A Faster R-CNN ({backbone}), retrained from trial {parent} of {run}.
 
 {measured}
 
-## Thresholds
-
-| | NMS | score above | maximum |
-| --- | --- | --- | --- |
-{thresholds}
-
-Task 2 is read from Task 1's detections.
-
+"""
+    + _THRESHOLDS
+    + """
 ## Searched parameters
 
 {searched}
@@ -42,44 +79,22 @@ Task 2 is read from Task 1's detections.
 
 {others}
 
-## Use
-
-```sh
-digit-search predict {name} IMAGES -o OUT
-```
-
-```python
-from pathlib import Path
-import torch
-from digits_core.submission.inference import load_detector
-detector = load_detector(Path("{name}"), torch.device("cpu"))
-```
 """
+    + _USE
+)
 
 
-_ENSEMBLE = """---
+_ENSEMBLE = (
+    """---
 {metadata}---
 
 # {name}
 
 An ensemble of {number} Faster R-CNN models of {run}, chosen by {metric} on the validation images. It detects with \
 each model and fuses their boxes (weighted boxes fusion, IoU {iou:g}).
-
-| model | counts |
-| --- | --- |
-{members}
-
-- data: {data}, fingerprint {fingerprint}
-- categories: {categories}
-
-## Scores
-
-{measured}
-
-On images that took no part in the choice (two halves, each scored with what the other one chose):
-
-{honest}
-
+"""
+    + _MEMBERS
+    + """
 ## Cost
 
 | | milliseconds an image, one at a time on {device} | megabytes |
@@ -87,66 +102,31 @@ On images that took no part in the choice (two halves, each scored with what the
 | ensemble | {ensemble_ms:.1f} | {ensemble_mb:.1f} |
 | best single model ({single}) | {single_ms:.1f} | {single_mb:.1f} |
 
-## Thresholds
-
-| | NMS | score above | maximum |
-| --- | --- | --- | --- |
-{thresholds}
-
-Task 2 is read from Task 1's detections.
-
-## Use
-
-```sh
-digit-search predict {name} IMAGES -o OUT
-```
-
-```python
-from pathlib import Path
-import torch
-from digits_core.submission.inference import load_detector
-detector = load_detector(Path("{name}"), torch.device("cpu"))
-```
 """
+    + _THRESHOLDS
+    + """
+"""
+    + _USE
+)
 
 
-_AVERAGE = """---
+_AVERAGE = (
+    """---
 {metadata}---
 
 # {name}
 
 A Faster R-CNN ({backbone}) whose weights are the mean of trained models of {run}, chosen by {metric} on the \
 validation images. Its batch-norm statistics were measured again on training images.
-
-| model | counts |
-| --- | --- |
-{members}
-
-- data: {data}, fingerprint {fingerprint}
-- categories: {categories}
-
-## Scores
-
-{measured}
-
-On images that took no part in the choice (two halves, each scored with what the other one chose):
-
-{honest}
-
-## Thresholds
-
-| | NMS | score above | maximum |
-| --- | --- | --- | --- |
-{thresholds}
-
-Task 2 is read from Task 1's detections.
-
-## Use
-
-```sh
-digit-search predict {name} IMAGES -o OUT
-```
 """
+    + _MEMBERS
+    + """
+"""
+    + _THRESHOLDS
+    + """
+"""
+    + _USE
+)
 
 
 def average_card(name: str, config: TrainConfig, metrics: dict[str, Any]) -> str:

@@ -58,21 +58,25 @@ class Asha:
         rung = self._rungs.setdefault(epoch, {})
         if trial in rung:
             return self._cuts.get((trial, epoch))
-        before = list(rung.values())
+        before = dict(rung)
         rung[trial] = value
-        if not before or epoch >= self.epochs:
-            return None
-        cut = float(np.percentile(before, 100 * (1 - 1 / self._factor)))
+        reason = self._reason(trial, value, before, epoch) if before and epoch < self.epochs else None
+        if reason is not None:
+            self._cuts[trial, epoch] = reason
+        return reason
+
+    def _reason(self, trial: str, value: float, before: dict[str, float], epoch: int) -> str | None:
+        """Why a trial stops at a rung; None if it continues. `before` has the scores of the trials that came first."""
+        cut = float(np.percentile(list(before.values()), 100 * (1 - 1 / self._factor)))
         if value >= cut:
             return None
-        self._cuts[trial, epoch] = (
+        return (
             f"asha: {self._metric} {value:.3f} at epoch {epoch} lies under the cut {cut:.3f} that keeps the best "
             f"1/{self._factor} of those that came this far before"
         )
-        return self._cuts[trial, epoch]
 
 
-class ParetoAsha:
+class ParetoAsha(Asha):
     """Asynchronous successive halving for several aims.
 
     At a rung the trials are sorted into fronts: those that no other trial is better than, then those that only they
@@ -92,31 +96,19 @@ class ParetoAsha:
         factor: int = REDUCTION_FACTOR,
     ) -> None:
         """Start with empty rungs as `Asha`; `costs` returns those of a trial."""
-        self.epochs = epochs
-        self._metric, self._costs, self._grace, self._factor = metric, costs, grace, factor
-        self._rungs: dict[int, dict[str, tuple[float, ...]]] = {}
-        self._cuts: dict[tuple[str, int], str] = {}
+        super().__init__(metric, epochs, grace=grace, factor=factor)
+        self._costs = costs
 
-    def decide(self, trial: str, epoch: int, value: float) -> str | None:
-        """See `Rule`."""
-        if not is_rung(epoch, self._grace, self._factor):
-            return None
-        rung = self._rungs.setdefault(epoch, {})
-        if trial in rung:
-            return self._cuts.get((trial, epoch))
-        before = list(rung.values())
-        rung[trial] = (value, *self._costs(trial))
-        if not before or epoch >= self.epochs:
-            return None
-        *others, mine = front_numbers([*before, rung[trial]])
+    def _reason(self, trial: str, value: float, before: dict[str, float], epoch: int) -> str | None:
+        points = [(score, *self._costs(name)) for name, score in {**before, trial: value}.items()]
+        *others, mine = front_numbers(points)
         better = sum(one < mine for one in others)
         if better <= len(before) / self._factor:
             return None
-        self._cuts[trial, epoch] = (
+        return (
             f"asha: {better} of {len(before)} trials that came this far before are in better fronts of {self._metric} "
             f"and cost at epoch {epoch}, more than 1/{self._factor} of them"
         )
-        return self._cuts[trial, epoch]
 
 
 class Median:
