@@ -192,7 +192,7 @@ def expected_epochs(scheduler: str, trials: int, epochs: int) -> float:
     With `asha`, the first trial at a rung continues, and each later one with probability 1/2, because its score is
     above the median of those before it; this assumes that later trials are not better. With `median`, the first trials
     are whole, because there is nothing to compare them with; the later ones took 1 epoch and a third of the others on
-    stored trainings (`benchmarks/bank.parquet`).
+    66 stored trainings.
 
     Args:
         scheduler: the early-stopping rule.
