@@ -36,6 +36,9 @@ MAX_FAILURES = 2
 GAIN = 0.005
 """Default of the gain of `--until settled`: about half of the difference that two equal trainings can have."""
 
+DEFAULT_IOU = 0.55
+"""Default of `digit-search ensemble --iou` for models without `detect.box_fusion`: that of weighted boxes fusion."""
+
 KEEP = 5
 """Default of `--keep`."""
 

@@ -18,6 +18,7 @@ from digits_core.command import (
 )
 from results.record.folder import RUN_HELP, find_run, read_record_of, refuse_links
 from results.record.lock import lock_run
+from search.defaults import DEFAULT_IOU
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -34,7 +35,7 @@ The validation images are split into two halves. Each half chooses an ensemble, 
 ensemble that is written is chosen on all of them.
 """
 
-DEFAULT_MOST, DEFAULT_IOU = 5, 0.55
+DEFAULT_MOST = 5
 
 _iou = number_where(lambda number: 0 < number < 1, "be a number between 0 and 1")
 
@@ -66,9 +67,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--iou",
         type=_iou,
-        default=DEFAULT_IOU,
         metavar="X",
-        help=f"boxes of one class whose IoU is above X are fused (default {DEFAULT_IOU})",
+        help="boxes of one class whose IoU is above X are fused (default: detect.box_fusion of the best model, or "
+        f"{DEFAULT_IOU} if that is off)",
     )
     parser.add_argument("--data", metavar="FOLDER", help="where the run's data is now (default: as in the search)")
     parser.add_argument("--device", default="auto", help="auto (default), cpu, cuda or cuda:N")

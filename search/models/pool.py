@@ -24,6 +24,7 @@ from digits_core.evaluation.selection import Counts
 from digits_core.evaluation.sweep import sweep
 from digits_core.submission.inference import load_detector, match_as_predicted
 from results.tables.matches import RESAMPLES
+from search.defaults import DEFAULT_IOU
 from search.models.folder import with_optima
 from search.models.kept import Kept
 from search.tune.trainable import optima
@@ -181,7 +182,7 @@ def make_pool(
     models: Sequence[Kept],
     data: DigitData,
     *,
-    iou: float,
+    iou: float | None,
     metric: str,
     device: torch.device,
     average: bool = False,
@@ -192,7 +193,7 @@ def make_pool(
     Args:
         models: the models.
         data: the data of the run.
-        iou: of the fusion.
+        iou: of the fusion; None is `detect.box_fusion` of the first model, or DEFAULT_IOU if that is off.
         metric: of the run.
         device: where the models run.
         average: average the weights of the models instead of fusing their detections.
@@ -215,7 +216,8 @@ def make_pool(
         from search.models.soup import check_alike
 
         check_alike(models, detectors)
-    fusion = Fusion(iou=iou, floor=min([SCORE_FLOOR, *(task.score for task in tasks)]))
+    own = detectors[0].config.detect.box_fusion or DEFAULT_IOU
+    fusion = Fusion(iou=own if iou is None else iou, floor=min([SCORE_FLOOR, *(task.score for task in tasks)]))
     for detector in detectors:
         assert detector.model is not None
         config = detector.config

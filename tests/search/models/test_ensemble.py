@@ -116,6 +116,17 @@ def test_a_half_chooses_without_the_other_and_never_worse_than_a_single_model(po
         assert choose_on(other, half, 4).best.points["map"] == 0
 
 
+def test_the_fusion_has_the_iou_that_the_best_model_uses_itself(run, data):
+    models, _ = kept_models(run, read_record_of(run))
+    config = TrainConfig.from_json((models[0].folder / "config.json").read_text())
+    for own, expected in ((0.0, 0.55), (0.75, 0.75)):
+        changed = TrainConfig.from_flat({"detect.box_fusion": own}, config)
+        (models[0].folder / "config.json").write_text(changed.to_json())
+        found = make_pool(models[:2], data, iou=None, metric="val_map", device=CPU)
+        assert found.fusion.iou == expected
+    assert make_pool(models[:2], data, iou=0.6, metric="val_map", device=CPU).fusion.iou == 0.6
+
+
 def test_a_difference_is_the_mean_over_both_halves(pool):
     choices = [choose_on(pool, half, 3) for half in (0, 1)]
     pairs = [(one.half, one.best, one.alone) for one in choices]
