@@ -40,7 +40,7 @@ search: $(STAMP) ## Search: make search ARGS="--space lr_schedules --data FOLDER
 # runs both; the first is printed once the second is done. Logs go to a folder of their own: two runs may overlap.
 PLAIN := not ray and not slow and not gpu and not browser and not tools and not site and not package
 PYTEST := $(BIN)/python -m pytest -p no:cacheprovider
-CORE := tests/digits_core tests/spaces tests/search/policy tests/search/models
+CORE := tests/digits_core tests/spaces tests/search/policy
 LONGEST := tests/search/test_search_ray.py tests/chaos
 beside = log=$$(mktemp); { $(PYTEST) $(1); } >"$$log" 2>&1 & first=$$!; $(PYTEST) $(2); second=$$?; \
 	wait $$first; first=$$?; cat "$$log"; rm -f "$$log"; test $$first -eq 0 && test $$second -eq 0
