@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from results.record.run import RunRecord
 from results.record.trial import TrialRecord
@@ -65,12 +66,17 @@ def outlook_of(record: RunRecord, gain: float) -> Outlook | None:
         return None
     more, best = max(FEWEST_MORE, len(sampled)), max(scores.values())
     steps = np.linspace(0, 1, 1001)
-    expected = float(np.trapezoid([chance_of(sampled, best + step, more) for step in steps], steps))
+    expected = float(np.trapezoid(chances_of(sampled, best + steps, more), steps))
     return Outlook(len(sampled), more, gain, chance_of(sampled, best + gain, more), expected)
 
 
 def chance_of(scores: Sequence[float], above: float, more: int) -> float:
-    """The probability that further configurations, drawn like those before, have a score above a value.
+    """The probability that further configurations have a score above a value, see `chances_of`."""
+    return float(chances_of(scores, np.array(above), more))
+
+
+def chances_of(scores: Sequence[float], above: NDArray[np.float64], more: int) -> NDArray[np.float64]:
+    """The probability that further configurations, drawn like those before, have a score above each value.
 
     The best of n scores is exceeded by the next one with probability 1 / (n + 1). Above it, scores fall off like an
     exponential distribution, whose scale is known from the spacings of the best scores: the i-th spacing times i has
@@ -78,7 +84,7 @@ def chance_of(scores: Sequence[float], above: float, more: int) -> float:
 
     Args:
         scores: those so far, at least two.
-        above: the value, at least the best of them.
+        above: the values, at least the best of the scores.
         more: the number of further configurations.
 
     Source:
@@ -90,8 +96,8 @@ def chance_of(scores: Sequence[float], above: float, more: int) -> float:
     number = min(max(FEWEST_SPACINGS, len(ranked) // 3), len(ranked) - 1)
     spacings = (ranked[:number] - ranked[1 : number + 1]) * np.arange(1, number + 1)
     total = max(float(spacings.sum()), 1e-9)
-    exceeds = (1 + max(above - ranked[0], 0.0) / total) ** -number / (len(ranked) + 1)
-    return float(1 - (1 - exceeds) ** more)
+    exceeds = (1 + np.maximum(above - ranked[0], 0.0) / total) ** -number / (len(ranked) + 1)
+    return np.asarray(1 - (1 - exceeds) ** more)
 
 
 def whole_scores(trials: list[TrialRecord], metric: str) -> dict[str, float]:
@@ -100,6 +106,7 @@ def whole_scores(trials: list[TrialRecord], metric: str) -> dict[str, float]:
     For a trial that was stopped early, the mean increase of the finished trials after the same epoch is added.
     """
     finished = [one for one in trials if one.status == "finished" and one.best(metric) is not None]
+    gained: dict[int, float] = {}  # after each epoch: early stopping has few of them
     found = {}
     for trial in trials:
         best = trial.best(metric)
@@ -107,8 +114,10 @@ def whole_scores(trials: list[TrialRecord], metric: str) -> dict[str, float]:
             continue
         value, epoch = float(best[metric]), trial.num_epochs
         if trial.status == "stopped":
-            later = [_increase(one, metric, epoch) for one in finished if one.num_epochs > epoch]
-            value += float(np.mean(later)) if later else 0.0
+            if epoch not in gained:
+                later = [_increase(one, metric, epoch) for one in finished if one.num_epochs > epoch]
+                gained[epoch] = float(np.mean(later)) if later else 0.0
+            value += gained[epoch]
         found[trial.trial_id] = value
     return found
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
@@ -70,8 +71,8 @@ def normal_scores(trials: Sequence[TrialRecord], metric: str) -> dict[str, float
     values = sorted((epochs, value) for epochs, value, _ in scored)
     found = {}
     for epochs, value, name in scored:
-        same = [place for place, one in enumerate(values) if one == (epochs, value)]
-        found[name] = NormalDist().inv_cdf((float(np.mean(same)) + 0.5) / len(values))
+        below, upto = bisect_left(values, (epochs, value)), bisect_right(values, (epochs, value))
+        found[name] = NormalDist().inv_cdf((below + upto) / 2 / len(values))  # equal scores share a rank
     return found
 
 
