@@ -417,6 +417,10 @@ class TrainConfig:
                 raise ConfigError(f"optim.stages, stage {number}: {error}") from None
         return tuple(found)
 
+    def stage_at(self, epoch: int) -> "Stage":
+        """The stage that contains an epoch."""
+        return next(stage for stage in self.stages if epoch <= stage.span.last)
+
     @classmethod
     def from_flat(cls, flat: Mapping[str, object], base: Self | None = None) -> Self:
         """Build a configuration from flat names; other parameters keep their value in `base` (or their default).

@@ -85,10 +85,15 @@ class Processing:
 
 def _solid(sample: Sample) -> Sample:
     """The sample without empty boxes and boxes outside the image."""
-    height, width = sample.pixels.shape[:2]
-    boxes = np.clip(sample.boxes, 0, np.array([width, height, width, height], dtype=np.float32))
+    boxes = _inside(sample)
     kept = ((boxes[:, 2:] - boxes[:, :2]) >= MIN_SIDE_PX).all(axis=1)
     return Sample(sample.pixels, boxes[kept], sample.labels[kept])
+
+
+def _inside(sample: Sample) -> NDArray[np.float32]:
+    """The part of each box that is inside the image."""
+    height, width = sample.pixels.shape[:2]
+    return np.clip(sample.boxes, 0, np.array([width, height, width, height], dtype=np.float32))
 
 
 def _torchvision(build: Callable[[], v2.Transform]) -> Step:
@@ -225,9 +230,7 @@ def scale_jitter(most: float) -> Step:
 
 def _visible(sample: Sample) -> Sample:
     """The sample without boxes of which less than MIN_VISIBILITY is inside the image."""
-    height, width = sample.pixels.shape[:2]
-    inside = np.clip(sample.boxes, 0, np.array([width, height, width, height], dtype=np.float32))
-    areas = [(one[:, 2:] - one[:, :2]).prod(axis=1) for one in (inside, sample.boxes)]
+    areas = [(one[:, 2:] - one[:, :2]).prod(axis=1) for one in (_inside(sample), sample.boxes)]
     kept = areas[0] >= MIN_VISIBILITY * areas[1]
     return Sample(sample.pixels, sample.boxes[kept], sample.labels[kept])
 

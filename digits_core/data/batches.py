@@ -1,6 +1,5 @@
 """The images of each batch, which depend only on seed and epoch; and their tensors."""
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -79,11 +78,6 @@ def pack(samples: Sequence[Sample], device: torch.device, factor: float = 1.0) -
         labels[row, : len(one.labels)] = one.labels
     pixels = np.concatenate([one.pixels.reshape(-1, 3) for one in samples])
     return Batch(on(device, pixels), sizes, on(device, boxes), on(device, labels), factor)
-
-
-def steps_per_epoch(num_images: int, asked: int, batch_size: int) -> int:
-    """Optimiser steps of one epoch."""
-    return math.ceil(images_per_epoch(num_images, asked) / batch_size)
 
 
 def epoch_batches(split: Split, *, seed: int, epoch: int, batch_size: int, asked: int) -> list[list[int]]:

@@ -6,6 +6,7 @@ lock in a temporary folder, which is renamed when it is complete, so no process 
 """
 
 import json
+import math
 import os
 import shutil
 from dataclasses import asdict, dataclass, fields, replace
@@ -128,6 +129,11 @@ class DigitData:
 def images_per_epoch(num_images: int, asked: int) -> int:
     """The number of images of one epoch: all images if `asked` is 0 or larger than `num_images`."""
     return min(asked, num_images) if asked else num_images
+
+
+def steps_per_epoch(num_images: int, asked: int, batch_size: int) -> int:
+    """Optimiser steps of one epoch."""
+    return math.ceil(images_per_epoch(num_images, asked) / batch_size)
 
 
 def cache_root() -> Path:

@@ -1,7 +1,5 @@
 """The further stages of a Cascade R-CNN: each moves the boxes of the stage before and classifies them again."""
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor, nn
 
@@ -23,19 +21,6 @@ LOSS_WEIGHTS = (1.0, 0.5, 0.25)
 """Weight of the losses of each stage. Source: the authors' implementation, and MMDetection `stage_loss_weights`."""
 
 
-@dataclass(frozen=True, slots=True)
-class StageOutput:
-    """What a stage says about its boxes.
-
-    Attributes:
-        logits: [regions, classes].
-        codes: [regions, classes, 4], relative to the boxes of the stage; the same for each class.
-    """
-
-    logits: Tensor
-    codes: Tensor
-
-
 class Stage(nn.Module):
     """A box head with its own predictor, whose boxes are the same for every class."""
 
@@ -55,11 +40,18 @@ class Stage(nn.Module):
         self.cls_score = nn.Linear(width, num_classes)
         self.bbox_pred = nn.Linear(width, 4)
 
-    def forward(self, pooled: Tensor) -> StageOutput:
-        """The output for pooled features [regions, channels, height, width]."""
+    def forward(self, pooled: Tensor) -> tuple[Tensor, Tensor]:
+        """What the stage says about its boxes.
+
+        Args:
+            pooled: features [regions, channels, height, width].
+
+        Returns:
+            Logits [regions, classes], and codes [regions, classes, 4] relative to the boxes, the same for each class.
+        """
         found = self.box_head(pooled)
         logits = self.cls_score(found)
-        return StageOutput(logits, self.bbox_pred(found)[:, None].expand(-1, logits.shape[1], -1))
+        return logits, self.bbox_pred(found)[:, None].expand(-1, logits.shape[1], -1)
 
     def start_from(self, head: nn.Module, cls_score: nn.Module) -> None:
         """Begin with the weights of the stage before; boxes do not move yet."""

@@ -159,10 +159,8 @@ class BatchDetector(FasterRCNN):
         every = before.boxes.detach().flatten(0, 1).clone()
         every[regions.rows] = boxes
         pool: PyramidRoIAlign = self.roi_heads.box_roi_pool
-        output = stage(pool.of_rois(features, boxes, regions.image))
-        moved = Regions(
-            regions.rows, boxes, regions.image, regions.real, output.logits, output.codes, stage.coder_weights
-        )
+        logits, codes = stage(pool.of_rois(features, boxes, regions.image))
+        moved = replace(regions, boxes=boxes, logits=logits, codes=codes, coder=stage.coder_weights)
         return Proposals(every.view_as(before.boxes), before.real), moved
 
     def _stage_losses(self, inputs: Inputs, found: Proposals, regions: Regions, weight: Tensor, stage: Stage) -> Losses:

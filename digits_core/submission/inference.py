@@ -256,16 +256,17 @@ def merged(detector: Detector, found: Sequence[Candidates], floor: float) -> Can
     return refined(raw, detector.config.detect)
 
 
+def detect_single(single: Detector, split: Split, floor: float) -> tuple[Candidates, float]:
+    """Raw detections of a split above a score, and the mean loss, of a detector that is no ensemble."""
+    assert single.model is not None
+    size, change = single.config.runtime.eval_batch_size, Processing(single.config.augment)
+    return detect_split(single.model, split, floor, batch_size=size, dtype=single.dtype, change=change)
+
+
 def detect_annotated(detector: Detector, split: Split, floor: float) -> tuple[Candidates, float | None]:
     """Raw detections of a split above a score, and the mean loss, which an ensemble does not have."""
     lowest = floor if detector.ensemble is None else detector.ensemble.fusion.floor
-    found, losses = [], []
-    for one in detector.singles:
-        assert one.model is not None
-        size, change = one.config.runtime.eval_batch_size, Processing(one.config.augment)
-        raw, loss = detect_split(one.model, split, lowest, batch_size=size, dtype=one.dtype, change=change)
-        found.append(raw)
-        losses.append(loss)
+    found, losses = zip(*(detect_single(one, split, lowest) for one in detector.singles), strict=True)
     return merged(detector, found, floor), losses[0] if detector.ensemble is None else None
 
 

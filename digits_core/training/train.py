@@ -16,8 +16,8 @@ from torch.nn.utils import clip_grad_norm_
 
 from digits_core.config.train_config import Stage, TrainConfig
 from digits_core.data.augment import Augmentation, Processing
-from digits_core.data.batches import Batch, epoch_batches, load_batch, size_factor, steps_per_epoch
-from digits_core.data.cache import DigitData, Split
+from digits_core.data.batches import Batch, epoch_batches, load_batch, size_factor
+from digits_core.data.cache import DigitData, Split, steps_per_epoch
 from digits_core.devices import must_not_wait
 from digits_core.errors import DivergedError
 from digits_core.evaluation.detect import SCORE_FLOOR
@@ -90,7 +90,7 @@ class Run:
 
     def enter(self, epoch: int) -> None:
         """If an epoch is the first of a stage, start that stage with a new optimiser and no best score."""
-        stage = stage_of(self.config, epoch)
+        stage = self.config.stage_at(epoch)
         if stage.span == self.stage.span:
             return
         self.stage = stage
@@ -280,7 +280,7 @@ def open_run(
     model, loaded = build_model(config, num_classes=data.categories.num_classes)
     model.to(chosen).train()
     state = TrainingState(epoch=0, step=0, best_epoch=0, best_value=None)
-    stage = stage_of(config, 1 if resume_from is None else load_state(resume_from).epoch)
+    stage = config.stage_at(1 if resume_from is None else load_state(resume_from).epoch)
     optimizer = build_optimizer(model.parameters(), stage.config.optim)
     average = Average(model) if any(one.config.optim.ema for one in config.stages) else None
     if resume_from is not None:
@@ -300,11 +300,6 @@ def open_run(
         forward=world.wrap(model, chosen),
         average=average,
     )
-
-
-def stage_of(config: TrainConfig, epoch: int) -> Stage:
-    """The stage that contains an epoch."""
-    return next(stage for stage in config.stages if epoch <= stage.span.last)
 
 
 def _train_sample(config: TrainConfig, split: Split) -> Split | None:

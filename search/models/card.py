@@ -131,46 +131,36 @@ validation images. Its batch-norm statistics were measured again on training ima
 
 def average_card(name: str, config: TrainConfig, metrics: dict[str, Any]) -> str:
     """The model card of an average of models, in Markdown."""
-    return _AVERAGE.format(
-        metadata=yaml.safe_dump(_metadata(name, metrics), sort_keys=False, allow_unicode=True),
-        name=name,
-        backbone=config.model.backbone,
-        run=metrics["run"],
-        metric=metrics["metric"],
-        members="\n".join(f"| {one['trial']} | {one['count']} |" for one in metrics["members"]),
-        data=metrics["data"],
-        fingerprint=metrics["fingerprint"],
-        categories=metrics["categories"],
-        measured=_measured(metrics),
-        honest="\n".join(f"- {line}" for line in metrics["verdicts"]),
-        thresholds=_thresholds(config),
-    )
+    return _AVERAGE.format(backbone=config.model.backbone, **_of_several(name, config, metrics))
 
 
 def ensemble_card(name: str, config: TrainConfig, metrics: dict[str, Any]) -> str:
     """The model card of an ensemble, in Markdown."""
     cost = metrics["cost"]
     return _ENSEMBLE.format(
-        metadata=yaml.safe_dump(_metadata(name, metrics), sort_keys=False, allow_unicode=True),
-        name=name,
         number=len(metrics["members"]),
-        run=metrics["run"],
-        metric=metrics["metric"],
         iou=metrics["fusion"]["iou"],
-        members="\n".join(f"| {one['trial']} | {one['count']} |" for one in metrics["members"]),
-        data=metrics["data"],
-        fingerprint=metrics["fingerprint"],
-        categories=metrics["categories"],
-        measured=_measured(metrics),
-        honest="\n".join(f"- {line}" for line in metrics["verdicts"]),
         device=cost["device"],
         ensemble_ms=cost["ensemble"]["milliseconds"],
         ensemble_mb=cost["ensemble"]["megabytes"],
         single=cost["single"]["trial"],
         single_ms=cost["single"]["milliseconds"],
         single_mb=cost["single"]["megabytes"],
-        thresholds=_thresholds(config),
+        **_of_several(name, config, metrics),
     )
+
+
+def _of_several(name: str, config: TrainConfig, metrics: dict[str, Any]) -> dict[str, Any]:
+    """The values of a card of several models together."""
+    return {
+        "metadata": yaml.safe_dump(_metadata(name, metrics), sort_keys=False, allow_unicode=True),
+        "name": name,
+        **{key: metrics[key] for key in ("run", "metric", "data", "fingerprint", "categories")},
+        "members": "\n".join(f"| {one['trial']} | {one['count']} |" for one in metrics["members"]),
+        "measured": _measured(metrics),
+        "honest": "\n".join(f"- {line}" for line in metrics["verdicts"]),
+        "thresholds": _thresholds(config),
+    }
 
 
 def _thresholds(config: TrainConfig) -> str:

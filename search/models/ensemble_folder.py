@@ -117,7 +117,8 @@ def write_average(
     counts, target = reduced(counts), next_folder(run, "average")
     config = pool.configs[pool.lead(counts)]
     with new_folder(target) as half:
-        save_model(half, pool.averaged(counts), config, categories=data.categories)
+        averaged: Any = pool.averaged(counts).model
+        save_model(half, averaged, config, categories=data.categories)
         claim = measure(load_detector(half, device), data)
         config = replace(config, detect=claim.detect)
         metrics = {

@@ -144,7 +144,7 @@ def print_written(
         for name in scores_shown(pool)
         for value, low, high in [metrics["scores"][f"val_{name}"]]
     )
-    if "cost" not in metrics:
+    if not pool.fuses:
         console.print(f"wrote {target}: the mean of {models_words(members)}, chosen on all validation images")
         console.print(f"  {scores} on the same images, which is too optimistic", soft_wrap=True)
         if not any(one.found.estimate > 0 and is_real(one.found) for one in verdicts):

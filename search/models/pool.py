@@ -10,19 +10,18 @@ import torch
 from numpy.typing import NDArray
 
 from digits_core.config.train_config import DetectConfig, TrainConfig
-from digits_core.data.augment import Processing
 from digits_core.data.cache import DigitData, Split
 from digits_core.data.source import draw_by_hash
 from digits_core.errors import RunError, WeightsError, printable
 from digits_core.evaluation.bootstrap import bootstrap_scores, resample_weights
 from digits_core.evaluation.detect import SCORE_FLOOR
-from digits_core.evaluation.evaluate import detect_split, match_tasks, refined
+from digits_core.evaluation.evaluate import match_tasks, refined
 from digits_core.evaluation.fusion import Fusion, fuse
 from digits_core.evaluation.matching import Candidates
 from digits_core.evaluation.metrics import Truth, score
 from digits_core.evaluation.selection import Counts
 from digits_core.evaluation.sweep import sweep
-from digits_core.submission.inference import load_detector, match_as_predicted
+from digits_core.submission.inference import detect_single, load_detector, match_as_predicted
 from results.tables.matches import RESAMPLES
 from search.defaults import DEFAULT_IOU
 from search.models.folder import with_optima
@@ -219,18 +218,8 @@ def make_pool(
     own = detectors[0].config.detect.box_fusion or DEFAULT_IOU
     fusion = Fusion(iou=own if iou is None else iou, floor=min([SCORE_FLOOR, *(task.score for task in tasks)]))
     for detector in detectors:
-        assert detector.model is not None
-        config = detector.config
-        found, _ = detect_split(
-            detector.model,
-            data.valid,
-            fusion.floor,
-            batch_size=config.runtime.eval_batch_size,
-            dtype=detector.dtype,
-            change=Processing(config.augment),
-        )
-        configs.append(config)
-        raw.append(found)
+        configs.append(detector.config)
+        raw.append(detect_single(detector, data.valid, fusion.floor)[0])
         progress(len(raw))
     if average:
         from search.models.soup import Soup

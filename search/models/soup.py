@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -14,12 +14,12 @@ from digits_core.data.batches import load_batch
 from digits_core.data.cache import Split
 from digits_core.errors import RunError, printable
 from digits_core.evaluation.detect import batches_by_shape
-from digits_core.evaluation.evaluate import detect_split, refined
+from digits_core.evaluation.evaluate import refined
 from digits_core.evaluation.matching import Candidates
 from digits_core.evaluation.selection import Counts
 from digits_core.model.build import check_model
 from digits_core.seeds import derived_seed
-from digits_core.submission.inference import Detector
+from digits_core.submission.inference import Detector, detect_single
 from search.models.kept import Kept
 from search.models.pool import Pool, reduced
 
@@ -61,33 +61,20 @@ class Soup(Pool):
         if sum(map(bool, counts)) == 1:
             return refined(self.raw[lead], self.configs[lead].detect)
         if counts not in self._found:
-            config, model = self.configs[lead], self.averaged(counts)
-            self._found[counts], _ = detect_split(
-                model,
-                self.valid,
-                self.fusion.floor,
-                batch_size=config.runtime.eval_batch_size,
-                dtype=self.detectors[lead].dtype,
-                change=Processing(config.augment),
-            )
+            self._found[counts], _ = detect_single(self.averaged(counts), self.valid, self.fusion.floor)
         return refined(self._found[counts], self.configs[lead].detect)
 
-    def averaged(self, counts: Counts) -> Any:
-        """The model whose weights are the mean of the models' weights, in evaluation mode on their device."""
+    def averaged(self, counts: Counts) -> Detector:
+        """The model whose weights are the mean of the models' weights, on their device."""
         assert self.train is not None
-        lead = self.lead(counts)
-        model: Any = copy.deepcopy(self.detectors[lead].model)
+        lead = self.detectors[self.lead(counts)]
+        model: Any = copy.deepcopy(lead.model)
         models: list[Any] = [one.model for one in self.detectors]
         model.load_state_dict(mean_state([one.state_dict() for one in models], counts))
-        config = self.configs[lead]
-        renew_batch_norm(
-            model,
-            self.train,
-            batch_size=config.runtime.eval_batch_size,
-            dtype=self.detectors[lead].dtype,
-            change=Processing(config.augment),
-        )
-        return model
+        config = lead.config
+        size, change = config.runtime.eval_batch_size, Processing(config.augment)
+        renew_batch_norm(model, self.train, batch_size=size, dtype=lead.dtype, change=change)
+        return replace(lead, model=model)
 
 
 def mean_state(states: Sequence[dict[str, Tensor]], counts: Counts) -> dict[str, Tensor]:

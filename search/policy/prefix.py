@@ -6,14 +6,15 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from functools import lru_cache
 
-from digits_core.config.train_config import Stage, TrainConfig
-from digits_core.data.cache import images_per_epoch
+from digits_core.config.train_config import TrainConfig
+from digits_core.data.cache import steps_per_epoch
 from digits_core.training.schedule import lr_at
 
-LATER = ("epochs", "stages", "early_stop_epochs", "schedule", "step_epochs", "step_gamma", "eta_min", "t_max")
+ONLY_RATE = (
+    *("lr", "lr_scaling", "schedule", "step_epochs", "step_gamma", "eta_min", "t_max", "onecycle_peak"),
+    *("warmup_epochs", "epochs", "stages", "early_stop_epochs"),
+)
 """Parameters of `optim` that act only through the learning rate of each step, or through the end of a stage."""
-
-_ONLY_RATE = (*LATER, "onecycle_peak", "warmup_epochs", "lr_scaling", "lr")
 
 
 def shared_epochs(first: TrainConfig, second: TrainConfig, num_images: int) -> int:
@@ -56,15 +57,11 @@ def _same_always(config: TrainConfig) -> str:
 @lru_cache(maxsize=65536)
 def _epoch_key(config: TrainConfig, epoch: int, num_images: int) -> str:
     """A digest of everything that determines an epoch, given the epochs before it."""
-    stage = _stage_of(config, epoch)
+    stage = config.stage_at(epoch)
     optim = asdict(stage.config.optim)
-    kept = {name: value for name, value in optim.items() if name not in _ONLY_RATE}
-    steps = -(-images_per_epoch(num_images, config.data.images_per_epoch) // stage.config.optim.batch_size)
+    kept = {name: value for name, value in optim.items() if name not in ONLY_RATE}
+    steps = steps_per_epoch(num_images, config.data.images_per_epoch, stage.config.optim.batch_size)
     begun = (epoch - stage.span.first) * steps
     rates = [lr_at(stage.config.optim, step, steps) for step in range(begun, begun + steps)]
     text = json.dumps([stage.span.first, kept, asdict(stage.config.augment), rates])
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _stage_of(config: TrainConfig, epoch: int) -> Stage:
-    return next(stage for stage in config.stages if epoch <= stage.span.last)

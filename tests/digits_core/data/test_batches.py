@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from digits_core.config.train_config import TrainConfig
-from digits_core.data.batches import epoch_batches, load_batch, size_factor, steps_per_epoch
-from digits_core.data.cache import Split, images_per_epoch
+from digits_core.data.batches import epoch_batches, load_batch, size_factor
+from digits_core.data.cache import Split, images_per_epoch, steps_per_epoch
 from digits_core.data.coco import Table
 from digits_core.model.resize import resize
 from digits_core.seeds import derived_seed
