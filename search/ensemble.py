@@ -151,8 +151,8 @@ def _open_data(folder: Path, given: str | None) -> "tuple[DigitData, DataSource]
         UserError: it cannot be used, or is other data than the run's.
     """
     from digits_core.data.cache import open_data
-    from search.cli.settings import data_source
     from search.cli.trusted import data_choices, refuse_unnamed, remember
+    from search.cli.values import data_source
     from search.models.source import check_unchanged, data_of
 
     source = data_of(folder)

@@ -10,7 +10,7 @@ from digits_core.config.parameter import Scalar
 from digits_core.errors import UserError, did_you_mean
 from results.views.opened_run import OpenedRun, open_run
 from search.cli.flags import build_parser
-from search.cli.settings import run_name
+from search.cli.values import run_name
 from search.machine.probe import child_environment
 
 Flag = Scalar | Path | Mapping[str, Scalar]

@@ -213,8 +213,8 @@ def _train_again(args: argparse.Namespace) -> "Retrained":
 def _settings_of(folder: Path, args: argparse.Namespace) -> "SearchSettings":
     """The settings of a run, with its data at the place of `--data`."""
     from search.cli.run_folder import resumed_settings
-    from search.cli.settings import data_source
     from search.cli.trusted import data_choices, refuse_unnamed, remember
+    from search.cli.values import data_source
 
     settings = resumed_settings(str(folder.parent), folder.name)
     if args.data is None:

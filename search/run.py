@@ -92,14 +92,15 @@ def _as_typed(typed: list[str]) -> list[str]:
 def _new_settings(args: argparse.Namespace, how: "Manner") -> "SearchSettings":
     """The settings of a new run, from the flags."""
     from digits_core.data.source import DRAWN
-    from search.cli.learn import read_beliefs, read_until
-    from search.cli.settings import (
-        SearchSettings,
+    from search.cli.settings import SearchSettings
+    from search.cli.values import (
         data_source,
         parse_duration,
         parse_size,
+        read_beliefs,
         read_metric,
         read_parameters,
+        read_until,
         run_name,
         storage_address,
     )
@@ -165,8 +166,9 @@ def _resume(args: argparse.Namespace, typed: list[str]) -> int:
     )
     _refuse_others(args, {"resume", "quiet", "notify", "dry_run", *CHANGEABLE}, only)
     from search.cli.run_folder import planned, resumed_settings
-    from search.cli.settings import make_plan, storage_address, with_baselines
+    from search.cli.settings import make_plan, with_baselines
     from search.cli.trusted import choices_of, refuse_unnamed
+    from search.cli.values import storage_address
     from search.driver import has_nothing_left, run_search
     from search.monitor.notify import notify_target
     from search.storage.storage import Storage
@@ -254,8 +256,7 @@ def changed_settings(
     Raises:
         UsageError: fewer epochs than before.
     """
-    from search.cli.learn import read_until
-    from search.cli.settings import data_source, parse_duration, parse_size
+    from search.cli.values import data_source, parse_duration, parse_size, read_until
     from spaces.catalogue import get_spaces, space_files
     from spaces.registry import combine
 

@@ -12,7 +12,8 @@ from digits_core.errors import UsageError, printable, reason_of
 from results import leaderboard
 from search import retrain, run
 from search.cli.run_folder import describe_run
-from search.cli.settings import SearchSettings, make_plan, storage_address
+from search.cli.settings import SearchSettings, make_plan
+from search.cli.values import storage_address
 from search.monitor.mlflow import MLflow, check_mlflow
 from search.monitor.tracker import Change
 from search.monitor.watchers import Watchers

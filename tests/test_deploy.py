@@ -13,7 +13,7 @@ import ray.autoscaler
 import yaml
 
 from search.cli.flags import build_parser
-from search.cli.settings import data_source, storage_address
+from search.cli.values import data_source, storage_address
 from search.run import plain_trials
 
 ROOT = Path(__file__).parents[1]

@@ -1,17 +1,13 @@
-"""The values of --learn-from, --believe and --until."""
+"""What a search takes from the run folders of --learn-from."""
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from digits_core.config.parameter import Flat
-from digits_core.config.reading import parse_assignment
 from digits_core.errors import RunError, UsageError, printable
 from results.record.folder import find_run, read_record_of, read_run_file
 from results.record.run import RunRecord
 from search.cli.settings import SearchSettings, make_plan
-from search.defaults import GAIN
 from search.policy.prior import Learned, normal_scores
 
 MAX_LEARNED = 2000
@@ -19,39 +15,6 @@ MAX_LEARNED = 2000
 
 MOST_NAMED = 6
 """Parameters that a message names."""
-
-
-def read_beliefs(assignments: Sequence[str]) -> Flat:
-    """The values of `--believe`.
-
-    Raises:
-        ConfigError: an unknown parameter or a value that is not allowed.
-        UsageError: a parameter is given twice.
-    """
-    pairs = [parse_assignment(text, "--believe") for text in assignments]
-    twice = next((name for name, _ in pairs if [one for one, _ in pairs].count(name) > 1), None)
-    if twice is not None:
-        raise UsageError(f"--believe {twice}: is given twice; give one value for each parameter")
-    return dict(pairs)
-
-
-def read_until(text: str | None) -> tuple[bool, float]:
-    """Whether `--until` ends a settled search, and the gain that it is about.
-
-    Raises:
-        UsageError: the text has another form.
-    """
-    kind, _, gain = (text or "trials").partition(":")
-    try:
-        value = float(gain) if gain else GAIN
-    except ValueError:
-        value = 0.0
-    if kind not in ("trials", "settled") or not 0 < value < 1 or (gain and kind == "trials"):
-        raise UsageError(
-            f"--until {printable(text or '')}: takes trials, settled or settled:GAIN, where GAIN is an increase of the "
-            "metric between 0 and 1, such as 0.005"
-        )
-    return kind == "settled", value
 
 
 def learn_from(settings: SearchSettings, names: str) -> tuple[dict[str, str], list[str]]:

@@ -1,23 +1,18 @@
 """The settings of a search, checked before anything starts."""
 
-import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
-from datetime import datetime
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from digits_core.config.fields import wrong_field
 from digits_core.config.parameter import Flat, Scalar
-from digits_core.config.reading import parse_assignment, read_toml
 from digits_core.config.stages import parse_stages
 from digits_core.config.train_config import TrainConfig, parameter_named
-from digits_core.data.remote import SCHEMES, is_address, open_place
-from digits_core.data.source import DRAWN, DataSource
-from digits_core.errors import ConfigError, UsageError, did_you_mean, printable
+from digits_core.data.source import DataSource
+from digits_core.errors import UsageError
 from digits_core.model.anchors import setting_digest
-from results.record.events import is_name
 from results.record.schema import AIMS
+from search.cli.prior import prior_of
 from search.defaults import (
     AIM_SAMPLERS,
     COMPARISON_REPLICATES,
@@ -33,12 +28,8 @@ from search.defaults import (
     TRIALS,
 )
 from search.policy.plan import Plan
-from search.policy.prior import Learned, Prior
 from spaces.catalogue import SPACES, get_spaces
-from spaces.registry import Overrides, Space, check_space, combine, enumerate_settings, probe
-
-_DURATION = re.compile(r"(?:(\d{1,9})h)?(?:(\d{1,9})m)?(?:(\d{1,9})s)?")
-_SIZE = re.compile(r"(\d{1,6}(?:\.\d{1,3})?)([KMGT]?)B?", re.IGNORECASE)
+from spaces.registry import Overrides, Space, check_space, combine, enumerate_settings
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -185,7 +176,7 @@ def make_plan(settings: SearchSettings, *, trained: bool = False) -> Plan:
         replicate_top=settings.replicate_top,
         confirm=settings.confirm,
         max_failures=settings.max_failures,
-        prior=_prior(settings, space),
+        prior=prior_of(settings, space),
         gain=settings.gain,
         until_settled=settings.until_settled,
     )
@@ -216,52 +207,6 @@ def _check_aims(settings: SearchSettings) -> None:
         if wrong:
             use = f"; use {right}" if right else "; remove it"
             raise UsageError(f"{flag} {given}".strip() + f": needs one aim, but --metric names several{use}")
-
-
-def _prior(settings: SearchSettings, space: Space) -> Prior | None:
-    """What the search knows before its first trial; None if nothing.
-
-    Raises:
-        UserError: a believed parameter is not varied, or what is stored of earlier runs is damaged.
-    """
-    if not settings.learned and not settings.believed:
-        return None
-    flag = "--learn-from" if settings.learned else "--believe"
-    if settings.sampler == "grid":
-        raise UsageError(f"{flag}: has no effect with --sampler grid, which trains every configuration")
-    drawn = [overrides for _, overrides in probe(space)]
-    for name, value in settings.believed.items():
-        _check_belief(settings.space, name, value, drawn)
-    try:
-        learned = [Learned.from_json(text) for text in settings.learned.values()]
-    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError, ConfigError):
-        raise UsageError(f"settings: 'learned' of {settings.name} is damaged") from None
-    return Prior(learned, settings.believed)
-
-
-def _check_belief(space: str, name: str, value: Scalar, drawn: list[Overrides]) -> None:
-    """Check that a space can draw a believed value.
-
-    Raises:
-        UsageError: it cannot.
-    """
-    values = [overrides[name] for overrides in drawn if name in overrides]
-    if not values:
-        varied = ", ".join(sorted({one for overrides in drawn for one in overrides})) or "nothing"
-        raise UsageError(f"--believe {name}: space '{space}' does not vary it; it varies {varied}")
-    numbers = [one for one in values if isinstance(one, int | float) and not isinstance(one, bool)]
-    if len(numbers) == len(values):
-        low, high = min(numbers), max(numbers)
-        if not isinstance(value, int | float) or not low - 0.2 * (high - low) <= value <= high + 0.2 * (high - low):
-            raise UsageError(
-                f"--believe {name}={value}: space '{space}' draws values from about {low:.3g} to {high:.3g}; believe "
-                "one of them"
-            )
-    elif "," not in str(value) and value not in values:
-        raise UsageError(
-            f"--believe {name}={value}: space '{space}' draws {', '.join(sorted({str(one) for one in values}))}; "
-            "believe one of them"
-        )
 
 
 def _check_fixed(named: list[Space], fixed: Flat) -> None:
@@ -425,101 +370,3 @@ def count_settings(space: Space, base: TrainConfig) -> int:
     settings = [{**space.fixed, **overrides} for overrides in settings]
     settings += [overrides for _, overrides in enumerate_settings(space)]
     return len({setting_digest(TrainConfig.from_flat(overrides, base)) for overrides in settings})
-
-
-def read_metric(text: str) -> tuple[str, str]:
-    """The metric and the further aims of `--metric METRIC[,AIM]`.
-
-    Raises:
-        UsageError: an unknown or repeated name.
-    """
-    metric, *aims = (part.strip() for part in text.split(","))
-    if metric not in METRICS:
-        hint = did_you_mean(metric, METRICS) or f"; it is one of {', '.join(METRICS)}"
-        raise UsageError(f"--metric {printable(text)}: begins with the metric to maximise{hint}")
-    for aim in aims:
-        if aim not in AIMS or aims.count(aim) > 1:
-            raise UsageError(
-                f"--metric {printable(text)}: after {metric} come costs to make small, each once: {', '.join(AIMS)}"
-            )
-    return metric, ",".join(aims)
-
-
-def run_name(name: str | None, space: str) -> str:
-    """The name of the run folder: the given one, or made from the space and the time.
-
-    Raises:
-        UsageError: the name contains other characters than letters, digits, dots, dashes and underscores.
-    """
-    if name is None:
-        stem = "-".join(Path(item.strip()).stem for item in space.split(","))
-        return f"{re.sub(r'[^A-Za-z0-9_-]', '_', stem)}-{datetime.now():%Y%m%d-%H%M%S}"
-    if not is_name(name):
-        raise UsageError(
-            f"--name {printable(repr(name))}: a run's name is letters, digits, '.', '-' and '_', and starts with a "
-            "letter or digit"
-        )
-    return name
-
-
-def parse_duration(text: str) -> float:
-    """Seconds of `30m`, `2h`, `1h30m` or `45s`.
-
-    Raises:
-        UsageError: the text has another form, or is zero.
-    """
-    match = _DURATION.fullmatch(text.strip())
-    hours, minutes, seconds = (int(part or 0) for part in match.groups()) if match else (0, 0, 0)
-    total = hours * 3600 + minutes * 60 + seconds
-    if not total:
-        raise UsageError(f"--time-budget takes a time like 30m, 2h, 1h30m or 45s, got '{printable(text)}'")
-    return float(total)
-
-
-def parse_size(text: str) -> int:
-    """Bytes of `20G`, `500M` or `1.5T`.
-
-    Raises:
-        UsageError: the text has another form, or is zero.
-    """
-    match = _SIZE.fullmatch(text.strip())
-    size = 0 if match is None else round(float(match[1]) * 1000 ** " KMGT".index((match[2] or " ").upper()))
-    if not size:
-        raise UsageError(f"--disk takes a size like 20G, 500M or 1.5T, got '{printable(text)}'")
-    return size
-
-
-def read_parameters(assignments: list[str], config: str | None) -> tuple[Flat, Flat]:
-    """The parameters of `--set` and of `--config`.
-
-    Raises:
-        ConfigError: an unknown parameter, an invalid value, or a file that cannot be read.
-    """
-    return dict(parse_assignment(text) for text in assignments), {} if config is None else read_toml(Path(config))
-
-
-def _refuse_one_slash(flag: str, text: str) -> None:
-    if re.match(rf"({'|'.join(SCHEMES)}):/?(?!/)", text):
-        raise UsageError(f"{flag} {printable(text)}: an address has two slashes after the colon, as s3://bucket/folder")
-
-
-def storage_address(text: str) -> str:
-    """The value of `--storage`: an address, or a folder as an absolute path, so that workers find it.
-
-    Raises:
-        UsageError: the address has another form.
-    """
-    _refuse_one_slash("--storage", text)
-    if is_address(text):
-        open_place(text, "--storage")
-        place, mark, options = text.partition("?")
-        return place.rstrip("/") + mark + options
-    return str(Path(text).expanduser().absolute())
-
-
-def data_source(folder: str, **names: Any) -> DataSource:
-    """The data of `--data`: the folder as an address, or as an absolute path, so that workers find it."""
-    _refuse_one_slash("--data", folder)
-    if folder != DRAWN and not is_address(folder):
-        folder = str(Path(folder).expanduser().absolute())
-    return DataSource(folder=folder, **names)

@@ -14,7 +14,8 @@ from digits_core.config.train_config import TrainConfig
 from digits_core.data.cache import open_data
 from search import driver
 from search.cli.run_folder import describe_run
-from search.cli.settings import SearchSettings, data_source, make_plan
+from search.cli.settings import SearchSettings, make_plan
+from search.cli.values import data_source
 from search.machine.probe import Findings, Probe, look
 from search.run import build_parser, main
 from spaces.catalogue import space_files

@@ -14,7 +14,8 @@ from results.record.folder import read_run_file
 from results.record.run import RunRecord
 from search.cli.forecast import Done, done_of, forecast, stored_forecast, workload
 from search.cli.run_folder import open_folder
-from search.cli.settings import SearchSettings, data_source, make_plan
+from search.cli.settings import SearchSettings, make_plan
+from search.cli.values import data_source
 from search.defaults import GRACE_EPOCHS, REDUCTION_FACTOR
 from search.driver import forecast_of
 from search.dry_run import cost_lines

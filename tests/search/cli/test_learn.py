@@ -7,8 +7,9 @@ import pytest
 from conftest import introduce, report
 from digits_core.errors import RunError, UsageError
 from results.record.log import EventWriter
-from search.cli.learn import learn_from, read_beliefs, read_until
+from search.cli.learn import learn_from
 from search.cli.settings import SearchSettings, make_plan
+from search.cli.values import read_beliefs, read_until
 from search.defaults import GAIN
 from search.policy.prior import Learned
 

@@ -4,18 +4,8 @@ import pytest
 
 from digits_core.config.train_config import TrainConfig
 from digits_core.errors import SpaceError, UsageError
-from search.cli.settings import (
-    SearchSettings,
-    data_source,
-    length_notes,
-    make_plan,
-    manner,
-    parse_duration,
-    run_name,
-    storage_address,
-    trial_words,
-    with_baselines,
-)
+from search.cli.settings import SearchSettings, length_notes, make_plan, manner, trial_words, with_baselines
+from search.cli.values import data_source, parse_duration, run_name, storage_address
 from search.defaults import TRIALS
 from search.tune.cluster import check_dashboard, check_dashboard_port
 from search.tune.slots import plan_slots

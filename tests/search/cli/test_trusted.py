@@ -16,8 +16,9 @@ from results import compare, export, leaderboard, plots, report, runs
 from results.record.log import EventWriter
 from search import driver, dry_run, replay, retrain, run
 from search.cli.run_folder import describe_run
-from search.cli.settings import SearchSettings, data_source, make_plan
+from search.cli.settings import SearchSettings, make_plan
 from search.cli.trusted import Choice, choices_of, is_remembered, refuse_unnamed, remember
+from search.cli.values import data_source
 from search.machine.probe import Findings
 from searched import Searched
 from spaces.catalogue import space_files

@@ -10,7 +10,8 @@ from results.record.lock import lock_run, unlock_run
 from results.record.log import EventWriter
 from search import run
 from search.cli.run_folder import describe_run
-from search.cli.settings import SearchSettings, data_source, make_plan
+from search.cli.settings import SearchSettings, make_plan
+from search.cli.values import data_source
 from search.monitor.epoch_progress import Reached, write_progress
 from search.monitor.summary import this_program
 from searched import Searched, strict_json

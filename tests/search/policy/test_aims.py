@@ -9,7 +9,8 @@ from digits_core.errors import UsageError
 from proposing import EPOCHS, Told
 from results.record.schema import AIMS
 from results.views.front import UNITS, front_words
-from search.cli.settings import SearchSettings, make_plan, read_metric
+from search.cli.settings import SearchSettings, make_plan
+from search.cli.values import read_metric
 from search.defaults import COSTS
 from search.policy.optuna_study import study_of
 from search.policy.stopping import Asha, ParetoAsha

@@ -10,7 +10,7 @@ from conftest import introduce
 from digits_core.errors import RunError
 from digits_core.files import folder_bytes, size_words
 from results.record.log import RESERVE_FILE, EventWriter, read_record
-from search.cli.settings import parse_size
+from search.cli.values import parse_size
 from search.storage import disk_limit as room
 from search.storage.disk_limit import CHECKPOINT, Room
 
