@@ -6,15 +6,10 @@ import plotly.graph_objects as go
 from results.figures.nothing import NothingToDrawError
 from results.figures.style import FAINT, SCORE_TICKS, finish, plain
 from results.record.schema import AIMS
+from results.views.costs import COST_WORDS
 from results.views.curves import configuration_colors, configuration_names
 from results.views.leaderboard import SHOWN
 from results.views.opened_run import OpenedRun
-
-COST_WORDS = {
-    "latency_ms": "milliseconds an image, one at a time",
-    "latency_ms_32": "milliseconds an image, in batches of 32",
-    "megabytes": "megabytes",
-}
 
 
 def plot_costs(run: OpenedRun) -> go.Figure:
@@ -65,6 +60,6 @@ def plot_costs(run: OpenedRun) -> go.Figure:
                 row=1,
                 col=place,
             )
-        figure.update_xaxes(title=COST_WORDS[column], rangemode="tozero", row=1, col=place)
+        figure.update_xaxes(title=COST_WORDS[column].meaning, rangemode="tozero", row=1, col=place)
     figure.update_yaxes(title=SHOWN.get(metric, metric), tickformatstops=SCORE_TICKS, col=1)
     return finish(figure, f"{run.name}: Pareto front of {SHOWN.get(metric, metric)} and cost")

@@ -14,6 +14,7 @@ from results.record.trial import TrialRecord
 from results.tables.formats import csv_text
 from results.verdicts.equal_models import differing_parameters
 from results.verdicts.several_runs import joint_name
+from results.views.costs import COST_WORDS, TIMES
 from results.views.leaderboard import SHOWN, parameter_columns
 from results.views.opened_run import OpenedRun
 from results.views.parameters import changed_by, value_words
@@ -59,8 +60,7 @@ _LATER = (
 )
 _COSTS = (
     Column("on_front", "front", False, False, "on the Pareto front: no other trial is better in all aims"),
-    Column("latency_ms", "ms", True, False, "milliseconds an image, one at a time"),
-    Column("latency_ms_32", "ms in 32", True, False, "milliseconds an image, in batches of 32"),
+    *(Column(name, COST_WORDS[name].heading, True, False, COST_WORDS[name].meaning) for name in TIMES),
 )
 _HIDDEN = (
     ("val_map_75", "mAP@.75", "AP at IoU .75"),

@@ -90,7 +90,7 @@ LEADERBOARD = pa.schema(
         pa.field("peak_memory_bytes", pa.int64()),
         pa.field("device", pa.string()),
         pa.field("num_parameters", pa.int64()),
-        pa.field("latency_ms", pa.float64()),  # an image alone, median over images; null if not asked for
+        pa.field("latency_ms", pa.float64()),  # one image at a time, median over images; null if not asked for
         pa.field("latency_ms_low", pa.float64()),  # the quartiles
         pa.field("latency_ms_high", pa.float64()),
         pa.field("latency_ms_32", pa.float64()),  # an image in a batch of 32

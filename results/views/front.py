@@ -1,10 +1,10 @@
 """The Pareto front of a search with several aims, in words."""
 
 from results.record.run import RunRecord
+from results.record.schema import AIMS
 from results.record.trial import TrialRecord
+from results.views.costs import COST_WORDS
 from results.views.leaderboard import SHOWN
-
-UNITS = {"latency": "ms", "latency_32": "ms in batches of 32", "megabytes": "MB"}
 
 
 def front_words(record: RunRecord) -> list[str]:
@@ -15,7 +15,7 @@ def front_words(record: RunRecord) -> list[str]:
     words = [
         f"{name} {metric} {point[0]:.3f}, "
         + ", ".join(
-            f"{cost:.3g} {UNITS[aim]}{_spread(record.trials[name], aim)}"
+            f"{cost:.3g} {COST_WORDS[AIMS[aim]].unit}{_spread(record.trials[name], aim)}"
             for cost, aim in zip(point[1:], record.aims, strict=True)
         )
         for point, name in points

@@ -6,6 +6,7 @@ from typing import Any
 import pandas as pd
 
 from digits_core.errors import printable
+from results.views.costs import COST_WORDS, TIMES
 from results.views.curves import short
 from results.views.fitted_columns import Column, Fitted, column_of, empty_table, fit, in_lines
 from results.views.leaderboard import SHOWN, parameter_columns
@@ -19,9 +20,6 @@ The status is hidden after the parameters if a trial of the board has not ended 
 
 AS_PLANNED = ("finished", "stopped", "screened")
 """The statuses of trials that ended as planned."""
-
-COSTS_SHOWN = {"latency_ms": "ms", "latency_ms_32": "ms in 32"}
-"""Costs on the printed leaderboard with their short names, if they were measured."""
 
 FRONT_WORDS = "front: on the Pareto front, no other trial is better in all aims; ms: milliseconds an image"
 
@@ -159,8 +157,8 @@ def _cells(row: Mapping[Any, Any], board: pd.DataFrame, metric: str, *, whole: b
     if board["on_front"].notna().any():
         cells["front"] = "yes" if pd.notna(row["on_front"]) and row["on_front"] else ""
     cells |= {
-        heading: "-" if pd.isna(row[name]) else f"{row[name]:.3g}"
-        for name, heading in COSTS_SHOWN.items()
+        COST_WORDS[name].heading: "-" if pd.isna(row[name]) else f"{row[name]:.3g}"
+        for name in TIMES
         if board[name].notna().any()
     }
     cells |= {"epochs": f"{best}/{row['epochs']}", "status": row["status"]}
